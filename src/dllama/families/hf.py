@@ -1,0 +1,243 @@
+"""A Hugging Face config.json becomes a ModelConfig.
+
+Meaning and defaults of the keys are those of transformers' configuration classes (LlamaConfig, MistralConfig,
+Qwen2Config, Qwen3Config, and `modeling_rope_utils.py` for the rope). Both spellings of the rope are read:
+`rope_theta` with `rope_scaling`, and transformers 5's `rope_parameters`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dllama.dtypes import ElementType
+from dllama.errors import ModelFileError, UnsupportedModelError
+from dllama.families.config import Activation, ModelConfig, RopeScaling
+from dllama.families.limits import fault_in
+from dllama.families.table import Family, family_named, known_families
+
+_ACTIVATIONS = {
+    "silu": Activation.SILU,
+    "swish": Activation.SILU,
+    "gelu_pytorch_tanh": Activation.GELU,
+    "gelu_new": Activation.GELU,
+}
+_MISSING = object()
+_DEFAULT_NORM_EPS = 1e-6
+_DEFAULT_ROPE_THETA = 10000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class HfModel:
+    config: ModelConfig
+    family: Family
+    tied_head: bool
+    """The head is the embedding; lm_head.weight is not stored, or is not to be used."""
+
+
+def read_hf_config(path: Path, weight_type: ElementType) -> HfModel:
+    """The model that the config.json at `path` describes.
+
+    Raises ModelFileError when it cannot be read or contradicts itself, UnsupportedModelError when it asks for what
+    dllama does not do; both name the file and the key.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: is not JSON ({error}); download it again") from error
+    if not isinstance(values, dict):
+        raise ModelFileError(f"{path}: is not a JSON object; download it again")
+    return model_from_hf(values, weight_type, path)
+
+
+def model_from_hf(values: Mapping[str, Any], weight_type: ElementType, path: Path) -> HfModel:
+    """The model that `values`, the object in config.json, describes. `path` is for messages. Raises as above."""
+    model_type = values.get("model_type")
+    if model_type not in known_families():
+        known = ", ".join(known_families())
+        raise UnsupportedModelError(f"{path}: the family {model_type!r} is not known; known are {known}")
+    family = family_named(str(model_type))
+    keys = _Keys({**family.hf_defaults, **values}, path)
+    _refuse_what_is_not_done(keys, family)
+    n_heads, dim = keys.whole("num_attention_heads"), keys.whole("hidden_size")
+    max_seq_len = keys.whole("max_position_embeddings")
+    n_layers = keys.whole("num_hidden_layers")
+    theta, scaling = _rope(keys)
+    config = ModelConfig(
+        family=family.name,
+        dim=dim,
+        ffn_dim=keys.whole("intermediate_size"),
+        n_layers=n_layers,
+        n_heads=n_heads,
+        n_kv_heads=keys.whole("num_key_value_heads", n_heads),
+        head_dim=_head_dim(keys, dim, n_heads),
+        vocab_size=keys.whole("vocab_size"),
+        max_seq_len=max_seq_len,
+        norm_eps=keys.number("rms_norm_eps", _DEFAULT_NORM_EPS),
+        rope_theta=theta,
+        rope_style=family.rope_style,
+        rope_scaling=scaling,
+        activation=_activation(keys),
+        qkv_bias=family.qkv_bias,
+        qk_norm=family.qk_norm,
+        sliding_window=_window(keys, family, n_layers, max_seq_len),
+        weight_type=weight_type,
+    )
+    fault = fault_in(config)
+    if fault:
+        raise ModelFileError(f"{path}: {fault}")
+    return HfModel(config, family, keys.flag("tie_word_embeddings"))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Keys:
+    """Typed access to a JSON object; every fault is a ModelFileError that names file and key."""
+
+    values: Mapping[str, Any]
+    path: Path
+
+    def get(self, key: str, default: Any = _MISSING) -> Any:
+        value = self.values.get(key)
+        if value is not None:
+            return value
+        if default is _MISSING:
+            raise ModelFileError(f"{self.path}: the key {key!r} is missing")
+        return default
+
+    def whole(self, key: str, default: Any = _MISSING) -> int:
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ModelFileError(f"{self.path}: {key} must be a whole number, not {value!r}")
+        return value
+
+    def number(self, key: str, default: Any = _MISSING) -> float:
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ModelFileError(f"{self.path}: {key} must be a number, not {value!r}")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise ModelFileError(f"{self.path}: {key} must be a finite number, not {value!r}")
+        return number
+
+    def flag(self, key: str) -> bool:
+        value = self.get(key, False)
+        if not isinstance(value, bool):
+            raise ModelFileError(f"{self.path}: {key} must be true or false, not {value!r}")
+        return value
+
+    def table(self, key: str) -> _Keys | None:
+        value = self.get(key, None)
+        if value is not None and not isinstance(value, dict):
+            raise ModelFileError(f"{self.path}: {key} must be an object, not {value!r}")
+        return None if value is None else _Keys(value, self.path)
+
+    def unsupported(self, what: str) -> UnsupportedModelError:
+        return UnsupportedModelError(f"{self.path}: {what}")
+
+
+def _refuse_what_is_not_done(keys: _Keys, family: Family) -> None:
+    if keys.table("quantization_config") is not None:
+        raise keys.unsupported(
+            "the weights are quantised already (quantization_config), which is not read; take the model's original"
+            " in bf16, f16 or f32"
+        )
+    if keys.flag("attention_bias") and not family.qkv_bias:
+        raise keys.unsupported(f"attention_bias is not supported for {family.name}")
+    if keys.flag("mlp_bias"):
+        raise keys.unsupported("mlp_bias is not supported")
+
+
+def _head_dim(keys: _Keys, dim: int, n_heads: int) -> int:
+    if keys.get("head_dim", None) is not None:
+        return keys.whole("head_dim")
+    if n_heads < 1 or dim % n_heads:
+        raise ModelFileError(
+            f"{keys.path}: hidden_size {dim} is no multiple of num_attention_heads {n_heads}"
+        )
+    return dim // n_heads
+
+
+def _activation(keys: _Keys) -> Activation:
+    name = keys.get("hidden_act", "silu")
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
+        known = ", ".join(_ACTIVATIONS)
+        raise keys.unsupported(
+            f"the activation {name!r} (hidden_act) is not supported; supported are {known}"
+        )
+    return _ACTIVATIONS[name]
+
+
+def _rope(keys: _Keys) -> tuple[float, RopeScaling | None]:
+    """Theta and scaling."""
+    rope = keys.table("rope_parameters") or keys.table("rope_scaling") or _Keys({}, keys.path)
+    theta = rope.number("rope_theta", keys.number("rope_theta", _DEFAULT_ROPE_THETA))
+    fraction = rope.number("partial_rotary_factor", keys.number("partial_rotary_factor", 1.0))
+    if fraction != 1.0:
+        raise keys.unsupported(
+            f"a rope on a part of the head (partial_rotary_factor {fraction}) is not supported"
+        )
+    if any(isinstance(value, dict) for value in rope.values.values()):
+        raise keys.unsupported("ropes that differ between layers (nested rope_parameters) are not supported")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return theta, None
+    if kind == "linear":
+        return theta, _linear(rope.number("factor"))
+    if kind == "llama3":
+        return theta, RopeScaling(
+            factor=rope.number("factor"),
+            low_freq_factor=rope.number("low_freq_factor"),
+            high_freq_factor=rope.number("high_freq_factor"),
+            original_max_seq_len=rope.whole("original_max_position_embeddings"),
+        )
+    raise keys.unsupported(
+        f"the rope scaling {kind!r} is not supported; supported are default, linear and llama3"
+    )
+
+
+def _linear(factor: float) -> RopeScaling:
+    """Divides every frequency by `factor`.
+
+    Llama 3.1's rule does that to wavelengths above original_max_seq_len / low_freq_factor. With 1 / 1 these are all
+    of them, because the shortest wavelength of a rope is 2 pi.
+    """
+    return RopeScaling(factor=factor, low_freq_factor=1.0, high_freq_factor=2.0, original_max_seq_len=1)
+
+
+def _window(keys: _Keys, family: Family, n_layers: int, max_seq_len: int) -> int | None:
+    """The sliding window of every layer, or None where it never hides a position."""
+    if keys.get("sliding_window", None) is None:
+        return None
+    window = keys.whole("sliding_window")
+    if window >= max_seq_len:
+        return None
+    if not family.window_is_optional:
+        return window
+    if not keys.flag("use_sliding_window"):
+        return None
+    n_windowed = _n_windowed_layers(keys, n_layers)
+    if n_windowed == 0:
+        return None
+    if n_windowed < n_layers:
+        raise keys.unsupported(
+            f"a sliding window on {n_windowed} of {n_layers} layers (max_window_layers, layer_types) is not supported"
+        )
+    return window
+
+
+def _n_windowed_layers(keys: _Keys, n_layers: int) -> int:
+    kinds = keys.get("layer_types", None)
+    if kinds is None:
+        return n_layers - min(max(keys.whole("max_window_layers"), 0), n_layers)
+    if not isinstance(kinds, list) or len(kinds) != n_layers:
+        raise ModelFileError(f"{keys.path}: layer_types must list one kind for each of {n_layers} layers")
+    return sum(kind == "sliding_attention" for kind in kinds)

@@ -1,0 +1,209 @@
+"""The tensors of safetensors files, mapped.
+
+The format (github.com/huggingface/safetensors): eight bytes with the header's length, a JSON object of
+`name: {dtype, shape, data_offsets}`, then the data, without holes or overlaps. A directory has one
+`model.safetensors`, or several files and `model.safetensors.index.json` that says which tensor is where.
+
+The library's own reader is not used: it knows no bfloat16 under NumPy, copies what it reads, and keeps its map to
+itself, so that pages could not be let go while a model of hundreds of gigabytes streams through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.dtypes import ElementType
+from dllama.errors import ModelFileError
+from dllama.formats.mapped import MappedFile
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+_LARGEST_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
+_LENGTH = struct.Struct("<Q")
+_ELEMENT_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
+_ELEMENT_TYPES = {"F32": ElementType.F32, "F16": ElementType.F16, "BF16": ElementType.BF16}
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies. `start` and `stop` count bytes from the beginning of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def element_type(self) -> ElementType | None:
+        """None for types that hold no weights that dllama reads."""
+        return _ELEMENT_TYPES.get(self.dtype)
+
+
+class SafetensorsFile:
+    """One mapped file: `tensors` by name."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ModelFileError naming the file when it is missing or its header is not sound."""
+        self.path = path
+        self._map = MappedFile(path)
+        self.tensors = _parse_header(self._map.bytes, path)
+
+    def bytes_of(self, name: str) -> NDArray[np.uint8]:
+        """The tensor's bytes, uint8 [n], a view of the map."""
+        tensor = self.tensors[name]
+        return self._map.bytes[tensor.start : tensor.stop]
+
+    def let_go(self) -> None:
+        self._map.let_go()
+
+    def close(self) -> None:
+        self._map.close()
+
+
+def open_safetensors_directory(directory: Path) -> dict[str, SafetensorsFile]:
+    """Tensor names to the mapped file that holds each. Raises ModelFileError naming what is missing or damaged."""
+    single, index = directory / SINGLE_FILE, directory / INDEX_FILE
+    if single.exists():
+        file = SafetensorsFile(single)
+        return dict.fromkeys(file.tensors, file)
+    if index.exists():
+        return _open_shards(index)
+    raise ModelFileError(
+        f"{directory}: has neither {SINGLE_FILE} nor {INDEX_FILE}; download the model's safetensors files"
+    )
+
+
+def _open_shards(index: Path) -> dict[str, SafetensorsFile]:
+    where = _read_weight_map(index)
+    files = {
+        file_name: SafetensorsFile(index.parent / file_name) for file_name in sorted(set(where.values()))
+    }
+    for name, file_name in where.items():
+        if name not in files[file_name].tensors:
+            raise ModelFileError(
+                f"{index.parent / file_name}: the tensor {name} is missing, though {index.name} says it is there;"
+                " download the file again"
+            )
+    return {name: files[file_name] for name, file_name in where.items()}
+
+
+def _read_weight_map(index: Path) -> dict[str, str]:
+    try:
+        values = json.loads(index.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFileError(f"{index}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"{index}: is not JSON ({error}); download it again") from error
+    where = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(where, dict) or not where:
+        raise ModelFileError(f"{index}: has no weight_map; download it again")
+    for name, file_name in where.items():
+        if not isinstance(file_name, str) or Path(file_name).name != file_name:
+            raise ModelFileError(
+                f"{index}: {file_name!r}, said to hold {name}, is no name of a file beside it"
+            )
+        if not (index.parent / file_name).exists():
+            raise ModelFileError(
+                f"{index.parent / file_name}: is missing, though {index.name} names it; download it too"
+            )
+    return where
+
+
+def _parse_header(data: NDArray[np.uint8], path: Path) -> dict[str, StoredTensor]:
+    """Raises ModelFileError unless header and data fit each other exactly."""
+    n_bytes = len(data)
+    if n_bytes < _LENGTH.size:
+        raise ModelFileError(f"{path}: is no safetensors file ({n_bytes} bytes); download it again")
+    (header_bytes,) = _LENGTH.unpack(data[: _LENGTH.size].tobytes())
+    data_start = _LENGTH.size + header_bytes
+    if header_bytes > _LARGEST_HEADER_BYTES:
+        raise ModelFileError(f"{path}: is no safetensors file (its header would have {header_bytes} bytes)")
+    if data_start > n_bytes:
+        raise ModelFileError(
+            f"{path}: is truncated: the header alone needs {data_start} bytes, the file has {n_bytes};"
+            " download it again"
+        )
+    try:
+        header = json.loads(
+            data[_LENGTH.size : data_start].tobytes(), object_pairs_hook=_object_without_doubles
+        )
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ModelFileError(
+            f"{path}: its safetensors header is damaged ({error}); download it again"
+        ) from error
+    if not isinstance(header, dict):
+        raise ModelFileError(f"{path}: its safetensors header is no JSON object; download it again")
+    tensors = {
+        name: _parse_entry(name, entry, data_start, path)
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+    _check_cover(list(tensors.values()), data_start, n_bytes, path)
+    return tensors
+
+
+def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return values
+
+
+def _parse_entry(name: str, entry: Any, data_start: int, path: Path) -> StoredTensor:
+    def is_list_of_sizes(value: Any) -> bool:
+        return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+    if not (
+        isinstance(entry, dict)
+        and isinstance(entry.get("dtype"), str)
+        and is_list_of_sizes(entry.get("shape"))
+        and is_list_of_sizes(entry.get("data_offsets"))
+        and len(entry["data_offsets"]) == 2
+    ):
+        raise ModelFileError(f"{path}: the header's entry for {name} is damaged; download the file again")
+    shape = tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    element_bytes = _ELEMENT_BYTES.get(entry["dtype"])
+    if begin > end or (element_bytes is not None and end - begin != math.prod(shape) * element_bytes):
+        raise ModelFileError(
+            f"{path}: the header gives {name} {end - begin} bytes, which do not hold {entry['dtype']} of shape"
+            f" {list(shape)}; download the file again"
+        )
+    return StoredTensor(name, entry["dtype"], shape, data_start + begin, data_start + end)
+
+
+def _check_cover(tensors: list[StoredTensor], data_start: int, n_bytes: int, path: Path) -> None:
+    at = data_start
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.stop)):
+        if tensor.start != at:
+            what = "overlaps another tensor" if tensor.start < at else "follows a hole"
+            raise ModelFileError(
+                f"{path}: the header is damaged: {tensor.name} {what}; download the file again"
+            )
+        at = tensor.stop
+    if at != n_bytes:
+        what = "truncated" if at > n_bytes else "too long"
+        raise ModelFileError(
+            f"{path}: is {what}: its tensors end at byte {at}, the file has {n_bytes} bytes; download it again"
+        )
