@@ -33,7 +33,7 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sizes: D `dim`, F `ffn_dim`, L `n_layers`, H `n_heads`, K `n_kv_heads`, E `head_dim`, V `vocab_size`."""
+    """D `dim`, F `ffn_dim`, L `n_layers`, H `n_heads`, K `n_kv_heads`, E `head_dim`, V `vocab_size`."""
 
     family: str
     dim: int

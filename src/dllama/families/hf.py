@@ -42,8 +42,8 @@ class HfModel:
 def read_hf_config(path: Path, weight_type: ElementType) -> HfModel:
     """The model that the config.json at `path` describes.
 
-    Raises ModelFileError when it cannot be read or contradicts itself, UnsupportedModelError when it asks for what
-    dllama does not do; both name the file and the key.
+    Raises ModelFileError when it cannot be read or contradicts itself, UnsupportedModelError when it asks for
+    what dllama does not do; both name the file and the key.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -57,7 +57,7 @@ def read_hf_config(path: Path, weight_type: ElementType) -> HfModel:
 
 
 def model_from_hf(values: Mapping[str, Any], weight_type: ElementType, path: Path) -> HfModel:
-    """The model that `values`, the object in config.json, describes. `path` is for messages. Raises as above."""
+    """The model that `values`, config.json's object, describes; `path` is for messages. Raises as above."""
     model_type = values.get("model_type")
     if model_type not in known_families():
         known = ", ".join(known_families())
@@ -147,8 +147,8 @@ class _Keys:
 def _refuse_what_is_not_done(keys: _Keys, family: Family) -> None:
     if keys.table("quantization_config") is not None:
         raise keys.unsupported(
-            "the weights are quantised already (quantization_config), which is not read; take the model's original"
-            " in bf16, f16 or f32"
+            "the weights are quantised already (quantization_config), which is not read;"
+            " take the model's original in bf16, f16 or f32"
         )
     if keys.flag("attention_bias") and not family.qkv_bias:
         raise keys.unsupported(f"attention_bias is not supported for {family.name}")
@@ -207,8 +207,8 @@ def _rope(keys: _Keys) -> tuple[float, RopeScaling | None]:
 def _linear(factor: float) -> RopeScaling:
     """Divides every frequency by `factor`.
 
-    Llama 3.1's rule does that to wavelengths above original_max_seq_len / low_freq_factor. With 1 / 1 these are all
-    of them, because the shortest wavelength of a rope is 2 pi.
+    Llama 3.1's rule does that to wavelengths above original_max_seq_len / low_freq_factor. With 1 / 1 these
+    are all of them, because the shortest wavelength of a rope is 2 pi.
     """
     return RopeScaling(factor=factor, low_freq_factor=1.0, high_freq_factor=2.0, original_max_seq_len=1)
 
@@ -229,7 +229,8 @@ def _window(keys: _Keys, family: Family, n_layers: int, max_seq_len: int) -> int
         return None
     if n_windowed < n_layers:
         raise keys.unsupported(
-            f"a sliding window on {n_windowed} of {n_layers} layers (max_window_layers, layer_types) is not supported"
+            f"a sliding window on only {n_windowed} of {n_layers} layers (max_window_layers, layer_types)"
+            " is not supported"
         )
     return window
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dllama.families.config import ModelConfig
 
-# Far above any model known in 2026 (Llama 3.1 405B: 126 layers of 16384, FFN 53248), far below what would make
-# a list of tensors or a size in bytes absurd. A larger number is a damaged file.
+# Far above any model known in 2026 (Llama 3.1 405B: 126 layers of 16384, FFN 53248), far below what would
+# make a list of tensors or a size in bytes absurd. A larger number is a damaged file.
 _LARGEST = {
     "dim": 1 << 18,
     "ffn_dim": 1 << 21,

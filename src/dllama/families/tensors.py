@@ -39,8 +39,8 @@ class TensorSpec:
 def tensor_specs(config: ModelConfig) -> list[TensorSpec]:
     """All tensors of `config` in the order of the `.m` file (docs/formats.md).
 
-    Matrices have the config's weight type; the embedding, the biases and the norms are F32. Rows of q and k are
-    in the order of `config.rope_style`. The head is always listed, also where it is the embedding's copy.
+    Matrices have the config's weight type; the embedding, the biases and the norms are F32. Rows of q and k
+    are in the order of `config.rope_style`. The head is always listed, also where it is the embedding's copy.
     """
     specs = [_f32("embedding", config.vocab_size, config.dim)]
     for layer in range(config.n_layers):

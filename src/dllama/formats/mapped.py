@@ -14,8 +14,8 @@ from dllama.errors import ModelFileError
 class MappedFile:
     """The bytes of a file as `bytes`: uint8 [n], read-only, read from the disk when touched.
 
-    Views of `bytes` stay valid after `let_go` (the pages are read again) and after `close` (the map lives until its
-    last view is gone).
+    Views of `bytes` stay valid after `let_go` (the pages are read again) and after `close` (the map lives
+    until its last view is gone).
     """
 
     def __init__(self, path: Path) -> None:

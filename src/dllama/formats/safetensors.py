@@ -4,8 +4,8 @@ The format (github.com/huggingface/safetensors): eight bytes with the header's l
 `name: {dtype, shape, data_offsets}`, then the data, without holes or overlaps. A directory has one
 `model.safetensors`, or several files and `model.safetensors.index.json` that says which tensor is where.
 
-The library's own reader is not used: it knows no bfloat16 under NumPy, copies what it reads, and keeps its map to
-itself, so that pages could not be let go while a model of hundreds of gigabytes streams through.
+The library's own reader is not used: it knows no bfloat16 under NumPy, copies what it reads, and keeps its
+map to itself, so that pages could not be let go while a model of hundreds of gigabytes streams through.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class SafetensorsFile:
 
 
 def open_safetensors_directory(directory: Path) -> dict[str, SafetensorsFile]:
-    """Tensor names to the mapped file that holds each. Raises ModelFileError naming what is missing or damaged."""
+    """Tensor names to the mapped file of each. Raises ModelFileError naming what is missing or bad."""
     single, index = directory / SINGLE_FILE, directory / INDEX_FILE
     if single.exists():
         file = SafetensorsFile(single)
@@ -102,7 +102,7 @@ def _open_shards(index: Path) -> dict[str, SafetensorsFile]:
     for name, file_name in where.items():
         if name not in files[file_name].tensors:
             raise ModelFileError(
-                f"{index.parent / file_name}: the tensor {name} is missing, though {index.name} says it is there;"
+                f"{index.parent / file_name}: lacks the tensor {name}, which {index.name} says is there;"
                 " download the file again"
             )
     return {name: files[file_name] for name, file_name in where.items()}
@@ -187,8 +187,8 @@ def _parse_entry(name: str, entry: Any, data_start: int, path: Path) -> StoredTe
     element_bytes = _ELEMENT_BYTES.get(entry["dtype"])
     if begin > end or (element_bytes is not None and end - begin != math.prod(shape) * element_bytes):
         raise ModelFileError(
-            f"{path}: the header gives {name} {end - begin} bytes, which do not hold {entry['dtype']} of shape"
-            f" {list(shape)}; download the file again"
+            f"{path}: the header gives {name} {end - begin} bytes, which do not hold {entry['dtype']}"
+            f" of shape {list(shape)}; download the file again"
         )
     return StoredTensor(name, entry["dtype"], shape, data_start + begin, data_start + end)
 
@@ -205,5 +205,6 @@ def _check_cover(tensors: list[StoredTensor], data_start: int, n_bytes: int, pat
     if at != n_bytes:
         what = "truncated" if at > n_bytes else "too long"
         raise ModelFileError(
-            f"{path}: is {what}: its tensors end at byte {at}, the file has {n_bytes} bytes; download it again"
+            f"{path}: is {what}: its tensors end at byte {at}, the file has {n_bytes} bytes;"
+            " download it again"
         )

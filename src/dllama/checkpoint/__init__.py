@@ -1,0 +1,18 @@
+"""A model's weights from a `.m` file or a Hugging Face directory, and from one to the other."""
+
+from dllama.checkpoint.checkpoint import DEFAULT_WEIGHT_TYPE, WEIGHT_TYPES, Checkpoint, open_checkpoint
+from dllama.checkpoint.convert import ConvertProgress, ConvertReport, convert_model
+from dllama.checkpoint.describe import ModelDescription, TensorDescription, describe
+
+__all__ = [
+    "DEFAULT_WEIGHT_TYPE",
+    "WEIGHT_TYPES",
+    "Checkpoint",
+    "ConvertProgress",
+    "ConvertReport",
+    "ModelDescription",
+    "TensorDescription",
+    "convert_model",
+    "describe",
+    "open_checkpoint",
+]

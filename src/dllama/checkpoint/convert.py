@@ -1,0 +1,90 @@
+"""Writes any checkpoint as a `.m` file, in memory that does not grow with the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.checkpoint.checkpoint import Checkpoint
+from dllama.families import TensorSpec
+from dllama.families.m import header_from_config, header_notes
+from dllama.formats.atomic import require_free_space, write_atomically
+from dllama.formats.m_file import encode_header
+
+# Source and result of a chunk (bf16 to q40: 2 MB and 0.6 MB) stay in a core's caches between reading,
+# converting and writing, and a call costs nothing beside a million elements.
+_CHUNK_ELEMENTS = 1 << 20
+# Pages of the source that may be mapped before they are given back: at most 512 MB (f32).
+_LET_GO_ELEMENTS = 1 << 27
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertProgress:
+    """How far a conversion has come; weights and bytes of the whole file, `tensor` is being written."""
+
+    tensor: str
+    done_weights: int
+    total_weights: int
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertReport:
+    path: Path
+    n_weights: int
+    n_bytes: int
+    notes: list[str]
+    """What the file says otherwise than the model, and who cannot read it; one line each."""
+
+
+def convert_model(
+    checkpoint: Checkpoint,
+    out_path: Path,
+    on_progress: Callable[[ConvertProgress], None] | None = None,
+) -> ConvertReport:
+    """Writes `checkpoint` to `out_path` as a `.m` file with the weight type of its config.
+
+    Streams chunks of a million weights; after a failure nothing is left behind and an older file at
+    `out_path` is untouched. Raises NotEnoughDiskError before the first byte, NumericalError naming the
+    tensor that has NaN or infinity, UnsupportedModelError when the format cannot say what the model is.
+    """
+    header = encode_header(header_from_config(checkpoint.config))
+    specs = list(checkpoint.tensors.values())
+    total_weights = sum(spec.n_elements for spec in specs)
+    total_bytes = len(header) + sum(spec.n_bytes for spec in specs)
+    require_free_space(out_path.parent, total_bytes)
+    done_weights, let_go_at = 0, _LET_GO_ELEMENTS
+    with write_atomically(out_path) as file:
+        file.write(header)
+        done_bytes = len(header)
+        for spec, chunk in _chunks(checkpoint, specs):
+            file.write(chunk.data)
+            done_weights += chunk.shape[0] * spec.n_cols
+            done_bytes += chunk.nbytes
+            if done_weights >= let_go_at:
+                checkpoint.let_go()
+                let_go_at = done_weights + _LET_GO_ELEMENTS
+            if on_progress is not None:
+                on_progress(ConvertProgress(spec.name, done_weights, total_weights, done_bytes, total_bytes))
+    checkpoint.let_go()
+    return ConvertReport(out_path, total_weights, total_bytes, header_notes(checkpoint.config))
+
+
+def _chunks(
+    checkpoint: Checkpoint, specs: list[TensorSpec]
+) -> Iterator[tuple[TensorSpec, NDArray[np.uint8]]]:
+    """Every tensor as runs of rows, checked for NaN; a run is valid until the next one."""
+    buffer = np.empty(0, dtype=np.uint8)
+    for spec in specs:
+        rows_at_once = min(max(1, _CHUNK_ELEMENTS // spec.n_cols), spec.n_rows)
+        if buffer.size < rows_at_once * spec.row_bytes:
+            buffer = np.empty(rows_at_once * spec.row_bytes, dtype=np.uint8)
+        for start in range(0, spec.n_rows, rows_at_once):
+            stop = min(start + rows_at_once, spec.n_rows)
+            out = buffer[: (stop - start) * spec.row_bytes].reshape(stop - start, spec.row_bytes)
+            yield spec, checkpoint.read(spec.name, (start, stop), (0, spec.n_cols), out)

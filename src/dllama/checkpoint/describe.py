@@ -1,0 +1,59 @@
+"""What a model's files say, as data for `dllama info`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from dllama.checkpoint.checkpoint import Checkpoint
+from dllama.dtypes import ElementType
+from dllama.families import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TensorDescription:
+    """One tensor: `dtype` and `n_bytes` as it is used, `stored_dtype` as it is in the file."""
+
+    name: str
+    n_rows: int
+    n_cols: int
+    dtype: ElementType
+    n_bytes: int
+    stored_dtype: ElementType
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    path: Path
+    config: ModelConfig
+    header: list[tuple[int, str, int]] | None
+    """Key, its name, value of each pair of a `.m` header in the file's order; None for a directory."""
+    tensors: list[TensorDescription]
+    """In the order of the `.m` file."""
+    n_weights: int
+    n_bytes: int
+    """Of all tensors, as they are used."""
+
+
+def describe(checkpoint: Checkpoint) -> ModelDescription:
+    """What `checkpoint` holds. Reads no weights."""
+    tensors = [
+        TensorDescription(
+            name=spec.name,
+            n_rows=spec.n_rows,
+            n_cols=spec.n_cols,
+            dtype=spec.dtype,
+            n_bytes=spec.n_bytes,
+            stored_dtype=checkpoint.stored(spec.name).dtype,
+        )
+        for spec in checkpoint.tensors.values()
+    ]
+    header = checkpoint.header
+    return ModelDescription(
+        path=checkpoint.path,
+        config=checkpoint.config,
+        header=None if header is None else [(int(key), key.name, value) for key, value in header.items()],
+        tensors=tensors,
+        n_weights=sum(tensor.n_rows * tensor.n_cols for tensor in tensors),
+        n_bytes=sum(tensor.n_bytes for tensor in tensors),
+    )

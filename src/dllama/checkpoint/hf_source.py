@@ -1,0 +1,87 @@
+"""Tensors of a Hugging Face directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dllama.checkpoint.source import StoredMatrix
+from dllama.dtypes import ElementType
+from dllama.errors import ModelFileError, UnsupportedModelError
+from dllama.families import RopeStyle, TensorSpec, tensor_specs
+from dllama.families.hf import read_hf_config
+from dllama.formats.safetensors import SafetensorsFile, open_safetensors_directory
+
+_HARMLESS = (".rotary_emb.inv_freq",)  # old Llama 2 directories keep the rope's frequencies
+
+
+class HfSource:
+    """TensorSource of a directory with config.json and safetensors, whose weights become `weight_type`."""
+
+    def __init__(self, directory: Path, weight_type: ElementType) -> None:
+        """Opens every file and checks every tensor's place, shape and type.
+
+        Raises ModelFileError or UnsupportedModelError naming the file, and the key or the tensor.
+        """
+        model = read_hf_config(directory / "config.json", weight_type)
+        self.config = model.config
+        self._family = model.family
+        self._tied_head = model.tied_head
+        self._file_of = open_safetensors_directory(directory)
+        self._directory = directory
+        self._specs = {spec.name: spec for spec in tensor_specs(self.config)}
+        for spec in self._specs.values():
+            self._check(spec)
+        self._refuse_unknown_tensors()
+
+    def stored(self, name: str) -> StoredMatrix:
+        spec, stored_name = self._specs[name], self._stored_name(name)
+        file = self._file_of[stored_name]
+        dtype = file.tensors[stored_name].element_type
+        assert dtype is not None  # _check has seen to it
+        rows = file.bytes_of(stored_name).reshape(spec.n_rows, -1)
+        is_paired = name.endswith((".q", ".k")) and self.config.rope_style is RopeStyle.ADJACENT
+        return StoredMatrix(
+            rows, dtype, self.config.head_dim if is_paired else None, f"{file.path}: {stored_name}"
+        )
+
+    def let_go(self) -> None:
+        for file in self._files():
+            file.let_go()
+
+    def close(self) -> None:
+        for file in self._files():
+            file.close()
+
+    def _files(self) -> set[SafetensorsFile]:
+        return set(self._file_of.values())
+
+    def _stored_name(self, name: str) -> str:
+        return self._family.hf_name("embedding" if name == "head" and self._tied_head else name)
+
+    def _check(self, spec: TensorSpec) -> None:
+        name = self._stored_name(spec.name)
+        file = self._file_of.get(name)
+        if file is None:
+            raise ModelFileError(f"{self._directory}: the tensor {name} is in none of the safetensors files")
+        tensor = file.tensors[name]
+        expected = (
+            (spec.n_rows, spec.n_cols) if name.endswith(".weight") and spec.n_rows > 1 else (spec.n_cols,)
+        )
+        if tensor.shape not in (expected, (spec.n_rows, spec.n_cols)):
+            raise ModelFileError(
+                f"{file.path}: {name} has the shape {list(tensor.shape)}, config.json asks for"
+                f" {list(expected)}"
+            )
+        if tensor.element_type is None:
+            raise UnsupportedModelError(
+                f"{file.path}: {name} is stored as {tensor.dtype}, which is not read; read are BF16, F16, F32"
+            )
+
+    def _refuse_unknown_tensors(self) -> None:
+        known = {self._stored_name(name) for name in self._specs} | {self._family.hf_name("head")}
+        for name, file in self._file_of.items():
+            if name not in known and not name.endswith(_HARMLESS):
+                raise UnsupportedModelError(
+                    f"{file.path}: {name} has no place in a {self.config.family} model of"
+                    f" {self.config.n_layers} layers; without it the answers would be wrong"
+                )

@@ -1,0 +1,228 @@
+"""A `.m` header becomes a ModelConfig, and back.
+
+Extensions to Distributed Llama's format, both refused by its reader and not misread:
+- qwen2 has an architecture number of its own (0xD11A02), with F32 bias vectors q, k, v after the matrices q,
+  k, v of each layer. Its q and k rows are in halves, as in the Hugging Face files.
+- numbers that the format keeps as integers and that are not whole (rope theta, factors of rope scaling), or
+  that it does not know (a norm epsilon other than 1e-5 and 1e-6), are written as the bits of a float32 under
+  keys of dllama's own (formats/m_file.py).
+
+The format has no key for a sliding window. A model with one is written with a context no longer than its
+window, where the window hides nothing; `header_notes` says so.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from dllama.dtypes import ElementType
+from dllama.errors import ModelFileError, UnsupportedModelError
+from dllama.families.config import Activation, ModelConfig, RopeScaling, RopeStyle
+from dllama.families.limits import fault_in
+from dllama.families.table import Family, family_named
+from dllama.formats.m_file import MKey
+
+T = TypeVar("T")
+
+_LLAMA, _QWEN3, _QWEN3_MOE, _QWEN2 = 0xABCD00, 0xABCD01, 0xABCD02, 0xD11A02
+_FAMILY_OF = {_LLAMA: "llama", _QWEN3: "qwen3", _QWEN2: "qwen2"}
+_ARCHITECTURE_OF = {"llama": _LLAMA, "mistral": _LLAMA, "qwen3": _QWEN3, "qwen2": _QWEN2}
+_ROPE_ADJACENT, _ROPE_HALVES, _ROPE_SCALED = 0, 1, 2
+_ACTIVATIONS = {0: Activation.GELU, 1: Activation.SILU}
+_WEIGHT_TYPES = (ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80)
+_NORM_EPSILONS = {5: 1e-5, 6: 1e-6}
+_LARGEST_INT = (1 << 31) - 1
+_REQUIRED = (
+    MKey.ARCHITECTURE,
+    MKey.DIM,
+    MKey.FFN_DIM,
+    MKey.N_LAYERS,
+    MKey.N_HEADS,
+    MKey.N_KV_HEADS,
+    MKey.VOCAB_SIZE,
+    MKey.MAX_SEQ_LEN,
+    MKey.WEIGHT_TYPE,
+)
+
+
+def config_from_header(pairs: Mapping[MKey, int], path: Path) -> ModelConfig:
+    """The model that a header describes. `path` is for messages.
+
+    Raises ModelFileError for a damaged header, UnsupportedModelError for an architecture that is not known.
+    """
+    for key in _REQUIRED:
+        if key not in pairs:
+            raise ModelFileError(f"{path}: its header lacks the key {int(key)} ({key.name})")
+    family = _family(pairs, path)
+    halves = family.rope_style is RopeStyle.HALVES or pairs.get(MKey.ROPE_TYPE) == _ROPE_HALVES
+    dim, n_heads = pairs[MKey.DIM], pairs[MKey.N_HEADS]
+    head_dim = pairs.get(MKey.HEAD_DIM, 0)
+    if head_dim == 0:
+        if n_heads < 1 or dim % n_heads:
+            raise ModelFileError(
+                f"{path}: its header is damaged: dim {dim} is no multiple of {n_heads} heads"
+            )
+        head_dim = dim // n_heads
+    config = ModelConfig(
+        family=family.name,
+        dim=dim,
+        ffn_dim=pairs[MKey.FFN_DIM],
+        n_layers=pairs[MKey.N_LAYERS],
+        n_heads=n_heads,
+        n_kv_heads=pairs[MKey.N_KV_HEADS],
+        head_dim=head_dim,
+        vocab_size=pairs[MKey.VOCAB_SIZE],
+        max_seq_len=pairs[MKey.MAX_SEQ_LEN],
+        norm_eps=_norm_eps(pairs, path),
+        rope_theta=_number(pairs, MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, 10000.0),
+        rope_style=RopeStyle.HALVES if halves else RopeStyle.ADJACENT,
+        rope_scaling=_scaling(pairs, path),
+        activation=_choice(pairs, MKey.ACTIVATION, 1, _ACTIVATIONS, path),
+        qkv_bias=family.qkv_bias,
+        qk_norm=family.qk_norm,
+        sliding_window=None,
+        weight_type=_choice(pairs, MKey.WEIGHT_TYPE, -1, {int(kind): kind for kind in _WEIGHT_TYPES}, path),
+    )
+    fault = fault_in(config)
+    if fault:
+        raise ModelFileError(f"{path}: its header is damaged: {fault}")
+    return config
+
+
+def header_from_config(config: ModelConfig) -> list[tuple[MKey, int]]:
+    """The pairs that describe `config`. What an older reader takes for granted is left out.
+
+    Raises UnsupportedModelError when the format cannot say it.
+    """
+    if config.rope_style is RopeStyle.HALVES and config.rope_scaling is not None:
+        raise UnsupportedModelError(
+            f"a .m file cannot hold a {config.family} model with rope scaling; run its directory as it is"
+        )
+    pairs = [
+        (MKey.VERSION, 0),
+        (MKey.ARCHITECTURE, _ARCHITECTURE_OF[config.family]),
+        (MKey.DIM, config.dim),
+        (MKey.FFN_DIM, config.ffn_dim),
+        (MKey.N_LAYERS, config.n_layers),
+        (MKey.N_HEADS, config.n_heads),
+        (MKey.N_KV_HEADS, config.n_kv_heads),
+        (MKey.N_EXPERTS, 0),
+        (MKey.N_ACTIVE_EXPERTS, 0),
+        (MKey.VOCAB_SIZE, config.vocab_size),
+        (MKey.MAX_SEQ_LEN, min(config.max_seq_len, config.sliding_window or config.max_seq_len)),
+        (MKey.ACTIVATION, 0 if config.activation is Activation.GELU else 1),
+        (MKey.WEIGHT_TYPE, int(config.weight_type)),
+        _number_pair(MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, config.rope_theta),
+        *_scaling_pairs(config),
+    ]
+    if config.head_dim * config.n_heads != config.dim:
+        pairs.append((MKey.HEAD_DIM, config.head_dim))
+    if config.norm_eps == 1e-6:
+        pairs.append((MKey.NORM_EPSILON, 6))
+    elif config.norm_eps != 1e-5:
+        pairs.append((MKey.NORM_EPSILON_BITS, _float_to_bits(config.norm_eps)))
+    return pairs
+
+
+def header_notes(config: ModelConfig) -> list[str]:
+    """What a `.m` file of `config` says otherwise than the model, and who cannot read it; a line each."""
+    notes = []
+    if config.sliding_window is not None and config.sliding_window < config.max_seq_len:
+        notes.append(
+            f"the context is cut from {config.max_seq_len} to {config.sliding_window}: the model attends to a"
+            f" sliding window of {config.sliding_window}, for which the .m format has no key"
+        )
+    if config.qkv_bias:
+        notes.append(f"{config.family} is an extension of the .m format that only dllama reads")
+    elif any(key >= MKey.NORM_EPSILON_BITS for key, _ in header_from_config(config)):
+        notes.append("the header has keys that only dllama reads (norm epsilon or rope numbers)")
+    return notes
+
+
+def _family(pairs: Mapping[MKey, int], path: Path) -> Family:
+    architecture = pairs[MKey.ARCHITECTURE]
+    # Until 0.10 the numbers of qwen3 and qwen3_moe meant Grok-1 and Mixtral, which have no key above 18.
+    is_old = pairs.get(MKey.N_EXPERTS, 0) > 0 and not pairs.keys() & {MKey.HEAD_DIM, MKey.MOE_FFN_DIM}
+    what = None
+    if architecture == _QWEN3_MOE:
+        what = "Mixtral" if is_old else "qwen3_moe"
+    elif architecture == _QWEN3 and is_old:
+        what = "Grok-1"
+    elif architecture not in _FAMILY_OF:
+        what = f"the unknown architecture 0x{architecture & 0xFFFFFFFF:X}"
+    elif pairs.get(MKey.N_EXPERTS, 0) > 0:
+        what = f"{_FAMILY_OF[architecture]} with {pairs[MKey.N_EXPERTS]} experts"
+    if what is not None:
+        known = ", ".join(_ARCHITECTURE_OF)
+        raise UnsupportedModelError(f"{path}: holds {what}, which is not supported; supported are {known}")
+    return family_named(_FAMILY_OF[architecture])
+
+
+def _choice(pairs: Mapping[MKey, int], key: MKey, default: int, choices: Mapping[int, T], path: Path) -> T:
+    value = pairs.get(key, default)
+    if value not in choices:
+        known = ", ".join(str(choice) for choice in choices)
+        raise ModelFileError(f"{path}: its header has {key.name} {value}; known are {known}")
+    return choices[value]
+
+
+def _norm_eps(pairs: Mapping[MKey, int], path: Path) -> float:
+    if MKey.NORM_EPSILON_BITS in pairs:
+        return _bits_to_float(pairs[MKey.NORM_EPSILON_BITS])
+    return _choice(pairs, MKey.NORM_EPSILON, 5, _NORM_EPSILONS, path)
+
+
+def _scaling(pairs: Mapping[MKey, int], path: Path) -> RopeScaling | None:
+    """Distributed Llama scales only with rope type 2, whatever other keys are there."""
+    rope_type = pairs.get(MKey.ROPE_TYPE, _ROPE_ADJACENT)
+    if rope_type in (_ROPE_ADJACENT, _ROPE_HALVES) or _FAMILY_OF[pairs[MKey.ARCHITECTURE]] != "llama":
+        return None
+    if rope_type != _ROPE_SCALED:
+        raise ModelFileError(f"{path}: its header has ROPE_TYPE {rope_type}; known are 0, 1, 2")
+    return RopeScaling(
+        factor=_number(pairs, MKey.ROPE_SCALING_FACTOR, MKey.ROPE_SCALING_FACTOR_BITS, 0.0),
+        low_freq_factor=_number(pairs, MKey.ROPE_LOW_FREQ_FACTOR, MKey.ROPE_LOW_FREQ_FACTOR_BITS, 0.0),
+        high_freq_factor=_number(pairs, MKey.ROPE_HIGH_FREQ_FACTOR, MKey.ROPE_HIGH_FREQ_FACTOR_BITS, 0.0),
+        original_max_seq_len=pairs.get(MKey.ROPE_ORIGINAL_MAX_SEQ_LEN, 0),
+    )
+
+
+def _scaling_pairs(config: ModelConfig) -> list[tuple[MKey, int]]:
+    scaling = config.rope_scaling
+    if scaling is None:
+        halves = config.rope_style is RopeStyle.HALVES
+        return [(MKey.ROPE_TYPE, _ROPE_HALVES)] if halves else []
+    return [
+        (MKey.ROPE_TYPE, _ROPE_SCALED),
+        _number_pair(MKey.ROPE_SCALING_FACTOR, MKey.ROPE_SCALING_FACTOR_BITS, scaling.factor),
+        _number_pair(MKey.ROPE_LOW_FREQ_FACTOR, MKey.ROPE_LOW_FREQ_FACTOR_BITS, scaling.low_freq_factor),
+        _number_pair(MKey.ROPE_HIGH_FREQ_FACTOR, MKey.ROPE_HIGH_FREQ_FACTOR_BITS, scaling.high_freq_factor),
+        (MKey.ROPE_ORIGINAL_MAX_SEQ_LEN, scaling.original_max_seq_len),
+    ]
+
+
+def _number(pairs: Mapping[MKey, int], key: MKey, bits_key: MKey, default: float) -> float:
+    if bits_key in pairs:
+        return _bits_to_float(pairs[bits_key])
+    return float(pairs.get(key, default))
+
+
+def _number_pair(key: MKey, bits_key: MKey, value: float) -> tuple[MKey, int]:
+    if value.is_integer() and value <= _LARGEST_INT:
+        return key, int(value)
+    return bits_key, _float_to_bits(value)
+
+
+def _float_to_bits(value: float) -> int:
+    (bits,) = struct.unpack("<i", struct.pack("<f", value))
+    return int(bits)
+
+
+def _bits_to_float(bits: int) -> float:
+    """The shortest decimal number that has these bits: 1e-12 comes back as 1e-12."""
+    return float(str(np.int32(bits).view(np.float32)))
