@@ -1,0 +1,90 @@
+"""What groups of ranks do together, written once on top of `exchange`.
+
+Every rank of the fabric makes the same call. Buffers and errors are those of Fabric.exchange; sizes are known
+to both sides beforehand. Every rank talks to every other directly, so each call takes one network latency.
+Reducing collectives live with the kernels that add, in model/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dllama.fabric.base import Buffer, Fabric, WritableBuffer, bytes_view
+
+
+def broadcast(fabric: Fabric, buffer: WritableBuffer, root: int, timeout_s: float | None) -> None:
+    """Every rank's `buffer` becomes the root's. The root's own is only read."""
+    if fabric.rank == root:
+        fabric.exchange([(rank, buffer) for rank in _peers(fabric)], [], timeout_s)
+    else:
+        fabric.exchange([], [(root, buffer)], timeout_s)
+
+
+def gather(
+    fabric: Fabric, own: Buffer, parts: Sequence[WritableBuffer | None], root: int, timeout_s: float | None
+) -> None:
+    """The root's `parts[r]` becomes rank r's `own`, for every other rank r.
+
+    Sizes may differ between ranks. On the root `own` and `parts[root]` are not touched; on others `parts` is
+    not (pass an empty list).
+    """
+    if fabric.rank == root:
+        fabric.exchange([], _from_peers(fabric, parts), timeout_s)
+    else:
+        fabric.exchange([(root, own)], [], timeout_s)
+
+
+def exchange_all(
+    fabric: Fabric, own: Buffer, received: Sequence[WritableBuffer | None], timeout_s: float | None
+) -> None:
+    """Sends `own` to every other rank while `received[r]` becomes rank r's `own`; `received[own rank]` is not
+    touched (None, for example)."""
+    fabric.exchange([(rank, own) for rank in _peers(fabric)], _from_peers(fabric, received), timeout_s)
+
+
+def all_to_all(
+    fabric: Fabric,
+    parts: Sequence[Buffer | None],
+    received: Sequence[WritableBuffer | None],
+    timeout_s: float | None,
+) -> None:
+    """Sends `parts[r]` to rank r while `received[r]` becomes what rank r sends here, for every other rank r.
+
+    The entries of the own rank are not touched (None, for example). Adding up `received` makes it a
+    reduce-scatter.
+    """
+    sends: list[tuple[int, Buffer]] = []
+    for rank in _peers(fabric):
+        part = parts[rank]
+        assert part is not None, f"no part for rank {rank}"
+        sends.append((rank, part))
+    fabric.exchange(sends, _from_peers(fabric, received), timeout_s)
+
+
+def all_gather(fabric: Fabric, whole: WritableBuffer, sizes: Sequence[int], timeout_s: float | None) -> None:
+    """Completes `whole`, the parts of all ranks one after the other, of which the own one is in place.
+
+    `sizes[r]` is the number of bytes of rank r's part, 0 allowed; their sum is the size of `whole`.
+    """
+    view = bytes_view(whole)
+    assert view.nbytes == sum(sizes), f"{view.nbytes} bytes are not the sum of {list(sizes)}"
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(view[start : start + size])
+        start += size
+    exchange_all(fabric, parts[fabric.rank], parts, timeout_s)
+
+
+def _peers(fabric: Fabric) -> list[int]:
+    """The other ranks, beginning after the own one, so that not everyone sends to rank 0 first."""
+    n_ranks, rank = fabric.n_ranks, fabric.rank
+    return [(rank + step) % n_ranks for step in range(1, n_ranks)]
+
+
+def _from_peers(fabric: Fabric, buffers: Sequence[WritableBuffer | None]) -> list[tuple[int, WritableBuffer]]:
+    receives: list[tuple[int, WritableBuffer]] = []
+    for rank in _peers(fabric):
+        buffer = buffers[rank]
+        assert buffer is not None, f"no buffer for what rank {rank} sends"
+        receives.append((rank, buffer))
+    return receives

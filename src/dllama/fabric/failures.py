@@ -1,0 +1,71 @@
+"""How fabrics say what went wrong, in the same words whatever carries the bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from dllama.errors import PeerError, PeerLostError, PeerTimeoutError
+
+
+@dataclasses.dataclass(frozen=True)
+class Outstanding:
+    """What an exchange still wants to move to and from one peer."""
+
+    name: str
+    to_send_bytes: int
+    to_receive_bytes: int
+
+    def __str__(self) -> str:
+        parts = []
+        if self.to_receive_bytes:
+            parts.append(f"{self.to_receive_bytes} bytes from it")
+        if self.to_send_bytes:
+            parts.append(f"{self.to_send_bytes} bytes to it")
+        return " and ".join(parts) or "nothing"
+
+
+def lost_error(waiting: Outstanding, reason: str) -> PeerLostError:
+    """The connection to a peer ended for `reason`."""
+    return PeerLostError(
+        f"lost {waiting.name} ({reason}) with {waiting} outstanding; its own output tells why, restart it"
+    )
+
+
+def timeout_error(waiting: Sequence[Outstanding], seconds: float) -> PeerTimeoutError:
+    """Nothing moved for `seconds`; `waiting` lists the peers that an exchange waited for."""
+    owing = ", ".join(f"{peer.name} ({peer} outstanding)" for peer in waiting)
+    return PeerTimeoutError(
+        f"no sign for {seconds:g} s of {owing}; see whether it still runs and is reachable"
+    )
+
+
+class FirstFailure:
+    """Remembers why a fabric broke. `enter` and `leave` frame every exchange; what leaves no trace of its end
+    was interrupted, and that is a failure too."""
+
+    __slots__ = ("_entered", "_error")
+
+    def __init__(self) -> None:
+        self._error: PeerError | None = None
+        self._entered = False
+
+    def enter(self) -> None:
+        """Raises an error of the first failure's type, at once, where there was one."""
+        if self._entered:
+            self.record(PeerLostError("an exchange between the nodes was interrupted"))
+        self.check()
+        self._entered = True
+
+    def leave(self) -> None:
+        self._entered = False
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise type(self._error)(f"the nodes are no longer connected: {self._error}") from self._error
+
+    def record(self, error: PeerError) -> PeerError:
+        """Keeps `error` if it is the first one; returns the one that is kept."""
+        if self._error is None:
+            self._error = error
+        return self._error
