@@ -1,0 +1,67 @@
+"""What a tokenizer is to the rest of the program."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What stands beside a vocabulary: which ids begin and end a text, and how a conversation is written."""
+
+    bos_id: int | None
+    add_bos: bool
+    eos_ids: tuple[int, ...]
+    chat_template: str | None
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back. `decode(encode(text)) == text`.
+
+    A special token (end of turn, begin of text) is never found in text by `encode`: its name, typed by a
+    user, is plain text. `ChatTemplate` puts special tokens where they belong.
+    """
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id that begins a text, where the model has one."""
+
+    @property
+    def add_bos(self) -> bool:
+        """Whether the model expects `bos_id` before a plain prompt."""
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Ids at which generation stops."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """The model's own Jinja template, where there is one."""
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Name to id."""
+
+    @property
+    def drops_leading_space(self) -> bool:
+        """Whether a text's ids begin with a space that is not the text's (SentencePiece)."""
+
+    def encode(self, text: str, *, add_bos: bool = False, at_start: bool = True) -> list[int]:
+        """The ids of `text`. `at_start=False`: of text that follows a special token of a conversation.
+
+        Raises TokenizerError when `text` holds half a surrogate pair, which is no character.
+        """
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, without special tokens; bytes that are no UTF-8 become U+FFFD."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes of one token; a special token's name; nothing for an id that has no token."""
+
+    def is_special(self, token_id: int) -> bool: ...

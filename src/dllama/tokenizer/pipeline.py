@@ -1,0 +1,165 @@
+"""The one implementation of Tokenizer: a pipeline of the `tokenizers` library and its bytes."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable, Mapping
+
+import tokenizers
+from tokenizers import pre_tokenizers
+
+from dllama.errors import TokenizerError
+from dllama.tokenizer import byte_alphabet
+from dllama.tokenizer.base import Settings
+from dllama.tokenizer.stream import decode_all
+
+WORD_START = "\u2581"
+"""What SentencePiece writes for a space."""
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+_CONTROL_NAME = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
+
+
+class PieceStyle(enum.Enum):
+    """How a vocabulary writes bytes that are no text, and spaces."""
+
+    BYTE_LEVEL = enum.auto()
+    SENTENCEPIECE = enum.auto()
+
+    @classmethod
+    def of(cls, pipeline: tokenizers.Tokenizer) -> PieceStyle:
+        """Found by giving the pipeline's decoder a piece that ends in a space."""
+        for space, style in (
+            (byte_alphabet.write_bytes(b" "), cls.BYTE_LEVEL),
+            (WORD_START, cls.SENTENCEPIECE),
+        ):
+            if pipeline.decoder is not None and pipeline.decoder.decode(["a" + space]) == "a ":
+                return style
+        raise TokenizerError("it is neither byte-level nor SentencePiece: its decoder restores no spaces")
+
+    def to_bytes(self, piece: str) -> bytes:
+        if self is PieceStyle.BYTE_LEVEL:
+            return byte_alphabet.read_bytes(piece)
+        byte = _BYTE_PIECE.fullmatch(piece)
+        return bytes.fromhex(byte[1]) if byte else piece.replace(WORD_START, " ").encode()
+
+
+def is_control_name(name: str) -> bool:
+    """Whether a token is named `<|like_this|>`: it belongs to the template, never to a user's text.
+
+    Some models do not flag all of theirs as special (DeepSeek's `<｜User｜>`), which would let a user's text
+    forge a turn.
+    """
+    return _CONTROL_NAME.fullmatch(name) is not None
+
+
+class PipelineTokenizer:
+    """Ids are those of the `tokenizers` pipeline with special tokens left alone in text."""
+
+    def __init__(self, pipeline: tokenizers.Tokenizer, settings: Settings) -> None:
+        """`pipeline` belongs to this object from here on.
+
+        Raises TokenizerError when its decoder is of an unknown kind, or `settings` name ids outside of it.
+        """
+        self.style = PieceStyle.of(pipeline)
+        self._pipeline = _without_special_tokens_in_text(pipeline)
+        self._continuation = _continuation(self._pipeline)
+        self._tokens = _token_bytes(pipeline, self.style)
+        added = pipeline.get_added_tokens_decoder()
+        self._special_tokens = {token.content: token_id for token_id, token in added.items() if token.special}
+        self._special_ids = frozenset(self._special_tokens.values())
+        for token_id in (*settings.eos_ids, *([] if settings.bos_id is None else [settings.bos_id])):
+            if not 0 <= token_id < len(self._tokens):
+                raise TokenizerError(
+                    f"the special token {token_id} is outside its vocabulary of {self.vocab_size}"
+                )
+        self._settings = settings
+        self._drops_leading_space = pipeline.decoder.decode([WORD_START + "a"]) == "a"
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._tokens)
+
+    @property
+    def bos_id(self) -> int | None:
+        return self._settings.bos_id
+
+    @property
+    def add_bos(self) -> bool:
+        return self._settings.add_bos
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return self._settings.eos_ids
+
+    @property
+    def chat_template(self) -> str | None:
+        return self._settings.chat_template
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        return self._special_tokens
+
+    @property
+    def drops_leading_space(self) -> bool:
+        return self._drops_leading_space
+
+    def encode(self, text: str, *, add_bos: bool = False, at_start: bool = True) -> list[int]:
+        pipeline = self._pipeline if at_start else self._continuation
+        try:
+            ids: list[int] = pipeline.encode(text, add_special_tokens=False).ids
+        except TypeError as error:  # all that the library takes no str for
+            raise TokenizerError("the text has half a surrogate pair in it, which is no character") from error
+        return [self.bos_id, *ids] if add_bos and self.bos_id is not None else ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return decode_all(self, ids)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return self._tokens[token_id] if 0 <= token_id < len(self._tokens) else b""
+
+    def is_special(self, token_id: int) -> bool:
+        return token_id in self._special_ids
+
+
+def _without_special_tokens_in_text(pipeline: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The pipeline, with every control token flagged as special and none of the special ones found in text."""
+    added = pipeline.get_added_tokens_decoder().values()
+    controls = [token for token in added if not token.special and is_control_name(token.content)]
+    for token in controls:
+        token.special = True
+    pipeline.add_special_tokens(controls)
+    pipeline.encode_special_tokens = True
+    pipeline.no_truncation()
+    pipeline.no_padding()
+    return pipeline
+
+
+def _continuation(pipeline: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A pipeline for text that does not begin the conversation; it shares the vocabulary.
+
+    It differs where a leading space is added at the very beginning only (Metaspace's scheme "first").
+    """
+    start = pipeline.pre_tokenizer
+    if not isinstance(start, pre_tokenizers.Metaspace) or start.prepend_scheme != "first":
+        return pipeline
+    continuation = tokenizers.Tokenizer(pipeline.model)
+    continuation.normalizer = pipeline.normalizer
+    continuation.pre_tokenizer = pre_tokenizers.Metaspace(
+        replacement=start.replacement, prepend_scheme="never", split=start.split
+    )
+    for _, token in sorted(pipeline.get_added_tokens_decoder().items()):
+        (continuation.add_special_tokens if token.special else continuation.add_tokens)([token])
+    continuation.encode_special_tokens = True
+    return continuation
+
+
+def _token_bytes(pipeline: tokenizers.Tokenizer, style: PieceStyle) -> list[bytes]:
+    vocabulary = pipeline.get_vocab(with_added_tokens=True)
+    tokens = [b""] * (max(vocabulary.values(), default=-1) + 1)
+    for piece, token_id in vocabulary.items():
+        tokens[token_id] = style.to_bytes(piece)
+    for token_id, token in pipeline.get_added_tokens_decoder().items():
+        tokens[token_id] = token.content.encode()
+    return tokens

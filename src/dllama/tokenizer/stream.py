@@ -1,0 +1,42 @@
+"""Text as it is generated, token by token, never half a character."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+
+from dllama.tokenizer.base import Tokenizer
+
+
+class StreamDecoder:
+    """Gives the text of ids one at a time: the concatenation equals `tokenizer.decode` of them all.
+
+    Bytes of a character wait until it is complete; they become U+FFFD once it is certain that it never will
+    be. `continues`: the ids go on after earlier text, so that a leading space is the text's own.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, continues: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._drop_space = tokenizer.drops_leading_space and not continues
+
+    def feed(self, token_id: int) -> str:
+        """The text that became complete with this token; special tokens add none."""
+        if self._tokenizer.is_special(token_id):
+            return ""
+        token = self._tokenizer.token_bytes(token_id)
+        if self._drop_space and token:
+            self._drop_space = False
+            token = token.removeprefix(b" ")
+        return self._utf8.decode(token)
+
+    def flush(self) -> str:
+        """What is left of an unfinished character (U+FFFD); the next id begins a new one."""
+        text = self._utf8.decode(b"", final=True)
+        self._utf8.reset()
+        return text
+
+
+def decode_all(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
+    stream = StreamDecoder(tokenizer)
+    return "".join([stream.feed(token_id) for token_id in ids]) + stream.flush()
