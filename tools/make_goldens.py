@@ -1,0 +1,162 @@
+"""Makes tests/goldens: tiny random models, and what transformers computes with them in float32.
+
+    python3 -m venv /tmp/goldens-venv
+    /tmp/goldens-venv/bin/pip install torch==2.13.0
+    /tmp/goldens-venv/bin/pip install transformers safetensors numpy
+    /tmp/goldens-venv/bin/python tools/make_goldens.py
+
+Each golden is a directory with config.json and safetensors as transformers saves them, and golden.npz:
+`prompt_ids` int32 [n], `logits` float32 [n, vocab] after each of them, `greedy_ids` int32 [64] that follow,
+and `smallest_gap`, by how much the best logit led the second at the closest of the 64 choices. A model whose
+gap is close to float noise is thrown away for the next seed, so that equal ids are a fair thing to ask for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+GOLDENS = Path(__file__).resolve().parent.parent / "tests" / "goldens"
+N_GREEDY = 64
+# Logits here reach 7 to 10 and agree between programs to about 1e-5 of that.
+SMALLEST_GAP = 0.02
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    # short, so that all three kinds of frequencies occur in a head of 16 or 32
+    "original_max_position_embeddings": 64,
+}
+LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    name: str
+    family: str
+    sizes: dict[str, Any]
+    prompt_length: int = 32
+    dtype: torch.dtype = torch.float32
+    shard_size: str = "1GB"
+
+
+def sizes(dim: int, ffn: int, heads: int, kv_heads: int, **more: Any) -> dict[str, Any]:
+    """Keys of config.json."""
+    return {
+        "hidden_size": dim,
+        "intermediate_size": ffn,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "num_hidden_layers": 2,
+        "vocab_size": 256,
+        "max_position_embeddings": 256,
+        "rms_norm_eps": 1e-5,
+    } | more
+
+
+BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
+TIED = {"tie_word_embeddings": True}
+EPS_6 = {"rms_norm_eps": 1e-6}
+GOLDENS_WANTED = [
+    Golden("llama-mha", "llama", sizes(64, 128, 4, 4), 32, BF16),
+    Golden("llama-gqa", "llama", sizes(128, 288, 8, 2), 40, BF16),
+    Golden("llama-mqa-tied", "llama", sizes(64, 192, 8, 1, **TIED), 24, BF16),
+    Golden("llama3-scaled", "llama", sizes(128, 256, 8, 4, rope_parameters=LLAMA3_ROPE), 40, BF16),
+    Golden("llama-linear", "llama", sizes(64, 128, 4, 2, rope_parameters=LINEAR_ROPE), 24, BF16),
+    Golden("llama-head-dim", "llama", sizes(64, 96, 4, 2, head_dim=32, **EPS_6), 24, F32),
+    Golden("llama-odd", "llama", sizes(84, 118, 6, 3, vocab_size=301), 30, BF16),
+    Golden("llama-gelu", "llama", sizes(64, 96, 2, 1, hidden_act="gelu_pytorch_tanh"), 24, F16),
+    Golden("mistral-gqa", "mistral", sizes(128, 224, 8, 4, sliding_window=None), 32, BF16),
+    Golden("mistral-window", "mistral", sizes(64, 128, 4, 2, sliding_window=12), 40, F32),
+    Golden("qwen2-gqa-tied", "qwen2", sizes(128, 256, 8, 2, **TIED, **EPS_6), 32, BF16),
+    Golden("qwen2-odd", "qwen2", sizes(56, 76, 4, 4, vocab_size=257), 24, F16),
+    Golden("qwen3-wide-heads", "qwen3", sizes(64, 160, 4, 2, head_dim=32, **EPS_6), 32, BF16),
+    Golden("qwen3-shards", "qwen3", sizes(96, 192, 8, 2, head_dim=16, **TIED, **EPS_6), 40, BF16, "150KB"),
+]
+
+
+def random_model(golden: Golden, seed: int) -> transformers.PreTrainedModel:
+    """A model whose every kind of parameter matters: norms around 1, biases off 0, logits well spread."""
+    torch.manual_seed(seed)
+    config = transformers.AutoConfig.for_model(
+        golden.family, bos_token_id=1, eos_token_id=2, pad_token_id=None, **golden.sizes
+    )
+    model = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation="eager"
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.copy_(1.0 + 0.25 * torch.randn_like(parameter))
+            elif name.endswith(".bias"):
+                parameter.copy_(0.5 * torch.randn_like(parameter))
+            elif "embed_tokens" in name or "lm_head" in name:
+                parameter.copy_(torch.randn_like(parameter) * (4.0 / parameter.shape[1]) ** 0.5)
+            else:
+                # q and k twice as large, for attention that picks rather than averages
+                gain = 2.0 if "q_proj" in name or "k_proj" in name else 1.0
+                parameter.copy_(gain * torch.randn_like(parameter) / parameter.shape[1] ** 0.5)
+            parameter.copy_(parameter.to(golden.dtype).float())
+    return model.eval()
+
+
+def greedy(model: transformers.PreTrainedModel, prompt: torch.Tensor) -> tuple[list[int], float]:
+    """64 ids, each from a whole forward pass without a cache, and the smallest lead of the best logit."""
+    ids, gap = prompt, float("inf")
+    for _ in range(N_GREEDY):
+        last = model(ids[None], use_cache=False).logits[0, -1]
+        best = torch.topk(last, 2)
+        gap = min(gap, float(best.values[0] - best.values[1]))
+        ids = torch.cat([ids, best.indices[:1]])
+    return ids[len(prompt) :].tolist(), gap
+
+
+def make(golden: Golden) -> None:
+    for seed in range(1000):
+        model = random_model(golden, seed)
+        prompt = torch.randint(3, golden.sizes["vocab_size"], (golden.prompt_length,))
+        with torch.inference_mode():
+            ids, gap = greedy(model, prompt)
+            logits = model(prompt[None], use_cache=False).logits[0].numpy()
+        if gap >= SMALLEST_GAP and len(set(ids)) >= N_GREEDY // 4:
+            break
+    else:
+        raise SystemExit(f"{golden.name}: no seed gives clear choices")
+    directory = GOLDENS / golden.name
+    shutil.rmtree(directory, ignore_errors=True)
+    model.to(golden.dtype).save_pretrained(directory, max_shard_size=golden.shard_size)
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    np.savez(
+        directory / "golden.npz",
+        prompt_ids=prompt.numpy().astype(np.int32),
+        logits=logits.astype(np.float32),
+        greedy_ids=np.array(ids, dtype=np.int32),
+        smallest_gap=np.float32(gap),
+    )
+    n_bytes = sum(file.stat().st_size for file in directory.iterdir())
+    print(
+        f"{golden.name}: seed {seed}, smallest gap {gap:.3f}, largest logit {np.abs(logits).max():.1f}, "
+        f"{len(set(ids))} different ids, {n_bytes} bytes"
+    )
+
+
+def main() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    for golden in GOLDENS_WANTED:
+        make(golden)
+
+
+if __name__ == "__main__":
+    main()
