@@ -13,10 +13,16 @@ class Outstanding:
     """What an exchange still wants to move to and from one peer."""
 
     name: str
+    rank: int
     to_send_bytes: int
     to_receive_bytes: int
 
-    def __str__(self) -> str:
+    @property
+    def who(self) -> str:
+        return f"{self.name} (rank {self.rank})"
+
+    @property
+    def what(self) -> str:
         parts = []
         if self.to_receive_bytes:
             parts.append(f"{self.to_receive_bytes} bytes from it")
@@ -28,13 +34,13 @@ class Outstanding:
 def lost_error(waiting: Outstanding, reason: str) -> PeerLostError:
     """The connection to a peer ended for `reason`."""
     return PeerLostError(
-        f"lost {waiting.name} ({reason}) with {waiting} outstanding; its own output tells why, restart it"
+        f"lost {waiting.who}: {reason} with {waiting.what} outstanding; its own output tells why, restart it"
     )
 
 
 def timeout_error(waiting: Sequence[Outstanding], seconds: float) -> PeerTimeoutError:
     """Nothing moved for `seconds`; `waiting` lists the peers that an exchange waited for."""
-    owing = ", ".join(f"{peer.name} ({peer} outstanding)" for peer in waiting)
+    owing = ", ".join(f"{peer.who} with {peer.what} outstanding" for peer in waiting)
     return PeerTimeoutError(
         f"no sign for {seconds:g} s of {owing}; see whether it still runs and is reachable"
     )

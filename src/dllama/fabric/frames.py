@@ -2,7 +2,7 @@
 
 A header is 16 bytes, little-endian:
 
-    0  4 bytes  MAGIC, "\\x8bDLM": no text protocol begins so
+    0  4 bytes  MAGIC: no text begins so, and a server that reads lines answers at once
     4  uint16   PROTOCOL_VERSION
     6  uint16   kind; what the kinds mean is up to those who talk
     8  uint64   bytes of the payload that follows
@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dllama.errors import PeerProtocolError
 from dllama.fabric.base import Buffer, Fabric, bytes_view
 
-MAGIC = b"\x8bDLM"
+MAGIC = b"\x8bDL\n"
 PROTOCOL_VERSION = 1
 HEADER_BYTES = 16
 

@@ -47,7 +47,7 @@ class LocalFabric:
         return self._n_ranks
 
     def peer_name(self, rank: int) -> str:
-        return f"thread {rank}"
+        return "this node" if rank == self._rank else f"thread {rank}"
 
     @property
     def sent_bytes(self) -> list[int]:
@@ -116,8 +116,8 @@ class LocalFabric:
         )
 
     def _outstanding(self, peer: _Work) -> Outstanding:
-        name = f"{self.peer_name(peer.rank)} (rank {peer.rank})"
-        return Outstanding(name, sum(map(len, peer.outgoing)), sum(map(len, peer.incoming)))
+        to_send_bytes, to_receive_bytes = sum(map(len, peer.outgoing)), sum(map(len, peer.incoming))
+        return Outstanding(self.peer_name(peer.rank), peer.rank, to_send_bytes, to_receive_bytes)
 
 
 def _bytes_views(buffers: Sequence[tuple[int, Buffer]], rank: int) -> deque[memoryview]:

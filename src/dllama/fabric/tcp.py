@@ -57,7 +57,7 @@ class TcpFabric:
         return len(self._links) + 1
 
     def peer_name(self, rank: int) -> str:
-        return f"rank {rank} (this node)" if rank == self._rank else self._links[rank].name
+        return "this node" if rank == self._rank else self._links[rank].name
 
     @property
     def sent_bytes(self) -> list[int]:
@@ -168,6 +168,7 @@ class _Link:
         "incoming",
         "name",
         "outgoing",
+        "rank",
         "received_bytes",
         "sent_bytes",
     )
@@ -175,7 +176,8 @@ class _Link:
     def __init__(self, rank: int, peer: TcpPeer) -> None:
         set_options(peer.connection)
         peer.connection.setblocking(False)
-        self.name = f"{peer.name} (rank {rank})"
+        self.rank = rank
+        self.name = peer.name
         self.fd = peer.connection.fileno()
         self.outgoing: list[memoryview] = []
         self.incoming: list[memoryview] = []
@@ -224,7 +226,7 @@ class _Link:
 
     @property
     def outstanding(self) -> Outstanding:
-        return Outstanding(self.name, sum(map(len, self.outgoing)), sum(map(len, self.incoming)))
+        return Outstanding(self.name, self.rank, sum(map(len, self.outgoing)), sum(map(len, self.incoming)))
 
     def check_alive(self) -> None:
         if not system_answers(self._connection):
