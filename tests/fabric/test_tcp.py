@@ -1,0 +1,125 @@
+"""What only TCP has: peers in other processes, a system between the ranks, sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import dllama.fabric.tcp as tcp
+from dllama.errors import PeerLostError, PeerTimeoutError
+from dllama.fabric.liveness import set_options, system_answers
+
+TIMEOUT_S = 20.0
+PEER = Path(__file__).with_name("peer_process.py")
+SOURCE = Path(tcp.__file__).parents[2]
+
+Start = Callable[[str], tuple[tcp.TcpFabric, "subprocess.Popen[bytes]"]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """start(scenario) gives the fabric of rank 0 and the process of rank 1, already connected."""
+    opened: list[tuple[tcp.TcpFabric, subprocess.Popen[bytes]]] = []
+
+    def run(scenario: str) -> tuple[tcp.TcpFabric, subprocess.Popen[bytes]]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.settimeout(TIMEOUT_S)
+            command = [sys.executable, str(PEER), str(listener.getsockname()[1]), scenario]
+            process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(SOURCE)})
+            connection, _ = listener.accept()
+        opened.append((tcp.TcpFabric(0, {1: tcp.TcpPeer(connection, "10.0.0.2:9998")}), process))
+        return opened[-1]
+
+    yield run
+    for fabric, process in opened:
+        fabric.close()
+        process.kill()
+        process.wait(TIMEOUT_S)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        calling = socket.create_connection(listener.getsockname())
+        called, _ = listener.accept()
+    with calling, called:
+        yield calling, called
+
+
+@pytest.mark.parametrize("timeout_s", [None, TIMEOUT_S])
+def test_a_process_that_dies_before(start: Start, timeout_s: float | None) -> None:
+    fabric, _ = start("dies before")
+    with pytest.raises(PeerLostError, match=r"10\.0\.0\.2:9998 \(rank 1\).*4352 bytes from it"):
+        fabric.exchange([(1, bytes(4352))], [(1, bytearray(4352))], timeout_s)
+
+
+def test_a_process_that_dies_within(start: Start) -> None:
+    fabric, _ = start("dies within")
+    with pytest.raises(PeerLostError, match=r"10\.0\.0\.2:9998.*3352 bytes from it"):
+        fabric.exchange([], [(1, bytearray(4352))], None)
+
+
+def test_a_process_that_dies_after(start: Start) -> None:
+    fabric, _ = start("dies after")
+    fabric.exchange([(1, bytes(4352))], [(1, bytearray(4352))], TIMEOUT_S)
+    with pytest.raises(PeerLostError, match=r"10\.0\.0\.2:9998"):
+        fabric.exchange([], [(1, bytearray(1))], None)
+
+
+def test_a_process_that_is_killed_while_it_answers(start: Start) -> None:
+    fabric, process = start("echoes")
+    buffer = bytearray(4352)
+    for _ in range(1000):
+        fabric.exchange([(1, buffer)], [(1, buffer)], TIMEOUT_S)
+    assert fabric.sent_bytes == fabric.received_bytes == [0, 4_352_000]
+    process.kill()
+    started = time.monotonic()
+
+    def go_on() -> None:
+        while True:
+            fabric.exchange([(1, buffer)], [(1, buffer)], None)
+
+    with pytest.raises(PeerLostError, match=r"10\.0\.0\.2:9998"):
+        go_on()
+    assert time.monotonic() - started < 5
+
+
+def test_a_stopped_process_is_a_timeout_and_not_a_loss(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its system still answers, even if its receive window is full."""
+    monkeypatch.setattr(tcp, "SILENCE_S", 0)
+    fabric, process = start("stops")
+    os.waitpid(process.pid, os.WUNTRACED)
+    with pytest.raises(PeerTimeoutError, match=r"10\.0\.0\.2:9998.* bytes to it"):
+        fabric.exchange([(1, bytes(64 << 20))], [], 0.3)
+
+
+def test_without_spinning(start: Start) -> None:
+    fabric, _ = start("echoes")
+    fabric._spin_s = 0.0
+    for _ in range(100):
+        fabric.exchange([(1, bytes(4352))], [(1, bytearray(4352))], TIMEOUT_S)
+
+
+def test_ranks_must_have_no_gaps(pair: tuple[socket.socket, socket.socket]) -> None:
+    with pytest.raises(AssertionError, match="gaps"):
+        tcp.TcpFabric(0, {2: tcp.TcpPeer(pair[0], "far")})
+
+
+def test_options_send_at_once_and_watch_the_peer(pair: tuple[socket.socket, socket.socket]) -> None:
+    set_options(pair[0])
+    assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_a_system_with_a_full_window_answers(pair: tuple[socket.socket, socket.socket]) -> None:
+    pair[0].settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        pair[0].sendall(bytes(64 << 20))
+    assert system_answers(pair[0])
