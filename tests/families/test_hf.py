@@ -1,0 +1,227 @@
+"""config.json becomes a ModelConfig, or a clear refusal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dllama.dtypes import ElementType
+from dllama.errors import DllamaError, ModelFileError, UnsupportedModelError
+from dllama.families import Activation, ModelConfig, RopeScaling, RopeStyle, known_families
+from dllama.families.hf import model_from_hf, read_hf_config
+
+PATH = Path("somewhere/config.json")
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def config_of(**changes: Any) -> ModelConfig:
+    return model_from_hf(LLAMA | changes, ElementType.Q40, PATH).config
+
+
+def refusal(kind: type[DllamaError], **changes: Any) -> str:
+    values = {key: value for key, value in (LLAMA | changes).items() if value is not ...}
+    with pytest.raises(kind) as caught:
+        model_from_hf(values, ElementType.Q40, PATH)
+    message = str(caught.value)
+    assert str(PATH) in message
+    assert "\n" not in message
+    return message
+
+
+def test_llama() -> None:
+    config = config_of()
+    assert (config.family, config.dim, config.ffn_dim, config.n_layers) == ("llama", 128, 256, 2)
+    assert (config.n_heads, config.n_kv_heads, config.head_dim, config.group) == (8, 2, 16, 4)
+    assert (config.vocab_size, config.max_seq_len, config.norm_eps) == (300, 2048, 1e-5)
+    assert (config.rope_theta, config.rope_scaling, config.rope_style) == (1e4, None, RopeStyle.ADJACENT)
+    assert (config.activation, config.weight_type) == (Activation.SILU, ElementType.Q40)
+    assert not config.qkv_bias
+    assert not config.qk_norm
+    assert config.sliding_window is None
+
+
+def test_survives_json() -> None:
+    config = config_of(rope_scaling=LLAMA3)
+    assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_missing_kv_heads_are_as_many_as_query_heads() -> None:
+    values = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
+    assert model_from_hf(values, ElementType.F32, PATH).config.n_kv_heads == 8
+
+
+def test_explicit_head_dim_wins_and_null_does_not() -> None:
+    assert config_of(head_dim=64).head_dim == 64
+    assert config_of(head_dim=None).head_dim == 16
+
+
+def test_both_spellings_of_the_rope_agree() -> None:
+    old = config_of(rope_theta=5e5, rope_scaling=LLAMA3)
+    new = config_of(rope_parameters=LLAMA3 | {"rope_theta": 5e5})
+    older_still = config_of(
+        rope_theta=5e5, rope_scaling={("type" if key == "rope_type" else key): LLAMA3[key] for key in LLAMA3}
+    )
+    assert old == new == older_still
+    assert old.rope_theta == 5e5
+    assert old.rope_scaling == RopeScaling(
+        factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192
+    )
+
+
+def test_default_rope_is_no_scaling() -> None:
+    assert config_of(rope_scaling={"rope_type": "default"}).rope_scaling is None
+    assert config_of(rope_scaling=None).rope_scaling is None
+
+
+def test_tied_head() -> None:
+    assert model_from_hf(LLAMA | {"tie_word_embeddings": True}, ElementType.F32, PATH).tied_head
+    assert not model_from_hf(LLAMA, ElementType.F32, PATH).tied_head
+
+
+def test_families_differ_as_they_should() -> None:
+    qwen2, qwen3 = config_of(model_type="qwen2"), config_of(model_type="qwen3")
+    assert (qwen2.qkv_bias, qwen2.qk_norm, qwen2.rope_style) == (True, False, RopeStyle.HALVES)
+    assert (qwen3.qkv_bias, qwen3.qk_norm, qwen3.rope_style) == (False, True, RopeStyle.HALVES)
+    assert qwen3.head_dim == 128
+    assert config_of(model_type="qwen3", head_dim=32).head_dim == 32
+
+
+@pytest.mark.parametrize(("name", "activation"), [("silu", "silu"), ("gelu_pytorch_tanh", "gelu")])
+def test_activations(name: str, activation: str) -> None:
+    assert config_of(hidden_act=name).activation == activation
+
+
+class TestSlidingWindow:
+    def test_mistral_has_it_as_given(self) -> None:
+        assert config_of(model_type="mistral", sliding_window=256).sliding_window == 256
+        assert config_of(model_type="mistral", sliding_window=4096).sliding_window is None
+
+    def test_mistral_null_is_none_and_absent_is_4096(self) -> None:
+        long = {"model_type": "mistral", "max_position_embeddings": 32768}
+        assert config_of(**long).sliding_window == 4096
+        with_null = LLAMA | long | {"sliding_window": None}
+        assert model_from_hf(with_null, ElementType.F32, PATH).config.sliding_window is None
+
+    @pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+    def test_qwen_only_where_it_says_so(self, family: str) -> None:
+        window = {"model_type": family, "sliding_window": 256, "max_window_layers": 0}
+        assert config_of(**window).sliding_window is None
+        assert config_of(**window, use_sliding_window=False).sliding_window is None
+        assert config_of(**window, use_sliding_window=True).sliding_window == 256
+        beyond = window | {"max_window_layers": 2}
+        assert config_of(**beyond, use_sliding_window=True).sliding_window is None
+
+    def test_layer_types_win(self) -> None:
+        kinds = ["sliding_attention", "sliding_attention"]
+        window = {"model_type": "qwen2", "sliding_window": 256, "use_sliding_window": True}
+        assert config_of(**window, layer_types=kinds).sliding_window == 256
+        assert config_of(**window, layer_types=["full_attention"] * 2).sliding_window is None
+
+    def test_some_layers_only_is_refused(self) -> None:
+        message = refusal(
+            UnsupportedModelError,
+            model_type="qwen2",
+            sliding_window=256,
+            use_sliding_window=True,
+            max_window_layers=1,
+        )
+        assert "1 of 2 layers" in message
+
+
+def test_unknown_family_lists_the_known() -> None:
+    message = refusal(UnsupportedModelError, model_type="gemma3")
+    assert "'gemma3'" in message
+    assert all(name in message for name in known_families())
+
+
+@pytest.mark.parametrize("kind", ["yarn", "dynamic", "longrope", "su"])
+def test_other_rope_scalings_are_named(kind: str) -> None:
+    assert f"'{kind}'" in refusal(UnsupportedModelError, rope_scaling={"rope_type": kind, "factor": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"hidden_act": "relu"}, "'relu'"),
+        ({"hidden_act": 3}, "hidden_act"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "layers"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
+    ],
+)
+def test_what_is_not_done_is_refused(changes: dict[str, Any], word: str) -> None:
+    assert word in refusal(UnsupportedModelError, **changes)
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"])
+@pytest.mark.parametrize("value", [..., "128", 128.5, True, 0, -1, 1 << 40])
+def test_impossible_sizes_are_named(key: str, value: Any) -> None:
+    names = {"hidden_size": "dim", "intermediate_size": "ffn_dim", "num_hidden_layers": "n_layers"}
+    message = refusal(ModelFileError, **{key: value})
+    assert key in message or names.get(key, key) in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"num_attention_heads": 7}, "no multiple"),
+        ({"num_attention_heads": 0}, "no multiple"),
+        ({"num_key_value_heads": 3}, "3 KV heads"),
+        ({"num_key_value_heads": 0}, "n_kv_heads"),
+        ({"head_dim": 15}, "head_dim"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps"),
+        ({"rms_norm_eps": 0.0}, "norm_eps"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
+        ({"rope_theta": float("inf")}, "rope_theta"),
+        ({"rope_theta": 10**400}, "rope_theta"),
+        ({"rope_scaling": [1]}, "rope_scaling"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "factor"),
+        ({"rope_scaling": LLAMA3 | {"low_freq_factor": 4.0}}, "low_freq_factor"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
+        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window"),
+        (
+            {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8, "layer_types": []},
+            "layer_types",
+        ),
+    ],
+)
+def test_contradictions_are_named(changes: dict[str, Any], word: str) -> None:
+    assert word in refusal(ModelFileError, **changes)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"model_type": "llama"', "\x00\xff", "[" * 100_000])
+def test_a_file_that_is_no_config(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ModelFileError, match=r"config\.json") as caught:
+        read_hf_config(path, ElementType.F32)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"config\.json: cannot be read"):
+        read_hf_config(tmp_path / "config.json", ElementType.F32)

@@ -1,0 +1,182 @@
+"""`.m` headers and ModelConfigs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from dllama.dtypes import ElementType
+from dllama.errors import ModelFileError, UnsupportedModelError
+from dllama.families import Activation, ModelConfig, RopeScaling, RopeStyle
+from dllama.families.m import config_from_header, header_from_config, header_notes
+from dllama.formats.m_file import MKey
+
+PATH = Path("somewhere/model.m")
+LLAMA = ModelConfig(
+    family="llama",
+    dim=4096,
+    ffn_dim=14336,
+    n_layers=32,
+    n_heads=32,
+    n_kv_heads=8,
+    head_dim=128,
+    vocab_size=128256,
+    max_seq_len=131072,
+    norm_eps=1e-5,
+    rope_theta=500000.0,
+    rope_style=RopeStyle.ADJACENT,
+    rope_scaling=RopeScaling(
+        factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192
+    ),
+    activation=Activation.SILU,
+    qkv_bias=False,
+    qk_norm=False,
+    sliding_window=None,
+    weight_type=ElementType.Q40,
+)
+QWEN3 = dataclasses.replace(
+    LLAMA,
+    family="qwen3",
+    head_dim=64,
+    norm_eps=1e-6,
+    rope_style=RopeStyle.HALVES,
+    rope_scaling=None,
+    qk_norm=True,
+)
+QWEN2 = dataclasses.replace(QWEN3, family="qwen2", qkv_bias=True, qk_norm=False)
+
+
+def test_llama_3_1_8b_in_the_numbers_of_distributed_llama() -> None:
+    assert dict(header_from_config(LLAMA)) == {
+        0: 0,
+        1: 0xABCD00,
+        2: 4096,
+        3: 14336,
+        4: 32,
+        5: 32,
+        6: 8,
+        7: 0,
+        8: 0,
+        9: 128256,
+        10: 131072,
+        11: 1,
+        12: 500000,
+        13: 2,
+        14: 8,
+        15: 1,
+        16: 4,
+        17: 8192,
+        18: 2,
+    }
+
+
+def test_qwen3_says_head_dim_and_epsilon() -> None:
+    header = dict(header_from_config(QWEN3))
+    assert header[MKey.ARCHITECTURE] == 0xABCD01
+    assert header[MKey.HEAD_DIM] == 64
+    assert header[MKey.NORM_EPSILON] == 6
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LLAMA,
+        QWEN3,
+        QWEN2,
+        dataclasses.replace(LLAMA, activation=Activation.GELU, weight_type=ElementType.F32),
+        dataclasses.replace(LLAMA, norm_eps=3e-7),
+        dataclasses.replace(LLAMA, norm_eps=1e-12, rope_theta=12345.678),
+        dataclasses.replace(LLAMA, rope_theta=1e10),
+        dataclasses.replace(
+            LLAMA,
+            rope_scaling=RopeScaling(
+                factor=2.5, low_freq_factor=0.75, high_freq_factor=3.25, original_max_seq_len=1
+            ),
+        ),
+    ],
+)
+def test_written_then_read_is_equal(config: ModelConfig) -> None:
+    assert config_from_header(dict(header_from_config(config)), PATH) == config
+
+
+def test_mistral_comes_back_as_llama_with_a_context_of_its_window() -> None:
+    mistral = dataclasses.replace(LLAMA, family="mistral", sliding_window=4096)
+    read = config_from_header(dict(header_from_config(mistral)), PATH)
+    assert read == dataclasses.replace(LLAMA, max_seq_len=4096)
+    (note,) = header_notes(mistral)
+    assert "131072 to 4096" in note
+
+
+def test_notes_say_what_only_dllama_reads() -> None:
+    assert header_notes(LLAMA) == []
+    assert "qwen2" in header_notes(QWEN2)[0]
+    assert "only dllama" in header_notes(dataclasses.replace(LLAMA, norm_eps=3e-7))[0]
+
+
+def test_scaled_halves_cannot_be_written() -> None:
+    with pytest.raises(UnsupportedModelError, match="qwen3 model with rope scaling"):
+        header_from_config(dataclasses.replace(QWEN3, rope_scaling=LLAMA.rope_scaling))
+
+
+def test_absent_keys_mean_what_distributed_llama_takes() -> None:
+    """A header of its 2024 converters: nothing above key 13."""
+    header = {key: value for key, value in header_from_config(LLAMA) if key <= 13 and key not in (11, 12)}
+    config = config_from_header(header, PATH)
+    assert (config.activation, config.rope_theta, config.norm_eps) == (Activation.SILU, 1e4, 1e-5)
+    assert (config.rope_scaling, config.head_dim) == (None, 128)
+
+
+def test_a_llama_with_the_rope_in_halves() -> None:
+    header = dict(header_from_config(dataclasses.replace(LLAMA, rope_scaling=None)))
+    assert config_from_header(header | {MKey.ROPE_TYPE: 1}, PATH).rope_style is RopeStyle.HALVES
+
+
+@pytest.mark.parametrize("key", [1, 2, 3, 4, 5, 6, 9, 10, 13])
+def test_a_missing_key_is_named(key: int) -> None:
+    header = {name: value for name, value in header_from_config(LLAMA) if name != key}
+    with pytest.raises(ModelFileError, match=f"lacks the key {key} "):
+        config_from_header(header, PATH)
+
+
+@pytest.mark.parametrize("key", [2, 3, 4, 5, 6, 9, 10])
+@pytest.mark.parametrize("value", [0, -1, -(1 << 31), (1 << 31) - 1])
+def test_absurd_sizes_are_refused(key: int, value: int) -> None:
+    value = min(value, 0) if key == MKey.MAX_SEQ_LEN else value  # a context may be as long as int32 can say
+    with pytest.raises(ModelFileError, match="its header is damaged"):
+        config_from_header(dict(header_from_config(LLAMA)) | {MKey(key): value}, PATH)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "word"),
+    [
+        (MKey.ACTIVATION, 2, "ACTIVATION 2"),
+        (MKey.WEIGHT_TYPE, 16, "WEIGHT_TYPE 16"),
+        (MKey.ROPE_TYPE, 7, "ROPE_TYPE 7"),
+        (MKey.NORM_EPSILON, 7, "NORM_EPSILON 7"),
+        (MKey.HEAD_DIM, 15, "head_dim"),
+        (MKey.N_KV_HEADS, 5, "KV heads"),
+        (MKey.ROPE_SCALING_FACTOR, 0, "factor"),
+        (MKey.ROPE_THETA_BITS, 0x7FC00000, "rope_theta"),
+        (MKey.NORM_EPSILON_BITS, 0x7F800000, "norm_eps"),
+    ],
+)
+def test_values_that_cannot_be_are_named(key: MKey, value: int, word: str) -> None:
+    with pytest.raises(ModelFileError, match=word):
+        config_from_header(dict(header_from_config(LLAMA)) | {key: value}, PATH)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({MKey.ARCHITECTURE: 0xABCD05}, "0xABCD05"),
+        ({MKey.ARCHITECTURE: 0xABCD01, MKey.N_EXPERTS: 8}, "Grok-1"),
+        ({MKey.ARCHITECTURE: 0xABCD02, MKey.N_EXPERTS: 8}, "Mixtral"),
+        ({MKey.ARCHITECTURE: 0xABCD02, MKey.N_EXPERTS: 128, MKey.MOE_FFN_DIM: 768}, "qwen3_moe"),
+        ({MKey.N_EXPERTS: 8}, "8 experts"),
+    ],
+)
+def test_other_architectures_are_named(changes: dict[MKey, int], word: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=word):
+        config_from_header(dict(header_from_config(LLAMA)) | changes, PATH)
