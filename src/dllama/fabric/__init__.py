@@ -8,3 +8,32 @@ collectives.py  broadcast, gather, all-gather, all-to-all
 frames.py       typed, bounded messages over a fabric
 channel.py      the same messages over one socket, before there is a fabric; connecting and listening
 """
+
+from dllama.fabric.base import Buffer, Fabric, WritableBuffer
+from dllama.fabric.channel import SocketChannel, connect_with_deadline, format_address, listen
+from dllama.fabric.collectives import all_gather, all_to_all, broadcast, exchange_all, gather
+from dllama.fabric.frames import receive_frame, send_frame
+from dllama.fabric.liveness import set_options
+from dllama.fabric.local import local_fabrics
+from dllama.fabric.tcp import TcpFabric, TcpPeer
+
+__all__ = [
+    "Buffer",
+    "Fabric",
+    "SocketChannel",
+    "TcpFabric",
+    "TcpPeer",
+    "WritableBuffer",
+    "all_gather",
+    "all_to_all",
+    "broadcast",
+    "connect_with_deadline",
+    "exchange_all",
+    "format_address",
+    "gather",
+    "listen",
+    "local_fabrics",
+    "receive_frame",
+    "send_frame",
+    "set_options",
+]

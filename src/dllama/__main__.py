@@ -1,0 +1,5 @@
+"""`python -m dllama`."""
+
+from dllama.cli.main import run
+
+run()

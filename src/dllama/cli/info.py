@@ -1,0 +1,101 @@
+"""`dllama info MODEL`: what a model is, how large its tensors are, and what 1, 2, 4, 8 nodes need."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dllama.checkpoint import ModelDescription, describe, open_checkpoint
+from dllama.cli.options import BUFFER_TYPES, DEFAULT_MAX_SEQ_LEN, WEIGHT_TYPES, positive_int
+from dllama.cli.session import max_seq_len_for, wire_type
+from dllama.dtypes import ElementType
+from dllama.families import ModelConfig
+from dllama.node import STEP_TIMEOUT_S, default_cache_type, memory_need, session_shape
+from dllama.sharding import largest_node_count, plan_spans
+
+_NODE_COUNTS = (1, 2, 4, 8)
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("info", help="describe a model and the memory that it needs")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--weights-float-type", choices=WEIGHT_TYPES, help="for a directory (default q40)")
+    parser.add_argument("--buffer-float-type", choices=BUFFER_TYPES)
+    parser.add_argument(
+        "--max-seq-len",
+        type=positive_int,
+        metavar="N",
+        help=f"context (default: the model's, at most {DEFAULT_MAX_SEQ_LEN})",
+    )
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    weight_type = args.weights_float_type and ElementType.from_label(args.weights_float_type)
+    with contextlib.closing(open_checkpoint(args.model, weight_type)) as checkpoint:
+        model = describe(checkpoint)
+    console = Console()
+    console.print(_header_table(model))
+    console.print(_tensor_table(model))
+    wire = args.buffer_float_type and ElementType.from_label(args.buffer_float_type)
+    console.print(_memory_table(model.config, max_seq_len_for(args.max_seq_len, model.config), wire))
+
+
+def _header_table(model: ModelDescription) -> Table:
+    table = Table("header", "", title=str(model.path), title_justify="left")
+    if model.header is not None:
+        for key, name, value in model.header:
+            table.add_row(f"{key} {name.lower()}", str(value))
+        table.add_section()
+    for name, value in model.config.to_json().items():
+        table.add_row(name, "-" if value is None else str(value))
+    return table
+
+
+def _tensor_table(model: ModelDescription) -> Table:
+    """One row for each kind of tensor: the layers are alike."""
+    table = Table("tensor", "rows", "columns", "type", "in the file", "count", "MB")
+    kinds: dict[tuple[str, int, int, str, str], list[int]] = {}
+    for tensor in model.tensors:
+        name = re.sub(r"^layers\.\d+\.", "layers.*.", tensor.name)
+        kind = (name, tensor.n_rows, tensor.n_cols, tensor.dtype.label, tensor.stored_dtype.label)
+        kinds.setdefault(kind, []).append(tensor.n_bytes)
+    for (name, n_rows, n_cols, dtype, stored), sizes in kinds.items():
+        table.add_row(
+            name, str(n_rows), str(n_cols), dtype, stored, str(len(sizes)), f"{sum(sizes) / 1e6:.2f}"
+        )
+    table.add_section()
+    n_weights = f"{model.n_weights / 1e6:.1f} M weights"
+    table.add_row("all", "", "", "", "", n_weights, f"{model.n_bytes / 1e6:.2f}")
+    return table
+
+
+def _memory_table(config: ModelConfig, max_seq_len: int, wire: ElementType | None) -> Table:
+    table = Table(
+        "nodes", "weights MB", "KV cache MB", "other MB", "in all MB",
+        title=f"memory of the largest node, context {max_seq_len}", title_justify="left",
+    )  # fmt: skip
+    wire = wire_type(wire, config)
+    for n_nodes in _NODE_COUNTS:
+        if n_nodes > largest_node_count(config):
+            table.add_row(str(n_nodes), f"at most {largest_node_count(config)} nodes", "", "", "")
+            continue
+        plan = plan_spans(config, [1.0] * n_nodes)
+        cache, limits = session_shape(
+            config,
+            plan,
+            max_seq_len=max_seq_len,
+            wire=wire,
+            cache_type=default_cache_type(wire),
+            timeout_s=STEP_TIMEOUT_S,
+        )
+        needs = [memory_need(config, plan, rank, cache, limits, False) for rank in range(n_nodes)]
+        need = max(needs, key=lambda need: need.memory_bytes)
+        parts = (need.weight_bytes, need.kv_bytes, need.other_bytes, need.memory_bytes)
+        table.add_row(str(n_nodes), *(f"{n_bytes / 1e6:.1f}" for n_bytes in parts))
+    return table

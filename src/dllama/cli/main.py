@@ -1,0 +1,79 @@
+"""The `dllama` command: parses the command line, runs one subcommand, turns errors into one line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from dllama import __version__
+from dllama.cli import chat, convert, inference, info, perplexity, worker
+from dllama.errors import DllamaError
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def run() -> NoReturn:
+    """Entry point of the console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0 done, 1 failed, 2 used wrongly, 130 interrupted, 143 told to end."""
+    signal.signal(signal.SIGTERM, _end)
+    args = _parser().parse_args(arguments)
+    args.isa = os.environ.get("DLLAMA_ISA") or None
+    logging.basicConfig(
+        level=logging.DEBUG if args.debug else logging.WARNING, format="%(name)s: %(message)s"
+    )
+    command: Command = args.command
+    try:
+        command(args)
+        sys.stdout.flush()
+    except DllamaError as error:
+        return _fail(str(error), error, args.debug, error.exit_code)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError as error:
+        message = "memory ran out; more or larger nodes or a smaller --max-seq-len would help"
+        return _fail(message, error, args.debug, 1)
+    except OSError as error:
+        return _fail(_os_error_line(error), error, args.debug, 1)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dllama", description="Several ordinary computers run one large language model."
+    )
+    parser.add_argument("--version", action="version", version=f"dllama {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in (inference, chat, worker, convert, info, perplexity):
+        module.add_parser(commands)
+    return parser
+
+
+def _fail(message: str, error: BaseException, debug: bool, exit_code: int) -> int:
+    if debug:
+        logging.getLogger(__name__).debug("traceback", exc_info=error)
+    line = " ".join(message.split())
+    print(f"dllama: {line}", file=sys.stderr)
+    return exit_code
+
+
+def _os_error_line(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(143)

@@ -1,0 +1,168 @@
+"""Flags that several commands share, and what they are parsed into."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from dllama.dtypes import ElementType
+from dllama.engine import SamplingOptions
+from dllama.errors import UsageError
+from dllama.model import CacheStorage
+from dllama.node import Address, NodeSettings, physical_cores
+
+DEFAULT_PORT = 9990
+DEFAULT_MAX_SEQ_LEN = 8192
+WEIGHT_TYPES = ("q40", "q80", "f16", "f32")
+BUFFER_TYPES = ("q80", "f32")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What is needed to bring a model up on this node and its workers. None: decided by the model."""
+
+    model: Path | None
+    tokenizer: Path | None
+    weight_type: ElementType | None
+    wire: ElementType | None
+    cache_type: ElementType | None
+    max_seq_len: int | None
+    workers: tuple[Address, ...]
+    shares: tuple[float, ...]
+    n_threads: int
+    node: NodeSettings
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", type=Path, metavar="PATH", help="a .m file or a Hugging Face directory")
+    group.add_argument(
+        "--tokenizer", type=Path, metavar="PATH", help="a .t file or a directory (default: the model's)"
+    )
+    group.add_argument(
+        "--weights-float-type", choices=WEIGHT_TYPES, help="for a directory: quantise to (default q40)"
+    )
+    group.add_argument(
+        "--buffer-float-type",
+        choices=BUFFER_TYPES,
+        help="what travels (default q80 for q40 and q80, else f32)",
+    )
+    group.add_argument(
+        "--max-seq-len", type=positive_int, metavar="N", help="context (default: the model's, at most 8192)"
+    )
+    group.add_argument(
+        "--kv-cache-type",
+        choices=("f16", "f32"),
+        help="keys and values (default: f32 beside f32 buffers, else f16)",
+    )
+    group = parser.add_argument_group("cluster")
+    group.add_argument(
+        "--workers",
+        nargs="+",
+        type=parse_address,
+        default=(),
+        metavar="HOST:PORT",
+        help="nodes that run dllama worker",
+    )
+    group.add_argument(
+        "--shares",
+        nargs="+",
+        type=float,
+        default=(),
+        metavar="X",
+        help="relative part of each node, root first (default: equal)",
+    )
+    add_node_flags(parser)
+
+
+def add_node_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of root and worker alike."""
+    group = parser.add_argument_group("node")
+    group.add_argument(
+        "--nthreads",
+        type=positive_int,
+        default=physical_cores(),
+        metavar="N",
+        help="default: physical cores (%(default)s)",
+    )
+    group.add_argument(
+        "--kv-cache-storage",
+        choices=("ram", "disk", "disc"),
+        default="ram",
+        help="where keys and values live",
+    )
+    group.add_argument(
+        "--kv-cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="for disk (default: the system's temporary directory)",
+    )
+
+
+def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling")
+    group.add_argument(
+        "--temperature", type=float, default=0.8, metavar="X", help="0 is greedy (default %(default)s)"
+    )
+    group.add_argument("--topp", type=float, default=0.9, metavar="X", help="nucleus (default %(default)s)")
+    group.add_argument(
+        "--topk", type=int, default=0, metavar="N", help="most likely tokens only (default: no limit)"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="the same seed draws the same text")
+
+
+def model_options(args: argparse.Namespace) -> ModelOptions:
+    return ModelOptions(
+        model=args.model,
+        tokenizer=args.tokenizer,
+        weight_type=_element_type(args.weights_float_type),
+        wire=_element_type(args.buffer_float_type),
+        cache_type=_element_type(args.kv_cache_type),
+        max_seq_len=args.max_seq_len,
+        workers=tuple(args.workers),
+        shares=tuple(args.shares),
+        n_threads=args.nthreads,
+        node=node_settings(args),
+    )
+
+
+def node_settings(args: argparse.Namespace) -> NodeSettings:
+    storage = CacheStorage.RAM if args.kv_cache_storage == "ram" else CacheStorage.DISK
+    return NodeSettings(kv_storage=storage, kv_directory=args.kv_cache_dir)
+
+
+def sampling_options(args: argparse.Namespace) -> SamplingOptions:
+    return SamplingOptions(temperature=args.temperature, topp=args.topp, topk=args.topk, seed=args.seed)
+
+
+def parse_address(text: str) -> Address:
+    """`host:port`, `host` (port 9990) or `[v6]:port`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or host.endswith(":") or (":" in host and not host.endswith("]")):
+        host, port = text, str(DEFAULT_PORT)
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not host:port")
+    return Address(host, int(port))
+
+
+def positive_int(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 up")
+    return int(text)
+
+
+def shares_for(options: ModelOptions) -> tuple[float, ...]:
+    """One share for each node. Raises UsageError when their number does not match."""
+    n_nodes = 1 + len(options.workers)
+    shares = options.shares or (1.0,) * n_nodes
+    if len(shares) != n_nodes:
+        raise UsageError(
+            f"--shares has {len(shares)} numbers for {n_nodes} nodes; give one for each, the root's first"
+        )
+    return shares
+
+
+def _element_type(label: str | None) -> ElementType | None:
+    return None if label is None else ElementType.from_label(label)

@@ -1,0 +1,74 @@
+"""`dllama perplexity`: how well a model predicts a text."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.cli.console import Advance, progress_count
+from dllama.cli.options import add_model_flags, model_options
+from dllama.cli.session import Session, open_session
+from dllama.engine import CachedSequence, Want
+from dllama.errors import NumericalError, UsageError
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("perplexity", help="how well a model predicts a text")
+    add_model_flags(parser)
+    parser.add_argument("--file", type=Path, required=True, metavar="TEXT", help="UTF-8 text")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    try:
+        text = args.file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{args.file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    with open_session(model_options(args), args.isa) as session:
+        ids = session.tokenizer.encode(text, add_bos=session.tokenizer.add_bos)
+        if len(ids) < 2:
+            raise UsageError(f"{args.file} has {len(ids)} tokens: at least 2 are needed")
+        with progress_count("perplexity", "tokens") as advance:
+            total, n_predicted = _log_probability(session, ids, advance)
+    average = total / n_predicted
+    print(f"tokens: {n_predicted}")
+    print(f"perplexity: {math.exp(-average):.4f}")
+    print(f"average log-probability: {average:.6f}")
+    print(f"bits per token: {-average / math.log(2):.4f}")
+
+
+def _log_probability(session: Session, ids: list[int], advance: Advance) -> tuple[float, int]:
+    """The sum of log-probabilities of ids[1:], each after all before it, and their number.
+
+    A text longer than the context is taken in windows that begin anew, each with the last token of the one
+    before it (which is predicted there).
+    """
+    total, n_predicted, window = 0.0, 0, session.engine.max_seq_len
+    for first in range(0, len(ids) - 1, window - 1):
+        part = ids[first : first + window]
+        sequence, n_seen = CachedSequence(), 0
+        for n_appended, logits in session.engine.append(sequence, part, Want.ALL):
+            following = np.asarray(part[n_seen + 1 : n_seen + n_appended + 1])
+            total += _log_probabilities(logits[: len(following)], following)
+            n_seen += n_appended
+            n_predicted += len(following)
+            advance(n_predicted, len(ids) - 1)
+        session.engine.truncate(sequence, 0)
+    return total, n_predicted
+
+
+def _log_probabilities(logits: NDArray[np.float32], following: NDArray[np.int64]) -> float:
+    """The sum over rows of logits [n, V] of the log-probability of `following` [n]."""
+    largest = logits.max(axis=1, keepdims=True, initial=-np.inf)
+    log_sums = np.log(np.exp((logits - largest).astype(np.float64)).sum(axis=1)) + largest[:, 0]
+    chosen = logits[np.arange(len(following)), following]
+    total = float((chosen - log_sums).sum())
+    if not math.isfinite(total):
+        raise NumericalError(
+            "the logits hold NaN or infinity: the model's weights are damaged, get its files again"
+        )
+    return total

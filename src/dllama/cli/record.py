@@ -1,0 +1,139 @@
+"""What a run measured: the lines on the screen and the JSON of --report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from dllama.cli.session import Session
+from dllama.formats.atomic import write_atomically
+from dllama.node import StepTimes
+
+_NO_STEP = StepTimes(eval_s=0.0, sync_s=0.0, sent_bytes=0, received_bytes=0)
+
+
+class RunRecord:
+    """Collects one text's steps as they happen."""
+
+    def __init__(self, prompt_ids: list[int]) -> None:
+        self.prompt_ids = prompt_ids
+        self.token_ids: list[int] = []
+        self.pieces: list[str] = []
+        self.prefill = Phase()
+        self.decode = Phase()
+        self.first_token_s = 0.0
+        self._start = time.perf_counter()
+
+    def prompt_step(self, n_tokens: int, times: StepTimes) -> None:
+        self.prefill.add(n_tokens, times)
+
+    def token(self, token_id: int, piece: str, times: StepTimes) -> StepTimes:
+        """The step that gave this token; the first one comes out of the prompt's last step, at no cost."""
+        if self.token_ids:
+            self.decode.add(1, times)
+        else:
+            self.first_token_s = time.perf_counter() - self._start
+            times = _NO_STEP
+        self.token_ids.append(token_id)
+        self.pieces.append(piece)
+        return times
+
+
+@dataclasses.dataclass
+class Phase:
+    """Sums over steps of one kind."""
+
+    n_tokens: int = 0
+    n_steps: int = 0
+    eval_s: float = 0.0
+    sync_s: float = 0.0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+    def add(self, n_tokens: int, times: StepTimes) -> None:
+        self.n_tokens += n_tokens
+        self.n_steps += 1
+        for field in dataclasses.fields(times):
+            setattr(self, field.name, getattr(self, field.name) + getattr(times, field.name))
+
+    @property
+    def seconds(self) -> float:
+        return self.eval_s + self.sync_s
+
+    @property
+    def tok_per_s(self) -> float:
+        return self.n_tokens / self.seconds if self.seconds else 0.0
+
+    def per_token(self, total: float) -> float:
+        return total / self.n_tokens if self.n_tokens else 0.0
+
+
+def step_line(kind: str, times: StepTimes, what: str) -> str:
+    """One step as Distributed Llama prints it."""
+    return (
+        f"{kind}{times.eval_s * 1e3:6.0f} ms Sync{times.sync_s * 1e3:6.0f} ms | "
+        f"Sent{times.sent_bytes / 1e3:7.0f} kB Recv{times.received_bytes / 1e3:7.0f} kB | {what}"
+    )
+
+
+def summary_lines(record: RunRecord, session: Session) -> list[str]:
+    lines = []
+    for name, phase in (("Evaluation", record.prefill), ("Prediction", record.decode)):
+        per_token_ms = phase.per_token(phase.seconds) * 1e3
+        lines += [
+            name,
+            f"    nTokens: {phase.n_tokens}",
+            f"   tokens/s: {phase.tok_per_s:.2f} ({per_token_ms:.2f} ms/tok)",
+        ]
+    lines += [
+        f"First token: {record.first_token_s * 1e3:.0f} ms",
+        f"Loading: {session.load_s:.2f} s",
+    ]
+    for rank, n_bytes in enumerate(session.cluster.sent_bytes):
+        if rank:
+            loaded = session.cluster.load_sent_bytes[rank]
+            lines.append(
+                f"Sent to {session.cluster.node_name(rank)}: {loaded / 1e6:.1f} MB weights, "
+                f"{(n_bytes - loaded) / 1e3:.0f} kB while computing"
+            )
+    return lines
+
+
+def write_report(path: Path, record: RunRecord, session: Session) -> None:
+    """The JSON of --report; bytes are the root's own, as counted at its fabric."""
+    config, cluster = session.config, session.cluster
+    values: dict[str, Any] = {
+        "model": {
+            "family": config.family,
+            "weight_type": config.weight_type.label,
+            "n_layers": config.n_layers,
+            "dim": config.dim,
+        },
+        "nodes": [
+            {"rank": rank, "address": cluster.node_name(rank)} | dataclasses.asdict(status)
+            for rank, status in enumerate(cluster.statuses())
+        ],
+        "token_ids": record.prompt_ids + record.token_ids,
+        "n_prompt_tokens": len(record.prompt_ids),
+        "n_generated_tokens": len(record.token_ids),
+        "text": "".join(record.pieces),
+        "load": {"seconds": session.load_s, "sent_bytes": sum(cluster.load_sent_bytes)},
+        "prefill": _speed(record.prefill),
+        "decode": _speed(record.decode)
+        | {
+            "eval_ms_per_tok": record.decode.per_token(record.decode.eval_s) * 1e3,
+            "sync_ms_per_tok": record.decode.per_token(record.decode.sync_s) * 1e3,
+            "sent_bytes_per_tok": record.decode.per_token(record.decode.sent_bytes),
+            "recv_bytes_per_tok": record.decode.per_token(record.decode.received_bytes),
+        },
+        "time_to_first_token_s": record.first_token_s,
+    }
+    with write_atomically(path) as file:
+        file.write(json.dumps(values, indent=1).encode())
+
+
+def _speed(phase: Phase) -> dict[str, float]:
+    return {"tokens": phase.n_tokens, "seconds": phase.seconds, "tok_per_s": phase.tok_per_s}

@@ -1,0 +1,106 @@
+"""Puts a model together for a command: files, tokenizer, this node, its workers, the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.resources
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from dllama.checkpoint import Checkpoint, open_checkpoint
+from dllama.cli.console import note, progress_count
+from dllama.cli.options import DEFAULT_MAX_SEQ_LEN, ModelOptions, shares_for
+from dllama.dtypes import ElementType
+from dllama.engine import Engine
+from dllama.errors import TokenizerError, UsageError
+from dllama.families import ModelConfig
+from dllama.kernels import Compute
+from dllama.node import Cluster, ClusterOptions, default_cache_type
+from dllama.tokenizer import Tokenizer, check_vocab, load_tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Session:
+    """A model that is ready to compute."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    cluster: Cluster
+    engine: Engine
+    load_s: float
+
+
+@contextlib.contextmanager
+def open_session(options: ModelOptions, isa: str | None) -> Iterator[Session]:
+    """Loads the model onto all nodes; closes everything at the end, whatever happens."""
+    shares = shares_for(options)
+    path = options.model or _demo_model()
+    with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
+        config = checkpoint.config
+        tokenizer = load_tokenizer(_tokenizer_path(options.tokenizer, path))
+        check_vocab(tokenizer, config.vocab_size)
+        max_seq_len = max_seq_len_for(options.max_seq_len, config)
+        cluster_options = ClusterOptions(
+            workers=options.workers,
+            shares=shares,
+            max_seq_len=max_seq_len,
+            wire=wire_type(options.wire, config),
+            cache_type=options.cache_type or default_cache_type(wire_type(options.wire, config)),
+            node=options.node,
+        )
+        compute = make_compute(options.n_threads, isa)
+        start = time.perf_counter()
+        with contextlib.closing(_connect(checkpoint, compute, cluster_options)) as cluster:
+            yield Session(
+                config=config,
+                tokenizer=tokenizer,
+                cluster=cluster,
+                engine=Engine(cluster, max_seq_len),
+                load_s=time.perf_counter() - start,
+            )
+
+
+def _connect(checkpoint: Checkpoint, compute: Compute, options: ClusterOptions) -> Cluster:
+    with progress_count("loading", "MB", 1e6) as on_progress:
+        return Cluster.open(checkpoint, compute, options, on_progress)
+
+
+def make_compute(n_threads: int, isa: str | None) -> Compute:
+    """Raises UsageError when this computer has no such instruction set."""
+    try:
+        return Compute(n_threads, isa)
+    except ValueError as error:
+        raise UsageError(f"DLLAMA_ISA={isa}: {error}") from error
+
+
+def _demo_model() -> Path:
+    path = Path(str(importlib.resources.files("dllama") / "demo_model"))
+    note(
+        "no --model given: this is dllama's own small demo model. For a real one, download a Hugging Face model "
+        "directory (Llama, Mistral, Qwen) and give it with --model"
+    )
+    return path
+
+
+def _tokenizer_path(tokenizer: Path | None, model: Path) -> Path:
+    if tokenizer is not None:
+        return tokenizer
+    if model.is_dir():
+        return model
+    raise TokenizerError(f"{model} is no directory with a tokenizer in it: give one with --tokenizer FILE.t")
+
+
+def max_seq_len_for(wanted: int | None, config: ModelConfig) -> int:
+    """The context. Raises UsageError when more is wanted than the model was made for."""
+    if wanted is not None and wanted > config.max_seq_len:
+        raise UsageError(f"--max-seq-len {wanted} is more than the model's context of {config.max_seq_len}")
+    return wanted or min(config.max_seq_len, DEFAULT_MAX_SEQ_LEN)
+
+
+def wire_type(wanted: ElementType | None, config: ModelConfig) -> ElementType:
+    """What partial sums travel as: by default as exact as the weights are."""
+    if wanted is not None:
+        return wanted
+    return ElementType.Q80 if config.weight_type.is_blocked else ElementType.F32

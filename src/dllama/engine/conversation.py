@@ -1,0 +1,100 @@
+"""A chat: messages become a prompt by the model's template, and what is cached of it is not computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dllama.engine.engine import CachedSequence, Engine
+from dllama.engine.generation import TokenDone, generate
+from dllama.engine.sampler import Sampler
+from dllama.errors import ContextFullError
+from dllama.tokenizer import ChatTemplate, Message, StreamDecoder, Tokenizer
+
+_MIN_REPLY_TOKENS = 256
+"""Room for a reply that old turns make way for; a quarter of the context where that is less."""
+
+
+class Conversation:
+    """One person's messages and the model's replies, with their keys and values in one cached sequence."""
+
+    def __init__(
+        self, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate, system: str | None = None
+    ) -> None:
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._template = template
+        self._sequence = CachedSequence()
+        self._turns: list[Message] = []
+        self.system = system
+        self.n_dropped_turns = 0
+
+    @property
+    def messages(self) -> list[Message]:
+        system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        return system + self._turns
+
+    def clear(self) -> None:
+        """Forgets all messages but the system prompt."""
+        self._turns = []
+        self.n_dropped_turns = 0
+
+    def reply(self, text: str, sampler: Sampler) -> Iterator[str]:
+        """Answers `text`; yields the reply's text as it comes, whole characters only.
+
+        Old turns, the oldest first, are dropped for good where the context has no room (n_dropped_turns counts
+        them). Ends at the model's end token or when the context is full. What was said until then stays in the
+        conversation, also when the caller stops early. Raises ContextFullError, and forgets `text`, when not
+        even this one message fits.
+        """
+        self._turns.append({"role": "user", "content": text})
+        try:
+            prompt_ids = self._fitting_prompt()
+        except BaseException:
+            self._turns.pop()
+            raise
+        n_cached = _n_common(self._sequence.token_ids, prompt_ids[:-1])
+        self._engine.truncate(self._sequence, n_cached)
+        decoder = StreamDecoder(self._tokenizer, continues=True)
+        pieces: list[str] = []
+        try:
+            for event in generate(
+                self._engine,
+                self._sequence,
+                prompt_ids[n_cached:],
+                sampler,
+                n_tokens=self._engine.max_seq_len,
+                end_ids=self._tokenizer.eos_ids,
+            ):
+                if isinstance(event, TokenDone):
+                    pieces.append(decoder.feed(event.token_id))
+                    yield pieces[-1]
+            pieces.append(decoder.flush())
+            yield pieces[-1]
+        finally:
+            self._turns.append({"role": "assistant", "content": "".join(pieces)})
+
+    def _fitting_prompt(self) -> list[int]:
+        limit = self._engine.max_seq_len
+        reserve = min(_MIN_REPLY_TOKENS, limit // 4)
+        while True:
+            ids = self._template.render(self.messages, add_generation_prompt=True)
+            if len(ids) + reserve <= limit:
+                return ids
+            if len(self._turns) < 3:
+                break
+            del self._turns[:2]
+            self.n_dropped_turns += 1
+        if len(ids) < limit:
+            return ids
+        raise ContextFullError(
+            f"this message has {len(ids)} tokens and the context {limit}: shorten it, or start again with a larger "
+            f"--max-seq-len"
+        )
+
+
+def _n_common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return min(len(a), len(b))

@@ -1,0 +1,19 @@
+"""The forward pass of one rank: weights, KV cache, layers."""
+
+from dllama.model.batch import StepBatch
+from dllama.model.kv_cache import PAGE_SIZE, CacheShape, CacheStorage, KvCache, cache_bytes
+from dllama.model.transformer import StepLimits, Transformer, buffer_row_bytes
+from dllama.model.weights import ModelWeights
+
+__all__ = [
+    "PAGE_SIZE",
+    "CacheShape",
+    "CacheStorage",
+    "KvCache",
+    "ModelWeights",
+    "StepBatch",
+    "StepLimits",
+    "Transformer",
+    "buffer_row_bytes",
+    "cache_bytes",
+]

@@ -1,0 +1,140 @@
+"""The KV cache of one rank: pages of positions, for the rank's own KV heads, in memory or in a mapped file."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import fcntl
+import mmap
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.dtypes import ElementType, row_bytes
+from dllama.errors import NotEnoughDiskError, UsageError
+from dllama.families import ModelConfig
+from dllama.sharding import RankSpans
+
+PAGE_SIZE = 64
+"""Positions in a page: large enough that a page of one head is a few kB of consecutive reads, small enough that
+half a page wasted for each sequence does not matter."""
+
+_FILE_PREFIX = "dllama-kv-"
+_NUMPY_TYPES: dict[ElementType, np.dtype[Any]] = {ElementType.F32: np.dtype(np.float32), ElementType.F16: np.dtype(np.float16)}
+
+
+class CacheStorage(enum.StrEnum):
+    RAM = "ram"
+    DISK = "disk"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheShape:
+    """The same on every rank: page numbers mean the same positions everywhere."""
+
+    n_pages: int
+    page_size: int
+    dtype: ElementType
+
+    @property
+    def n_positions(self) -> int:
+        return self.n_pages * self.page_size
+
+
+def cache_bytes(config: ModelConfig, spans: RankSpans, shape: CacheShape) -> int:
+    """Bytes of all keys and values of one rank."""
+    per_position = row_bytes(shape.dtype, len(spans.kv_heads) * config.head_dim)
+    return 2 * config.n_layers * shape.n_positions * per_position
+
+
+class KvCache:
+    """`keys[layer]` and `values[layer]`: [n_pages, K_local, page_size, E] float16 or float32, zeros at first."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        spans: RankSpans,
+        shape: CacheShape,
+        storage: CacheStorage = CacheStorage.RAM,
+        directory: Path | None = None,
+    ) -> None:
+        """Raises NotEnoughDiskError or UsageError, with nothing left behind, when the file cannot be made."""
+        dtype: np.dtype[Any] = _NUMPY_TYPES[shape.dtype]
+        dims = (config.n_layers, shape.n_pages, len(spans.kv_heads), shape.page_size, config.head_dim)
+        self._file: _CacheFile | None = None
+        arrays: NDArray[Any]
+        if storage is CacheStorage.DISK:
+            self._file = _CacheFile(directory, cache_bytes(config, spans, shape))
+            arrays = np.frombuffer(self._file.map, dtype=dtype).reshape(2, *dims)
+        else:
+            arrays = np.zeros((2, *dims), dtype=dtype)
+        self.keys: list[NDArray[Any]] = list(arrays[0])
+        self.values: list[NDArray[Any]] = list(arrays[1])
+
+    def close(self) -> None:
+        """Gives the memory back and removes the file. The cache must not be used afterwards."""
+        self.keys, self.values = [], []
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class _CacheFile:
+    """A mapped file that only this process uses: an exclusive lock tells a living owner from a crashed one."""
+
+    def __init__(self, directory: Path | None, n_bytes: int) -> None:
+        folder = directory or Path(tempfile.gettempdir())
+        try:
+            _remove_orphans(folder)
+            self._fd, name = tempfile.mkstemp(prefix=_FILE_PREFIX, suffix=".cache", dir=folder)
+        except OSError as error:
+            raise UsageError(
+                f"--kv-cache-dir {folder}: cannot make a file there ({error.strerror})"
+            ) from error
+        self._path = Path(name)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            _allocate(self._fd, n_bytes)
+            self.map = mmap.mmap(self._fd, n_bytes)
+        except OSError as error:
+            os.close(self._fd)
+            self._path.unlink(missing_ok=True)
+            free = os.statvfs(folder)
+            raise NotEnoughDiskError(
+                f"--kv-cache-dir {folder}: the KV cache needs {n_bytes / 1e6:.0f} MB there, "
+                f"{free.f_bavail * free.f_frsize / 1e6:.0f} MB are free; choose another directory "
+                f"or a smaller --max-seq-len"
+            ) from error
+
+    def close(self) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._fd)
+        # The map itself goes when the last array over it goes.
+
+
+def _allocate(fd: int, n_bytes: int) -> None:
+    """Reserves the blocks, so that a full disk is an error now and not a fault in the middle of a step."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, n_bytes)
+    else:
+        os.ftruncate(fd, n_bytes)
+
+
+def _remove_orphans(folder: Path) -> None:
+    """Removes the cache files of processes that ended without removing them: those that nobody locks."""
+    for path in folder.glob(f"{_FILE_PREFIX}*.cache"):
+        try:
+            fd = os.open(path, os.O_RDWR)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except OSError:
+            pass  # its owner lives
+        finally:
+            os.close(fd)

@@ -1,0 +1,142 @@
+"""The forward pass of one rank: every family, any number of ranks, rows of any number of sequences.
+
+T rows of the step, D model width, H query heads, K KV heads, E head width, F FFN width, V vocabulary;
+`_local` is this rank's span.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.dtypes import ElementType
+from dllama.fabric import Fabric
+from dllama.families import ModelConfig, RopeStyle
+from dllama.kernels import Compute, Q80Rows
+from dllama.model.batch import StepBatch
+from dllama.model.kv_cache import KvCache
+from dllama.model.partial_sums import PartialSums, wire_row_bytes
+from dllama.model.rope import rope_table
+from dllama.model.weights import LayerWeights, ModelWeights
+from dllama.sharding import RankSpans
+
+Rows = Q80Rows | NDArray[np.float32]
+"""The input of a matrix product: quantised for Q40 and Q80 weights, float32 for F16 and F32."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepLimits:
+    """What the buffers are made for; the same on every rank."""
+
+    max_rows: int
+    max_logit_rows: int
+    max_positions: int
+    wire: ElementType
+    timeout_s: float
+
+
+class Transformer:
+    """Weights, KV cache and buffers of one rank."""
+
+    def __init__(
+        self,
+        compute: Compute,
+        config: ModelConfig,
+        spans: RankSpans,
+        weights: ModelWeights,
+        cache: KvCache,
+        fabric: Fabric,
+        limits: StepLimits,
+    ) -> None:
+        self._compute, self._config, self._weights, self._cache = compute, config, weights, cache
+        self._n_heads = len(spans.heads)
+        self._n_kv_heads = len(spans.kv_heads)
+        self._head_offset = spans.heads.start - spans.kv_heads.start * config.group
+        self._limits = limits
+        self._rope = rope_table(config, limits.max_positions)
+        self.sums = PartialSums(compute, fabric, config.dim, limits.max_rows, limits.wire, limits.timeout_s)
+
+        n_rows, n_q, n_ffn = limits.max_rows, self._n_heads * config.head_dim, len(spans.ffn)
+        n_qkv = n_q + 2 * self._n_kv_heads * config.head_dim
+        self._x = np.empty((n_rows, config.dim), np.float32)  # residual stream
+        self._normed = self._rows(n_rows, config.dim)
+        self._qkv = np.empty((n_rows, n_qkv), np.float32)
+        self._attended = np.empty((n_rows, n_q), np.float32)
+        self._attended_rows = Q80Rows(n_rows, n_q) if config.weight_type.is_blocked else self._attended
+        self._gate_up = np.empty((n_rows, 2 * n_ffn), np.float32)
+        self._activated = self._rows(n_rows, n_ffn)
+        self._partial = np.empty((n_rows, config.dim), np.float32)
+        self._logits = np.empty((limits.max_logit_rows, len(spans.vocab)), np.float32)
+
+    def forward(self, batch: StepBatch, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits [N, V_local] of batch.logit_rows, a view that the next call overwrites.
+
+        `inputs` [T, D] float32 are the embedded tokens. Stores the keys and values of all rows in the cache.
+        Raises PeerError when a rank is lost; the cache then holds part of the step.
+        """
+        x = self._x[: batch.n_rows]
+        x[:] = inputs
+        for index, layer in enumerate(self._weights.layers):
+            self._attention(layer, index, x, batch)
+            self._feed_forward(layer, x, batch.n_rows)
+        return self._head(x, batch.logit_rows)
+
+    def _attention(self, layer: LayerWeights, index: int, x: NDArray[np.float32], batch: StepBatch) -> None:
+        compute, config, n_rows, qkv = self._compute, self._config, batch.n_rows, self._qkv
+        keys, values = self._cache.keys[index], self._cache.values[index]
+        compute.rms_norm(self._normed, x, layer.attention_norm, config.norm_eps, n_rows)
+        compute.matmul(qkv, layer.qkv, self._normed, n_rows)  # [T, (H_local + 2 K_local) E]
+        if layer.qkv_bias is not None:
+            compute.add_bias(qkv, layer.qkv_bias, n_rows)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            compute.head_rms_norm(qkv, layer.q_norm, config.norm_eps, 0, self._n_heads, n_rows)
+            compute.head_rms_norm(qkv, layer.k_norm, config.norm_eps, self._n_heads, self._n_kv_heads, n_rows)
+        compute.rope_store(
+            qkv, self._rope, batch.positions, batch.sequence, batch.page_table, keys, values,
+            self._n_heads, config.rope_style is RopeStyle.HALVES, n_rows,
+        )  # fmt: skip
+        compute.attention(
+            self._attended, qkv, batch.positions, batch.sequence, batch.page_table, keys, values,
+            self._n_heads, self._head_offset, config.group, config.sliding_window or 0, n_rows,
+        )  # fmt: skip
+        if isinstance(self._attended_rows, Q80Rows):
+            compute.quantize_rows(self._attended_rows, self._attended, n_rows)
+        compute.matmul(self._partial, layer.o, self._attended_rows, n_rows)  # [T, D], this rank's heads
+        self.sums.add(x, self._partial, n_rows)
+
+    def _feed_forward(self, layer: LayerWeights, x: NDArray[np.float32], n_rows: int) -> None:
+        compute, config = self._compute, self._config
+        compute.rms_norm(self._normed, x, layer.ffn_norm, config.norm_eps, n_rows)
+        compute.matmul(self._gate_up, layer.gate_up, self._normed, n_rows)  # [T, 2 F_local]
+        compute.silu_mul(self._activated, self._gate_up, n_rows, config.activation)
+        compute.matmul(self._partial, layer.down, self._activated, n_rows)  # [T, D], this rank's columns
+        self.sums.add(x, self._partial, n_rows)
+
+    def _head(self, x: NDArray[np.float32], logit_rows: NDArray[np.int32]) -> NDArray[np.float32]:
+        n_logits = len(logit_rows)
+        if n_logits:
+            chosen = np.ascontiguousarray(x[logit_rows])
+            self._compute.rms_norm(
+                self._normed, chosen, self._weights.final_norm, self._config.norm_eps, n_logits
+            )
+            self._compute.matmul(self._logits, self._weights.head, self._normed, n_logits)
+        return self._logits[:n_logits]
+
+    def _rows(self, n_rows: int, n: int) -> Rows:
+        if self._config.weight_type.is_blocked:
+            return Q80Rows(n_rows, n)
+        return np.empty((n_rows, n), np.float32)
+
+
+def buffer_row_bytes(config: ModelConfig, spans: RankSpans, n_ranks: int, wire: ElementType) -> int:
+    """Bytes that the buffers of Transformer take for each row of a step."""
+    n_q = len(spans.heads) * config.head_dim
+    n_qkv = n_q + 2 * len(spans.kv_heads) * config.head_dim
+    n_ffn = len(spans.ffn)
+    floats = 2 * config.dim + n_qkv + n_q + 2 * n_ffn
+    inputs = config.dim + n_q + n_ffn
+    input_bytes = inputs * (1 + 8 / 32 if config.weight_type.is_blocked else 4)
+    return math.ceil(4 * floats + input_bytes + n_ranks * wire_row_bytes(config.dim, wire))

@@ -1,0 +1,26 @@
+"""Root and worker: greeting, planning, loading, steps over the fabric."""
+
+from dllama.node.cluster import STEP_TIMEOUT_S, Cluster, ClusterOptions, StepTimes
+from dllama.node.greeting import Address
+from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes, physical_cores
+from dllama.node.memory import MemoryNeed, memory_need, session_shape
+from dllama.node.rank import NodeSettings, default_cache_type
+from dllama.node.worker import Worker
+
+__all__ = [
+    "STEP_TIMEOUT_S",
+    "Address",
+    "Cluster",
+    "ClusterOptions",
+    "MemoryNeed",
+    "NodeSettings",
+    "StepTimes",
+    "Worker",
+    "available_memory_bytes",
+    "default_cache_type",
+    "machine_id",
+    "memory_need",
+    "peak_rss_bytes",
+    "physical_cores",
+    "session_shape",
+]

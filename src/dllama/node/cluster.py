@@ -1,0 +1,284 @@
+"""The root: calls its workers, plans, loads, and computes steps together with them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.checkpoint import Checkpoint
+from dllama.dtypes import ElementType
+from dllama.errors import PeerError
+from dllama.fabric import Fabric, SocketChannel, TcpFabric, TcpPeer, receive_frame, send_frame
+from dllama.families import ModelConfig
+from dllama.kernels import Compute
+from dllama.model import CacheShape, CacheStorage, StepBatch
+from dllama.node.greeting import Address, call, raise_refusal
+from dllama.node.loading import send_weights
+from dllama.node.machine import available_memory_bytes, machine_id
+from dllama.node.memory import NodeMemory, check_memory, memory_need, session_shape
+from dllama.node.messages import (
+    MAX_CONTROL_BYTES,
+    Hello,
+    Kind,
+    NodeStatus,
+    Role,
+    SessionPlan,
+    Welcome,
+    encode_step,
+)
+from dllama.node.rank import NodeSettings, RankMemory
+from dllama.sharding import ShardPlan, plan_spans, shard_bytes
+
+STEP_TIMEOUT_S = 60.0
+"""Longest time without a byte while a peer owes some: far more than a layer takes on a slow device."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """`shares` has one number for each node, the root first. `wire` is the type of partial sums that travel."""
+
+    workers: tuple[Address, ...]
+    shares: tuple[float, ...]
+    max_seq_len: int
+    wire: ElementType
+    cache_type: ElementType
+    node: NodeSettings
+    timeout_s: float = STEP_TIMEOUT_S
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepTimes:
+    """One step as the root saw it: computing, waiting for others, and its own bytes."""
+
+    eval_s: float
+    sync_s: float
+    sent_bytes: int
+    received_bytes: int
+
+
+class Cluster:
+    """An Executor (see engine/): this node and its workers, with a model loaded.
+
+    After a PeerError it is of no use but to be closed.
+    """
+
+    def __init__(self, plan: SessionPlan, checkpoint: Checkpoint, fabric: Fabric, memory: RankMemory) -> None:
+        """See `open`, which makes one. Takes fabric and memory over, not the checkpoint."""
+        self._plan = plan
+        self._checkpoint = checkpoint
+        self._fabric = fabric
+        self._memory = memory
+        self._transformer = memory.transformer(fabric)
+        self.load_sent_bytes: list[int] = fabric.sent_bytes
+        self.last_step = StepTimes(eval_s=0.0, sync_s=0.0, sent_bytes=0, received_bytes=0)
+
+    @classmethod
+    def open(
+        cls,
+        checkpoint: Checkpoint,
+        compute: Compute,
+        options: ClusterOptions,
+        on_progress: Callable[[int, int], None],
+    ) -> Cluster:
+        """Brings the model up on all nodes. `on_progress(done, total)` counts bytes of weights on all of them.
+
+        Raises PeerError for the first worker that does not join, NotEnoughMemoryError before anything is
+        allocated, UsageError for what cannot be split, NumericalError or ModelFileError for bad weights; all
+        connections are closed then.
+        """
+        session = secrets.token_hex(16)
+        shards = plan_spans(checkpoint.config, options.shares)
+        with contextlib.ExitStack() as stack:
+            welcomed = _call_all(options.workers, session)
+            for channel, _ in welcomed:
+                stack.callback(channel.connection.close)
+            plan = _session_plan(session, checkpoint.config, shards, options)
+            check_memory(_node_memory(plan, options, [welcome for _, welcome in welcomed]))
+            memory = stack.enter_context(contextlib.closing(RankMemory(compute, plan, options.node)))
+            fabric = stack.enter_context(contextlib.closing(_join(plan, [c for c, _ in welcomed])))
+            _load(checkpoint, plan, fabric, memory, on_progress)
+            cluster = cls(plan, checkpoint, fabric, memory)
+            stack.pop_all()
+            return cluster
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._plan.config
+
+    @property
+    def cache(self) -> CacheShape:
+        return self._plan.cache
+
+    @property
+    def max_rows(self) -> int:
+        return self._plan.limits.max_rows
+
+    @property
+    def max_logit_rows(self) -> int:
+        return self._plan.limits.max_logit_rows
+
+    @property
+    def sent_bytes(self) -> list[int]:
+        """Bytes sent to each rank so far."""
+        return self._fabric.sent_bytes
+
+    def node_name(self, rank: int) -> str:
+        """The address of a worker; "root" for this node."""
+        return self._plan.addresses[rank] or "root"
+
+    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+        """See Executor.step."""
+        start = time.perf_counter()
+        sent, received = sum(self._fabric.sent_bytes), sum(self._fabric.received_bytes)
+        self._transformer.sums.wait_s = 0.0
+        inputs = self._checkpoint.embed(batch.token_ids)
+        if self._fabric.n_ranks > 1:
+            payload = encode_step(batch, inputs)
+            send_frame(self._fabric, self._workers, Kind.STEP, *payload, timeout_s=self._timeout_s)
+        local = self._transformer.forward(batch, inputs)
+        computed = time.perf_counter()
+        logits = self._gather_logits(local)
+        end = time.perf_counter()
+        sync_s = self._transformer.sums.wait_s + end - computed
+        self.last_step = StepTimes(
+            eval_s=end - start - sync_s,
+            sync_s=sync_s,
+            sent_bytes=sum(self._fabric.sent_bytes) - sent,
+            received_bytes=sum(self._fabric.received_bytes) - received,
+        )
+        return logits
+
+    def statuses(self) -> list[NodeStatus]:
+        """What each node holds and used at the most, in rank order."""
+        send_frame(self._fabric, self._workers, Kind.STATUS, timeout_s=self._timeout_s)
+        statuses = [self._memory.status()]
+        for rank in self._workers:
+            _, payload = receive_frame(self._fabric, rank, MAX_CONTROL_BYTES, self._timeout_s)
+            statuses.append(NodeStatus.decode(payload, self.node_name(rank)))
+        return statuses
+
+    def close(self) -> None:
+        """Ends the session; workers go on to their next root."""
+        with contextlib.suppress(PeerError):
+            send_frame(self._fabric, self._workers, Kind.END, timeout_s=1.0)
+        self._fabric.close()
+        self._memory.close()
+
+    @property
+    def _workers(self) -> range:
+        return range(1, self._fabric.n_ranks)
+
+    @property
+    def _timeout_s(self) -> float:
+        return self._plan.limits.timeout_s
+
+    def _gather_logits(self, local: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[N, V] of all ranks' [N, V_local]."""
+        n_rows = len(local)
+        parts = [local] + [
+            np.empty((n_rows, len(spans.vocab)), np.float32) for spans in self._plan.shards.ranks[1:]
+        ]
+        self._fabric.exchange([], list(enumerate(parts))[1:], self._timeout_s)
+        return np.concatenate(parts, axis=1)
+
+
+def _call_all(workers: Sequence[Address], session: str) -> list[tuple[SocketChannel, Welcome]]:
+    """Greets all workers at the same time. Raises the first PeerError, with all connections closed."""
+    if not workers:
+        return []
+    hello = Hello(Role.ROOT, session, 0)
+    with ThreadPoolExecutor(len(workers), thread_name_prefix="call") as pool:
+        futures = [pool.submit(call, address, hello) for address in workers]
+    failures = [future.exception() for future in futures]
+    if any(failures):
+        for future, failure in zip(futures, failures, strict=True):
+            if failure is None:
+                future.result()[0].connection.close()
+        raise next(failure for failure in failures if failure is not None)
+    return [future.result() for future in futures]
+
+
+def _session_plan(
+    session: str, config: ModelConfig, shards: ShardPlan, options: ClusterOptions
+) -> SessionPlan:
+    """The root's own plan; the workers' differ in `rank` alone."""
+    cache, limits = session_shape(
+        config,
+        shards,
+        max_seq_len=options.max_seq_len,
+        wire=options.wire,
+        cache_type=options.cache_type,
+        timeout_s=options.timeout_s,
+    )
+    return SessionPlan(
+        session=session,
+        rank=0,
+        addresses=("", *map(str, options.workers)),
+        config=config,
+        shards=shards,
+        cache=cache,
+        limits=limits,
+    )
+
+
+def _node_memory(plan: SessionPlan, options: ClusterOptions, welcomes: Sequence[Welcome]) -> list[NodeMemory]:
+    kv_on_disk = [options.node.kv_storage is CacheStorage.DISK, *(w.kv_on_disk for w in welcomes)]
+    machines = [machine_id(), *(welcome.machine for welcome in welcomes)]
+    available = [available_memory_bytes(), *(welcome.available_bytes for welcome in welcomes)]
+    return [
+        NodeMemory(
+            plan.addresses[rank] or "this node",
+            machines[rank],
+            available[rank],
+            memory_need(plan.config, plan.shards, rank, plan.cache, plan.limits, kv_on_disk[rank]),
+        )
+        for rank in range(plan.shards.n_ranks)
+    ]
+
+
+def _join(plan: SessionPlan, channels: Sequence[SocketChannel]) -> TcpFabric:
+    """Sends every worker its plan and waits until all of them have found each other."""
+    for rank, channel in enumerate(channels, start=1):
+        channel.set_deadline(plan.limits.timeout_s)
+        channel.send_frame(Kind.PLAN, dataclasses.replace(plan, rank=rank).encode())
+    peers = {
+        rank: TcpPeer(channel.connection, f"worker {channel.name}")
+        for rank, channel in enumerate(channels, start=1)
+    }
+    fabric = TcpFabric(0, peers)
+    _await_all(fabric, Kind.READY, plan.limits.timeout_s)
+    return fabric
+
+
+def _load(
+    checkpoint: Checkpoint,
+    plan: SessionPlan,
+    fabric: Fabric,
+    memory: RankMemory,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    total = sum(shard_bytes(plan.config, spans) for spans in plan.shards.ranks)
+    done = 0
+
+    def advance(n_bytes: int) -> None:
+        nonlocal done
+        done += n_bytes
+        on_progress(done, total)
+
+    send_weights(checkpoint, plan.shards, fabric, memory.weights, plan.limits.timeout_s, advance)
+    _await_all(fabric, Kind.LOADED, plan.limits.timeout_s)
+
+
+def _await_all(fabric: Fabric, wanted: Kind, timeout_s: float) -> None:
+    """Waits for that message from every worker. Raises PeerError with what a worker says instead."""
+    for rank in range(1, fabric.n_ranks):
+        kind, payload = receive_frame(fabric, rank, MAX_CONTROL_BYTES, timeout_s)
+        if kind != wanted:
+            raise_refusal(kind, payload, fabric.peer_name(rank))

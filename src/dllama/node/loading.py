@@ -1,0 +1,140 @@
+"""Weights from the root's file into every rank's memory, to all ranks at the same time.
+
+Both sides walk the same rounds: in each round every rank gets the same part of the same tensor, its own rows or
+columns of it, so no headers travel. The root reads ahead of what it sends, and a worker packs while it receives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from dllama.checkpoint import Checkpoint
+from dllama.fabric import Fabric
+from dllama.families import ModelConfig
+from dllama.model import ModelWeights
+from dllama.model.weights import Bytes
+from dllama.sharding import Shard, ShardPlan, rank_shards
+
+_ROUND_BYTES = 8 << 20
+"""Of one round for all ranks together: bounds the root's memory, and is far above what a link holds in flight."""
+
+_LET_GO_BYTES = 64 << 20
+"""How much of the mapped file may stay resident while loading."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Rows [first_row, first_row + n_rows) of one rank's shard, counted from the shard's first row."""
+
+    shard: Shard
+    first_row: int
+    n_rows: int
+
+    @property
+    def n_bytes(self) -> int:
+        return self.n_rows * self.shard.row_bytes
+
+
+def rounds(config: ModelConfig, plan: ShardPlan) -> Iterator[list[Part]]:
+    """For each round the parts of all ranks, in rank order; a part may be empty."""
+    for shards in zip(*(rank_shards(config, spans) for spans in plan.ranks), strict=True):
+        n_parts = -(-sum(shard.n_bytes for shard in shards) // _ROUND_BYTES)
+        for index in range(n_parts):
+            yield [_part(shard, index, n_parts) for shard in shards]
+
+
+def send_weights(
+    checkpoint: Checkpoint,
+    plan: ShardPlan,
+    fabric: Fabric,
+    weights: ModelWeights,
+    timeout_s: float,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Fills the root's own `weights` and sends every other rank its shards.
+
+    `on_progress` gets the bytes placed since its last call. Raises NumericalError, ModelFileError or PeerError.
+    """
+    resident = 0
+    with _pool(max(2, plan.n_ranks)) as pool:
+        ahead = _read_ahead(pool, checkpoint, rounds(checkpoint.config, plan))
+        packing: Future[None] | None = None
+        for parts, futures in ahead:
+            chunks = [future.result() for future in futures]
+            if packing is not None:
+                packing.result()
+            packing = pool.submit(weights.put, parts[0].shard, parts[0].first_row, chunks[0])
+            fabric.exchange(list(enumerate(chunks))[1:], [], timeout_s)
+            n_bytes = sum(part.n_bytes for part in parts)
+            on_progress(n_bytes)
+            resident += n_bytes
+            if resident >= _LET_GO_BYTES:
+                packing.result()
+                checkpoint.let_go()
+                resident = 0
+        if packing is not None:
+            packing.result()
+    checkpoint.let_go()
+
+
+def receive_weights(
+    config: ModelConfig, plan: ShardPlan, fabric: Fabric, weights: ModelWeights, timeout_s: float
+) -> None:
+    """Fills `weights` with what the root sends. Raises NumericalError or PeerError.
+
+    A NumericalError comes only after everything was received, so that the connection can still carry it.
+    """
+    own = [parts[fabric.rank] for parts in rounds(config, plan)]
+    staging = [np.empty(max(part.n_bytes for part in own), np.uint8) for _ in range(2)]
+    with _pool(1) as pool:
+        packing: list[Future[None]] = []
+        for index, part in enumerate(own):
+            if index >= 2:
+                packing[index - 2].exception()  # waits: its staging buffer is free afterwards
+            buffer = staging[index % 2][: part.n_bytes]
+            fabric.exchange([], [(0, buffer)], timeout_s)
+            rows = buffer.reshape(part.n_rows, part.shard.row_bytes)
+            packing.append(pool.submit(weights.put, part.shard, part.first_row, rows))
+        for future in packing:
+            future.result()
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, checkpoint: Checkpoint, all_parts: Iterator[list[Part]]
+) -> Iterator[tuple[list[Part], list[Future[Bytes]]]]:
+    """The rounds with their bytes on the way, one round ahead of whoever asks."""
+    following: tuple[list[Part], list[Future[Bytes]]] | None = None
+    for parts in all_parts:
+        current = following
+        following = parts, [pool.submit(_read, checkpoint, part) for part in parts]
+        if current is not None:
+            yield current
+    if following is not None:
+        yield following
+
+
+def _read(checkpoint: Checkpoint, part: Part) -> Bytes:
+    shard = part.shard
+    first = shard.rows.start + part.first_row
+    rows = checkpoint.read(shard.name, (first, first + part.n_rows), (shard.cols.start, shard.cols.stop))
+    return np.ascontiguousarray(rows)
+
+
+def _part(shard: Shard, index: int, n_parts: int) -> Part:
+    first = len(shard.rows) * index // n_parts
+    return Part(shard, first, len(shard.rows) * (index + 1) // n_parts - first)
+
+
+@contextlib.contextmanager
+def _pool(n_threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A thread pool that an error does not have to wait for longer than the calls already under way."""
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="load")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

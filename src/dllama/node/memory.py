@@ -1,0 +1,109 @@
+"""How much memory a rank needs, and whether it is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from dllama.dtypes import ElementType
+from dllama.errors import NotEnoughMemoryError
+from dllama.families import ModelConfig
+from dllama.model import PAGE_SIZE, CacheShape, StepLimits, buffer_row_bytes, cache_bytes
+from dllama.sharding import ShardPlan, shard_bytes
+
+PROGRAM_BYTES = 90_000_000
+"""The interpreter, its libraries and the buffers of sockets and loading."""
+
+_BUFFER_BUDGET_BYTES = 32_000_000
+"""For the buffers of all rows of a step on one rank."""
+
+_MIN_ROWS, _MAX_ROWS = 16, 512
+
+_LOGIT_BUDGET_BYTES = 16_000_000
+"""For the logits, of the whole vocabulary, of all rows of a step that may ask for them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemoryNeed:
+    """Bytes that one rank takes."""
+
+    weight_bytes: int
+    kv_bytes: int
+    kv_on_disk: bool
+    other_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.weight_bytes + self.other_bytes + (0 if self.kv_on_disk else self.kv_bytes)
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeMemory:
+    """What one node needs and what its computer has; nodes on one `machine` share it."""
+
+    name: str
+    machine: str
+    available_bytes: int
+    need: MemoryNeed
+
+
+def memory_need(
+    config: ModelConfig, plan: ShardPlan, rank: int, cache: CacheShape, limits: StepLimits, kv_on_disk: bool
+) -> MemoryNeed:
+    spans = plan.ranks[rank]
+    buffers = limits.max_rows * buffer_row_bytes(config, spans, plan.n_ranks, limits.wire)
+    logits = limits.max_logit_rows * 4 * len(spans.vocab)
+    rope = 4 * limits.max_positions * config.head_dim
+    return MemoryNeed(
+        weight_bytes=shard_bytes(config, spans),
+        kv_bytes=cache_bytes(config, spans, cache),
+        kv_on_disk=kv_on_disk,
+        other_bytes=PROGRAM_BYTES + buffers + logits + rope,
+    )
+
+
+def session_shape(
+    config: ModelConfig,
+    plan: ShardPlan,
+    *,
+    max_seq_len: int,
+    wire: ElementType,
+    cache_type: ElementType,
+    timeout_s: float,
+) -> tuple[CacheShape, StepLimits]:
+    """Pages for one text of `max_seq_len` tokens, and as many rows in a step as modest buffers hold."""
+    per_row = max(buffer_row_bytes(config, spans, plan.n_ranks, wire) for spans in plan.ranks)
+    max_rows = max(_MIN_ROWS, min(_MAX_ROWS, _BUFFER_BUDGET_BYTES // per_row // _MIN_ROWS * _MIN_ROWS))
+    limits = StepLimits(
+        max_rows=max_rows,
+        max_logit_rows=max(1, min(max_rows, _LOGIT_BUDGET_BYTES // (4 * config.vocab_size))),
+        max_positions=max_seq_len,
+        wire=wire,
+        timeout_s=timeout_s,
+    )
+    cache = CacheShape(n_pages=-(-max_seq_len // PAGE_SIZE), page_size=PAGE_SIZE, dtype=cache_type)
+    return cache, limits
+
+
+def check_memory(nodes: Sequence[NodeMemory]) -> None:
+    """Raises NotEnoughMemoryError naming the first computer whose nodes need more than it has."""
+    machines: dict[str, list[NodeMemory]] = {}
+    for node in nodes:
+        machines.setdefault(node.machine, []).append(node)
+    for group in machines.values():
+        needed = sum(node.need.memory_bytes for node in group)
+        available = min(node.available_bytes for node in group)
+        if needed > available:
+            names = " and ".join(node.name for node in group)
+            verb = "needs" if len(group) == 1 else "on one computer need"
+            weights = sum(node.need.weight_bytes for node in group)
+            caches = sum(node.need.kv_bytes for node in group if not node.need.kv_on_disk)
+            raise NotEnoughMemoryError(
+                f"not enough memory: {names} {verb} {_gb(needed)} ({_gb(weights)} weights, {_gb(caches)} "
+                f"KV cache), {_gb(available)} are free; more or larger nodes, a smaller --max-seq-len, "
+                f"--kv-cache-storage disk or other --shares would help"
+            )
+
+
+def _gb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB"

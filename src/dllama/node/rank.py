@@ -1,0 +1,54 @@
+"""What every rank is made of, root or worker: its weights, its KV cache and the forward pass over them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from dllama.dtypes import ElementType
+from dllama.fabric import Fabric
+from dllama.kernels import Compute
+from dllama.model import CacheStorage, KvCache, ModelWeights, Transformer, cache_bytes
+from dllama.node.machine import peak_rss_bytes
+from dllama.node.messages import NodeStatus, SessionPlan
+from dllama.sharding import shard_bytes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """What the person who starts a node decides for it alone."""
+
+    kv_storage: CacheStorage = CacheStorage.RAM
+    kv_directory: Path | None = None
+
+
+class RankMemory:
+    """Weights and cache of one rank, allocated here and given back by `close`."""
+
+    def __init__(self, compute: Compute, plan: SessionPlan, settings: NodeSettings) -> None:
+        self._compute = compute
+        self._plan = plan
+        self._spans = plan.shards.ranks[plan.rank]
+        self.cache = KvCache(plan.config, self._spans, plan.cache, settings.kv_storage, settings.kv_directory)
+        self.weights = ModelWeights(compute, plan.config, self._spans)
+
+    def transformer(self, fabric: Fabric) -> Transformer:
+        plan = self._plan
+        return Transformer(
+            self._compute, plan.config, self._spans, self.weights, self.cache, fabric, plan.limits
+        )
+
+    def status(self) -> NodeStatus:
+        return NodeStatus(
+            weight_bytes=shard_bytes(self._plan.config, self._spans),
+            kv_bytes=cache_bytes(self._plan.config, self._spans, self._plan.cache),
+            peak_rss_bytes=peak_rss_bytes(),
+        )
+
+    def close(self) -> None:
+        self.cache.close()
+
+
+def default_cache_type(wire: ElementType) -> ElementType:
+    """Keys and values as exact as the buffers: float32 beside F32, else float16."""
+    return ElementType.F32 if wire is ElementType.F32 else ElementType.F16
