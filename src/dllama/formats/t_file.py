@@ -45,8 +45,8 @@ class _Key(enum.IntEnum):
 class TFile:
     """A vocabulary, and what stands beside it. `scores` order the merges: the best score merges first.
 
-    `tokens[id]` are the bytes of a token; special tokens are stored as their names. `bos_id` is None where the
-    file has none.
+    `tokens[id]` are the bytes of a token; special tokens are stored as their names. `bos_id` is None where
+    the file has none.
     """
 
     tokens: Sequence[bytes]
@@ -57,10 +57,9 @@ class TFile:
     chat_template: str | None
 
 
-def is_t_file(path: Path) -> bool:
-    """Whether `path` begins with one of the two magic numbers."""
-    with path.open("rb") as file:
-        return file.read(4) in (_INT.pack(MAGIC), _INT.pack(OLD_MAGIC))
+def is_t_file(content: bytes) -> bool:
+    """Whether `content` begins with one of the two magic numbers."""
+    return content.startswith((_INT.pack(MAGIC), _INT.pack(OLD_MAGIC)))
 
 
 def read_t_file(path: Path) -> TFile:
@@ -71,7 +70,7 @@ def read_t_file(path: Path) -> TFile:
         raise TokenizerError(f"cannot read the tokenizer {path}: {error.strerror}") from error
     try:
         return _parse(_Reader(content))
-    except _Damage as damage:
+    except _DamageError as damage:
         raise TokenizerError(
             f"{path} is no sound .t tokenizer: {damage}; convert or copy it again"
         ) from damage
@@ -109,7 +108,7 @@ def encode_t_file(file: TFile) -> bytes:
     return b"".join(parts)
 
 
-class _Damage(Exception):
+class _DamageError(Exception):
     """What is wrong, without the file's name."""
 
 
@@ -126,9 +125,9 @@ class _Reader:
 
     def take(self, n_bytes: int, what: str) -> bytes:
         if n_bytes < 0:
-            raise _Damage(f"{what} has a length of {n_bytes}")
+            raise _DamageError(f"{what} has a length of {n_bytes}")
         if n_bytes > self.n_left:
-            raise _Damage(f"it ends in the middle of {what}")
+            raise _DamageError(f"it ends in the middle of {what}")
         self.position += n_bytes
         return self.content[self.position - n_bytes : self.position]
 
@@ -143,23 +142,23 @@ def _parse(reader: _Reader) -> TFile:
         return _parse_new(reader)
     if magic == OLD_MAGIC:
         return _parse_old(reader)
-    raise _Damage(f"it begins with {magic & 0xFFFFFFFF:#x}, neither {MAGIC:#x} nor {OLD_MAGIC:#x}")
+    raise _DamageError(f"it begins with {magic & 0xFFFFFFFF:#x}, neither {MAGIC:#x} nor {OLD_MAGIC:#x}")
 
 
 def _parse_new(reader: _Reader) -> TFile:
     pairs, eos_ids = _header_pairs(reader)
     if pairs.get(_Key.VERSION) != VERSION:
-        raise _Damage(f"its version is {pairs.get(_Key.VERSION)}, not {VERSION}")
+        raise _DamageError(f"its version is {pairs.get(_Key.VERSION)}, not {VERSION}")
     template = reader.take(pairs.get(_Key.CHAT_TEMPLATE_BYTES, 0), "the chat template")
     reader.take(pairs.get(_Key.CHAT_STOP_BYTES, 0), "the chat stop")
     n_eos_ids = pairs.get(_Key.N_EOS_IDS, 0)
     if not 0 <= n_eos_ids * _INT.size <= reader.n_left:
-        raise _Damage(f"it claims {n_eos_ids} end tokens")
+        raise _DamageError(f"it claims {n_eos_ids} end tokens")
     eos_ids += [reader.int("the end tokens") for _ in range(n_eos_ids)]
     try:
         chat_template = template.decode() or None
     except UnicodeDecodeError as error:
-        raise _Damage("its chat template is not UTF-8") from error
+        raise _DamageError("its chat template is not UTF-8") from error
     tokens, scores = _tokens(reader, pairs.get(_Key.VOCAB_SIZE, 0))
     return TFile(
         tokens=tokens,
@@ -190,7 +189,7 @@ def _header_pairs(reader: _Reader) -> tuple[dict[_Key, int], list[int]]:
     """The pairs, but for the two old keys that each hold one end token; and those end tokens."""
     size = reader.int("the header's size")
     if size < _PAIR.size or size % _PAIR.size:
-        raise _Damage(f"its header has a size of {size}")
+        raise _DamageError(f"its header has a size of {size}")
     header = reader.take(size - _PAIR.size, "the header")
     pairs: dict[_Key, int] = {}
     eos_ids = []
@@ -198,7 +197,7 @@ def _header_pairs(reader: _Reader) -> tuple[dict[_Key, int], list[int]]:
         try:
             key = _Key(number)
         except ValueError:
-            raise _Damage(f"it has the unknown header key {number}") from None
+            raise _DamageError(f"it has the unknown header key {number}") from None
         if key in (_Key.EOS_ID, _Key.CHAT_EOS_ID):
             eos_ids.append(value)
         else:
@@ -208,36 +207,36 @@ def _header_pairs(reader: _Reader) -> tuple[dict[_Key, int], list[int]]:
 
 def _tokens(reader: _Reader, vocab_size: int) -> tuple[list[bytes], list[float]]:
     if not 0 < vocab_size <= reader.n_left // _TOKEN.size:
-        raise _Damage(
+        raise _DamageError(
             f"it claims {vocab_size} tokens and has room for {reader.n_left // _TOKEN.size} at most"
         )
     content, position = reader.content, reader.position
     tokens, scores = [], []
     for token_id in range(vocab_size):
         if position + _TOKEN.size > len(content):
-            raise _Damage(f"it ends in the middle of token {token_id} of {vocab_size}")
+            raise _DamageError(f"it ends in the middle of token {token_id} of {vocab_size}")
         score, length = _TOKEN.unpack_from(content, position)
         position += _TOKEN.size
         if not 0 <= length <= len(content) - position:
-            raise _Damage(f"token {token_id} of {vocab_size} claims {length} bytes")
+            raise _DamageError(f"token {token_id} of {vocab_size} claims {length} bytes")
         tokens.append(content[position : position + length])
         scores.append(score)
         position += length
     if position < len(content):
-        raise _Damage(f"{len(content) - position} bytes follow its last token")
+        raise _DamageError(f"{len(content) - position} bytes follow its last token")
     if not all(map(math.isfinite, scores)):
-        raise _Damage("it has a score that is no number")
+        raise _DamageError("it has a score that is no number")
     return tokens, scores
 
 
 def _bos_id(bos_id: int, vocab_size: int) -> int | None:
     if bos_id >= vocab_size:
-        raise _Damage(f"its first token is {bos_id} of {vocab_size}")
+        raise _DamageError(f"its first token is {bos_id} of {vocab_size}")
     return bos_id if bos_id >= 0 else None
 
 
 def _eos_ids(eos_ids: list[int], vocab_size: int) -> tuple[int, ...]:
     for eos_id in eos_ids:
         if not 0 <= eos_id < vocab_size:
-            raise _Damage(f"its end token is {eos_id} of {vocab_size}")
+            raise _DamageError(f"its end token is {eos_id} of {vocab_size}")
     return tuple(dict.fromkeys(eos_ids))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 
@@ -52,11 +52,14 @@ class Tokenizer(Protocol):
     def drops_leading_space(self) -> bool:
         """Whether a text's ids begin with a space that is not the text's (SentencePiece)."""
 
-    def encode(self, text: str, *, add_bos: bool = False, at_start: bool = True) -> list[int]:
-        """The ids of `text`. `at_start=False`: of text that follows a special token of a conversation.
+    def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
+        """The ids of `text`, after `bos_id` if `add_bos` (and the model has one).
 
         Raises TokenizerError when `text` holds half a surrogate pair, which is no character.
         """
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """The ids of text with special tokens in it, which are given as their ids. Errors as of encode."""
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, without special tokens; bytes that are no UTF-8 become U+FFFD."""

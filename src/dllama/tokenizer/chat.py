@@ -32,6 +32,9 @@ Message: TypeAlias = Mapping[str, Any]
 
 _PRIVATE_PLANE = range(0x10FFFD, 0x100000, -1)
 
+_ERRORS_OF_EXPRESSIONS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""What Jinja lets through when a template adds a string to None, and the like."""
+
 
 class ChatTemplate:
     """Renders conversations with one template, for one tokenizer."""
@@ -76,11 +79,9 @@ class ChatTemplate:
         """
         guard = _Guard(self._names, (messages, variables, self.source))
         rendered = self._render(guard.hide(list(messages)), add_generation_prompt, guard.hide(variables))
-        return [
-            token_id
-            for number, (name, text) in enumerate(self._segments(rendered))
-            for token_id in self._encode(name, guard.restore(text), at_start=number == 0)
-        ]
+        return self._tokenizer.encode_parts(
+            [part if isinstance(part, int) else guard.restore(part) for part in self._parts(rendered)]
+        )
 
     def render_text(
         self, messages: Sequence[Message], *, add_generation_prompt: bool, **variables: Any
@@ -90,39 +91,29 @@ class ChatTemplate:
 
     def _render(self, messages: Any, add_generation_prompt: bool, variables: Mapping[str, Any]) -> str:
         tokenizer = self._tokenizer
-        names = {token_id: name for name, token_id in tokenizer.special_tokens.items()}
         given = {
-            "bos_token": names.get(tokenizer.bos_id, "") if tokenizer.bos_id is not None else "",
-            "eos_token": next((names[i] for i in reversed(tokenizer.eos_ids) if i in names), ""),
+            "messages": messages,
+            "add_generation_prompt": add_generation_prompt,
+            "bos_token": self._name(tokenizer.bos_id),
+            "eos_token": self._name(next(iter(tokenizer.eos_ids), None)),
             "add_bos": tokenizer.add_bos,
             "special_tokens": tokenizer.special_tokens,
         }
         try:
-            return self._template.render(
-                given
-                | {"messages": messages, "add_generation_prompt": add_generation_prompt}
-                | dict(variables)
-            )
-        except (
-            jinja2.TemplateError,
-            TypeError,
-            ValueError,
-            LookupError,
-            AttributeError,
-            ArithmeticError,
-        ) as error:
+            return self._template.render(given | dict(variables))
+        except (jinja2.TemplateError, *_ERRORS_OF_EXPRESSIONS) as error:
             raise TokenizerError(f"the chat template refuses the conversation: {error}") from error
 
-    def _segments(self, rendered: str) -> list[tuple[str, str]]:
-        """Special tokens with the text that follows each; the first has no special token before it."""
+    def _parts(self, rendered: str) -> list[str | int]:
+        """The rendered text, with its special tokens as their ids."""
         if self._names is None:
-            return [("", rendered)]
-        first, *rest = re.split(f"({self._names.pattern})", rendered)
-        return [("", first), *zip(rest[::2], rest[1::2], strict=True)]
+            return [rendered]
+        parts = re.split(f"({self._names.pattern})", rendered)
+        special_tokens = self._tokenizer.special_tokens
+        return [special_tokens[part] if number % 2 else part for number, part in enumerate(parts)]
 
-    def _encode(self, name: str, text: str, *, at_start: bool) -> list[int]:
-        ids = self._tokenizer.encode(text, at_start=at_start)
-        return [self._tokenizer.special_tokens[name], *ids] if name else ids
+    def _name(self, token_id: int | None) -> str:
+        return "" if token_id is None else self._tokenizer.token_bytes(token_id).decode("utf-8", "replace")
 
 
 class _Guard:
@@ -180,7 +171,7 @@ def _environment(clock: Callable[[], datetime.datetime]) -> jinja2.Environment:
 
 
 class _GenerationTag(jinja2.ext.Extension):
-    """`{% generation %}...{% endgeneration %}` marks what the assistant said, for training: here, its body."""
+    """`{% generation %}...{% endgeneration %}` marks the assistant's words for training: here, its body."""
 
     tags = {"generation"}  # noqa: RUF012 - Jinja's own interface
 

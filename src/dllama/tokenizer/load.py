@@ -2,42 +2,113 @@
 
 from __future__ import annotations
 
+import contextlib
+import enum
+from collections.abc import Iterator
 from pathlib import Path
 
 import tokenizers
 
 from dllama.errors import TokenizerError
+from dllama.formats.t_file import TFile, is_t_file, read_t_file
+from dllama.tokenizer import sentencepiece_model, t_vocabulary, tiktoken_ranks
 from dllama.tokenizer.base import Settings, Tokenizer
 from dllama.tokenizer.pipeline import PipelineTokenizer
 from dllama.tokenizer.settings_files import read_settings
 
-_FILES = ("tokenizer.json", "tokenizer.model")
+_NAMES = ("tokenizer.json", "tokenizer.model")
+
+
+class FileKind(enum.Enum):
+    T = ".t file"
+    JSON = "tokenizer.json"
+    TIKTOKEN = "tiktoken ranks"
+    SENTENCEPIECE = "SentencePiece model"
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer of a Hugging Face directory, a tokenizer.json, a tokenizer.model or a `.t` file.
 
-    A tokenizer.model is a SentencePiece model (Llama 2) or tiktoken ranks (Llama 3); files are told apart by
-    what is in them. Raises TokenizerError, naming the file, when there is none or it is damaged.
+    A tokenizer.model is a SentencePiece model (Llama 2) or tiktoken ranks (Llama 3). Files are told apart by
+    what is in them. Beside a file of the usual name, tokenizer_config.json and generation_config.json are read
+    too. Raises TokenizerError, naming the file, when there is none or it is damaged.
     """
-    if path.is_dir():
-        for name in _FILES:
-            if (path / name).is_file():
-                return load_tokenizer(path / name)
-        raise TokenizerError(f"{path} has neither of {' and '.join(_FILES)}")
+    file = tokenizer_file(path)
+    content = read_file(file)
+    kind = kind_of(content)
+    if kind is FileKind.T:
+        return tokenizer_of_t_file(read_t_file(file), file)
+    with naming(file):
+        pipeline, settings = _parse(kind, content)
+    if file.name in _NAMES:
+        settings = read_settings(file.parent, pipeline, settings)
+    with naming(file):
+        return PipelineTokenizer(pipeline, settings)
+
+
+def tokenizer_of_t_file(t_file: TFile, path: Path) -> Tokenizer:
+    """The tokenizer in a `.t` file that has been read; `path` is for its errors."""
+    with naming(path):
+        return PipelineTokenizer(t_vocabulary.pipeline_of(t_file), t_vocabulary.t_settings(t_file))
+
+
+def tokenizer_file(path: Path) -> Path:
+    """`path`, or the file in it where it is a directory."""
+    if not path.is_dir():
+        return path
+    for name in _NAMES:
+        if (path / name).is_file():
+            return path / name
+    raise TokenizerError(f"{path} has no tokenizer: neither {' nor '.join(_NAMES)}")
+
+
+def read_file(path: Path) -> bytes:
     try:
-        return _load_json(path)
+        return path.read_bytes()
+    except OSError as error:
+        raise TokenizerError(f"cannot read the tokenizer {path}: {error.strerror}") from error
+
+
+def kind_of(content: bytes) -> FileKind:
+    if is_t_file(content):
+        return FileKind.T
+    if content[:100].lstrip().startswith(b"{"):
+        return FileKind.JSON
+    if tiktoken_ranks.is_tiktoken_ranks(content):
+        return FileKind.TIKTOKEN
+    return FileKind.SENTENCEPIECE
+
+
+@contextlib.contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Puts the file's name before the errors of those who see only its content."""
+    try:
+        yield
     except TokenizerError as error:
-        raise TokenizerError(f"{path}: {error}") from error
+        raise TokenizerError(f"{file}: {error}") from error
 
 
-def _load_json(path: Path) -> PipelineTokenizer:
+def _parse(kind: FileKind, content: bytes) -> tuple[tokenizers.Tokenizer, Settings]:
+    if kind is FileKind.JSON:
+        pipeline = _parse_json(content)
+        return pipeline, _settings_of_post_processor(pipeline)
+    if kind is FileKind.TIKTOKEN:
+        tokens = tiktoken_ranks.parse_tiktoken_ranks(content)
+        return tiktoken_ranks.pipeline_of(tokens), tiktoken_ranks.tiktoken_settings(tokens)
+    model = sentencepiece_model.parse_sentencepiece_model(content)
+    return sentencepiece_model.pipeline_of(model), sentencepiece_model.sentencepiece_settings(model)
+
+
+def _parse_json(content: bytes) -> tokenizers.Tokenizer:
     try:
-        pipeline = tokenizers.Tokenizer.from_file(str(path))
+        return tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises nothing narrower
-        raise TokenizerError(f"no sound tokenizer.json ({error})") from error
-    first_ids = pipeline.encode("", add_special_tokens=True).ids
-    defaults = Settings(
-        bos_id=first_ids[0] if first_ids else None, add_bos=bool(first_ids), eos_ids=(), chat_template=None
+        raise TokenizerError(f"it is no sound tokenizer.json: {error}") from error
+
+
+def _settings_of_post_processor(pipeline: tokenizers.Tokenizer) -> Settings:
+    """What the pipeline itself puts before a text is its first token."""
+    before = pipeline.encode("", add_special_tokens=True).ids[:1]
+    return Settings(
+        bos_id=before[0] if before else None, add_bos=bool(before), eos_ids=(), chat_template=None
     )
-    return PipelineTokenizer(pipeline, read_settings(path.parent, pipeline, defaults))

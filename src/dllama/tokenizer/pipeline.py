@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import tokenizers
 from tokenizers import pre_tokenizers
@@ -18,7 +18,7 @@ WORD_START = "\u2581"
 """What SentencePiece writes for a space."""
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
-_CONTROL_NAME = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
+_CONTROL_NAME = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
 
 
 class PieceStyle(enum.Enum):
@@ -30,10 +30,8 @@ class PieceStyle(enum.Enum):
     @classmethod
     def of(cls, pipeline: tokenizers.Tokenizer) -> PieceStyle:
         """Found by giving the pipeline's decoder a piece that ends in a space."""
-        for space, style in (
-            (byte_alphabet.write_bytes(b" "), cls.BYTE_LEVEL),
-            (WORD_START, cls.SENTENCEPIECE),
-        ):
+        styles = {byte_alphabet.write_bytes(b" "): cls.BYTE_LEVEL, WORD_START: cls.SENTENCEPIECE}
+        for space, style in styles.items():
             if pipeline.decoder is not None and pipeline.decoder.decode(["a" + space]) == "a ":
                 return style
         raise TokenizerError("it is neither byte-level nor SentencePiece: its decoder restores no spaces")
@@ -63,19 +61,14 @@ class PipelineTokenizer:
         Raises TokenizerError when its decoder is of an unknown kind, or `settings` name ids outside of it.
         """
         self.style = PieceStyle.of(pipeline)
-        self._pipeline = _without_special_tokens_in_text(pipeline)
-        self._continuation = _continuation(self._pipeline)
+        self._settings = settings
+        self._pipeline = _without_special_tokens_in_text(pipeline, settings)
+        self._continuation = _continuation(pipeline)
         self._tokens = _token_bytes(pipeline, self.style)
         added = pipeline.get_added_tokens_decoder()
-        self._special_tokens = {token.content: token_id for token_id, token in added.items() if token.special}
-        self._special_ids = frozenset(self._special_tokens.values())
-        for token_id in (*settings.eos_ids, *([] if settings.bos_id is None else [settings.bos_id])):
-            if not 0 <= token_id < len(self._tokens):
-                raise TokenizerError(
-                    f"the special token {token_id} is outside its vocabulary of {self.vocab_size}"
-                )
-        self._settings = settings
-        self._drops_leading_space = pipeline.decoder.decode([WORD_START + "a"]) == "a"
+        self._special = {token_id: token for token_id, token in added.items() if token.special}
+        self._special_tokens = {token.content: token_id for token_id, token in self._special.items()}
+        self._drops_leading_space: bool = pipeline.decoder.decode([WORD_START + "a"]) == "a"
 
     @property
     def vocab_size(self) -> int:
@@ -105,13 +98,35 @@ class PipelineTokenizer:
     def drops_leading_space(self) -> bool:
         return self._drops_leading_space
 
-    def encode(self, text: str, *, add_bos: bool = False, at_start: bool = True) -> list[int]:
-        pipeline = self._pipeline if at_start else self._continuation
+    def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
+        ids = self._encode(self._pipeline, text)
+        return [self.bos_id, *ids] if add_bos and self.bos_id is not None else ids
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        ids = []
+        for number, part in enumerate(parts):
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                text = self._without_swallowed_space(parts, number, part)
+                ids += self._encode(self._continuation if ids else self._pipeline, text)
+        return ids
+
+    def _without_swallowed_space(self, parts: Sequence[str | int], number: int, text: str) -> str:
+        """`text`, part `number`, less the white space that the special tokens beside it take as theirs."""
+        before, _, after = (["", *parts, ""])[number : number + 3]
+        if isinstance(before, int) and before in self._special and self._special[before].rstrip:
+            text = text.lstrip()
+        if isinstance(after, int) and after in self._special and self._special[after].lstrip:
+            text = text.rstrip()
+        return text
+
+    def _encode(self, pipeline: tokenizers.Tokenizer, text: str) -> list[int]:
         try:
             ids: list[int] = pipeline.encode(text, add_special_tokens=False).ids
         except TypeError as error:  # all that the library takes no str for
             raise TokenizerError("the text has half a surrogate pair in it, which is no character") from error
-        return [self.bos_id, *ids] if add_bos and self.bos_id is not None else ids
+        return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         return decode_all(self, ids)
@@ -120,16 +135,26 @@ class PipelineTokenizer:
         return self._tokens[token_id] if 0 <= token_id < len(self._tokens) else b""
 
     def is_special(self, token_id: int) -> bool:
-        return token_id in self._special_ids
+        return token_id in self._special
 
 
-def _without_special_tokens_in_text(pipeline: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """The pipeline, with every control token flagged as special and none of the special ones found in text."""
-    added = pipeline.get_added_tokens_decoder().values()
-    controls = [token for token in added if not token.special and is_control_name(token.content)]
-    for token in controls:
-        token.special = True
-    pipeline.add_special_tokens(controls)
+def _without_special_tokens_in_text(
+    pipeline: tokenizers.Tokenizer, settings: Settings
+) -> tokenizers.Tokenizer:
+    """The pipeline, with every control token flagged as special, and no special token found in text.
+
+    Raises TokenizerError when `settings` name an id that has no token.
+    """
+    added = pipeline.get_added_tokens_decoder()
+    controls = [token.content for token in added.values() if is_control_name(token.content)]
+    for token_id in (settings.bos_id, *settings.eos_ids):
+        if token_id is not None:
+            name = pipeline.id_to_token(token_id) if token_id >= 0 else None
+            if name is None:
+                raise TokenizerError(f"its first or end token {token_id} is not in its vocabulary")
+            controls.append(name)
+    flagged = {token.content for token in added.values() if token.special}
+    pipeline.add_special_tokens([name for name in controls if name not in flagged])
     pipeline.encode_special_tokens = True
     pipeline.no_truncation()
     pipeline.no_padding()

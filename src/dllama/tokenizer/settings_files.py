@@ -24,7 +24,7 @@ def read_settings(directory: Path, pipeline: tokenizers.Tokenizer, defaults: Set
     configs = [_read_json(directory / name) for name in ("generation_config.json", "config.json")]
     bos_id = _named_id(directory, names, "bos_token", pipeline)
     eos_id = _named_id(directory, names, "eos_token", pipeline)
-    eos_ids = [*_first_ids(configs, "eos_token_id"), *([] if eos_id is None else [eos_id])]
+    eos_ids = [*([] if eos_id is None else [eos_id]), *_ids_of_first(configs, "eos_token_id")]
     add_bos = tokenizer_config.get("add_bos_token")
     template = _chat_template(directory, tokenizer_config)
     return Settings(
@@ -62,12 +62,12 @@ def _named_id(
     return int(token_id)
 
 
-def _first_ids(configs: list[dict[str, Any]], key: str) -> list[int]:
+def _ids_of_first(configs: list[dict[str, Any]], key: str) -> list[int]:
     """The ids under `key`, one or a list, in the first of the files that has it."""
     for config in configs:
         value = config.get(key)
-        ids = value if isinstance(value, list) else [value]
-        if ids and all(type(token_id) is int for token_id in ids):
+        ids = [item for item in (value if isinstance(value, list) else [value]) if type(item) is int]
+        if ids:
             return ids
     return []
 

@@ -1,0 +1,80 @@
+"""A tokenizer becomes a `.t` file that Distributed Llama's own program reads."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from dllama.errors import TokenizerError
+from dllama.formats.t_file import TFile
+from dllama.tokenizer import sentencepiece_model
+from dllama.tokenizer.base import Tokenizer
+from dllama.tokenizer.load import (
+    FileKind,
+    kind_of,
+    load_tokenizer,
+    naming,
+    read_file,
+    tokenizer_file,
+    tokenizer_of_t_file,
+)
+
+logger = logging.getLogger(__name__)
+
+PROBE = (
+    "Hello, WORLD! It's 2024-12-31, 3.14159 and 1000000.\n\n\tdef f(x):\n        return x**2  # ok\r\n"
+    "naïve café Ünïcödé Привет мир 你好，世界 こんにちは مرحبا 👩‍👩‍👧 <think>x</think> \u00a0 e\u0301 can't WE'LL   "
+)
+"""A text on which the known ways to cut text differ."""
+
+
+def convert_tokenizer(source: Path) -> TFile:
+    """The `.t` file of a tokenizer.json, a SentencePiece or tiktoken tokenizer.model, or a directory of one.
+
+    Scores are those of the SentencePiece model, and else minus the id. A tokenizer without a first token gets
+    its first control token in that place, which Distributed Llama needs to tell special tokens from others,
+    and `add_bos` stays off. Logs a warning when the vocabulary alone does not tell how the model cuts text, so
+    that ids from the `.t` file will differ. Raises TokenizerError as load_tokenizer does.
+    """
+    file = tokenizer_file(source)
+    content = read_file(file)
+    kind = kind_of(content)
+    if kind is FileKind.T:
+        raise TokenizerError(f"{file} is a .t file already")
+    tokenizer = load_tokenizer(source)
+    tokens = _tokens(tokenizer)
+    scores = [-float(token_id) for token_id in range(len(tokens))]
+    if kind is FileKind.SENTENCEPIECE:
+        with naming(file):
+            scores = sentencepiece_model.parse_sentencepiece_model(content).scores
+    t_file = TFile(
+        tokens=tokens,
+        scores=scores,
+        bos_id=_first_control(tokenizer) if tokenizer.bos_id is None else tokenizer.bos_id,
+        add_bos=tokenizer.add_bos and tokenizer.bos_id is not None,
+        eos_ids=tokenizer.eos_ids,
+        chat_template=tokenizer.chat_template,
+    )
+    if tokenizer_of_t_file(t_file, file).encode(PROBE) != tokenizer.encode(PROBE):
+        logger.warning(
+            "%s cuts text in a way that a .t file cannot hold: ids from the .t file will differ from the "
+            "model's own; give the directory as the tokenizer instead",
+            file,
+        )
+    return t_file
+
+
+def _tokens(tokenizer: Tokenizer) -> list[bytes]:
+    """Every id's bytes; bytes outside of text are named, as in a SentencePiece vocabulary (`<0x0A>`).
+
+    Ids without a token get a name of their own: Distributed Llama takes no empty token.
+    """
+    return [
+        tokenizer.written_token(token_id) or f"<|unused_{token_id}|>".encode()
+        for token_id in range(tokenizer.vocab_size)
+    ]
+
+
+def _first_control(tokenizer: Tokenizer) -> int | None:
+    """The first of the special tokens that follow the ordinary ones, or of all where none follows."""
+    return min(tokenizer.special_tokens.values(), default=None)

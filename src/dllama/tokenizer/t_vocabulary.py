@@ -1,0 +1,142 @@
+"""The real tokenizer of the model, found again from the vocabulary in a `.t` file.
+
+A `.t` file holds tokens and scores, but neither how text is cut before it merges nor which tokens are special.
+Both follow from the vocabulary: its bytes tell byte-level from SentencePiece, its special tokens and digits
+tell Llama 3 from Qwen from Tekken, and special tokens stand before the first byte or at the end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import tokenizers
+
+from dllama.errors import TokenizerError
+from dllama.formats.t_file import TFile
+from dllama.tokenizer.base import Settings
+from dllama.tokenizer.byte_alphabet import BYTE_OF_CHARACTER, write_bytes
+from dllama.tokenizer.pipeline import WORD_START, is_control_name
+from dllama.tokenizer.vocabulary import SplitRule, Vocabulary, byte_level_pipeline, sentencepiece_pipeline
+
+_BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
+_BRACKETED_NAME = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
+
+
+def t_settings(file: TFile) -> Settings:
+    return Settings(
+        bos_id=file.bos_id, add_bos=file.add_bos, eos_ids=file.eos_ids, chat_template=file.chat_template
+    )
+
+
+def pipeline_of(file: TFile) -> tokenizers.Tokenizer:
+    """Raises TokenizerError when some byte cannot be written in the vocabulary."""
+    if _BYTE_PIECES[0].encode() in file.tokens:
+        return sentencepiece_pipeline(_sentencepiece_vocabulary(file), space_before_text=True)
+    vocabulary = _byte_level_vocabulary(file)
+    return byte_level_pipeline(vocabulary, recognise_split_rule(file, vocabulary))
+
+
+def recognise_split_rule(file: TFile, vocabulary: Vocabulary) -> SplitRule:
+    """How the model cuts text, by its special tokens, and by whether digits make tokens together."""
+    names = {vocabulary.pieces[token_id] for token_id in vocabulary.special}
+    long_numbers = any(len(token) > 1 and token.isdigit() for token in file.tokens)
+    if "<|begin_of_text|>" in names:
+        return SplitRule.LLAMA_3
+    if "<｜begin▁of▁sentence｜>" in names and long_numbers:
+        return SplitRule.LLAMA_3  # DeepSeek R1 distilled into Llama 3
+    if "[INST]" in names and not long_numbers:
+        return SplitRule.TEKKEN
+    qwen = {"<|im_start|>", "<|endoftext|>", "<｜begin▁of▁sentence｜>"} & names
+    first_byte_is_first = len(file.tokens[0]) == 1
+    return SplitRule.QWEN if qwen and first_byte_is_first and not long_numbers else SplitRule.NONE
+
+
+def _byte_level_vocabulary(file: TFile) -> Vocabulary:
+    byte_ids = [token_id for token_id, token in enumerate(file.tokens) if len(token) == 1]
+    missing = 256 - len({file.tokens[token_id] for token_id in byte_ids})
+    if missing:
+        raise TokenizerError(
+            f"{missing} of the 256 bytes have no token, so that not every text can be encoded"
+        )
+    names = [token.decode("utf-8", "replace") for token in file.tokens]
+    controls = {token_id for token_id, name in enumerate(names) if is_control_name(name)}
+    controls |= {*file.eos_ids, *([] if file.bos_id is None else [file.bos_id])}
+    tail = range(_tail_start(sorted(controls), len(names)), len(names))
+    special = controls | set(range(byte_ids[0]))
+    named = special | set(tail)
+    pieces = [
+        name if token_id in named else write_bytes(token)
+        for token_id, (name, token) in enumerate(zip(names, file.tokens, strict=True))
+    ]
+    return Vocabulary(
+        pieces=pieces,
+        order=_best_first(file.scores, named),
+        special=frozenset(special),
+        whole=frozenset(named - special),
+    )
+
+
+def _tail_start(controls: Sequence[int], vocab_size: int) -> int:
+    """Where the tokens end that merge: at the first control token that has mostly control tokens after it."""
+    for place, token_id in enumerate(controls):
+        if 2 * (len(controls) - place) >= vocab_size - token_id:
+            return token_id
+    return vocab_size
+
+
+def _sentencepiece_vocabulary(file: TFile) -> Vocabulary:
+    pieces = _sentencepiece_pieces(file.tokens)
+    place = {piece: token_id for token_id, piece in reversed(list(enumerate(pieces)))}
+    missing = [piece for piece in _BYTE_PIECES if piece not in place]
+    if missing:
+        raise TokenizerError(f"it lacks the byte token {missing[0]}, so that not every text can be encoded")
+    byte_pieces = frozenset(place[piece] for piece in _BYTE_PIECES)
+    last_character = max(token_id for token_id, piece in enumerate(pieces) if len(piece) == 1)
+    tail = range(max(last_character, *byte_pieces) + 1, len(pieces))
+    special = set(range(min(byte_pieces)))
+    special |= {*file.eos_ids, *([] if file.bos_id is None else [file.bos_id])}
+    special |= {token_id for token_id in tail if _BRACKETED_NAME.fullmatch(pieces[token_id])}
+    whole = set(tail) - special
+    return Vocabulary(
+        pieces=pieces,
+        order=_best_first(file.scores, special | whole | byte_pieces),
+        special=frozenset(special),
+        whole=frozenset(whole),
+        byte_pieces=byte_pieces,
+    )
+
+
+def _best_first(scores: Sequence[float], without: set[int] | frozenset[int]) -> list[int]:
+    ids = (token_id for token_id in range(len(scores)) if token_id not in without)
+    return sorted(ids, key=lambda token_id: -scores[token_id])
+
+
+def _sentencepiece_pieces(tokens: Sequence[bytes]) -> list[str]:
+    """The pieces as SentencePiece writes them, whatever the converter made of them.
+
+    Distributed Llama's converter writes U+2581 as a space when it reads a tokenizer.model. When it reads a
+    tokenizer.json it takes the characters for those of the byte alphabet, so that `é` becomes one byte that
+    is no UTF-8; then every character of that alphabet has to be turned back.
+    """
+    try:
+        return [token.decode().replace(" ", WORD_START) for token in tokens]
+    except UnicodeDecodeError:
+        return [_undo_byte_alphabet(token) for token in tokens]
+
+
+def _undo_byte_alphabet(token: bytes) -> str:
+    characters = []
+    while token:
+        for length in (4, 3, 2):
+            try:
+                character = token[:length].decode()
+            except UnicodeDecodeError:
+                continue
+            if len(character) == 1 and character not in BYTE_OF_CHARACTER:
+                break
+        else:
+            length, character = 1, write_bytes(token[:1])
+        characters.append(character)
+        token = token[length:]
+    return "".join(characters)
