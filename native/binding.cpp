@@ -1,0 +1,184 @@
+// dllama._native: arguments are checked here, the GIL is released, and the operation runs on every thread.
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <mutex>
+#include <optional>
+
+#include "array_arg.h"
+#include "compute.h"
+#include "cpu.h"
+#include "objects.h"
+
+namespace dllama {
+namespace {
+
+std::vector<std::string> supported_isas() {
+    const KernelTable* tables[kMaxIsas];
+    const int n = usable_kernels(tables);
+    std::vector<std::string> names;
+    for (int i = 0; i < n; i++) names.emplace_back(tables[i]->isa);
+    return names;
+}
+
+ElementType element_type(int number, const char* name, bool may_be_bf16) {
+    const bool known = (number >= 0 && number <= 3) || (may_be_bf16 && number == int(ElementType::bf16));
+    if (!known) wrong_value(std::string(name) + " " + std::to_string(number) + " is not an element type that fits here");
+    return ElementType(number);
+}
+
+bool is_blocked(ElementType type) { return type == ElementType::q40 || type == ElementType::q80; }
+
+nb::object to_python(ElementType type) {
+    return nb::module_::import_("dllama.dtypes").attr("ElementType")(int(type));
+}
+
+// Bytes of n elements in a row-major file.
+size_t bytes_of(ElementType type, size_t n) {
+    switch (type) {
+        case ElementType::q40: return n / kBlock * kQ40Bytes;
+        case ElementType::q80: return n / kBlock * kQ80Bytes;
+        case ElementType::f32: return n * 4;
+        default: return n * 2;
+    }
+}
+
+bool convert(nb::handle out, int out_number, nb::handle src, int src_number, int64_t n) {
+    const ElementType out_type = element_type(out_number, "out_type", false);
+    const ElementType src_type = element_type(src_number, "src_type", true);
+    require(n >= 0, "n_elements", "must not be negative");
+    const bool blocks = is_blocked(out_type) || is_blocked(src_type);
+    require(!blocks || n % kBlock == 0, "n_elements", "must be a multiple of 32 for q40 and q80");
+    const ArrayArg to(out, "out", kUint8, 1, Access::write), from(src, "src", kUint8, 1);
+    to.need_at_least(0, int64_t(bytes_of(out_type, size_t(n))));
+    from.need_at_least(0, int64_t(bytes_of(src_type, size_t(n))));
+    static const KernelTable* const best = [] {
+        const KernelTable* tables[kMaxIsas];
+        usable_kernels(tables);
+        return tables[0];
+    }();
+    const nb::gil_scoped_release release;
+    return best->convert(to.data<uint8_t>(), out_type, from.data<uint8_t>(), src_type, size_t(n));
+}
+
+void new_matrix(PackedMatrix* self, const Compute& compute, int dtype, int n_out, int n_in) {
+    const ElementType type = element_type(dtype, "dtype", false);
+    require(n_out >= 0 && n_out <= (1 << 30), "n_out", "must be between 0 and 2^30");
+    require(n_in > 0 && n_in <= (1 << 30), "n_in", "must be between 1 and 2^30");
+    require(!is_blocked(type) || n_in % kBlock == 0, "n_in", "must be a multiple of 32 for q40 and q80");
+    const KernelTable& kernels = compute.kernels();
+    const PackedLayout layout{type, n_out, n_in, kernels.tile_rows, kernels.unit_bytes};
+    new (self) PackedMatrix{layout, OwnedMemory(layout.bytes())};
+}
+
+bool pack_rows(PackedMatrix& matrix, int first_row, nb::handle rows) {
+    const ArrayArg from(rows, "rows", kUint8, 2);
+    const int64_t n = from.size(0);
+    require(first_row >= 0 && first_row + n <= matrix.layout.n_out, "first_row", "and rows reach outside the matrix");
+    from.need_size(1, int64_t(matrix.layout.row_bytes()));
+    const nb::gil_scoped_release release;
+    return pack(matrix.layout, matrix.memory.data(), first_row, int(n), from.data<uint8_t>());
+}
+
+nb::object unpack_rows(const PackedMatrix& matrix, int first_row, int n) {
+    require(first_row >= 0 && n >= 0 && first_row + int64_t(n) <= matrix.layout.n_out, "first_row",
+            "and n reach outside the matrix");
+    const size_t row_bytes = matrix.layout.row_bytes();
+    auto* data = new uint8_t[size_t(n) * row_bytes + 1];
+    const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
+    unpack(matrix.layout, matrix.memory.data(), first_row, n, data);
+    return nb::cast(nb::ndarray<nb::numpy, uint8_t, nb::ndim<2>>(data, {size_t(n), row_bytes}, owner));
+}
+
+void new_q80_rows(Q80Rows* self, int max_rows, int n) {
+    require(max_rows >= 0, "max_rows", "must not be negative");
+    require(n > 0 && n % kBlock == 0, "n", "must be a positive multiple of 32");
+    new (self) Q80Rows(max_rows, n);
+}
+
+template <class T>
+nb::object view_of(nb::handle owner, T* data, int rows, int columns) {
+    const nb::ndarray<nb::numpy, T, nb::ndim<2>> view(data, {size_t(rows), size_t(columns)}, owner);
+    return nb::cast(view, nb::rv_policy::reference);
+}
+
+void define_objects(nb::module_& m) {
+    nb::class_<PackedMatrix>(m, "PackedMatrix")
+        .def("__init__", &new_matrix, nb::arg("compute"), nb::arg("dtype"), nb::arg("n_out"), nb::arg("n_in"))
+        .def("pack", &pack_rows, nb::arg("first_row"), nb::arg("rows"))
+        .def("unpack", &unpack_rows, nb::arg("first_row"), nb::arg("n"))
+        .def_prop_ro("n_out", [](const PackedMatrix& p) { return p.layout.n_out; })
+        .def_prop_ro("n_in", [](const PackedMatrix& p) { return p.layout.n_in; })
+        .def_prop_ro("dtype", [](const PackedMatrix& p) { return to_python(p.layout.type); })
+        .def_prop_ro("nbytes", [](const PackedMatrix& p) { return p.layout.bytes(); });
+    nb::class_<Q80Rows>(m, "Q80Rows")
+        .def("__init__", &new_q80_rows, nb::arg("max_rows"), nb::arg("n"))
+        .def_ro("max_rows", &Q80Rows::max_rows)
+        .def_ro("n", &Q80Rows::n)
+        .def_prop_ro("quants", [](nb::handle self) {
+            const Q80Rows& q = nb::cast<const Q80Rows&>(self);
+            return view_of(self, q.quants, q.max_rows, q.n);
+        })
+        .def_prop_ro("scales", [](nb::handle self) {
+            const Q80Rows& q = nb::cast<const Q80Rows&>(self);
+            return view_of(self, q.scales, q.max_rows, q.n / kBlock);
+        })
+        .def_prop_ro("sums", [](nb::handle self) {
+            const Q80Rows& q = nb::cast<const Q80Rows&>(self);
+            return view_of(self, q.sums, q.max_rows, q.n / kBlock);
+        });
+}
+
+void new_compute(Compute* self, int n_threads, const std::optional<std::string>& isa) {
+    require(n_threads >= 1 && n_threads <= 1024, "n_threads", "must be between 1 and 1024");
+    const KernelTable* tables[kMaxIsas];
+    const int n = usable_kernels(tables);
+    int chosen = 0;
+    std::string names;
+    for (int i = 0; i < n; i++) names += std::string(i ? ", " : "") + tables[i]->isa;
+    if (isa) {
+        while (chosen < n && *isa != tables[chosen]->isa) chosen++;
+        if (chosen == n) wrong_value("isa '" + *isa + "' is not what this machine has: " + names);
+    }
+    new (self) Compute(tables[chosen], n_threads);
+}
+
+void define_compute(nb::module_& m) {
+    nb::class_<Compute>(m, "Compute")
+        .def("__init__", &new_compute, nb::arg("n_threads"), nb::arg("isa") = nb::none())
+        .def_prop_ro("isa", [](const Compute& c) { return c.kernels().isa; })
+        .def_prop_ro("n_threads", &Compute::n_threads)
+        .def("matmul", &Compute::matmul, nb::arg("out"), nb::arg("matrix"), nb::arg("x"), nb::arg("n_rows"))
+        .def("quantize_rows", &Compute::quantize_rows, nb::arg("out"), nb::arg("x"), nb::arg("n_rows"))
+        .def("rms_norm", &Compute::rms_norm, nb::arg("out"), nb::arg("x"), nb::arg("weight"), nb::arg("eps"),
+             nb::arg("n_rows"))
+        .def("silu_mul", &Compute::silu_mul, nb::arg("out"), nb::arg("gate_up"), nb::arg("n_rows"),
+             nb::arg("activation"))
+        .def("add_bias", &Compute::add_bias, nb::arg("x"), nb::arg("bias"), nb::arg("n_rows"))
+        .def("head_rms_norm", &Compute::head_rms_norm, nb::arg("x"), nb::arg("weight"), nb::arg("eps"),
+             nb::arg("first_head"), nb::arg("n_heads"), nb::arg("n_rows"))
+        .def("rope_store", &Compute::rope_store, nb::arg("qkv"), nb::arg("cos_sin"), nb::arg("positions"),
+             nb::arg("sequence"), nb::arg("page_table"), nb::arg("k_cache"), nb::arg("v_cache"), nb::arg("n_heads"),
+             nb::arg("halves"), nb::arg("n_rows"))
+        .def("attention", &Compute::attention, nb::arg("out"), nb::arg("qkv"), nb::arg("positions"),
+             nb::arg("sequence"), nb::arg("page_table"), nb::arg("k_cache"), nb::arg("v_cache"), nb::arg("n_heads"),
+             nb::arg("head_offset"), nb::arg("group"), nb::arg("window"), nb::arg("n_rows"))
+        .def("encode_q80", &Compute::encode_q80, nb::arg("out"), nb::arg("x"), nb::arg("n_rows"))
+        .def("add_q80", &Compute::add_q80, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"))
+        .def("add_f32", &Compute::add_f32, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"));
+}
+
+}  // namespace
+}  // namespace dllama
+
+NB_MODULE(_native, m) {
+    m.doc() = "Native kernels of dllama; dllama.kernels is their documented face.";
+    m.def("supported_isas", &dllama::supported_isas);
+    m.def("convert", &dllama::convert, nanobind::arg("out"), nanobind::arg("out_type"), nanobind::arg("src"),
+          nanobind::arg("src_type"), nanobind::arg("n_elements"));
+    dllama::define_objects(m);
+    dllama::define_compute(m);
+}

@@ -1,0 +1,234 @@
+#include "compute.h"
+
+#include <optional>
+
+#include "array_arg.h"
+
+namespace dllama {
+namespace {
+
+void need_rows(int n_rows, int64_t available, const char* name) {
+    if (n_rows < 0 || n_rows > available)
+        wrong_value("n_rows " + std::to_string(n_rows) + " is not between 0 and the " + std::to_string(available) +
+                    " rows of " + name);
+}
+
+// A float32 [T, n] array with at least n_rows rows.
+class FloatRows : public ArrayArg {
+public:
+    FloatRows(nb::handle object, const char* name, int n_rows, Access access = Access::read)
+        : ArrayArg(object, name, kFloat32, 2, access) {
+        need_rows(n_rows, size(0), name);
+        require(size(1) < (int64_t(1) << 30), name, "has too many columns");
+    }
+    float* values() const { return data<float>(); }
+    int n() const { return int(size(1)); }
+};
+
+// "rows" out: Q80Rows or float32 [T, n].
+struct RowsArg {
+    RowsArg(nb::handle object, const char* name, int n_rows, int n) {
+        if (const Q80Rows* q; nb::try_cast(object, q)) {
+            need_rows(n_rows, q->max_rows, name);
+            if (q->n != n) wrong_value(std::string(name) + ".n must be " + std::to_string(n) + ", not " + std::to_string(q->n));
+            rows = {nullptr, q->quants, q->scales, q->sums, n};
+        } else {
+            array.emplace(object, name, n_rows, Access::write);
+            array->need_size(1, n);
+            rows = {array->values(), nullptr, nullptr, nullptr, n};
+        }
+    }
+    std::optional<FloatRows> array;
+    RowsOut rows;
+};
+
+// Where rows stand in their sequences and caches; every index that the kernels will follow is checked here.
+struct Paged {
+    Paged(nb::handle positions, nb::handle sequence, nb::handle page_table, nb::handle k_cache, nb::handle v_cache,
+          Access access, int n_rows)
+        : positions(positions, "positions", kInt32, 1),
+          sequence(sequence, "sequence", kInt32, 1),
+          page_table(page_table, "page_table", kInt32, 2),
+          keys(k_cache, "k_cache", 4, access),
+          values(v_cache, "v_cache", 4, access) {
+        need_rows(n_rows, this->positions.size(0), "positions");
+        need_rows(n_rows, this->sequence.size(0), "sequence");
+        half = keys.is(kFloat16);
+        if (!half && !keys.is(kFloat32)) keys.fail_type("must be float16 or float32");
+        if (!values.is(half ? kFloat16 : kFloat32)) values.fail_type("must have the element type of k_cache");
+        for (int dim = 0; dim < 4; dim++) values.need_size(dim, keys.size(dim));
+        require(keys.size(1) > 0 && keys.size(2) > 0 && keys.size(3) > 0, "k_cache", "must not be empty");
+    }
+
+    int n_kv_heads() const { return int(keys.size(1)); }
+    int page_size() const { return int(keys.size(2)); }
+    int head_dim() const { return int(keys.size(3)); }
+    int max_pages() const { return int(page_table.size(1)); }
+
+    // Checks positions, sequences and the pages that row t uses; window 0: from the beginning, 1: its own only.
+    void check(int n_rows, int window) const {
+        const int32_t *position = positions.data<int32_t>(), *of = sequence.data<int32_t>();
+        int checked_to = -1;  // last page of the row before, when it has the same sequence
+        for (int t = 0; t < n_rows; t++) {
+            require(of[t] >= 0 && of[t] < page_table.size(0), "sequence", "has a number outside page_table");
+            require(position[t] >= 0 && position[t] / page_size() < max_pages(), "positions",
+                    "has a position outside page_table");
+            const int oldest = window > 0 && position[t] >= window ? position[t] - window + 1 : 0;
+            const bool goes_on = t > 0 && of[t] == of[t - 1] && position[t] >= position[t - 1];
+            int page = oldest / page_size();
+            if (goes_on && page < checked_to) page = checked_to;
+            const int32_t* pages = page_table.data<int32_t>() + int64_t(of[t]) * max_pages();
+            for (; page <= position[t] / page_size(); page++)
+                require(pages[page] >= 0 && pages[page] < keys.size(0), "page_table", "has a page outside the cache");
+            checked_to = position[t] / page_size();
+        }
+    }
+
+    ArrayArg positions, sequence, page_table, keys, values;
+    bool half;
+};
+
+}  // namespace
+
+void Compute::matmul(Object out, const PackedMatrix& matrix, Object x, int n_rows) {
+    const PackedLayout& layout = matrix.layout;
+    require(layout.tile_rows == kernels().tile_rows && layout.unit_bytes == kernels().unit_bytes, "matrix",
+            "was packed for another instruction set");
+    const FloatRows to(out, "out", n_rows, Access::write);
+    to.need_size(1, layout.n_out);
+    if (layout.type == ElementType::q40 || layout.type == ElementType::q80) {
+        const Q80Rows* q;
+        if (!nb::try_cast(x, q)) wrong_type("x must be Q80Rows for a q40 or q80 matrix");
+        need_rows(n_rows, q->max_rows, "x");
+        require(q->n == layout.n_in, "x", "must have as many columns as the matrix");
+        const QuantMatmul m{matrix.memory.data(), layout.tile_bytes(), layout.n_out, layout.n_in / kBlock,
+                            q->quants, q->scales, q->sums, to.values()};
+        run([&] { ops_.matmul(m, layout.type, n_rows); });
+    } else {
+        if (nb::isinstance<Q80Rows>(x)) wrong_type("x must be float32 for an f16 or f32 matrix");
+        const FloatRows from(x, "x", n_rows);
+        from.need_size(1, layout.n_in);
+        const FloatMatmul m{matrix.memory.data(), layout.tile_bytes(), layout.n_out, layout.n_in, from.values(),
+                            to.values()};
+        run([&] { ops_.matmul(m, layout.type, n_rows); });
+    }
+}
+
+void Compute::quantize_rows(Object out, Object x, int n_rows) {
+    const FloatRows from(x, "x", n_rows);
+    if (!nb::isinstance<Q80Rows>(out)) wrong_type("out must be Q80Rows");
+    const RowsArg to(out, "out", n_rows, from.n());
+    run([&] { ops_.quantize_rows(to.rows, from.values(), n_rows); });
+}
+
+void Compute::rms_norm(Object out, Object x, Object weight, float eps, int n_rows) {
+    const FloatRows from(x, "x", n_rows);
+    const ArrayArg scale(weight, "weight", kFloat32, 1);
+    scale.need_size(0, from.n());
+    const RowsArg to(out, "out", n_rows, from.n());
+    run([&] { ops_.rms_norm(to.rows, from.values(), scale.data<float>(), eps, n_rows); });
+}
+
+void Compute::silu_mul(Object out, Object gate_up, int n_rows, const std::string& activation) {
+    const FloatRows from(gate_up, "gate_up", n_rows);
+    require(from.n() % 2 == 0, "gate_up", "must have an even number of columns");
+    require(activation == "silu" || activation == "gelu", "activation", "must be 'silu' or 'gelu'");
+    const Activation kind = activation == "silu" ? Activation::silu : Activation::gelu;
+    const RowsArg to(out, "out", n_rows, from.n() / 2);
+    run([&] { ops_.silu_mul(to.rows, from.values(), kind, n_rows); });
+}
+
+void Compute::add_bias(Object x, Object bias, int n_rows) {
+    const FloatRows rows(x, "x", n_rows, Access::write);
+    const ArrayArg addend(bias, "bias", kFloat32, 1);
+    addend.need_size(0, rows.n());
+    run([&] { ops_.add_bias(rows.values(), addend.data<float>(), rows.n(), n_rows); });
+}
+
+void Compute::head_rms_norm(Object x, Object weight, float eps, int first_head, int n_heads, int n_rows) {
+    const FloatRows rows(x, "x", n_rows, Access::write);
+    const ArrayArg scale(weight, "weight", kFloat32, 1);
+    const int64_t head_dim = scale.size(0);
+    require(first_head >= 0 && n_heads >= 0 && (int64_t(first_head) + n_heads) * head_dim <= rows.n(), "n_heads",
+            "and first_head reach outside x");
+    run([&] {
+        ops_.head_rms_norm(rows.values(), scale.data<float>(), eps, rows.n(), int(head_dim), first_head, n_heads, n_rows);
+    });
+}
+
+void Compute::rope_store(Object qkv, Object cos_sin, Object positions, Object sequence, Object page_table,
+                         Object k_cache, Object v_cache, int n_heads, bool halves, int n_rows) {
+    const FloatRows rows(qkv, "qkv", n_rows, Access::write);
+    const Paged paged(positions, sequence, page_table, k_cache, v_cache, Access::write, n_rows);
+    const ArrayArg angles(cos_sin, "cos_sin", kFloat32, 3);
+    require(n_heads >= 0, "n_heads", "must not be negative");
+    require(paged.head_dim() % 2 == 0, "k_cache", "must have an even head width");
+    rows.need_size(1, (int64_t(n_heads) + 2 * paged.n_kv_heads()) * paged.head_dim());
+    angles.need_size(1, paged.head_dim() / 2);
+    angles.need_size(2, 2);
+    paged.check(n_rows, 1);
+    for (int t = 0; t < n_rows; t++)
+        require(paged.positions.data<int32_t>()[t] < angles.size(0), "positions", "has a position outside cos_sin");
+    const Rope rope{rows.values(), angles.data<float>(), paged.positions.data<int32_t>(),
+                    paged.sequence.data<int32_t>(), paged.page_table.data<int32_t>(), paged.keys.data<void>(),
+                    paged.values.data<void>(), paged.half, halves, n_rows, n_heads, paged.n_kv_heads(),
+                    paged.head_dim(), paged.page_size(), paged.max_pages()};
+    run([&] { ops_.rope_store(rope); });
+}
+
+void Compute::attention(Object out, Object qkv, Object positions, Object sequence, Object page_table, Object k_cache,
+                        Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows) {
+    const FloatRows to(out, "out", n_rows, Access::write), rows(qkv, "qkv", n_rows);
+    const Paged paged(positions, sequence, page_table, k_cache, v_cache, Access::read, n_rows);
+    const int64_t head_dim = paged.head_dim();
+    require(n_heads >= 0, "n_heads", "must not be negative");
+    require(group > 0, "group", "must be positive");
+    require(head_offset >= 0, "head_offset", "must not be negative");
+    require(window >= 0, "window", "must not be negative");
+    require((int64_t(n_heads) - 1 + head_offset) / group < paged.n_kv_heads(), "n_heads",
+            "and head_offset need more KV heads than k_cache has");
+    to.need_size(1, n_heads * head_dim);
+    rows.need_size(1, (int64_t(n_heads) + 2 * paged.n_kv_heads()) * head_dim);
+    paged.check(n_rows, window);
+    if (n_rows == 0 || n_heads == 0) return;
+    const Attention a{to.values(), rows.values(), paged.positions.data<int32_t>(), paged.sequence.data<int32_t>(),
+                      paged.page_table.data<int32_t>(), paged.keys.data<void>(), paged.values.data<void>(), paged.half,
+                      n_rows, n_heads, paged.n_kv_heads(), paged.head_dim(), paged.page_size(), paged.max_pages(),
+                      head_offset, group, window};
+    run([&] {
+        const size_t bytes = ops_.attention_workspace(a);
+        if (bytes > workspace_bytes_) {
+            workspace_ = std::make_unique<OwnedMemory>(bytes);
+            workspace_bytes_ = bytes;
+        }
+        ops_.attention(a, workspace_->data());
+    });
+}
+
+void Compute::encode_q80(Object out, Object x, int n_rows) {
+    const FloatRows from(x, "x", n_rows);
+    const ArrayArg to(out, "out", kUint8, 2, Access::write);
+    need_rows(n_rows, to.size(0), "out");
+    to.need_size(1, (int64_t(from.n()) + kBlock - 1) / kBlock * kQ80Bytes);
+    run([&] { ops_.encode_q80(to.data<uint8_t>(), from.values(), from.n(), n_rows); });
+}
+
+void Compute::add_q80(Object x, Object parts, int n_rows) {
+    const FloatRows rows(x, "x", n_rows, Access::write);
+    const ArrayArg from(parts, "parts", kUint8, 2);
+    from.need_at_least(1, (int64_t(rows.n()) + kBlock - 1) / kBlock * kQ80Bytes * n_rows);
+    run([&] {
+        ops_.add_q80(rows.values(), from.data<uint8_t>(), int(from.size(0)), size_t(from.size(1)), rows.n(), n_rows);
+    });
+}
+
+void Compute::add_f32(Object x, Object parts, int n_rows) {
+    const FloatRows rows(x, "x", n_rows, Access::write);
+    const ArrayArg from(parts, "parts", kFloat32, 2);
+    from.need_at_least(1, int64_t(rows.n()) * n_rows);
+    run([&] {
+        ops_.add_f32(rows.values(), from.data<float>(), int(from.size(0)), size_t(from.size(1)), rows.n(), n_rows);
+    });
+}
+
+}  // namespace dllama

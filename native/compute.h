@@ -1,0 +1,52 @@
+// The class that Python calls: checks arguments, then runs one operation with the GIL released.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "objects.h"
+#include "ops.h"
+
+namespace dllama {
+
+class Compute {
+public:
+    Compute(const KernelTable* kernels, int n_threads) : ops_(kernels, n_threads) {}
+
+    const KernelTable& kernels() const { return ops_.kernels(); }
+    int n_threads() const { return ops_.n_threads(); }
+
+    using Object = nanobind::handle;
+    void matmul(Object out, const PackedMatrix& matrix, Object x, int n_rows);
+    void quantize_rows(Object out, Object x, int n_rows);
+    void rms_norm(Object out, Object x, Object weight, float eps, int n_rows);
+    void silu_mul(Object out, Object gate_up, int n_rows, const std::string& activation);
+    void add_bias(Object x, Object bias, int n_rows);
+    void head_rms_norm(Object x, Object weight, float eps, int first_head, int n_heads, int n_rows);
+    void rope_store(Object qkv, Object cos_sin, Object positions, Object sequence, Object page_table, Object k_cache,
+                    Object v_cache, int n_heads, bool halves, int n_rows);
+    void attention(Object out, Object qkv, Object positions, Object sequence, Object page_table, Object k_cache,
+                   Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows);
+    void encode_q80(Object out, Object x, int n_rows);
+    void add_q80(Object x, Object parts, int n_rows);
+    void add_f32(Object x, Object parts, int n_rows);
+
+private:
+    // Callers from several Python threads take turns.
+    template <class Work>
+    void run(const Work& work) {
+        const nanobind::gil_scoped_release release;
+        const std::lock_guard<std::mutex> lock(mutex_);
+        work();
+    }
+
+    Ops ops_;
+    std::mutex mutex_;
+    std::unique_ptr<OwnedMemory> workspace_;  // of attention; grows to the largest asked for
+    size_t workspace_bytes_ = 0;
+};
+
+}  // namespace dllama

@@ -1,0 +1,129 @@
+// What an instruction set offers: one table of functions on pointers and sizes. Nothing here allocates,
+// throws or knows about models, files or networks; threads and the splitting of work live in ops.cpp.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace dllama {
+
+constexpr int kBlock = 32;        // elements that share one scale in Q40 and Q80
+constexpr int kQ40Bytes = 18;     // float16 scale, then 16 bytes: element j low nibble, j + 16 high nibble
+constexpr int kQ80Bytes = 34;     // float16 scale, then 32 int8
+constexpr int kSumColumns = 128;  // F16/F32 products are summed in runs of this many columns, then run by run:
+                                  // the rounding error grows with 128 + n / 128 instead of n
+
+enum class ElementType : int { f32 = 0, f16 = 1, q40 = 2, q80 = 3, bf16 = 16 };
+enum class Activation : int { silu = 0, gelu = 1 };
+
+// A product with packed Q40 or Q80 weights. Tile t holds rows [t * tile_rows, (t + 1) * tile_rows), and for each
+// block of 32 columns: tile_rows float16 scales, then groups of unit_bytes from every row in turn.
+struct QuantMatmul {
+    const uint8_t* weights;
+    size_t tile_bytes;
+    int n_out;
+    int n_blocks;
+    const int8_t* x_quants;   // [rows, 32 * n_blocks], never -128
+    const float* x_scales;    // [rows, n_blocks]
+    const int32_t* x_sums;    // [rows, n_blocks], sums of the blocks' quants
+    float* out;               // [rows, n_out]
+};
+
+// A product with F16 or F32 weights. Tile t is [n_in][tile_rows].
+struct FloatMatmul {
+    const void* weights;
+    size_t tile_bytes;
+    int n_out;
+    int n_in;
+    const float* x;  // [rows, n_in]
+    float* out;      // [rows, n_out]
+};
+
+// One row of output: float32 when f32 is set, else Q80 quants with scales and sums (n a multiple of 32).
+struct RowOut {
+    float* f32;
+    int8_t* quants;
+    float* scales;
+    int32_t* sums;
+};
+
+// Shape letters: T rows, H query heads, K KV heads, E head width, P positions of a page, S sequences.
+struct Attention {
+    float* out;                 // [T, H*E]
+    const float* qkv;           // [T, (H+2K)*E]
+    const int32_t* positions;   // [T]
+    const int32_t* sequence;    // [T]
+    const int32_t* page_table;  // [S, max_pages]
+    const void* keys;           // [n_pages, K, P, E] float16 or float32
+    const void* values;         // the same
+    bool half;                  // the caches are float16
+    int n_rows, n_heads, n_kv_heads, head_dim, page_size, max_pages, head_offset, group, window;
+};
+
+// Rows [first, first + count) of one sequence, at consecutive positions.
+struct RowTile {
+    int first, count;
+};
+
+constexpr int kAttentionBlock = 32;   // positions whose scores are kept at a time
+constexpr int kAttentionSplit = 256;  // positions whose softmax is computed apart and merged in order
+
+// Softmax state of a set of queries (a row tile x the query heads of one KV head, rows outermost).
+// largest[i] = -inf and weight[i] = 0 mark a query that has seen no position.
+struct SoftmaxState {
+    float* largest;  // [queries]
+    float* weight;   // [queries] sum of exp(score - largest)
+    float* mixed;    // [queries, mixed_stride] sum of exp(score - largest) * value
+    int mixed_stride;
+};
+
+struct KernelTable {
+    const char* isa;
+    int tile_rows;   // rows that one tile of a packed matrix interleaves
+    int unit_bytes;  // bytes of a Q40/Q80 row that stay together in a tile
+    int tile_group;  // tiles that one call handles at a time: chunks are multiples of it
+
+    // Output rows of tiles [tile_begin, tile_end) for activation rows [row_begin, row_end).
+    void (*matmul_q40)(const QuantMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
+    void (*matmul_q80)(const QuantMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
+    void (*matmul_f16)(const FloatMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
+    void (*matmul_f32)(const FloatMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
+
+    void (*quantize)(const RowOut& out, const float* x, int n);
+    void (*rms_norm)(const RowOut& out, const float* x, const float* weight, float eps, int n);
+    void (*gated)(const RowOut& out, const float* gate, const float* up, Activation activation, int n);
+    void (*add)(float* x, const float* y, int n);
+    void (*rope)(float* head, const float* cos_sin, int head_dim, bool halves);
+    void (*store_half)(uint16_t* out, const float* x, int n);
+    void (*encode_q80)(uint8_t* out, const float* x, int n);  // the last block is padded with zeros
+    void (*add_q80)(float* x, const uint8_t* blocks, int n);
+
+    // state := softmax over the positions of split `split` that each query of the tile sees.
+    // scores is scratch, [queries, kAttentionBlock].
+    void (*attend_split)(const Attention&, RowTile tile, int kv_head, int split, const SoftmaxState& state,
+                         float* scores);
+    // total := total and part together; part covers later positions.
+    void (*attend_merge)(const SoftmaxState& total, const SoftmaxState& part, int queries, int head_dim);
+    // Writes mixed / weight of every query of the tile to attention.out.
+    void (*attend_finish)(const Attention&, RowTile tile, int kv_head, const SoftmaxState& total);
+
+    // False when an element or scale was not finite, before or after. n elements; blocked types take whole blocks.
+    bool (*convert)(uint8_t* out, ElementType out_type, const uint8_t* src, ElementType src_type, size_t n);
+};
+
+// Query heads [begin, end) of this rank that use KV head kv_head.
+struct HeadRange {
+    int begin, end;
+};
+static inline HeadRange heads_of(const Attention& a, int kv_head) {
+    int begin = kv_head * a.group - a.head_offset;
+    int end = begin + a.group;
+    return {begin < 0 ? 0 : begin, end > a.n_heads ? a.n_heads : end};
+}
+
+const KernelTable* scalar_kernels();
+#if defined(DLLAMA_AVX2)
+const KernelTable* avx2_kernels();
+#endif
+
+}  // namespace dllama

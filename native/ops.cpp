@@ -1,0 +1,158 @@
+#include "ops.h"
+
+#include <algorithm>
+
+namespace dllama {
+namespace {
+
+// Elements of simple work (a norm, a sum) that are worth handing to another thread: about 2 microseconds.
+constexpr int kGrain = 8192;
+// Columns of one row that a thread takes at a time where columns do not depend on each other; whole blocks.
+constexpr int kSpan = 1024;
+// Activation rows of a matrix product that a chunk takes: their quants stay in the second-level cache.
+constexpr int kMatmulRows = 64;
+// Bytes of weights that a chunk reads: enough to stream, few enough that threads end together.
+constexpr size_t kChunkBytes = 64 << 10;
+
+int divide_up(int a, int b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+// Calls work(row_begin, row_end) for runs of rows, each worth a thread's while.
+template <class Work>
+void Ops::for_rows(int n_rows, int row_cost, const Work& work) {
+    const int step = std::max(1, kGrain / std::max(1, row_cost));
+    pool_.run(divide_up(n_rows, step),
+              [&](int chunk, int) { work(chunk * step, std::min(n_rows, (chunk + 1) * step)); });
+}
+
+// Calls work(row, column, columns) for runs of columns of each row.
+template <class Work>
+void Ops::for_spans(int n_rows, int n, const Work& work) {
+    const int spans = divide_up(n, kSpan), total = n_rows * spans;
+    const int step = std::max(1, kGrain / kSpan);
+    pool_.run(divide_up(total, step), [&](int chunk, int) {
+        for (int i = chunk * step; i < std::min(total, (chunk + 1) * step); i++) {
+            const int column = i % spans * kSpan;
+            work(i / spans, column, std::min(kSpan, n - column));
+        }
+    });
+}
+
+// Calls work(tile_begin, tile_end, row_begin, row_end).
+template <class Work>
+void Ops::for_tiles(int n_tiles, size_t tile_bytes, int n_rows, const Work& work) {
+    const int group = kernels_.tile_group, row_blocks = divide_up(n_rows, kMatmulRows);
+    // At least three chunks for each thread, so that the last one to end is not far behind.
+    const int fair = divide_up(n_tiles, pool_.n_threads() * 3);
+    const int streaming = int(std::max<size_t>(1, kChunkBytes / tile_bytes));
+    const int step = divide_up(std::max(1, std::min(fair, streaming)), group) * group;
+    pool_.run(divide_up(n_tiles, step) * row_blocks, [&](int chunk, int) {
+        const int tile = chunk / row_blocks * step, row = chunk % row_blocks * kMatmulRows;
+        work(tile, std::min(n_tiles, tile + step), row, std::min(n_rows, row + kMatmulRows));
+    });
+}
+
+void Ops::matmul(const QuantMatmul& m, ElementType type, int n_rows) {
+    const auto kernel = type == ElementType::q40 ? kernels_.matmul_q40 : kernels_.matmul_q80;
+    for_tiles(divide_up(m.n_out, kernels_.tile_rows), m.tile_bytes, n_rows,
+              [&](int tile, int tile_end, int row, int row_end) { kernel(m, tile, tile_end, row, row_end); });
+}
+
+void Ops::matmul(const FloatMatmul& m, ElementType type, int n_rows) {
+    const auto kernel = type == ElementType::f16 ? kernels_.matmul_f16 : kernels_.matmul_f32;
+    for_tiles(divide_up(m.n_out, kernels_.tile_rows), m.tile_bytes, n_rows,
+              [&](int tile, int tile_end, int row, int row_end) { kernel(m, tile, tile_end, row, row_end); });
+}
+
+void Ops::quantize_rows(const RowsOut& out, const float* x, int n_rows) {
+    for_spans(n_rows, out.n, [&](int t, int column, int columns) {
+        kernels_.quantize(out.at(t, column), x + size_t(t) * out.n + column, columns);
+    });
+}
+
+void Ops::rms_norm(const RowsOut& out, const float* x, const float* weight, float eps, int n_rows) {
+    for_rows(n_rows, out.n, [&](int begin, int end) {
+        for (int t = begin; t < end; t++) kernels_.rms_norm(out.at(t), x + size_t(t) * out.n, weight, eps, out.n);
+    });
+}
+
+void Ops::silu_mul(const RowsOut& out, const float* gate_up, Activation activation, int n_rows) {
+    const int n = out.n;
+    for_spans(n_rows, n, [&](int t, int column, int columns) {
+        const float* gate = gate_up + size_t(t) * 2 * n + column;
+        kernels_.gated(out.at(t, column), gate, gate + n, activation, columns);
+    });
+}
+
+void Ops::add_bias(float* x, const float* bias, int n, int n_rows) {
+    for_rows(n_rows, n, [&](int begin, int end) {
+        for (int t = begin; t < end; t++) kernels_.add(x + size_t(t) * n, bias, n);
+    });
+}
+
+void Ops::head_rms_norm(float* x, const float* weight, float eps, int n, int head_dim, int first_head, int n_heads,
+                        int n_rows) {
+    for_rows(n_rows, n_heads * head_dim, [&](int begin, int end) {
+        for (int t = begin; t < end; t++)
+            for (int h = first_head; h < first_head + n_heads; h++) {
+                float* head = x + size_t(t) * n + size_t(h) * head_dim;
+                kernels_.rms_norm({head, nullptr, nullptr, nullptr}, head, weight, eps, head_dim);
+            }
+    });
+}
+
+void Ops::rope_store(const Rope& r) {
+    const int width = (r.n_heads + 2 * r.n_kv_heads) * r.head_dim;
+    const size_t head_stride = size_t(r.page_size) * r.head_dim;
+    auto store = [&](void* cache, size_t i, const float* from) {
+        if (r.half)
+            kernels_.store_half(static_cast<uint16_t*>(cache) + i, from, r.head_dim);
+        else
+            std::copy_n(from, r.head_dim, static_cast<float*>(cache) + i);
+    };
+    auto one_row = [&](int t) {
+        const int position = r.positions[t];
+        const int page = r.page_table[size_t(r.sequence[t]) * r.max_pages + position / r.page_size];
+        const float* cos_sin = r.cos_sin + size_t(position) * r.head_dim;
+        float* head = r.qkv + size_t(t) * width;
+        for (int h = 0; h < r.n_heads + r.n_kv_heads; h++)
+            kernels_.rope(head + size_t(h) * r.head_dim, cos_sin, r.head_dim, r.halves);
+        const float* key = head + size_t(r.n_heads) * r.head_dim;
+        const float* value = key + size_t(r.n_kv_heads) * r.head_dim;
+        size_t slot = size_t(page) * r.n_kv_heads * head_stride + size_t(position % r.page_size) * r.head_dim;
+        for (int k = 0; k < r.n_kv_heads; k++, slot += head_stride) {
+            store(r.keys, slot, key + size_t(k) * r.head_dim);
+            store(r.values, slot, value + size_t(k) * r.head_dim);
+        }
+    };
+    for_rows(r.n_rows, width, [&](int begin, int end) {
+        for (int t = begin; t < end; t++) one_row(t);
+    });
+}
+
+void Ops::encode_q80(uint8_t* out, const float* x, int n, int n_rows) {
+    const size_t row_bytes = size_t(divide_up(n, kBlock)) * kQ80Bytes;
+    for_spans(n_rows, n, [&](int t, int column, int columns) {
+        kernels_.encode_q80(out + t * row_bytes + size_t(column / kBlock) * kQ80Bytes, x + size_t(t) * n + column,
+                            columns);
+    });
+}
+
+void Ops::add_q80(float* x, const uint8_t* parts, int n_parts, size_t part_stride, int n, int n_rows) {
+    const size_t row_bytes = size_t(divide_up(n, kBlock)) * kQ80Bytes;
+    for_spans(n_rows, n, [&](int t, int column, int columns) {
+        const uint8_t* blocks = parts + t * row_bytes + size_t(column / kBlock) * kQ80Bytes;
+        for (int p = 0; p < n_parts; p++)
+            kernels_.add_q80(x + size_t(t) * n + column, blocks + p * part_stride, columns);
+    });
+}
+
+void Ops::add_f32(float* x, const float* parts, int n_parts, size_t part_stride, int n, int n_rows) {
+    for_spans(n_rows, n, [&](int t, int column, int columns) {
+        const size_t i = size_t(t) * n + column;
+        for (int p = 0; p < n_parts; p++) kernels_.add(x + i, parts + p * part_stride + i, columns);
+    });
+}
+
+}  // namespace dllama

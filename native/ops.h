@@ -1,0 +1,71 @@
+// The operations of a forward pass: each splits its work into chunks, and runs the kernels of one table on them.
+// Which chunk an element falls into never changes its value.
+#pragma once
+
+#include "kernel_table.h"
+#include "packed_matrix.h"
+#include "thread_pool.h"
+
+namespace dllama {
+
+// Rows of output: float32 [T, n] when f32 is set, else Q80.
+struct RowsOut {
+    float* f32;
+    int8_t* quants;
+    float* scales;
+    int32_t* sums;
+    int n;
+
+    // Columns from `column` (a multiple of 32) of row t.
+    RowOut at(int t, int column = 0) const {
+        const size_t i = size_t(t) * n + column;
+        if (f32) return {f32 + i, nullptr, nullptr, nullptr};
+        return {nullptr, quants + i, scales + i / kBlock, sums + i / kBlock};
+    }
+};
+
+struct Rope {
+    float* qkv;              // [T, (H+2K)*E]
+    const float* cos_sin;    // [max_pos, E/2, 2]
+    const int32_t *positions, *sequence, *page_table;
+    void *keys, *values;     // [n_pages, K, P, E]
+    bool half, halves;
+    int n_rows, n_heads, n_kv_heads, head_dim, page_size, max_pages;
+};
+
+class Ops {
+public:
+    Ops(const KernelTable* kernels, int n_threads) : kernels_(*kernels), pool_(n_threads) {}
+
+    const KernelTable& kernels() const { return kernels_; }
+    int n_threads() const { return pool_.n_threads(); }
+
+    void matmul(const QuantMatmul& m, ElementType type, int n_rows);
+    void matmul(const FloatMatmul& m, ElementType type, int n_rows);
+    void quantize_rows(const RowsOut& out, const float* x, int n_rows);
+    void rms_norm(const RowsOut& out, const float* x, const float* weight, float eps, int n_rows);
+    void silu_mul(const RowsOut& out, const float* gate_up, Activation activation, int n_rows);
+    void add_bias(float* x, const float* bias, int n, int n_rows);
+    void head_rms_norm(float* x, const float* weight, float eps, int n, int head_dim, int first_head, int n_heads,
+                       int n_rows);
+    void rope_store(const Rope& rope);
+    // workspace: attention_workspace(a) bytes, aligned to 64.
+    size_t attention_workspace(const Attention& a) const;
+    void attention(const Attention& a, uint8_t* workspace);
+    void encode_q80(uint8_t* out, const float* x, int n, int n_rows);
+    void add_q80(float* x, const uint8_t* parts, int n_parts, size_t part_stride, int n, int n_rows);
+    void add_f32(float* x, const float* parts, int n_parts, size_t part_stride, int n, int n_rows);
+
+private:
+    template <class Work>
+    void for_spans(int n_rows, int n, const Work& work);
+    template <class Work>
+    void for_tiles(int n_tiles, size_t tile_bytes, int n_rows, const Work& work);
+    template <class Work>
+    void for_rows(int n_rows, int row_cost, const Work& work);
+
+    const KernelTable& kernels_;
+    ThreadPool pool_;
+};
+
+}  // namespace dllama

@@ -1,0 +1,224 @@
+// Kernels on single rows, written once over a vector type S (see simd_portable.h).
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "kernel_table.h"
+
+namespace dllama {
+namespace {
+
+template <class S>
+typename S::F load_some(const float* p, int n) {
+    float values[S::W] = {};
+    std::memcpy(values, p, size_t(n) * 4);
+    return S::load(values);
+}
+
+template <class S>
+void store_some(float* p, typename S::F v, int n) {
+    float values[S::W];
+    S::store(values, v);
+    std::memcpy(p, values, size_t(n) * 4);
+}
+
+// float32 -> float16 -> float32 of one number.
+template <class S>
+float through_half(float v) {
+    uint16_t half[S::W];
+    S::store_half(half, S::set1(v));
+    float out[S::W];
+    S::store(out, S::load_half(half));
+    return out[0];
+}
+
+// e^x within 2 ulp for x in [-87, 88]; 0 below, e^88 above; NaN stays NaN.
+// Cody-Waite reduction by ln 2 in two parts, then the polynomial of Cephes' expf.
+template <class S>
+typename S::F exp(typename S::F x) {
+    using F = typename S::F;
+    const F lowest = S::set1(-87.0f);
+    const F y = S::max(lowest, S::min(S::set1(88.0f), x));
+    const auto n = S::round_to_int(S::mul(y, S::set1(1.44269504f)));
+    const F nf = S::to_float(n);
+    F r = S::fma(nf, S::set1(-0.693359375f), y);
+    r = S::fma(nf, S::set1(2.12194440e-4f), r);
+    F p = S::set1(1.9875691500e-4f);
+    p = S::fma(p, r, S::set1(1.3981999507e-3f));
+    p = S::fma(p, r, S::set1(8.3334519073e-3f));
+    p = S::fma(p, r, S::set1(4.1665795894e-2f));
+    p = S::fma(p, r, S::set1(1.6666665459e-1f));
+    p = S::fma(p, r, S::set1(5.0000001201e-1f));
+    p = S::fma(S::mul(r, r), p, S::add(r, S::set1(1.0f)));
+    return S::select_less(x, lowest, S::set1(0.0f), S::mul(p, S::power_of_two(n)));
+}
+
+// 1 / d, or 0 where that has no float32 value: everything in such a block rounds to zero.
+inline float inverse_or_zero(float d) {
+    const float inverse = 1.0f / d;
+    return __builtin_isfinite(inverse) ? inverse : 0.0f;
+}
+
+// Quantises 32 values to int8 with scale d = max|v| / 127; returns d, and the sum of the quants in *sum.
+// NaN and infinity end up in d, because the bits of magnitudes are compared as integers.
+template <class S>
+float quantize_block(const typename S::F v[kBlock / S::W], int8_t* quants, int32_t* sum) {
+    constexpr int N = kBlock / S::W;
+    auto bits = S::magnitude_bits(v[0]);
+    for (int i = 1; i < N; i++) bits = S::max_int(bits, S::magnitude_bits(v[i]));
+    const int32_t largest_bits = S::max_of_int(bits);
+    float largest;
+    std::memcpy(&largest, &largest_bits, 4);
+    const float d = largest / 127.0f;
+    const auto inverse = S::set1(inverse_or_zero(d));
+    typename S::I q[N];
+    for (int i = 0; i < N; i++) q[i] = S::round_to_int(S::mul(v[i], inverse));
+    S::store_int8(quants, q);
+    auto total = q[0];
+    for (int i = 1; i < N; i++) total = S::add_int(total, q[i]);
+    *sum = S::sum_int(total);
+    return d;
+}
+
+template <class S>
+struct RowKernels {
+    using F = typename S::F;
+    static constexpr int W = S::W;
+    static constexpr int N = kBlock / W;
+
+    // Writes value(i) for columns i, i + 1, ..., W at a time; value_some(i, n) gives the last n < W.
+    template <class Value, class ValueSome>
+    static void write_row(const RowOut& out, int n, Value value, ValueSome value_some) {
+        if (out.f32) {
+            int i = 0;
+            for (; i + W <= n; i += W) S::store(out.f32 + i, value(i));
+            if (i < n) store_some<S>(out.f32 + i, value_some(i, n - i), n - i);
+            return;
+        }
+        for (int b = 0; b < n / kBlock; b++) {
+            F v[N];
+            for (int i = 0; i < N; i++) v[i] = value(b * kBlock + i * W);
+            const float d = quantize_block<S>(v, out.quants + size_t(b) * kBlock, out.sums + b);
+            out.scales[b] = through_half<S>(d);
+        }
+    }
+
+    static void quantize(const RowOut& out, const float* x, int n) {
+        write_row(out, n, [&](int i) { return S::load(x + i); },
+                  [&](int i, int count) { return load_some<S>(x + i, count); });
+    }
+
+    static void rms_norm(const RowOut& out, const float* x, const float* weight, float eps, int n) {
+        F s[4] = {S::set1(0), S::set1(0), S::set1(0), S::set1(0)};
+        int i = 0;
+        for (; i + 4 * W <= n; i += 4 * W)
+            for (int j = 0; j < 4; j++) {
+                const F v = S::load(x + i + j * W);
+                s[j] = S::fma(v, v, s[j]);
+            }
+        for (; i + W <= n; i += W) s[0] = S::fma(S::load(x + i), S::load(x + i), s[0]);
+        if (i < n) {
+            const F v = load_some<S>(x + i, n - i);
+            s[1] = S::fma(v, v, s[1]);
+        }
+        const float squares = S::sum(S::add(S::add(s[0], s[1]), S::add(s[2], s[3])));
+        const F scale = S::set1(1.0f / __builtin_sqrtf(squares / float(n) + eps));
+        write_row(
+            out, n, [&](int j) { return S::mul(S::mul(S::load(x + j), scale), S::load(weight + j)); },
+            [&](int j, int count) {
+                return S::mul(S::mul(load_some<S>(x + j, count), scale), load_some<S>(weight + j, count));
+            });
+    }
+
+    static F silu(F x) { return S::div(x, S::add(S::set1(1), exp<S>(S::sub(S::set1(0), x)))); }
+
+    // x * (1 + tanh(u)) / 2 = x / (1 + e^(-2u)) with u = sqrt(2 / pi) (x + 0.044715 x^3).
+    static F gelu(F x) {
+        const F cube = S::mul(S::mul(x, x), x);
+        const F u = S::mul(S::set1(0.7978845608f), S::fma(S::set1(0.044715f), cube, x));
+        return S::div(x, S::add(S::set1(1), exp<S>(S::mul(S::set1(-2), u))));
+    }
+
+    static void gated(const RowOut& out, const float* gate, const float* up, Activation activation, int n) {
+        if (activation == Activation::silu)
+            write_row(out, n, [&](int i) { return S::mul(silu(S::load(gate + i)), S::load(up + i)); },
+                      [&](int i, int c) { return S::mul(silu(load_some<S>(gate + i, c)), load_some<S>(up + i, c)); });
+        else
+            write_row(out, n, [&](int i) { return S::mul(gelu(S::load(gate + i)), S::load(up + i)); },
+                      [&](int i, int c) { return S::mul(gelu(load_some<S>(gate + i, c)), load_some<S>(up + i, c)); });
+    }
+
+    static void add(float* x, const float* y, int n) {
+        for (int i = 0; i < n; i++) x[i] += y[i];
+    }
+
+    // Plain loops: the compiler vectorises them, and they are nowhere near the top of a profile.
+    static void rope(float* head, const float* cos_sin, int head_dim, bool halves) {
+        const int half = head_dim / 2;
+        if (halves)
+            for (int i = 0; i < half; i++) {
+                const float c = cos_sin[2 * i], s = cos_sin[2 * i + 1], a = head[i], b = head[i + half];
+                head[i] = a * c - b * s;
+                head[i + half] = a * s + b * c;
+            }
+        else
+            for (int i = 0; i < half; i++) {
+                const float c = cos_sin[2 * i], s = cos_sin[2 * i + 1], a = head[2 * i], b = head[2 * i + 1];
+                head[2 * i] = a * c - b * s;
+                head[2 * i + 1] = a * s + b * c;
+            }
+    }
+
+    static void store_half(uint16_t* out, const float* x, int n) {
+        int i = 0;
+        for (; i + W <= n; i += W) S::store_half(out + i, S::load(x + i));
+        if (i < n) {
+            uint16_t values[W];
+            S::store_half(values, load_some<S>(x + i, n - i));
+            std::memcpy(out + i, values, size_t(n - i) * 2);
+        }
+    }
+
+    static void encode_block(uint8_t* out, const float* x) {
+        F v[N];
+        for (int i = 0; i < N; i++) v[i] = S::load(x + i * W);
+        int32_t sum;
+        const float d = quantize_block<S>(v, reinterpret_cast<int8_t*>(out + 2), &sum);
+        uint16_t scale[W];
+        S::store_half(scale, S::set1(d));
+        std::memcpy(out, scale, 2);
+    }
+
+    static void encode_q80(uint8_t* out, const float* x, int n) {
+        int i = 0;
+        for (; i + kBlock <= n; i += kBlock, out += kQ80Bytes) encode_block(out, x + i);
+        if (i < n) {
+            float padded[kBlock] = {};
+            std::memcpy(padded, x + i, size_t(n - i) * 4);
+            encode_block(out, padded);
+        }
+    }
+
+    static void add_q80(float* x, const uint8_t* blocks, int n) {
+        for (int i = 0; i < n; i += kBlock, blocks += kQ80Bytes) {
+            uint16_t halves[W] = {};
+            std::memcpy(halves, blocks, 2);
+            float scales[W];
+            S::store(scales, S::load_half(halves));
+            const F d = S::set1(scales[0]);
+            const int8_t* quants = reinterpret_cast<const int8_t*>(blocks + 2);
+            for (int j = 0; j < kBlock && i + j < n; j += W) {
+                const F part = S::mul(S::load_int8(quants + j), d);
+                const int count = n - i - j;
+                if (count >= W)
+                    S::store(x + i + j, S::add(S::load(x + i + j), part));
+                else
+                    store_some<S>(x + i + j, S::add(load_some<S>(x + i + j, count), part), count);
+            }
+        }
+    }
+};
+
+}  // namespace
+}  // namespace dllama

@@ -1,0 +1,74 @@
+// Kernels for any machine: what every instruction set's results are compared with, and the fallback.
+#include "attention_kernel.h"
+#include "convert_kernel.h"
+#include "float_matmul.h"
+#include "simd_portable.h"
+
+namespace dllama {
+namespace {
+
+constexpr int kRows = 8;
+
+float half_at(const uint8_t* p) {
+    uint16_t half;
+    std::memcpy(&half, p, 2);
+    return half_to_float(half);
+}
+
+// dot[r] = sum over a block of (weight of row r) * x, as integers.
+struct Q40Block {
+    static constexpr int bytes = kRows * kQ40Bytes;
+    static void dot(const uint8_t* units, const int8_t* x, int32_t x_sum, int32_t dot[kRows]) {
+        for (int g = 0; g < 4; g++)
+            for (int r = 0; r < kRows; r++)
+                for (int c = 0; c < 4; c++) {
+                    const int byte = units[(g * kRows + r) * 4 + c];
+                    dot[r] += (byte & 15) * x[4 * g + c] + (byte >> 4) * x[16 + 4 * g + c];
+                }
+        for (int r = 0; r < kRows; r++) dot[r] -= 8 * x_sum;
+    }
+};
+
+struct Q80Block {
+    static constexpr int bytes = kRows * kQ80Bytes;
+    static void dot(const uint8_t* units, const int8_t* x, int32_t, int32_t dot[kRows]) {
+        for (int g = 0; g < 8; g++)
+            for (int r = 0; r < kRows; r++)
+                for (int c = 0; c < 4; c++) dot[r] += int8_t(units[(g * kRows + r) * 4 + c]) * x[4 * g + c];
+    }
+};
+
+template <class Block>
+void quant_matmul(const QuantMatmul& m, int tile_begin, int tile_end, int row_begin, int row_end) {
+    for (int tile = tile_begin; tile < tile_end; tile++)
+        for (int t = row_begin; t < row_end; t++) {
+            const uint8_t* block = m.weights + size_t(tile) * m.tile_bytes;
+            float acc[kRows] = {};
+            for (int b = 0; b < m.n_blocks; b++, block += Block::bytes) {
+                const size_t i = size_t(t) * m.n_blocks + b;
+                int32_t dot[kRows] = {};
+                Block::dot(block + 2 * kRows, m.x_quants + i * kBlock, m.x_sums[i], dot);
+                for (int r = 0; r < kRows; r++) acc[r] += half_at(block + 2 * r) * m.x_scales[i] * float(dot[r]);
+            }
+            const int row = tile * kRows;
+            for (int r = 0; r < kRows && row + r < m.n_out; r++) m.out[size_t(t) * m.n_out + row + r] = acc[r];
+        }
+}
+
+}  // namespace
+
+const KernelTable* scalar_kernels() {
+    using S = Portable;
+    static const KernelTable table = {
+        "scalar", kRows, 4, 1,
+        quant_matmul<Q40Block>, quant_matmul<Q80Block>,
+        float_matmul<S, kRows, 1, uint16_t>, float_matmul<S, kRows, 1, float>,
+        RowKernels<S>::quantize, RowKernels<S>::rms_norm, RowKernels<S>::gated, RowKernels<S>::add,
+        RowKernels<S>::rope, RowKernels<S>::store_half, RowKernels<S>::encode_q80, RowKernels<S>::add_q80,
+        AttentionKernel<S>::attend_split, AttentionKernel<S>::attend_merge, AttentionKernel<S>::attend_finish,
+        ConvertKernel<S>::convert,
+    };
+    return &table;
+}
+
+}  // namespace dllama

@@ -1,0 +1,15 @@
+"""Native kernels: a thread pool, packed weights, and the operations of a forward pass.
+
+`Compute(n_threads, isa=None)` owns threads and one instruction set; isa None takes the best that the CPU and the
+system support (`supported_isas()`, best first), a name forces one (ValueError names what there is). Its methods are
+the operations: each one call that releases the GIL and uses every thread. `PackedMatrix` holds weights in the
+instruction set's layout, `Q80Rows` the quantised activations of a matrix product.
+
+Arrays are C-contiguous; `n_rows` says how many leading rows count. A wrong type is a TypeError, a wrong shape or index
+a ValueError, and both name the argument. The value of an output element depends neither on the number of threads nor
+on the other rows of the call. `oracle.py` says in NumPy what each operation computes.
+"""
+
+from dllama._native import Compute, PackedMatrix, Q80Rows, convert, supported_isas
+
+__all__ = ["Compute", "PackedMatrix", "Q80Rows", "convert", "supported_isas"]

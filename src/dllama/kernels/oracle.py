@@ -1,0 +1,144 @@
+"""What the native kernels compute, in NumPy: the reference of their tests, written for reading and not for speed.
+
+Sums are in float64, so that a kernel's distance from here is the kernel's own rounding. Quantisation follows float32
+step by step and agrees with the kernels bit for bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.dtypes import BLOCK, ElementType, row_bytes
+
+Floats = NDArray[np.floating]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int32]
+
+_Q40 = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
+_Q80 = np.dtype([("scale", "<f2"), ("quants", "i1", 32)])
+
+
+def _inverse_or_zero(scale: Float32) -> Float32:
+    """1 / scale, and 0 where float32 has no such number."""
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        inverse = np.float32(1) / scale
+    return np.where(np.isfinite(inverse), inverse, np.float32(0))
+
+
+def quantize(x: Float32) -> tuple[NDArray[np.int8], Float32, Ints]:
+    """`x [..., n]` in blocks of 32: quants `[..., n]`, scales `[..., n/32]` rounded through float16, sums of quants."""
+    blocks = x.reshape(*x.shape[:-1], -1, BLOCK)
+    scale = np.abs(blocks).max(-1) / np.float32(127)
+    quants = np.rint(blocks * _inverse_or_zero(scale)[..., None]).astype(np.int8)
+    with np.errstate(over="ignore"):
+        rounded = scale.astype(np.float16).astype(np.float32)
+    return quants.reshape(x.shape), rounded, quants.sum(-1, dtype=np.int32)
+
+
+def encode(dtype: ElementType, x: Float32) -> Bytes:
+    """Rows `x [T, n]` as they lie in a file: uint8 `[T, row_bytes(dtype, n)]`."""
+    rows = x.shape[0]
+    if dtype is ElementType.F32:
+        return np.ascontiguousarray(x).view(np.uint8).reshape(rows, -1)
+    if dtype is ElementType.F16:
+        return x.astype(np.float16).view(np.uint8).reshape(rows, -1)
+    if dtype is ElementType.BF16:
+        return (x.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8).reshape(rows, -1)
+    blocks = x.reshape(rows, -1, BLOCK)
+    if dtype is ElementType.Q80:
+        q80 = np.zeros(blocks.shape[:2], _Q80)
+        quants, _, _ = quantize(x)
+        q80["scale"] = np.abs(blocks).max(-1) / np.float32(127)
+        q80["quants"] = quants.reshape(blocks.shape)
+        return q80.view(np.uint8).reshape(rows, -1)
+    low, high = blocks.min(-1), blocks.max(-1)
+    scale = np.where(-low > high, low, high) / np.float32(-8)
+    scaled = blocks * _inverse_or_zero(scale)[..., None] + np.float32(8.5)
+    nibbles = np.clip(scaled, 0, 15).astype(np.uint8)
+    q40 = np.zeros(blocks.shape[:2], _Q40)
+    q40["scale"] = scale
+    q40["nibbles"] = nibbles[..., :16] | nibbles[..., 16:] << 4
+    return q40.view(np.uint8).reshape(rows, -1)
+
+
+def decode(dtype: ElementType, data: Bytes, n: int) -> Float32:
+    """The inverse of `encode`, as far as there is one: float32 `[T, n]`, exact."""
+    data = np.ascontiguousarray(data[:, : row_bytes(dtype, n)])
+    if dtype is ElementType.F32:
+        return data.view(np.float32)
+    if dtype is ElementType.F16:
+        return data.view(np.float16).astype(np.float32)
+    if dtype is ElementType.BF16:
+        return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if dtype is ElementType.Q80:
+        q80 = data.view(_Q80)
+        values = q80["quants"].astype(np.float32)
+        return (values * q80["scale"].astype(np.float32)[..., None]).reshape(len(data), n)
+    q40 = data.view(_Q40)
+    nibbles = np.concatenate([q40["nibbles"] & 15, q40["nibbles"] >> 4], axis=-1)
+    values = nibbles.astype(np.float32) - 8
+    return (values * q40["scale"].astype(np.float32)[..., None]).reshape(len(data), n)
+
+
+def matmul(weights: Floats, x: Floats) -> Float64:
+    """`weights [n_out, n_in]`, `x [T, n_in]`, both decoded: `[T, n_out]`."""
+    return x.astype(np.float64) @ weights.astype(np.float64).T
+
+
+def rms_norm(x: Floats, weight: Floats, eps: float) -> Float64:
+    wide = x.astype(np.float64)
+    return np.asarray(wide / np.sqrt((wide**2).mean(-1, keepdims=True) + eps) * weight)
+
+
+def gated(gate_up: Floats, activation: str) -> Float64:
+    """act(gate) * up of `gate_up [T, 2F]`: `[T, F]`. gelu in its tanh form."""
+    gate, up = np.split(gate_up.astype(np.float64), 2, axis=-1)
+    if activation == "gelu":
+        gelu = gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) / 2
+        return np.asarray(gelu * up)
+    with np.errstate(over="ignore"):
+        return np.asarray(gate / (1 + np.exp(-gate)) * up)
+
+
+def rope(x: Floats, cos_sin: Floats, halves: bool) -> Float64:
+    """Rotates `x [T, H, E]` by `cos_sin [T, E/2, 2]`: pairs (i, i + E/2) or (2i, 2i + 1)."""
+    wide = x.astype(np.float64)
+    half = x.shape[-1] // 2
+    first, second = (wide[..., :half], wide[..., half:]) if halves else (wide[..., ::2], wide[..., 1::2])
+    cos, sin = cos_sin[:, None, :, 0], cos_sin[:, None, :, 1]
+    turned = np.stack([first * cos - second * sin, first * sin + second * cos], axis=-2 if halves else -1)
+    return np.asarray(turned.reshape(x.shape))
+
+
+def gather(cache: Floats, pages: Ints, n: int) -> Float64:
+    """The first n positions of a sequence with these pages, from `cache [n_pages, K, P, E]`: `[n, K, E]`."""
+    page_size = cache.shape[2]
+    position = np.arange(n)
+    return cache[pages[position // page_size], :, position % page_size].astype(np.float64)
+
+
+def attention(
+    queries: Floats,
+    positions: Ints,
+    sequence: Ints,
+    page_table: Ints,
+    k_cache: Floats,
+    v_cache: Floats,
+    head_offset: int,
+    group: int,
+    window: int,
+) -> Float64:
+    """Softmax attention of `queries [T, H, E]` over the paged caches `[n_pages, K, P, E]`: `[T, H, E]`."""
+    out = np.zeros(queries.shape)
+    kv_head = (np.arange(queries.shape[1]) + head_offset) // group
+    for t, (position, of) in enumerate(zip(positions, sequence, strict=True)):
+        begin = max(0, position - window + 1) if window else 0
+        keys = gather(k_cache, page_table[of], position + 1)[begin:, kv_head]
+        values = gather(v_cache, page_table[of], position + 1)[begin:, kv_head]
+        scores = np.einsum("he,phe->hp", queries[t].astype(np.float64), keys) / np.sqrt(queries.shape[2])
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        out[t] = np.einsum("hp,phe->he", weights / weights.sum(-1, keepdims=True), values)
+    return out
