@@ -119,9 +119,10 @@ def _read_weight_map(index: Path) -> dict[str, str]:
     if not isinstance(where, dict) or not where:
         raise ModelFileError(f"{index}: has no weight_map; download it again")
     for name, file_name in where.items():
-        if not isinstance(file_name, str) or Path(file_name).name != file_name:
+        is_plain = isinstance(file_name, str) and Path(file_name).name == file_name
+        if not is_plain or not file_name.endswith(".safetensors"):
             raise ModelFileError(
-                f"{index}: {file_name!r}, said to hold {name}, is no name of a file beside it"
+                f"{index}: {file_name!r}, said to hold {name}, is no safetensors file beside it"
             )
         if not (index.parent / file_name).exists():
             raise ModelFileError(
