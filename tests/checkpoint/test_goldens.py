@@ -1,0 +1,140 @@
+"""A forward pass in plain NumPy, over what the checkpoint reads, gives the logits of transformers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dllama.checkpoint import Checkpoint, convert_model, open_checkpoint
+from dllama.dtypes import ElementType
+from dllama.families import Activation, ModelConfig, RopeStyle
+
+GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
+NAMES = sorted(path.parent.name for path in GOLDENS.glob("*/golden.npz"))
+Array = NDArray[np.float32]
+
+
+def tensor(checkpoint: Checkpoint, name: str) -> Array:
+    """A whole tensor, float32 [n_rows, n_cols]; F32 checkpoints only."""
+    spec = checkpoint.tensors[name]
+    read = checkpoint.read(name, (0, spec.n_rows), (0, spec.n_cols))
+    return np.frombuffer(read.tobytes(), dtype=np.float32).reshape(spec.n_rows, spec.n_cols)
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
+
+
+def angles(config: ModelConfig, n: int) -> NDArray[np.float64]:
+    """[n, E/2] angles, with Llama 3.1's scaling."""
+    frequency = config.rope_theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
+    scaling = config.rope_scaling
+    if scaling is not None:
+        turns = scaling.original_max_seq_len * frequency / (2 * math.pi)
+        smooth = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+        smooth = np.clip(smooth, 0, 1)
+        frequency = frequency * (smooth + (1 - smooth) / scaling.factor)
+    return np.arange(n)[:, None] * frequency
+
+
+def rope(x: Array, config: ModelConfig) -> Array:
+    """x [T, heads, E], rotated in the config's style."""
+    angle = angles(config, len(x))[:, None, :]
+    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    half = config.head_dim // 2
+    adjacent = config.rope_style is RopeStyle.ADJACENT
+    first, second = (
+        (slice(0, None, 2), slice(1, None, 2)) if adjacent else (slice(0, half), slice(half, None))
+    )
+    out = np.empty_like(x)
+    out[..., first] = x[..., first] * cos - x[..., second] * sin
+    out[..., second] = x[..., second] * cos + x[..., first] * sin
+    return out
+
+
+def attention(checkpoint: Checkpoint, prefix: str, x: Array) -> Array:
+    config, n = checkpoint.config, len(x)
+    heads = {}
+    for part in "qkv":
+        projected = x @ tensor(checkpoint, f"{prefix}{part}").T
+        if config.qkv_bias:
+            projected = projected + checkpoint.vector(f"{prefix}{part}_bias")
+        heads[part] = projected.reshape(n, -1, config.head_dim)
+        if config.qk_norm and part != "v":
+            heads[part] = rms_norm(heads[part], checkpoint.vector(f"{prefix}{part}_norm"), config.norm_eps)
+        if part != "v":
+            heads[part] = rope(heads[part], config)
+    key, value = (np.repeat(heads[part], config.group, axis=1) for part in "kv")
+    scores = np.einsum("thd,shd->hts", heads["q"], key) / math.sqrt(config.head_dim)
+    distance = np.arange(n)[:, None] - np.arange(n)[None, :]
+    seen = (distance >= 0) & (distance < (config.sliding_window or n))
+    scores = np.where(seen, scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    mixed = np.einsum("hts,shd->thd", weights, value).reshape(n, -1)
+    return mixed @ tensor(checkpoint, prefix + "o").T
+
+
+def mlp(checkpoint: Checkpoint, prefix: str, x: Array) -> Array:
+    gate = x @ tensor(checkpoint, prefix + "gate").T
+    if checkpoint.config.activation is Activation.SILU:
+        gate = gate / (1 + np.exp(-gate))
+    else:
+        gate = 0.5 * gate * (1 + np.tanh(math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3)))
+    return (gate * (x @ tensor(checkpoint, prefix + "up").T)) @ tensor(checkpoint, prefix + "down").T
+
+
+def forward(checkpoint: Checkpoint, ids: NDArray[np.int32]) -> Array:
+    """Logits [T, V] of one sequence."""
+    eps = checkpoint.config.norm_eps
+    x = checkpoint.embed(ids)
+    for layer in range(checkpoint.config.n_layers):
+        prefix = f"layers.{layer}."
+        normed = rms_norm(x, checkpoint.vector(prefix + "attention_norm"), eps)
+        x = x + attention(checkpoint, prefix, normed)
+        normed = rms_norm(x, checkpoint.vector(prefix + "ffn_norm"), eps)
+        x = x + mlp(checkpoint, prefix, normed)
+    return rms_norm(x, checkpoint.vector("final_norm"), eps) @ tensor(checkpoint, "head").T
+
+
+def assert_logits_close(got: Array, wanted: Array) -> None:
+    error = np.abs(got - wanted)
+    worst = np.unravel_index(error.argmax(), error.shape)
+    bound = 1e-4 * np.abs(wanted).max()
+    assert error[worst] <= bound, f"at {worst}: got {got[worst]}, wanted {wanted[worst]}, bound {bound}"
+
+
+def test_there_are_goldens_of_every_family() -> None:
+    families = {open_checkpoint(GOLDENS / name, ElementType.F32).config.family for name in NAMES}
+    assert families == {"llama", "mistral", "qwen2", "qwen3"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_directory_gives_the_logits_of_transformers(name: str) -> None:
+    golden = np.load(GOLDENS / name / "golden.npz")
+    checkpoint = open_checkpoint(GOLDENS / name, ElementType.F32)
+    assert_logits_close(forward(checkpoint, golden["prompt_ids"]), golden["logits"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_converted_model_gives_the_logits_of_transformers(name: str, tmp_path: Path) -> None:
+    golden = np.load(GOLDENS / name / "golden.npz")
+    source = open_checkpoint(GOLDENS / name, ElementType.F32)
+    convert_model(source, tmp_path / "model.m")
+    converted = open_checkpoint(tmp_path / "model.m")
+    within = source.config.sliding_window or len(golden["prompt_ids"])
+    assert_logits_close(forward(converted, golden["prompt_ids"][:within]), golden["logits"][:within])
+
+
+def test_the_sliding_window_matters() -> None:
+    """Otherwise the golden would prove nothing."""
+    golden = np.load(GOLDENS / "mistral-window" / "golden.npz")
+    checkpoint = open_checkpoint(GOLDENS / "mistral-window", ElementType.F32)
+    checkpoint.config = dataclasses.replace(checkpoint.config, sliding_window=None)
+    without = forward(checkpoint, golden["prompt_ids"])
+    assert np.abs(without[-1] - golden["logits"][-1]).max() > 0.1
