@@ -8,17 +8,10 @@ import pytest
 from dllama.dtypes import ElementType, row_bytes
 from dllama.kernels import Compute, PackedMatrix, Q80Rows, oracle
 
-EPS = 2.0**-23
+from .checks import EPS, assert_within
+
 BLOCKED = [ElementType.Q40, ElementType.Q80]
 PLAIN = [ElementType.F16, ElementType.F32]
-
-
-def assert_within(got: np.ndarray, wanted: np.ndarray, bound: np.ndarray | float) -> None:
-    """|got - wanted| <= bound everywhere; shows the worst place."""
-    excess = np.abs(got - wanted) - bound
-    worst = np.unravel_index(np.argmax(excess), excess.shape)
-    at_worst = np.broadcast_to(bound, excess.shape)[worst]
-    assert excess[worst] <= 0, f"at {worst}: got {got[worst]!r}, wanted {wanted[worst]!r} within {at_worst!r}"
 
 
 def packed(compute: Compute, dtype: ElementType, weights: np.ndarray) -> tuple[PackedMatrix, np.ndarray]:

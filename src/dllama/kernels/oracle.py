@@ -96,11 +96,11 @@ def rms_norm(x: Floats, weight: Floats, eps: float) -> Float64:
 def gated(gate_up: Floats, activation: str) -> Float64:
     """act(gate) * up of `gate_up [T, 2F]`: `[T, F]`. gelu in its tanh form."""
     gate, up = np.split(gate_up.astype(np.float64), 2, axis=-1)
-    if activation == "gelu":
-        gelu = gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) / 2
-        return np.asarray(gelu * up)
+    exponent = gate
+    if activation == "gelu":  # (1 + tanh(u)) / 2 = 1 / (1 + e^(-2u)), without its cancellation
+        exponent = 2 * np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)
     with np.errstate(over="ignore"):
-        return np.asarray(gate / (1 + np.exp(-gate)) * up)
+        return np.asarray(gate / (1 + np.exp(-exponent)) * up)
 
 
 def rope(x: Floats, cos_sin: Floats, halves: bool) -> Float64:

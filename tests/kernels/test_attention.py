@@ -1,0 +1,202 @@
+"""Paged attention and rope against the oracle, for every instruction set that this machine has."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dllama.kernels import Compute, oracle
+
+from .checks import EPS, Float32, assert_within
+
+
+@dataclasses.dataclass
+class Step:
+    """Rows of several sequences over one paged cache, every position up to a row's own filled."""
+
+    queries: int  # H
+    kv_heads: int  # K
+    qkv: Float32
+    positions: NDArray[np.int32]
+    sequence: NDArray[np.int32]
+    page_table: NDArray[np.int32]
+    k_cache: NDArray[np.floating]
+    v_cache: NDArray[np.floating]
+
+    @property
+    def head_dim(self) -> int:
+        return self.k_cache.shape[3]
+
+    def attend(self, compute: Compute, head_offset: int, group: int, window: int, rows: slice) -> Float32:
+        qkv = np.ascontiguousarray(self.qkv[rows])
+        out = np.full((len(qkv), self.queries * self.head_dim), np.nan, np.float32)
+        compute.attention(
+            out,
+            qkv,
+            self.positions[rows].copy(),
+            self.sequence[rows].copy(),
+            self.page_table,
+            self.k_cache,
+            self.v_cache,
+            self.queries,
+            head_offset,
+            group,
+            window,
+            len(qkv),
+        )
+        return out
+
+
+def make_step(
+    rng: np.random.Generator,
+    runs: list[tuple[int, int]],
+    queries: int,
+    kv_heads: int,
+    head_dim: int,
+    page_size: int,
+    half: bool,
+) -> Step:
+    """One sequence for each run (first position, rows); pages are scattered, and what no row sees is NaN."""
+    pages_of = [(first + rows + page_size - 1) // page_size for first, rows in runs]
+    n_pages = sum(pages_of) + 2
+    order = rng.permutation(n_pages).astype(np.int32)
+    page_table = np.full((len(runs), max(pages_of) + 1), -1, np.int32)
+    shape = (n_pages, kv_heads, page_size, head_dim)
+    dtype = np.float16 if half else np.float32
+    k_cache, v_cache = np.full(shape, np.nan, dtype), np.full(shape, np.nan, dtype)
+    taken = 0
+    for s, ((first, rows), n) in enumerate(zip(runs, pages_of, strict=True)):
+        page_table[s, :n] = order[taken : taken + n]
+        taken += n
+        position = np.arange(first + rows)
+        where = page_table[s, position // page_size], slice(None), position % page_size
+        for cache in (k_cache, v_cache):
+            cache[where] = rng.standard_normal((len(position), kv_heads, head_dim))
+    n_rows = sum(rows for _, rows in runs)
+    return Step(
+        queries,
+        kv_heads,
+        rng.standard_normal((n_rows, (queries + 2 * kv_heads) * head_dim)).astype(np.float32),
+        np.concatenate([np.arange(first, first + rows, dtype=np.int32) for first, rows in runs]),
+        np.repeat(np.arange(len(runs), dtype=np.int32), [rows for _, rows in runs]),
+        page_table,
+        k_cache,
+        v_cache,
+    )
+
+
+LAYOUTS = [
+    # queries, kv_heads, head_dim, page_size, head_offset, group, window
+    (4, 2, 64, 16, 0, 2, 0),
+    (3, 3, 32, 7, 0, 1, 0),
+    (5, 2, 128, 32, 1, 4, 0),
+    (6, 2, 20, 64, 0, 3, 40),
+    (2, 1, 8, 1, 3, 8, 0),
+    (8, 1, 96, 128, 0, 8, 300),
+    (33, 1, 6, 16, 0, 33, 5),
+]
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("runs", [[(0, 1)], [(0, 70), (290, 1), (31, 3)], [(1000, 1)], [(240, 50)]])
+def test_attention(
+    compute: Compute,
+    rng: np.random.Generator,
+    runs: list[tuple[int, int]],
+    layout: tuple[int, ...],
+    half: bool,
+) -> None:
+    queries, kv_heads, head_dim, page_size, head_offset, group, window = layout
+    step = make_step(rng, runs, queries, kv_heads, head_dim, page_size, half)
+    got = step.attend(compute, head_offset, group, window, slice(None))
+    heads = step.qkv[:, : queries * head_dim].reshape(-1, queries, head_dim)
+    wanted = oracle.attention(
+        heads,
+        step.positions,
+        step.sequence,
+        step.page_table,
+        step.k_cache,
+        step.v_cache,
+        head_offset,
+        group,
+        window,
+    )
+    # A score is off by at most (E + 2) eps |q| |k| / sqrt(E), its weight by that as a factor; values add the
+    # rounding of a sum over blocks of 32 and their rescaling.
+    seen = np.nan_to_num(step.k_cache.astype(np.float64))
+    length = np.sqrt((seen**2).sum(-1).max() * (heads.astype(np.float64) ** 2).sum(-1).max())
+    score_error = (head_dim + 2) * EPS * length / np.sqrt(head_dim)
+    n_seen = step.positions.max() + 1
+    sums = (min(n_seen, 256) * 2 + n_seen / 256 * 4 + 16) * EPS
+    bound = (2 * score_error + sums) * np.abs(np.nan_to_num(step.v_cache.astype(np.float64))).max()
+    assert_within(got.reshape(wanted.shape), wanted, bound)
+
+
+@pytest.mark.parametrize("window", [0, 100])
+@pytest.mark.parametrize("half", [True, False])
+def test_row_does_not_depend_on_its_company(
+    compute: Compute, rng: np.random.Generator, half: bool, window: int
+) -> None:
+    step = make_step(rng, [(0, 40), (500, 1), (250, 20)], 6, 3, 72, 16, half)
+    together = step.attend(compute, 0, 2, window, slice(None))
+    for n_threads in (1, 2, 5):
+        other = Compute(n_threads, compute.isa)
+        np.testing.assert_array_equal(step.attend(other, 0, 2, window, slice(None)), together)
+        for t in (0, 1, 17, 39, 40, 41, 47, 60):
+            alone = step.attend(other, 0, 2, window, slice(t, t + 1))
+            np.testing.assert_array_equal(alone[0], together[t])
+
+
+def test_scores_of_any_size(compute: Compute, rng: np.random.Generator) -> None:
+    step = make_step(rng, [(0, 50)], 2, 1, 64, 16, False)
+    step.qkv *= 1e4
+    got = step.attend(compute, 0, 2, 0, slice(None))
+    assert np.isfinite(got).all()
+    assert np.abs(got).max() <= np.nanmax(np.abs(step.v_cache)) * (1 + 100 * EPS)
+
+
+def test_not_a_number_shows(compute: Compute, rng: np.random.Generator) -> None:
+    step = make_step(rng, [(0, 4), (0, 4)], 2, 1, 64, 16, False)
+    step.k_cache[step.page_table[0, 0], 0, 2, 5] = np.nan
+    got = step.attend(compute, 0, 2, 0, slice(None))
+    assert np.isfinite(got[[0, 1, 4, 5, 6, 7]]).all()
+    assert np.isnan(got[2:4]).all()
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("halves", [True, False])
+@pytest.mark.parametrize("head_dim", [2, 6, 64, 80])
+def test_rope_store(
+    compute: Compute, rng: np.random.Generator, head_dim: int, halves: bool, half: bool
+) -> None:
+    step = make_step(rng, [(0, 5), (17, 1), (3, 130)], 3, 2, head_dim, 8, half)
+    before = step.qkv.copy()
+    angle = rng.uniform(0, 6, (140, head_dim // 2))
+    cos_sin = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
+    keys, values = np.full_like(step.k_cache, 0), np.full_like(step.v_cache, 0)
+    compute.rope_store(
+        step.qkv,
+        cos_sin,
+        step.positions,
+        step.sequence,
+        step.page_table,
+        keys,
+        values,
+        3,
+        halves,
+        len(step.qkv),
+    )
+    heads = before.reshape(len(before), 7, head_dim)
+    wanted = oracle.rope(heads[:, :5], cos_sin[step.positions], halves)
+    got = step.qkv.reshape(heads.shape)
+    assert_within(got[:, :5], wanted, 3 * EPS * np.abs(heads).max() * 2)
+    np.testing.assert_array_equal(got[:, 5:], heads[:, 5:])
+    page = step.page_table[step.sequence, step.positions // 8]
+    slot = step.positions % 8
+    np.testing.assert_array_equal(keys[page, :, slot], got[:, 3:5].astype(keys.dtype))
+    np.testing.assert_array_equal(values[page, :, slot], got[:, 5:].astype(keys.dtype))
+    assert np.count_nonzero(keys.any(-1)) <= len(before) * 2

@@ -1,0 +1,202 @@
+"""Norms, activations, quantisation and conversion against the oracle, for every instruction set of this machine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dllama.dtypes import ElementType, row_bytes
+from dllama.kernels import Compute, Q80Rows, convert, oracle
+
+from .checks import EPS, Float32, assert_within
+
+WIDTHS = [1, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64, 127, 1031, 4096]
+BLOCK_WIDTHS = [32, 64, 96, 1024, 1056, 4128]
+EXP = 6 * EPS  # exp within 2 ulp, 1 + exp, division and product: relative
+
+
+def normal(rng: np.random.Generator, rows: int, n: int, scale: float = 1) -> Float32:
+    return (rng.standard_normal((rows, n)) * scale).astype(np.float32)
+
+
+@pytest.mark.parametrize("n", BLOCK_WIDTHS)
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1, 1e4])
+def test_quantize_rows_is_the_oracle(
+    compute: Compute, rng: np.random.Generator, n: int, scale: float
+) -> None:
+    x = normal(rng, 9, n, scale)
+    x[1, :32] = 0
+    x[2, :32] = 1e-42
+    rows = Q80Rows(10, n)
+    compute.quantize_rows(rows, x, 9)
+    quants, scales, sums = oracle.quantize(x)
+    np.testing.assert_array_equal(rows.quants[:9], quants)
+    np.testing.assert_array_equal(rows.scales[:9], scales)
+    np.testing.assert_array_equal(rows.sums[:9], sums)
+    assert not rows.quants[9].any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", [0, 5, 31])
+def test_quantize_shows_what_is_not_finite(compute: Compute, bad: float, where: int) -> None:
+    x = np.ones((1, 96), np.float32)
+    x[0, 32 + where] = bad
+    rows = Q80Rows(1, 96)
+    compute.quantize_rows(rows, x, 1)
+    assert not np.isfinite(rows.scales[0, 1])
+    assert np.isfinite(rows.scales[0, [0, 2]]).all()
+
+
+@pytest.mark.parametrize("n", WIDTHS)
+@pytest.mark.parametrize("n_rows", [1, 7])
+def test_rms_norm(compute: Compute, rng: np.random.Generator, n: int, n_rows: int) -> None:
+    x, weight = normal(rng, n_rows, n, 3), normal(rng, 1, n)[0]
+    out = np.full((n_rows + 1, n), 7, np.float32)
+    compute.rms_norm(out, x, weight, 1e-5, n_rows)
+    wanted = oracle.rms_norm(x, weight, 1e-5)
+    assert_within(out[:n_rows], wanted, np.abs(wanted) * (n / 8 + 8) * EPS)
+    assert (out[n_rows] == 7).all()
+    if n % 32 == 0:
+        rows = Q80Rows(n_rows, n)
+        compute.rms_norm(rows, x, weight, 1e-5, n_rows)
+        quants, scales, sums = oracle.quantize(out[:n_rows])
+        np.testing.assert_array_equal(rows.quants, quants)
+        np.testing.assert_array_equal(rows.scales, scales)
+        np.testing.assert_array_equal(rows.sums, sums)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+@pytest.mark.parametrize("n", WIDTHS)
+def test_silu_mul(compute: Compute, rng: np.random.Generator, n: int, activation: str) -> None:
+    gate_up = normal(rng, 5, 2 * n, 3)
+    gate_up[0, 0] = -200
+    gate_up[1, 0] = 200
+    out = np.zeros((5, n), np.float32)
+    compute.silu_mul(out, gate_up, 5, activation)
+    wanted = oracle.gated(gate_up, activation)
+    # The argument of exp is rounded (gelu: four times): |argument| eps becomes a relative error.
+    gate = np.abs(gate_up[:, :n].astype(np.float64))
+    argument = gate if activation == "silu" else 1.6 * (gate + 0.045 * gate**3)
+    flushed = 2.0**-126 * gate * np.abs(gate_up[:, n:])  # exp ends at e^88 > 2^126
+    bound = np.abs(wanted) * (EXP + 4 * EPS * argument) + flushed
+    assert_within(out, wanted, bound)
+    if n % 32 == 0:
+        rows = Q80Rows(5, n)
+        compute.silu_mul(rows, gate_up, 5, activation)
+        np.testing.assert_array_equal(rows.quants, oracle.quantize(out)[0])
+
+
+def test_exp_is_within_2_ulp(compute: Compute) -> None:
+    """silu(-x) = -x / (1 + e^x) shows e^x where it is large, softmax weights where it is small."""
+    x = np.linspace(20, 86, 100_003, dtype=np.float32)
+    gate_up = np.concatenate([-x, np.ones_like(x)])[None]
+    out = np.zeros((1, len(x)), np.float32)
+    compute.silu_mul(out, gate_up, 1, "silu")
+    exponential = -x.astype(np.float64) / out[0]
+    relative = np.abs(exponential / (1 + np.exp(x.astype(np.float64))) - 1)
+    assert relative.max() <= 4 * EPS  # 2 ulp, and the roundings of the sum and the quotient
+
+
+@pytest.mark.parametrize("n", WIDTHS)
+def test_sums(compute: Compute, rng: np.random.Generator, n: int) -> None:
+    x, bias = normal(rng, 4, n), normal(rng, 1, n)[0]
+    got = x.copy()
+    compute.add_bias(got, bias, 3)
+    np.testing.assert_array_equal(got, np.concatenate([x[:3] + bias, x[3:]]))
+
+    parts = normal(rng, 3, 4 * n)
+    got = x.copy()
+    compute.add_f32(got, parts, 4)
+    np.testing.assert_array_equal(
+        got, ((x + parts[0].reshape(4, n)) + parts[1].reshape(4, n)) + parts[2].reshape(4, n)
+    )
+
+
+@pytest.mark.parametrize("n", WIDTHS)
+def test_wire_format(compute: Compute, rng: np.random.Generator, n: int) -> None:
+    x, residual = normal(rng, 6, n), normal(rng, 6, n)
+    blocks = -(-n // 32)
+    wire = np.zeros((6, blocks * 34), np.uint8)
+    compute.encode_q80(wire, x, 6)
+    padded = np.zeros((6, blocks * 32), np.float32)
+    padded[:, :n] = x
+    np.testing.assert_array_equal(wire, oracle.encode(ElementType.Q80, padded))
+
+    parts = np.stack([wire.reshape(-1), oracle.encode(ElementType.Q80, padded * 3).reshape(-1)])
+    got = residual.copy()
+    compute.add_q80(got, parts, 6)
+    first, second = (
+        oracle.decode(ElementType.Q80, part.reshape(6, -1), blocks * 32)[:, :n].astype(np.float64)
+        for part in parts
+    )
+    assert_within(
+        got, residual + first + second, 2 * EPS * (np.abs(residual) + np.abs(first) + np.abs(second))
+    )
+
+
+@pytest.mark.parametrize("head_dim", [1, 6, 64, 128])
+def test_head_rms_norm(compute: Compute, rng: np.random.Generator, head_dim: int) -> None:
+    x, weight = normal(rng, 5, 7 * head_dim), normal(rng, 1, head_dim)[0]
+    got = x.copy()
+    compute.head_rms_norm(got, weight, 1e-6, 1, 4, 5)
+    wanted = x.reshape(5, 7, head_dim).astype(np.float64)
+    wanted[:, 1:5] = oracle.rms_norm(wanted[:, 1:5], weight, 1e-6)
+    wanted = wanted.reshape(x.shape)
+    assert_within(got, wanted, np.abs(wanted) * (head_dim / 8 + 8) * EPS)
+
+
+@pytest.mark.parametrize("source", list(ElementType))
+@pytest.mark.parametrize("target", [ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80])
+@pytest.mark.parametrize("misaligned", [0, 1])
+def test_convert(rng: np.random.Generator, source: ElementType, target: ElementType, misaligned: int) -> None:
+    for n in [32, 96, 4096 + 32, *([] if source.is_blocked or target.is_blocked else [1, 31, 33])]:
+        x = normal(rng, 1, n)
+        if source is ElementType.BF16:
+            x = (x.view(np.uint32) & 0xFFFF0000).view(np.float32)
+        x[0, : n // 3] *= 1e-3
+        data = oracle.encode(source, x)
+        src = np.zeros(data.size + misaligned, np.uint8)
+        src[misaligned:] = data[0]
+        out = np.zeros(row_bytes(target, n) + misaligned, np.uint8)
+        assert convert(out[misaligned:], target, src[misaligned:], source, n)
+        np.testing.assert_array_equal(
+            out[misaligned:], oracle.encode(target, oracle.decode(source, data, n))[0]
+        )
+
+
+@pytest.mark.parametrize("source", [ElementType.F32, ElementType.F16, ElementType.BF16])
+@pytest.mark.parametrize("target", [ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_convert_reports_what_is_not_finite(source: ElementType, target: ElementType, bad: float) -> None:
+    for where in range(0, 96, 7):
+        x = np.linspace(-1, 1, 96, dtype=np.float32)[None].copy()
+        x[0, where] = bad
+        src = oracle.encode(source, x)[0]
+        assert not convert(np.zeros(row_bytes(target, 96), np.uint8), target, src, source, 96)
+
+
+def test_convert_reports_float16_overflow() -> None:
+    x = np.full((1, 32), 1e6, np.float32)
+    src = oracle.encode(ElementType.F32, x)[0]
+    assert not convert(np.zeros(64, np.uint8), ElementType.F16, src, ElementType.F32, 32)
+    assert convert(np.zeros(34, np.uint8), ElementType.Q80, src, ElementType.F32, 32)
+    src = oracle.encode(ElementType.F32, x * 10)[0]
+    assert not convert(np.zeros(34, np.uint8), ElementType.Q80, src, ElementType.F32, 32)
+
+
+def test_every_float16_is_read_exactly() -> None:
+    every = np.arange(65536, dtype=np.uint16)
+    finite = every[(every & 0x7C00) != 0x7C00]
+    out = np.zeros(finite.size * 4, np.uint8)
+    assert convert(out, ElementType.F32, finite.view(np.uint8), ElementType.F16, finite.size)
+    np.testing.assert_array_equal(out.view(np.float32), finite.view(np.float16).astype(np.float32))
+
+
+def test_float16_is_rounded_to_nearest_even(rng: np.random.Generator) -> None:
+    bits = rng.integers(0, 0x47700000, 200_000, dtype=np.uint32)
+    halves = np.arange(0, 0x7BFF, dtype=np.uint16).view(np.float16).astype(np.float32)
+    ties = (halves[:-1] + halves[1:]) / 2
+    x = np.concatenate([bits.view(np.float32), ties, -ties])
+    out = np.zeros(x.size * 2, np.uint8)
+    assert convert(out, ElementType.F16, x.view(np.uint8), ElementType.F32, x.size)
+    np.testing.assert_array_equal(out.view(np.float16), x.astype(np.float16))
