@@ -7,7 +7,6 @@ from pathlib import Path
 
 from dllama.errors import TokenizerError
 from dllama.formats.t_file import TFile
-from dllama.tokenizer import sentencepiece_model
 from dllama.tokenizer.base import Tokenizer
 from dllama.tokenizer.load import (
     FileKind,
@@ -18,6 +17,8 @@ from dllama.tokenizer.load import (
     tokenizer_file,
     tokenizer_of_t_file,
 )
+from dllama.tokenizer.pipeline import PipelineTokenizer
+from dllama.tokenizer.sentencepiece_model import parse_sentencepiece_model
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def convert_tokenizer(source: Path) -> TFile:
     scores = [-float(token_id) for token_id in range(len(tokens))]
     if kind is FileKind.SENTENCEPIECE:
         with naming(file):
-            scores = sentencepiece_model.parse_sentencepiece_model(content).scores
+            scores = parse_sentencepiece_model(content).scores
     t_file = TFile(
         tokens=tokens,
         scores=scores,
@@ -64,13 +65,13 @@ def convert_tokenizer(source: Path) -> TFile:
     return t_file
 
 
-def _tokens(tokenizer: Tokenizer) -> list[bytes]:
+def _tokens(tokenizer: PipelineTokenizer) -> list[bytes]:
     """Every id's bytes; bytes outside of text are named, as in a SentencePiece vocabulary (`<0x0A>`).
 
     Ids without a token get a name of their own: Distributed Llama takes no empty token.
     """
     return [
-        tokenizer.written_token(token_id) or f"<|unused_{token_id}|>".encode()
+        tokenizer.token_in_t_file(token_id) or f"<|unused_{token_id}|>".encode()
         for token_id in range(tokenizer.vocab_size)
     ]
 

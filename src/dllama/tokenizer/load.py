@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import tokenizers
 
 from dllama.errors import TokenizerError
 from dllama.formats.t_file import TFile, is_t_file, read_t_file
-from dllama.tokenizer import sentencepiece_model, t_vocabulary, tiktoken_ranks
-from dllama.tokenizer.base import Settings, Tokenizer
-from dllama.tokenizer.pipeline import PipelineTokenizer
+from dllama.tokenizer.base import Settings
+from dllama.tokenizer.pipeline import Parsed, PipelineTokenizer, tokens_of
+from dllama.tokenizer.sentencepiece_model import parse_sentencepiece_tokenizer
 from dllama.tokenizer.settings_files import read_settings
+from dllama.tokenizer.t_vocabulary import parse_t_vocabulary
+from dllama.tokenizer.tiktoken_ranks import is_tiktoken_ranks, parse_tiktoken_ranks
 
 _NAMES = ("tokenizer.json", "tokenizer.model")
 
@@ -26,7 +29,7 @@ class FileKind(enum.Enum):
     SENTENCEPIECE = "SentencePiece model"
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path) -> PipelineTokenizer:
     """The tokenizer of a Hugging Face directory, a tokenizer.json, a tokenizer.model or a `.t` file.
 
     A tokenizer.model is a SentencePiece model (Llama 2) or tiktoken ranks (Llama 3). Files are told apart by
@@ -39,17 +42,18 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if kind is FileKind.T:
         return tokenizer_of_t_file(read_t_file(file), file)
     with naming(file):
-        pipeline, settings = _parse(kind, content)
+        parsed = _PARSERS[kind](content)
     if file.name in _NAMES:
-        settings = read_settings(file.parent, pipeline, settings)
+        settings = read_settings(file.parent, parsed.pipeline, parsed.settings)
+        parsed = dataclasses.replace(parsed, settings=settings)
     with naming(file):
-        return PipelineTokenizer(pipeline, settings)
+        return PipelineTokenizer(parsed)
 
 
-def tokenizer_of_t_file(t_file: TFile, path: Path) -> Tokenizer:
+def tokenizer_of_t_file(t_file: TFile, path: Path) -> PipelineTokenizer:
     """The tokenizer in a `.t` file that has been read; `path` is for its errors."""
     with naming(path):
-        return PipelineTokenizer(t_vocabulary.pipeline_of(t_file), t_vocabulary.t_settings(t_file))
+        return PipelineTokenizer(parse_t_vocabulary(t_file))
 
 
 def tokenizer_file(path: Path) -> Path:
@@ -74,7 +78,7 @@ def kind_of(content: bytes) -> FileKind:
         return FileKind.T
     if content[:100].lstrip().startswith(b"{"):
         return FileKind.JSON
-    if tiktoken_ranks.is_tiktoken_ranks(content):
+    if is_tiktoken_ranks(content):
         return FileKind.TIKTOKEN
     return FileKind.SENTENCEPIECE
 
@@ -88,27 +92,23 @@ def naming(file: Path) -> Iterator[None]:
         raise TokenizerError(f"{file}: {error}") from error
 
 
-def _parse(kind: FileKind, content: bytes) -> tuple[tokenizers.Tokenizer, Settings]:
-    if kind is FileKind.JSON:
-        pipeline = _parse_json(content)
-        return pipeline, _settings_of_post_processor(pipeline)
-    if kind is FileKind.TIKTOKEN:
-        tokens = tiktoken_ranks.parse_tiktoken_ranks(content)
-        return tiktoken_ranks.pipeline_of(tokens), tiktoken_ranks.tiktoken_settings(tokens)
-    model = sentencepiece_model.parse_sentencepiece_model(content)
-    return sentencepiece_model.pipeline_of(model), sentencepiece_model.sentencepiece_settings(model)
-
-
-def _parse_json(content: bytes) -> tokenizers.Tokenizer:
+def _parse_json(content: bytes) -> Parsed:
     try:
-        return tokenizers.Tokenizer.from_buffer(content)
+        pipeline = tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises nothing narrower
         raise TokenizerError(f"it is no sound tokenizer.json: {error}") from error
-
-
-def _settings_of_post_processor(pipeline: tokenizers.Tokenizer) -> Settings:
-    """What the pipeline itself puts before a text is its first token."""
-    before = pipeline.encode("", add_special_tokens=True).ids[:1]
-    return Settings(
-        bos_id=before[0] if before else None, add_bos=bool(before), eos_ids=(), chat_template=None
+    before_text = pipeline.encode("", add_special_tokens=True).ids[:1]
+    settings = Settings(
+        bos_id=before_text[0] if before_text else None,
+        add_bos=bool(before_text),
+        eos_ids=(),
+        chat_template=None,
     )
+    return Parsed(pipeline=pipeline, tokens=tokens_of(pipeline), settings=settings)
+
+
+_PARSERS = {
+    FileKind.JSON: _parse_json,
+    FileKind.TIKTOKEN: parse_tiktoken_ranks,
+    FileKind.SENTENCEPIECE: parse_sentencepiece_tokenizer,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,19 +53,28 @@ def is_control_name(name: str) -> bool:
     return _CONTROL_NAME.fullmatch(name) is not None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parsed:
+    """What a tokenizer's file says: how to make ids, each id's bytes, and the settings."""
+
+    pipeline: tokenizers.Tokenizer
+    tokens: Sequence[bytes]
+    settings: Settings
+
+
 class PipelineTokenizer:
     """Ids are those of the `tokenizers` pipeline with special tokens left alone in text."""
 
-    def __init__(self, pipeline: tokenizers.Tokenizer, settings: Settings) -> None:
-        """`pipeline` belongs to this object from here on.
+    def __init__(self, parsed: Parsed) -> None:
+        """`parsed` belongs to this object from here on.
 
-        Raises TokenizerError when its decoder is of an unknown kind, or `settings` name ids outside of it.
+        Raises TokenizerError when the settings name ids that have no token.
         """
-        self.style = PieceStyle.of(pipeline)
+        pipeline, settings = parsed.pipeline, parsed.settings
         self._settings = settings
+        self._tokens = parsed.tokens
         self._pipeline = _without_special_tokens_in_text(pipeline, settings)
         self._continuation = _continuation(pipeline)
-        self._tokens = _token_bytes(pipeline, self.style)
         added = pipeline.get_added_tokens_decoder()
         self._special = {token_id: token for token_id, token in added.items() if token.special}
         self._special_tokens = {token.content: token_id for token_id, token in self._special.items()}
@@ -134,6 +144,12 @@ class PipelineTokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         return self._tokens[token_id] if 0 <= token_id < len(self._tokens) else b""
 
+    def token_in_t_file(self, token_id: int) -> bytes:
+        """As token_bytes, but a SentencePiece byte by its name (`<0x0A>`), as Distributed Llama has it."""
+        token = self.token_bytes(token_id)
+        name = self._pipeline.id_to_token(token_id)
+        return name.encode() if name is not None and _BYTE_PIECE.fullmatch(name) else token
+
     def is_special(self, token_id: int) -> bool:
         return token_id in self._special
 
@@ -180,7 +196,9 @@ def _continuation(pipeline: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return continuation
 
 
-def _token_bytes(pipeline: tokenizers.Tokenizer, style: PieceStyle) -> list[bytes]:
+def tokens_of(pipeline: tokenizers.Tokenizer) -> list[bytes]:
+    """Each id's bytes; nothing for ids without a token. Raises TokenizerError on pieces of an unknown kind."""
+    style = PieceStyle.of(pipeline)
     vocabulary = pipeline.get_vocab(with_added_tokens=True)
     tokens = [b""] * (max(vocabulary.values(), default=-1) + 1)
     for piece, token_id in vocabulary.items():

@@ -12,10 +12,9 @@ import enum
 import struct
 from collections.abc import Iterator
 
-import tokenizers
-
 from dllama.errors import TokenizerError
 from dllama.tokenizer.base import Settings
+from dllama.tokenizer.pipeline import Parsed, tokens_of
 from dllama.tokenizer.vocabulary import Vocabulary, sentencepiece_pipeline
 
 
@@ -55,27 +54,25 @@ def parse_sentencepiece_model(content: bytes) -> SentencePieceModel:
         raise TokenizerError("it is no sound tokenizer.model, of SentencePiece or of tiktoken") from error
 
 
-def sentencepiece_settings(model: SentencePieceModel) -> Settings:
-    return Settings(
+def parse_sentencepiece_tokenizer(content: bytes) -> Parsed:
+    """The tokenizer of a tokenizer.model. Errors as of parse_sentencepiece_model."""
+    model = parse_sentencepiece_model(content)
+    normal = model.ids_of(PieceType.NORMAL)
+    vocabulary = Vocabulary(
+        pieces=model.pieces,
+        order=sorted(normal, key=lambda token_id: (-model.scores[token_id], token_id)),
+        special=model.ids_of(PieceType.UNKNOWN, PieceType.CONTROL),
+        whole=model.ids_of(PieceType.USER_DEFINED),
+        byte_pieces=model.ids_of(PieceType.BYTE),
+    )
+    settings = Settings(
         bos_id=model.bos_id if model.bos_id >= 0 else None,
         add_bos=model.bos_id >= 0,
         eos_ids=(model.eos_id,) if model.eos_id >= 0 else (),
         chat_template=None,
     )
-
-
-def pipeline_of(model: SentencePieceModel) -> tokenizers.Tokenizer:
-    normal = model.ids_of(PieceType.NORMAL)
-    return sentencepiece_pipeline(
-        Vocabulary(
-            pieces=model.pieces,
-            order=sorted(normal, key=lambda token_id: (-model.scores[token_id], token_id)),
-            special=model.ids_of(PieceType.UNKNOWN, PieceType.CONTROL),
-            whole=model.ids_of(PieceType.USER_DEFINED),
-            byte_pieces=model.ids_of(PieceType.BYTE),
-        ),
-        space_before_text=model.space_before_text,
-    )
+    pipeline = sentencepiece_pipeline(vocabulary, space_before_text=model.space_before_text)
+    return Parsed(pipeline=pipeline, tokens=tokens_of(pipeline), settings=settings)
 
 
 def _parse(content: bytes) -> SentencePieceModel:

@@ -10,31 +10,28 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import tokenizers
-
 from dllama.errors import TokenizerError
 from dllama.formats.t_file import TFile
 from dllama.tokenizer.base import Settings
 from dllama.tokenizer.byte_alphabet import BYTE_OF_CHARACTER, write_bytes
-from dllama.tokenizer.pipeline import WORD_START, is_control_name
+from dllama.tokenizer.pipeline import WORD_START, Parsed, is_control_name, tokens_of
 from dllama.tokenizer.vocabulary import SplitRule, Vocabulary, byte_level_pipeline, sentencepiece_pipeline
 
 _BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
 _BRACKETED_NAME = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
 
 
-def t_settings(file: TFile) -> Settings:
-    return Settings(
+def parse_t_vocabulary(file: TFile) -> Parsed:
+    """The tokenizer of a `.t` file. Raises TokenizerError when its vocabulary cannot write some byte."""
+    settings = Settings(
         bos_id=file.bos_id, add_bos=file.add_bos, eos_ids=file.eos_ids, chat_template=file.chat_template
     )
-
-
-def pipeline_of(file: TFile) -> tokenizers.Tokenizer:
-    """Raises TokenizerError when some byte cannot be written in the vocabulary."""
     if _BYTE_PIECES[0].encode() in file.tokens:
-        return sentencepiece_pipeline(_sentencepiece_vocabulary(file), space_before_text=True)
+        pipeline = sentencepiece_pipeline(_sentencepiece_vocabulary(file), space_before_text=True)
+        return Parsed(pipeline=pipeline, tokens=tokens_of(pipeline), settings=settings)
     vocabulary = _byte_level_vocabulary(file)
-    return byte_level_pipeline(vocabulary, recognise_split_rule(file, vocabulary))
+    pipeline = byte_level_pipeline(vocabulary, recognise_split_rule(file, vocabulary))
+    return Parsed(pipeline=pipeline, tokens=file.tokens, settings=settings)
 
 
 def recognise_split_rule(file: TFile, vocabulary: Vocabulary) -> SplitRule:

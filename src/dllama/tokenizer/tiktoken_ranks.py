@@ -6,13 +6,12 @@ The special tokens are not in the file. They follow the ranks in the order of Me
 
 from __future__ import annotations
 
-import base64
-
-import tokenizers
+import binascii
 
 from dllama.errors import TokenizerError
 from dllama.tokenizer.base import Settings
 from dllama.tokenizer.byte_alphabet import write_bytes
+from dllama.tokenizer.pipeline import Parsed
 from dllama.tokenizer.vocabulary import SplitRule, Vocabulary, byte_level_pipeline
 
 N_SPECIAL_TOKENS = 256
@@ -42,18 +41,41 @@ def is_tiktoken_ranks(content: bytes) -> bool:
     """Whether the first line is one of base64 and a number."""
     line = content.split(b"\n", 1)[0].split()
     try:
-        return len(line) == 2 and int(line[1]) >= 0 and bool(base64.b64decode(line[0], validate=True))
+        return len(line) == 2 and int(line[1]) >= 0 and bool(binascii.a2b_base64(line[0], strict_mode=True))
     except ValueError:
         return False
 
 
-def parse_tiktoken_ranks(content: bytes) -> list[bytes]:
-    """Tokens by rank. Raises TokenizerError on a damaged file."""
+def parse_tiktoken_ranks(content: bytes) -> Parsed:
+    """Llama 3's tokenizer. Raises TokenizerError on a damaged file, or one with more ranks than Llama 3's."""
+    tokens = _read_ranks(content)
+    n_ranks = len(tokens)
+    special_ids = range(n_ranks, n_ranks + N_SPECIAL_TOKENS)
+    id_of = dict(zip(SPECIAL_NAMES, special_ids, strict=True))
+    vocabulary = Vocabulary(
+        pieces=[*map(write_bytes, tokens), *SPECIAL_NAMES],
+        order=range(n_ranks),
+        special=frozenset(special_ids),
+    )
+    settings = Settings(
+        bos_id=id_of["<|begin_of_text|>"],
+        add_bos=True,
+        eos_ids=(id_of["<|eot_id|>"], id_of["<|eom_id|>"], id_of["<|end_of_text|>"]),
+        chat_template=None,
+    )
+    return Parsed(
+        pipeline=byte_level_pipeline(vocabulary, SplitRule.LLAMA_3),
+        tokens=tokens + [name.encode() for name in SPECIAL_NAMES],
+        settings=settings,
+    )
+
+
+def _read_ranks(content: bytes) -> list[bytes]:
     tokens = []
     for number, line in enumerate(content.splitlines()):
         try:
             token, rank = line.split()
-            tokens.append(base64.b64decode(token, validate=True))
+            tokens.append(binascii.a2b_base64(token, strict_mode=True))
             in_order = int(rank) == number
         except ValueError as error:
             raise TokenizerError(f"line {number + 1} is not a token in base64 and its rank") from error
@@ -65,22 +87,3 @@ def parse_tiktoken_ranks(content: bytes) -> list[bytes]:
     if missing:
         raise TokenizerError(f"{missing} of the 256 bytes have no token; copy the file again")
     return tokens
-
-
-def tiktoken_settings(tokens: list[bytes]) -> Settings:
-    ids = {name: len(tokens) + place for place, name in enumerate(SPECIAL_NAMES)}
-    return Settings(
-        bos_id=ids["<|begin_of_text|>"],
-        add_bos=True,
-        eos_ids=(ids["<|eot_id|>"], ids["<|eom_id|>"], ids["<|end_of_text|>"]),
-        chat_template=None,
-    )
-
-
-def pipeline_of(tokens: list[bytes]) -> tokenizers.Tokenizer:
-    vocabulary = Vocabulary(
-        pieces=[*map(write_bytes, tokens), *SPECIAL_NAMES],
-        order=range(len(tokens)),
-        special=frozenset(range(len(tokens), len(tokens) + N_SPECIAL_TOKENS)),
-    )
-    return byte_level_pipeline(vocabulary, SplitRule.LLAMA_3)

@@ -50,9 +50,8 @@ class Vocabulary:
     @property
     def ids(self) -> dict[str, int]:
         """Piece to id. Of two equal pieces the first; special and whole tokens go before others."""
-        named = self.special | self.whole
-        first = {piece: i for i, piece in reversed(list(enumerate(self.pieces))) if piece and i not in named}
-        return first | {self.pieces[i]: i for i in sorted(named, reverse=True)}
+        ids = dict(zip(reversed(self.pieces), reversed(range(len(self.pieces))), strict=True))
+        return ids | {self.pieces[i]: i for i in sorted(self.special | self.whole, reverse=True)}
 
     @property
     def merging(self) -> list[str]:
