@@ -18,11 +18,6 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from tokenizers import Tokenizer
-from torch import Tensor
-from torch.nn import functional
-
 from demo_model.chats import Message, converse
 from demo_model.network import Network, NetworkConfig
 from demo_model.samples import print_samples
@@ -33,9 +28,15 @@ from demo_model.tokenizer import (
     END_OF_HEADER,
     END_OF_TEXT,
     END_OF_TURN,
+    SPECIAL_TOKENS,
     START_OF_HEADER,
+    token_id,
     train_tokenizer,
 )
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
 
 PLAIN_STORY_SHARE = 0.3
 """Documents that are a bare story."""
@@ -59,10 +60,7 @@ class Corpus:
     def __init__(self, tokenizer: Tokenizer, rng: random.Random) -> None:
         self.rng = rng
         self.tokenizer = tokenizer
-        self.ids = {
-            t: tokenizer.token_to_id(t)
-            for t in (BOS, END_OF_TEXT, START_OF_HEADER, END_OF_HEADER, END_OF_TURN)
-        }
+        self.ids = {token: token_id(tokenizer, token) for token in SPECIAL_TOKENS}
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -143,48 +141,41 @@ def train(options: argparse.Namespace) -> None:
     n_parameters = sum(weight.numel() for weight in network.parameters())
     print(f"{n_parameters} parameters, {n_parameters * 2 / 1e6:.2f} MB in bf16", flush=True)
     held_out = Corpus(tokenizer, random.Random(options.seed + 1)).batch(12, 512)
-    minutes = fit(network, Corpus(tokenizer, rng), held_out, options)
-    store(
-        network,
-        tokenizer,
-        options.directory,
-        seed=options.seed,
-        steps=options.steps,
-        minutes=round(minutes, 1),
-    )
+    fit(network, Corpus(tokenizer, rng), held_out, options)
+    store(network, tokenizer, options.directory)
 
 
 def fit(
     network: Network, corpus: Corpus, held_out: tuple[Tensor, Tensor, Tensor], options: argparse.Namespace
-) -> float:
-    """Trains in place and returns the minutes it took. The last part runs on weights rounded to Q40."""
+) -> None:
+    """Trains in place. The last part runs on weights rounded to Q40."""
     matrices = [weight for weight in network.parameters() if weight.dim() == 2]
     norms = [weight for weight in network.parameters() if weight.dim() == 1]
     groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": norms, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.95), fused=True)
     start_s = time.monotonic()
-    for step in range(options.steps):
+    step, progress = 0, 0.0
+    while progress < 1:
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * schedule(step, options.steps)
-        if step == int(options.steps * options.quantise_from):
-            network.set_quantised(True)
+            group["lr"] = options.lr * schedule(step, progress)
+        network.set_quantised(progress >= options.quantise_from)
         n_positions = ROW_LENGTHS[step % len(ROW_LENGTHS)]
         loss = loss_of(network, corpus.batch(max(1, options.batch_tokens // n_positions), n_positions))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        if (step + 1) % options.report_every == 0 or step + 1 == options.steps:
-            _report(network, held_out, step + 1, loss.item(), time.monotonic() - start_s)
-    return (time.monotonic() - start_s) / 60
+        step += 1
+        elapsed_s = time.monotonic() - start_s
+        progress = max(step / options.steps, elapsed_s / (60 * options.minutes))
+        if step % options.report_every == 0 or progress >= 1:
+            _report(network, held_out, step, loss.item(), elapsed_s)
 
 
-def schedule(step: int, n_steps: int) -> float:
-    """Share of the peak learning rate: linear warm-up, then a cosine down to 1 %."""
-    warmup = min(WARMUP_STEPS, n_steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
+def schedule(step: int, progress: float) -> float:
+    """Share of the peak learning rate: linear warm-up, then a cosine down to 1 % at progress 1."""
+    warmed_up = min(1.0, (step + 1) / WARMUP_STEPS)
+    return warmed_up * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def _report(
@@ -205,18 +196,17 @@ def _report(
     )
 
 
-def store(network: Network, tokenizer: Tokenizer, directory: Path, **training: float) -> None:
+def store(network: Network, tokenizer: Tokenizer, directory: Path) -> None:
     """Writes the directory as Hugging Face's programs and dllama read it."""
     directory.mkdir(parents=True, exist_ok=True)
-    bos, end_of_text, end_of_turn = (tokenizer.token_to_id(t) for t in (BOS, END_OF_TEXT, END_OF_TURN))
+    bos, end_of_text, end_of_turn = (token_id(tokenizer, token) for token in (BOS, END_OF_TEXT, END_OF_TURN))
     save_file(network.to_hugging_face(), directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "model.safetensors").chmod(0o644)
     tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
     common = {"bos_token_id": bos, "eos_token_id": [end_of_text, end_of_turn]}
     _write_json(
         directory / "config.json",
-        network.config.to_hugging_face()
-        | common
-        | {"torch_dtype": "bfloat16", "dllama_demo_training": training},
+        network.config.to_hugging_face() | common | {"torch_dtype": "bfloat16"},
     )
     _write_json(
         directory / "generation_config.json", common | {"do_sample": True, "temperature": 0.8, "top_p": 0.9}
@@ -245,6 +235,9 @@ def main() -> None:
     training = commands.add_parser("train")
     training.add_argument("directory", type=Path)
     training.add_argument("--steps", type=int, default=4500)
+    training.add_argument(
+        "--minutes", type=float, default=600, help="end, with the same schedule, after this time"
+    )
     training.add_argument("--batch-tokens", type=int, default=1024)
     training.add_argument("--lr", type=float, default=2.5e-3, help="peak learning rate")
     training.add_argument(

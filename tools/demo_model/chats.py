@@ -80,7 +80,7 @@ def _as_people_type(question: str, rng: random.Random) -> str:
     if rng.random() < 0.1:
         question = question.lower()
     if rng.random() < 0.2:
-        question = question.rstrip("?.!") or question
+        question = question.rstrip("?.! ") or question
     return question
 
 

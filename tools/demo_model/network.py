@@ -123,7 +123,8 @@ class Attention(nn.Module):
         mixed = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=mask is None
         )
-        return self.o_proj(mixed.transpose(1, 2).reshape(n_sequences, n_positions, -1))
+        out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(n_sequences, n_positions, -1))
+        return out
 
 
 class FeedForward(nn.Module):
@@ -134,7 +135,8 @@ class FeedForward(nn.Module):
         self.down_proj = Matrix(config.ffn_dim, config.dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
 
 
 class Layer(nn.Module):
@@ -147,7 +149,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class Network(nn.Module):
@@ -155,6 +158,9 @@ class Network(nn.Module):
 
     The mask `[B, 1, T, T]` is true where a position may look; None means everything up to itself.
     """
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import random
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
 from demo_model.chats import converse
 from demo_model.facts import UNKNOWN_WORDS
 from demo_model.stories import tell
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 BOS = "<|begin_of_text|>"
 END_OF_TEXT = "<|end_of_text|>"
@@ -57,16 +56,23 @@ def train_tokenizer(rng: random.Random, vocab_size: int) -> Tokenizer:
     tokenizer.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
     )
-    bos_id = tokenizer.token_to_id(BOS)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, bos_id)]
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, token_id(tokenizer, BOS))]
     )
     return tokenizer
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token that is certainly there."""
+    found = tokenizer.token_to_id(token)
+    assert found is not None, token
+    return found
 
 
 def _training_texts(rng: random.Random) -> list[str]:
     texts = list(UNKNOWN_WORDS)
     for _ in range(N_TRAINING_TEXTS):
         texts.append(tell(rng).text)
-        texts.extend(message["content"] for message in converse(rng, 3))
+        for message in converse(rng, 3):
+            texts.append(f"{message['role']}\n\n{message['content']}")
     return texts
