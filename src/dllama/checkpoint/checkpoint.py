@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,9 +113,13 @@ def open_checkpoint(path: Path, weight_type: ElementType | None = None) -> Check
     Raises ModelFileError or UnsupportedModelError for whatever is wrong with the files.
     """
     assert weight_type is None or weight_type in WEIGHT_TYPES, weight_type
-    if not path.exists():
-        raise ModelFileError(f"{path}: there is no such file or directory")
-    if not path.is_dir():
+    try:
+        is_directory = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: there is no such file or directory") from error
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+    if not is_directory:
         m_source = MSource(path, weight_type)
         return Checkpoint(path, m_source.config, m_source, m_source.pairs)
     source = HfSource(path, DEFAULT_WEIGHT_TYPE if weight_type is None else weight_type)
@@ -155,7 +160,7 @@ def _rows_in_halves(rows: NDArray[np.int64], head_width: int) -> NDArray[np.int6
 def _convert(
     out: NDArray[np.uint8], dtype: ElementType, part: NDArray[np.uint8], stored: StoredMatrix, n_elements: int
 ) -> None:
-    src = np.ascontiguousarray(part).reshape(-1)
+    src = np.ascontiguousarray(part).reshape(-1).data
     if not convert(out.reshape(-1), dtype, src, stored.dtype, n_elements):
         raise NumericalError(
             f"{stored.where}: has NaN, infinity or a number too large for {dtype.label};"

@@ -12,7 +12,7 @@ from dllama.cli.options import WEIGHT_TYPES
 from dllama.dtypes import ElementType
 from dllama.errors import UsageError
 from dllama.formats.t_file import write_t_file
-from dllama.tokenizer import convert_tokenizer
+from dllama.tokenizer.convert import convert_tokenizer
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

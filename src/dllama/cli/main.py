@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dllama import __version__
 from dllama.cli import chat, convert, inference, info, perplexity, worker
@@ -51,10 +51,26 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """One line for a wrong use, and --debug after every command."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="log much, show tracebacks"
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dllama", description="Several ordinary computers run one large language model."
+    parser = _Parser(
+        prog="dllama",
+        description="Several ordinary computers run one large language model.",
+        allow_abbrev=False,
     )
+    parser.set_defaults(debug=False)
     parser.add_argument("--version", action="version", version=f"dllama {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in (inference, chat, worker, convert, info, perplexity):

@@ -18,7 +18,8 @@ from dllama.errors import TokenizerError, UsageError
 from dllama.families import ModelConfig
 from dllama.kernels import Compute
 from dllama.node import Cluster, ClusterOptions, default_cache_type
-from dllama.tokenizer import Tokenizer, check_vocab, load_tokenizer
+from dllama.tokenizer import Tokenizer, load_tokenizer
+from dllama.tokenizer.fit import check_vocab
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,53 @@
+"""Logits and greedy ids of every family against Hugging Face transformers (tools/make_goldens.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.local_cluster import GOLDENS, LocalCluster
+
+from dllama.engine import CachedSequence, Engine, Run, Want
+from dllama.errors import UsageError
+
+NAMES = sorted(path.name for path in GOLDENS.iterdir() if path.is_dir())
+
+
+def prompt_logits(
+    cluster: LocalCluster, ids: Sequence[int], chunk: int
+) -> tuple[Engine, CachedSequence, NDArray[np.float32]]:
+    engine, sequence = Engine(cluster, cluster.config.max_seq_len), CachedSequence()
+    parts = [
+        engine.step([Run(sequence, ids[first : first + chunk], Want.ALL)])
+        for first in range(0, len(ids), chunk)
+    ]
+    return engine, sequence, np.concatenate(parts)
+
+
+def greedy_ids(engine: Engine, sequence: CachedSequence, first: int, n: int) -> list[int]:
+    ids = [first]
+    while len(ids) < n:
+        ids.append(int(np.argmax(engine.step([Run(sequence, [ids[-1]])])[0])))
+    return ids
+
+
+@pytest.mark.parametrize("shares", [(1,), (1, 1), (1, 1, 1), (1, 1, 1, 1, 1), (1,) * 8, (3, 1, 1)], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_transformers(name: str, shares: Sequence[float]) -> None:
+    golden = np.load(GOLDENS / name / "golden.npz")
+    prompt = golden["prompt_ids"].tolist()
+    n_heads = json.loads((GOLDENS / name / "config.json").read_text())["num_attention_heads"]
+    if len(shares) > n_heads:
+        with pytest.raises(UsageError, match=f"can be split over 1 to {n_heads} nodes"):
+            LocalCluster(GOLDENS / name, shares=shares)
+        return
+    with LocalCluster(GOLDENS / name, shares=shares) as cluster:
+        engine, sequence, logits = prompt_logits(cluster, prompt, len(prompt))
+        difference = np.abs(logits - golden["logits"])
+        worst = np.unravel_index(np.argmax(difference), difference.shape)
+        assert difference.max() <= 1e-4 * np.abs(golden["logits"]).max(), (worst, difference.max())
+        ids = greedy_ids(engine, sequence, int(np.argmax(logits[-1])), len(golden["greedy_ids"]))
+        assert ids == golden["greedy_ids"].tolist()

@@ -1,0 +1,105 @@
+"""All ranks of a model as threads of this process: the Executor that laws about the forward pass are tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.checkpoint import open_checkpoint
+from dllama.dtypes import ElementType
+from dllama.fabric import Fabric, local_fabrics
+from dllama.families import ModelConfig
+from dllama.kernels import Compute
+from dllama.model import CacheShape, StepBatch, StepLimits, Transformer
+from dllama.node.loading import receive_weights, send_weights
+from dllama.node.messages import SessionPlan
+from dllama.node.rank import NodeSettings, RankMemory, default_cache_type
+from dllama.sharding import plan_spans
+
+TIMEOUT_S = 30.0
+GOLDENS = Path(__file__).parent.parent / "goldens"
+
+
+class LocalCluster:
+    """See Executor. Use it as a context manager."""
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        shares: Sequence[float] = (1.0,),
+        weight_type: ElementType | None = ElementType.F32,
+        wire: ElementType = ElementType.F32,
+        cache_type: ElementType | None = None,
+        n_threads: int = 1,
+        isa: str | None = None,
+        max_rows: int = 64,
+        page_size: int = 16,
+        n_pages: int = 24,
+        node: NodeSettings | None = None,
+    ) -> None:
+        self._checkpoint = open_checkpoint(model, weight_type)
+        self.config: ModelConfig = self._checkpoint.config
+        self.cache = CacheShape(
+            n_pages=n_pages, page_size=page_size, dtype=cache_type or default_cache_type(wire)
+        )
+        self.max_rows = self.max_logit_rows = max_rows
+        limits = StepLimits(
+            max_rows=max_rows,
+            max_logit_rows=max_rows,
+            max_positions=min(self.config.max_seq_len, self.cache.n_positions),
+            wire=wire,
+            timeout_s=TIMEOUT_S,
+        )
+        plans = [
+            SessionPlan(
+                session="",
+                rank=rank,
+                addresses=("",) * len(shares),
+                config=self.config,
+                shards=plan_spans(self.config, shares),
+                cache=self.cache,
+                limits=limits,
+            )
+            for rank in range(len(shares))
+        ]
+        fabrics = local_fabrics(len(shares))
+        self._memories = [RankMemory(Compute(n_threads, isa), plan, node or NodeSettings()) for plan in plans]
+        self._threads = ThreadPoolExecutor(len(shares))
+        self._transformers: list[Transformer] = self._each(self._bring_up, plans, fabrics, self._memories)
+        self._fabrics = fabrics
+
+    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+        inputs = self._checkpoint.embed(batch.token_ids)
+
+        def forward(transformer: Transformer) -> NDArray[np.float32]:
+            return transformer.forward(batch, inputs).copy()
+
+        return np.concatenate(self._each(forward, self._transformers), axis=1)
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
+        for memory in self._memories:
+            memory.close()
+        for fabric in self._fabrics:
+            fabric.close()
+        self._checkpoint.close()
+
+    def _bring_up(self, plan: SessionPlan, fabric: Fabric, memory: RankMemory) -> Transformer:
+        if plan.rank == 0:
+            send_weights(
+                self._checkpoint, plan.shards, fabric, memory.weights, TIMEOUT_S, lambda n_bytes: None
+            )
+        else:
+            receive_weights(plan.config, plan.shards, fabric, memory.weights, TIMEOUT_S)
+        return memory.transformer(fabric)
+
+    def _each(self, function, *arguments):  # type: ignore[no-untyped-def]
+        return list(self._threads.map(function, *arguments))
