@@ -182,6 +182,7 @@ class TestDamage:
     def test_nothing_there(self, tmp_path: Path) -> None:
         assert "there is no such file" in self.refusal(tmp_path / "nothing")
         assert "config.json: cannot be read" in self.refusal(tmp_path)
+        assert "File name too long" in self.refusal(tmp_path / ("x" * 300))
 
     def test_missing_tensor(self, copy_of: Copy) -> None:
         directory = copy_of("llama-gqa")
