@@ -91,18 +91,22 @@ class TcpFabric:
         self, sends: Sequence[tuple[int, Buffer]], receives: Sequence[tuple[int, WritableBuffer]]
     ) -> list[_Link]:
         """Queues the buffers at their links; returns the links that have something to do."""
-        links: dict[int, _Link] = {}
+        links: list[_Link] = []
         for rank, buffer in sends:
             view = bytes_view(buffer)
             if view:
-                link = links[rank] = self._links[rank]
+                link = self._links[rank]
+                if not link.outgoing:
+                    links.append(link)
                 link.outgoing.append(view)
         for rank, writable in receives:
             view = bytes_view(writable)
             if view:
-                link = links[rank] = self._links[rank]
+                link = self._links[rank]
+                if not (link.outgoing or link.incoming):
+                    links.append(link)
                 link.incoming.append(view)
-        return list(links.values())
+        return links
 
     def _move(self, links: list[_Link], timeout_s: float | None) -> None:
         """Moves what is queued at `links`. Raises _LinkError for the connection that ended, or the recorded
