@@ -1,0 +1,84 @@
+"""Whatever is overwritten in a header: the model opens, or one line says why not."""
+
+from __future__ import annotations
+
+import functools
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dllama.checkpoint import convert_model, open_checkpoint
+from dllama.dtypes import ElementType
+from dllama.errors import DllamaError
+
+GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
+MANY = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+INTERESTING = st.sampled_from([0, 1, -1, 2**31 - 1, -(2**31)]) | st.integers(-(2**31), 2**31 - 1)
+
+
+def opens_or_says_why(path: Path) -> None:
+    try:
+        open_checkpoint(path, None if path.is_file() else ElementType.F32)
+    except DllamaError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        assert str(path) in str(error)  # noqa: PT017
+
+
+@functools.cache
+def m_file(directory: Path) -> bytes:
+    convert_model(open_checkpoint(GOLDENS / "llama3-scaled"), directory / "sound.m")
+    return (directory / "sound.m").read_bytes()
+
+
+@MANY
+@given(index=st.integers(0, 39), value=INTERESTING)
+def test_any_word_of_an_m_header(tmp_path: Path, index: int, value: int) -> None:
+    data = bytearray(m_file(tmp_path))
+    struct.pack_into("<i", data, 4 * index, value)
+    path = tmp_path / "spoilt.m"
+    path.write_bytes(data)
+    opens_or_says_why(path)
+
+
+@MANY
+@given(at=st.integers(0, 1200), junk=st.binary(min_size=1, max_size=12))
+def test_any_bytes_of_a_safetensors_header(tmp_path: Path, at: int, junk: bytes) -> None:
+    directory = tmp_path / "model"
+    directory.mkdir(exist_ok=True)
+    (directory / "config.json").write_bytes((GOLDENS / "llama-mha" / "config.json").read_bytes())
+    data = bytearray((GOLDENS / "llama-mha" / "model.safetensors").read_bytes())
+    data[at : at + len(junk)] = junk
+    (directory / "model.safetensors").write_bytes(data)
+    opens_or_says_why(directory)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize("golden", ["llama3-scaled", "mistral-window", "qwen2-odd"])
+@MANY
+@given(data=st.data(), value=JSON_VALUES)
+def test_any_value_in_config_json(tmp_path: Path, golden: str, data: st.DataObject, value: Any) -> None:
+    directory = tmp_path / "model"
+    if not directory.exists():
+        directory.mkdir()
+        (directory / "model.safetensors").symlink_to(GOLDENS / golden / "model.safetensors")
+    config = json.loads((GOLDENS / golden / "config.json").read_text())
+    table = data.draw(st.sampled_from([config, config["rope_parameters"]]))
+    table[data.draw(st.sampled_from(sorted(table)))] = value
+    (directory / "config.json").write_text(json.dumps(config))
+    opens_or_says_why(directory)
