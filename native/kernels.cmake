@@ -16,5 +16,12 @@ function(dllama_isa macro file)
 endfunction()
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64" AND NOT CMAKE_OSX_ARCHITECTURES MATCHES "arm64")
-  # (avx2 here)
+  dllama_isa(DLLAMA_AVX2 avx2.cpp -mavx2 -mfma -mf16c)
+endif()
+
+option(DLLAMA_BENCH "Build native/bench.cpp" OFF)
+if(DLLAMA_BENCH)
+  add_executable(dllama_bench native/bench.cpp)
+  target_compile_options(dllama_bench PRIVATE -O3)
+  target_link_libraries(dllama_bench PRIVATE dllama_kernels)
 endif()

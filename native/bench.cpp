@@ -1,0 +1,211 @@
+// Speed of the kernels against what the machine can do: bytes of weights read per second beside a plain read of the
+// same buffer, and operations per second of products with many rows.
+//
+//   cmake -S . -B build/bench -DDLLAMA_BENCH=ON && cmake --build build/bench --target dllama_bench
+//   build/bench/dllama_bench [isa] [threads]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cpu.h"
+#include "objects.h"
+#include "ops.h"
+
+using namespace dllama;
+
+namespace {
+
+// The quickest and the median of several runs, in seconds. The first run only warms up.
+struct Times {
+    double best, median;
+};
+
+template <class Work>
+Times measure(int runs, const Work& work) {
+    using Clock = std::chrono::steady_clock;
+    std::vector<double> times;
+    for (int i = 0; i <= runs; i++) {
+        const auto start = Clock::now();
+        work();
+        if (i > 0) times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    }
+    std::sort(times.begin(), times.end());
+    return {times.front(), times[times.size() / 2]};
+}
+
+uint64_t read_all(const uint8_t* data, size_t bytes) {
+    uint64_t sums[8] = {};
+    for (size_t i = 0; i + 64 <= bytes; i += 64)
+        for (int j = 0; j < 8; j++) {
+            uint64_t word;
+            std::memcpy(&word, data + i + j * 8, 8);
+            sums[j] ^= word;
+        }
+    uint64_t all = 0;
+    for (uint64_t s : sums) all ^= s;
+    return all;
+}
+
+struct Bench {
+    const KernelTable& kernels;
+    Ops ops;
+    ThreadPool pool;
+    std::mt19937 random{1};
+
+    Bench(const KernelTable* table, int n_threads) : kernels(*table), ops(table, n_threads), pool(n_threads) {}
+
+    // Several matrices one after another, so that together they do not fit into any cache.
+    void matmul(ElementType type, int n_out, int n_in, int n_rows) {
+        const PackedLayout layout{type, n_out, n_in, kernels.tile_rows, kernels.unit_bytes};
+        const bool decode = n_rows <= 8;
+        const int n_matrices = decode ? int((size_t(256) << 20) / layout.bytes()) : 1;
+        const OwnedMemory weights(layout.bytes() * n_matrices);
+        fill(layout, weights.data(), n_matrices);
+        Q80Rows x(n_rows, n_in);
+        std::vector<float> values(size_t(n_rows) * n_in), out(size_t(n_rows) * n_out);
+        for (float& v : values) v = float(int(random() % 2001) - 1000) / 1000;
+        const RowsOut rows{nullptr, x.quants, x.scales, x.sums, n_in};
+        ops.quantize_rows(rows, values.data(), n_rows);
+        const Times t = measure(decode ? 10 : 5, [&] {
+            for (int i = 0; i < n_matrices; i++) run(layout, weights.data() + i * layout.bytes(), x, values, out, n_rows);
+        });
+        const char* names[] = {"f32", "f16", "q40", "q80"};
+        std::printf("%s %5d x %5d, %3d rows: ", names[int(type)], n_out, n_in, n_rows);
+        const double bytes = double(layout.bytes()) * n_matrices, ops_done = 2.0 * n_out * n_in * n_rows * n_matrices;
+        std::printf("%7.1f Gop/s best, %7.1f median; weights %6.2f GB/s best, %6.2f median", ops_done / t.best / 1e9,
+                    ops_done / t.median / 1e9, bytes / t.best / 1e9, bytes / t.median / 1e9);
+        if (decode) {
+            const Times r = read(weights.data(), size_t(bytes));
+            std::printf("; plain read %6.2f best, %6.2f median: %3.0f%%", bytes / r.best / 1e9, bytes / r.median / 1e9,
+                        100 * r.best / t.best);
+        }
+        std::printf("\n");
+    }
+
+    void fill(const PackedLayout& layout, uint8_t* packed, int n_matrices) {
+        std::vector<uint8_t> row(layout.row_bytes());
+        for (uint8_t& byte : row) byte = uint8_t(random());
+        const int step = layout.type == ElementType::q40 ? kQ40Bytes : layout.type == ElementType::q80 ? kQ80Bytes : 2;
+        for (size_t i = 0; i + 1 < row.size(); i += size_t(step)) row[i + 1] &= 0x3B;  // small positive scales
+        for (int i = 0; i < n_matrices; i++)
+            for (int r = 0; r < layout.n_out; r++) pack(layout, packed + i * layout.bytes(), r, 1, row.data());
+    }
+
+    void run(const PackedLayout& layout, const uint8_t* weights, const Q80Rows& x, const std::vector<float>& values,
+             std::vector<float>& out, int n_rows) {
+        if (layout.type == ElementType::q40 || layout.type == ElementType::q80)
+            ops.matmul(QuantMatmul{weights, layout.tile_bytes(), layout.n_out, layout.n_in / kBlock, x.quants, x.scales,
+                                   x.sums, out.data()}, layout.type, n_rows);
+        else
+            ops.matmul(FloatMatmul{weights, layout.tile_bytes(), layout.n_out, layout.n_in, values.data(), out.data()},
+                       layout.type, n_rows);
+    }
+
+    Times read(const uint8_t* data, size_t bytes) {
+        constexpr size_t piece = size_t(1) << 20;
+        static volatile uint64_t sink;
+        return measure(10, [&] {
+            pool.run(int(bytes / piece), [&](int i, int) { sink = read_all(data + i * piece, piece); });
+        });
+    }
+
+    void empty_operation() {
+        const Times t = measure(20, [&] {
+            for (int i = 0; i < 1000; i++) pool.run(pool.n_threads(), [](int, int) {});
+        });
+        std::printf("starting and ending an operation: %.2f us best, %.2f us median\n", t.best * 1e3, t.median * 1e3);
+    }
+
+    void convert(ElementType to) {
+        const size_t n = size_t(16) << 20;
+        std::vector<uint16_t> src(n);
+        for (uint16_t& h : src) h = uint16_t((random() & 0x80FF) | 0x3F00);
+        std::vector<uint8_t> out(n * 2);
+        const Times t = measure(5, [&] {
+            kernels.convert(out.data(), to, reinterpret_cast<const uint8_t*>(src.data()), ElementType::bf16, n);
+        });
+        std::printf("bf16 to %s: %.0f M weights/s best, %.0f median, one thread\n", to == ElementType::q40 ? "q40" : "q80",
+                    double(n) / t.best / 1e6, double(n) / t.median / 1e6);
+    }
+
+    void packing(ElementType type) {
+        const PackedLayout layout{type, 4096, 2048, kernels.tile_rows, kernels.unit_bytes};
+        const OwnedMemory packed(layout.bytes());
+        std::vector<uint8_t> rows(layout.bytes(), 1);
+        const Times t = measure(10, [&] { pack(layout, packed.data(), 0, layout.n_out, rows.data()); });
+        std::printf("packing %d: %.2f GB/s, one thread\n", int(type), double(layout.bytes()) / t.best / 1e9);
+    }
+
+    void attention(int n_rows, int position, bool half) {
+        const int heads = 32, kv_heads = 8, head_dim = 64, page = 64, n_pages = (position + n_rows) / page + 1;
+        std::vector<float> qkv(size_t(n_rows) * (heads + 2 * kv_heads) * head_dim), out(size_t(n_rows) * heads * head_dim);
+        for (float& v : qkv) v = float(int(random() % 2001) - 1000) / 1000;
+        std::vector<int32_t> positions(n_rows), sequence(n_rows, 0), pages(n_pages);
+        for (int i = 0; i < n_rows; i++) positions[i] = position + i;
+        for (int i = 0; i < n_pages; i++) pages[i] = i;
+        const size_t elements = size_t(n_pages) * kv_heads * page * head_dim;
+        std::vector<float> keys(elements, 0.25f), values(elements, 0.5f);
+        if (half) {
+            std::fill_n(reinterpret_cast<uint16_t*>(keys.data()), elements, 0x3400);
+            std::fill_n(reinterpret_cast<uint16_t*>(values.data()), elements, 0x3800);
+        }
+        const Attention a{out.data(), qkv.data(), positions.data(), sequence.data(), pages.data(), keys.data(),
+                          values.data(), half, n_rows, heads, kv_heads, head_dim, page, n_pages, 0, heads / kv_heads, 0};
+        const OwnedMemory workspace(ops.attention_workspace(a));
+        const Times t = measure(10, [&] { ops.attention(a, workspace.data()); });
+        const double seen = double(n_rows) * (position + (n_rows + 1) / 2.0);
+        std::printf("attention, %3d rows at %5d, %s: %8.1f us; %6.1f Gop/s; cache %6.2f GB/s\n", n_rows, position,
+                    half ? "f16" : "f32", t.best * 1e6, 4 * seen * heads * head_dim / t.best / 1e9,
+                    double(position + n_rows) * kv_heads * head_dim * 2 * (half ? 2 : 4) / t.best / 1e9);
+    }
+
+    void rows() {
+        const int n = 2048, f = 8192;
+        std::vector<float> x(size_t(f) * 2, 0.5f), weight(n, 1.0f);
+        Q80Rows narrow(1, n), wide(1, f);
+        const RowsOut to_narrow{nullptr, narrow.quants, narrow.scales, narrow.sums, n};
+        const RowsOut to_wide{nullptr, wide.quants, wide.scales, wide.sums, f};
+        const Times norm = measure(200, [&] { ops.rms_norm(to_narrow, x.data(), weight.data(), 1e-5f, 1); });
+        const Times act = measure(200, [&] { ops.silu_mul(to_wide, x.data(), Activation::silu, 1); });
+        std::printf("rms_norm + quantise 2048: %.2f us; silu_mul + quantise 8192: %.2f us\n", norm.best * 1e6, act.best * 1e6);
+    }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const KernelTable* tables[kMaxIsas];
+    const int n_tables = usable_kernels(tables);
+    const std::string isa = argc > 1 ? argv[1] : tables[0]->isa;
+    const int n_threads = argc > 2 ? std::atoi(argv[2]) : 1;
+    for (int i = 0; i < n_tables; i++) {
+        if (isa != tables[i]->isa) continue;
+        Bench bench(tables[i], n_threads);
+        std::printf("%s, %d threads\n", tables[i]->isa, n_threads);
+        bench.empty_operation();
+        bench.rows();
+        const int shapes[][2] = {{2048, 2048}, {5632, 2048}, {2048, 5632}};
+        for (const auto& s : shapes) bench.matmul(ElementType::q40, s[0], s[1], 1);
+        for (int n_rows : {2, 4, 8, 16, 64, 512}) bench.matmul(ElementType::q40, 2048, 2048, n_rows);
+        bench.matmul(ElementType::q40, 5632, 2048, 512);
+        bench.matmul(ElementType::q40, 2048, 5632, 512);
+        for (ElementType type : {ElementType::q80, ElementType::f16, ElementType::f32})
+            for (int n_rows : {1, 4, 512}) bench.matmul(type, 2048, 2048, n_rows);
+        bench.convert(ElementType::q40);
+        bench.convert(ElementType::q80);
+        for (ElementType type : {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32}) bench.packing(type);
+        for (bool half : {true, false}) {
+            bench.attention(1, 1000, half);
+            bench.attention(1, 8000, half);
+            bench.attention(512, 0, half);
+        }
+        return 0;
+    }
+    std::fprintf(stderr, "no such instruction set here: %s\n", isa.c_str());
+    return 2;
+}
