@@ -26,7 +26,7 @@ def run() -> NoReturn:
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 0 done, 1 failed, 2 used wrongly, 130 interrupted, 143 told to end."""
     signal.signal(signal.SIGTERM, _end)
-    args = _parser().parse_args(arguments)
+    args = parse_arguments(arguments)
     args.isa = os.environ.get("DLLAMA_ISA") or None
     logging.basicConfig(
         level=logging.DEBUG if args.debug else logging.WARNING, format="%(name)s: %(message)s"
@@ -49,6 +49,11 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _fail(_os_error_line(error), error, args.debug, 1)
     return 0
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Ends the program with exit code 2 and one line when they are wrong."""
+    return _parser().parse_args(arguments)
 
 
 class _Parser(argparse.ArgumentParser):
