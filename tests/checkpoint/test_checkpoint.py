@@ -184,6 +184,10 @@ class TestDamage:
         assert "config.json: cannot be read" in self.refusal(tmp_path)
         assert "File name too long" in self.refusal(tmp_path / ("x" * 300))
 
+    def test_a_safetensors_file_is_not_a_model(self) -> None:
+        message = self.refusal(GOLDENS / "llama-gqa" / "model.safetensors", UsageError)
+        assert "give the directory" in message
+
     def test_missing_tensor(self, copy_of: Copy) -> None:
         directory = copy_of("llama-gqa")
         tensors = directory.tensors()

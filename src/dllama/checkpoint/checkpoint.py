@@ -119,6 +119,8 @@ def open_checkpoint(path: Path, weight_type: ElementType | None = None) -> Check
         raise ModelFileError(f"{path}: there is no such file or directory") from error
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+    if path.suffix == ".safetensors":
+        raise UsageError(f"{path}: is a part of a model; give the directory that it lies in")
     if not is_directory:
         m_source = MSource(path, weight_type)
         return Checkpoint(path, m_source.config, m_source, m_source.pairs)

@@ -64,10 +64,9 @@ class HfSource:
         if file is None:
             raise ModelFileError(f"{self._directory}: the tensor {name} is in none of the safetensors files")
         tensor = file.tensors[name]
-        expected = (
-            (spec.n_rows, spec.n_cols) if name.endswith(".weight") and spec.n_rows > 1 else (spec.n_cols,)
-        )
-        if tensor.shape not in (expected, (spec.n_rows, spec.n_cols)):
+        matrix = (spec.n_rows, spec.n_cols)
+        expected = matrix if spec.n_rows > 1 else (spec.n_cols,)
+        if tensor.shape not in (expected, matrix):
             raise ModelFileError(
                 f"{file.path}: {name} has the shape {list(tensor.shape)}, config.json asks for"
                 f" {list(expected)}"
