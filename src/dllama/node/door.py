@@ -15,6 +15,9 @@ from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Refusal, Role, 
 
 _log = logging.getLogger(__name__)
 
+HANDOVER_S = 2.0
+"""How long a root waits for the one before it: a session that has just ended is still giving back its memory."""
+
 
 class Door:
     """Accepts connections in a thread of its own, greets each in another, so that nobody can hold it up.
@@ -26,7 +29,7 @@ class Door:
         """Takes the listening socket over. `welcome` says what this node has at the moment."""
         self._listener = listener
         self._welcome = welcome
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()  # told when the root has changed
         self._root = ""  # address of the root that is served; "" = none
         self._session = ""
         self._roots: queue.SimpleQueue[SocketChannel] = queue.SimpleQueue()
@@ -53,6 +56,7 @@ class Door:
             self._root = self._session = ""
             while not self._peers.empty():
                 self._peers.get()[1].connection.close()
+            self._lock.notify_all()
 
     def close(self) -> None:
         self._listener.close()
@@ -83,7 +87,7 @@ class Door:
         """Answers; the answer leaves before anyone else may write to the connection."""
         with self._lock:
             if hello.role == Role.ROOT:
-                if self._root:
+                if not self._lock.wait_for(lambda: not self._root, HANDOVER_S):
                     channel.send_frame(Kind.BUSY, Refusal(self._root).encode())
                     return False
                 channel.send_frame(Kind.WELCOME, self._welcome().encode())
