@@ -52,7 +52,7 @@ def test_qwen_rows_stay_in_halves(copy_of: Copy) -> None:
 
 @pytest.mark.parametrize("weight_type", WEIGHT_TYPES)
 @pytest.mark.parametrize("golden", ["llama-gqa", "qwen3-shards"])
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_a_part_is_the_part_of_the_whole(golden: str, weight_type: ElementType, data: st.DataObject) -> None:
     checkpoint = open_checkpoint(GOLDENS / golden, weight_type)

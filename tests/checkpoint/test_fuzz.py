@@ -18,7 +18,7 @@ from dllama.errors import DllamaError
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
 MANY = settings(
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
