@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -12,12 +13,11 @@ from dllama.tokenizer.load import (
     FileKind,
     kind_of,
     load_tokenizer,
-    naming,
     read_file,
     tokenizer_file,
     tokenizer_of_t_file,
 )
-from dllama.tokenizer.pipeline import PipelineTokenizer
+from dllama.tokenizer.pipeline import PieceStyle, PipelineTokenizer
 from dllama.tokenizer.sentencepiece_model import parse_sentencepiece_model
 
 logger = logging.getLogger(__name__)
@@ -43,14 +43,9 @@ def convert_tokenizer(source: Path) -> TFile:
     if kind is FileKind.T:
         raise TokenizerError(f"{file} is a .t file already")
     tokenizer = load_tokenizer(source)
-    tokens = _tokens(tokenizer)
-    scores = [-float(token_id) for token_id in range(len(tokens))]
-    if kind is FileKind.SENTENCEPIECE:
-        with naming(file):
-            scores = parse_sentencepiece_model(content).scores
     t_file = TFile(
-        tokens=tokens,
-        scores=scores,
+        tokens=_tokens(tokenizer),
+        scores=_scores(kind, content, tokenizer),
         bos_id=_first_control(tokenizer) if tokenizer.bos_id is None else tokenizer.bos_id,
         add_bos=tokenizer.add_bos and tokenizer.bos_id is not None,
         eos_ids=tokenizer.eos_ids,
@@ -74,6 +69,27 @@ def _tokens(tokenizer: PipelineTokenizer) -> list[bytes]:
         tokenizer.token_in_t_file(token_id) or f"<|unused_{token_id}|>".encode()
         for token_id in range(tokenizer.vocab_size)
     ]
+
+
+def _scores(kind: FileKind, content: bytes, tokenizer: PipelineTokenizer) -> list[float]:
+    """The SentencePiece model's own, or what stands for them: the better, the earlier a token merges."""
+    if kind is FileKind.SENTENCEPIECE:
+        return parse_sentencepiece_model(content).scores
+    scores = [-float(token_id) for token_id in range(tokenizer.vocab_size)]
+    if kind is FileKind.JSON and tokenizer.style is PieceStyle.SENTENCEPIECE:
+        for place, token_id in enumerate(_order_of_merges(content)):
+            scores[token_id] = -float(place)
+    return scores
+
+
+def _order_of_merges(content: bytes) -> list[int]:
+    """The ids that the merges of a tokenizer.json make, first to last.
+
+    In a byte-level vocabulary that is the order of the ids; of SentencePiece's, runs of spaces merge last.
+    """
+    model = json.loads(content)["model"]
+    made = dict.fromkeys("".join(m.split(" ") if isinstance(m, str) else m) for m in model["merges"])
+    return [model["vocab"][piece] for piece in made]
 
 
 def _first_control(tokenizer: Tokenizer) -> int | None:

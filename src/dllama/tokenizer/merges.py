@@ -6,7 +6,6 @@ order. Two rules are in use, and they give different ids.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 Merge = tuple[str, str]
@@ -45,12 +44,16 @@ def trained_merges(pieces: Sequence[str], symbols: Iterable[str] = ()) -> list[M
 
 
 def _merge_down(piece: str, ranks: Mapping[Merge, int]) -> list[str]:
-    """The parts of `piece` that are left when nothing in it merges any more."""
+    """The parts of `piece` that are left when nothing in it merges any more; two at least."""
     parts = list(piece)
+    never = len(ranks)
     while len(parts) > 2:
-        pairs = enumerate(itertools.pairwise(parts))
-        rank, at = min((ranks.get(pair, len(ranks)), at) for at, pair in pairs)
-        if rank == len(ranks):
+        best, at = never, -1
+        for left in range(len(parts) - 1):
+            rank = ranks.get((parts[left], parts[left + 1]), never)
+            if rank < best:
+                best, at = rank, left
+        if best == never:
             break
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
     return parts

@@ -20,6 +20,7 @@ WORD_START = "\u2581"
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 _CONTROL_NAME = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
+_BRACKETED_NAME = re.compile(r"<[^<>\s]+>|\[/?[A-Z0-9_]+\]")
 
 
 class PieceStyle(enum.Enum):
@@ -53,6 +54,11 @@ def is_control_name(name: str) -> bool:
     return _CONTROL_NAME.fullmatch(name) is not None
 
 
+def is_bracketed_name(name: str) -> bool:
+    """Whether a token is named `<like_this>` or `[LIKE_THIS]`, as those around SentencePiece's pieces are."""
+    return _BRACKETED_NAME.fullmatch(name) is not None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parsed:
     """What a tokenizer's file says: how to make ids, each id's bytes, and the settings."""
@@ -68,11 +74,12 @@ class PipelineTokenizer:
     def __init__(self, parsed: Parsed) -> None:
         """`parsed` belongs to this object from here on.
 
-        Raises TokenizerError when the settings name ids that have no token.
+        Raises TokenizerError when the settings name ids that have no token, or pieces are of an unknown kind.
         """
         pipeline, settings = parsed.pipeline, parsed.settings
         self._settings = settings
         self._tokens = parsed.tokens
+        self.style = PieceStyle.of(pipeline)
         self._pipeline = _without_special_tokens_in_text(pipeline, settings)
         self._continuation = _continuation(pipeline)
         added = pipeline.get_added_tokens_decoder()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from dllama.errors import TokenizerError
 from dllama.tokenizer.base import Settings
-from dllama.tokenizer.pipeline import Parsed, tokens_of
+from dllama.tokenizer.pipeline import Parsed, is_bracketed_name, tokens_of
 from dllama.tokenizer.vocabulary import Vocabulary, sentencepiece_pipeline
 
 
@@ -55,14 +55,20 @@ def parse_sentencepiece_model(content: bytes) -> SentencePieceModel:
 
 
 def parse_sentencepiece_tokenizer(content: bytes) -> Parsed:
-    """The tokenizer of a tokenizer.model. Errors as of parse_sentencepiece_model."""
+    """The tokenizer of a tokenizer.model. Errors as of parse_sentencepiece_model.
+
+    User-defined pieces with a bracketed name (Mistral's `[REFERENCE_DOC_1]`) count as special: SentencePiece
+    itself would find them in text, where a user could forge them.
+    """
     model = parse_sentencepiece_model(content)
     normal = model.ids_of(PieceType.NORMAL)
+    whole = model.ids_of(PieceType.USER_DEFINED)
+    controls = frozenset(token_id for token_id in whole if is_bracketed_name(model.pieces[token_id]))
     vocabulary = Vocabulary(
         pieces=model.pieces,
         order=sorted(normal, key=lambda token_id: (-model.scores[token_id], token_id)),
-        special=model.ids_of(PieceType.UNKNOWN, PieceType.CONTROL),
-        whole=model.ids_of(PieceType.USER_DEFINED),
+        special=model.ids_of(PieceType.UNKNOWN, PieceType.CONTROL) | controls,
+        whole=whole - controls,
         byte_pieces=model.ids_of(PieceType.BYTE),
     )
     settings = Settings(

@@ -7,18 +7,17 @@ tell Llama 3 from Qwen from Tekken, and special tokens stand before the first by
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Sequence
 
 from dllama.errors import TokenizerError
 from dllama.formats.t_file import TFile
 from dllama.tokenizer.base import Settings
 from dllama.tokenizer.byte_alphabet import BYTE_OF_CHARACTER, write_bytes
-from dllama.tokenizer.pipeline import WORD_START, Parsed, is_control_name, tokens_of
+from dllama.tokenizer.pipeline import WORD_START, Parsed, is_bracketed_name, is_control_name, tokens_of
 from dllama.tokenizer.vocabulary import SplitRule, Vocabulary, byte_level_pipeline, sentencepiece_pipeline
 
 _BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
-_BRACKETED_NAME = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
 
 
 def parse_t_vocabulary(file: TFile) -> Parsed:
@@ -93,11 +92,16 @@ def _sentencepiece_vocabulary(file: TFile) -> Vocabulary:
     tail = range(max(last_character, *byte_pieces) + 1, len(pieces))
     special = set(range(min(byte_pieces)))
     special |= {*file.eos_ids, *([] if file.bos_id is None else [file.bos_id])}
-    special |= {token_id for token_id in tail if _BRACKETED_NAME.fullmatch(pieces[token_id])}
+    special |= {token_id for token_id in tail if is_bracketed_name(pieces[token_id])}
     whole = set(tail) - special
+    scores = file.scores
+    if all(score == -token_id for token_id, score in enumerate(scores)):
+        # Made from a tokenizer.json. In SentencePiece's own scores runs of spaces are the last to merge.
+        spaces = {token_id for token_id, piece in enumerate(pieces) if not piece.strip(WORD_START)}
+        scores = [-math.inf if token_id in spaces else score for token_id, score in enumerate(scores)]
     return Vocabulary(
         pieces=pieces,
-        order=_best_first(file.scores, special | whole | byte_pieces),
+        order=_best_first(scores, special | whole | byte_pieces),
         special=frozenset(special),
         whole=frozenset(whole),
         byte_pieces=byte_pieces,
