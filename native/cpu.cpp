@@ -33,12 +33,21 @@ unsigned saved_state() {
     const bool fma = bit(one.c, 12), f16c = bit(one.c, 29), avx2 = bit(seven.b, 5);
     return (saved_state() & 0x6) == 0x6 && fma && f16c && avx2;  // XMM and YMM
 }
+
+[[maybe_unused]] bool has_avx512() {
+    const Registers seven = cpuid(7, 0);
+    const bool f = bit(seven.b, 16), bw = bit(seven.b, 30), vl = bit(seven.b, 31), vnni = bit(seven.c, 11);
+    return (saved_state() & 0xE0) == 0xE0 && has_avx2() && f && bw && vl && vnni;  // mask registers and ZMM
+}
 #endif
 
 }  // namespace
 
 int usable_kernels(const KernelTable* out[kMaxIsas]) {
     int n = 0;
+#if defined(DLLAMA_AVX512)
+    if (has_avx512()) out[n++] = avx512_kernels();
+#endif
 #if defined(DLLAMA_AVX2)
     if (has_avx2()) out[n++] = avx2_kernels();
 #endif

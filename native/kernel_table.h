@@ -125,5 +125,8 @@ const KernelTable* scalar_kernels();
 #if defined(DLLAMA_AVX2)
 const KernelTable* avx2_kernels();
 #endif
+#if defined(DLLAMA_AVX512)
+const KernelTable* avx512_kernels();
+#endif
 
 }  // namespace dllama

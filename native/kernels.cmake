@@ -1,4 +1,6 @@
 # Everything below the binding. A file of an instruction set has its own flags and a macro that says it is there.
+include(CheckCXXCompilerFlag)
+
 add_library(dllama_kernels STATIC
   native/attention_op.cpp native/cpu.cpp native/ops.cpp native/packed_matrix.cpp native/scalar.cpp
   native/thread_pool.cpp)
@@ -9,14 +11,26 @@ target_compile_options(dllama_kernels PRIVATE -O3 -Wall -Wextra -Wno-psabi -ffp-
                                               -fvisibility=hidden)
 target_link_libraries(dllama_kernels PUBLIC Threads::Threads)
 
+# ARGN: the flags; a compiler that does not know them builds without this instruction set.
 function(dllama_isa macro file)
+  string(REPLACE ";" " " flags "${ARGN}")
+  check_cxx_compiler_flag("${flags}" ${macro}_FLAGS)
+  if(NOT ${macro}_FLAGS)
+    return()
+  endif()
   target_sources(dllama_kernels PRIVATE native/${file})
   set_source_files_properties(native/${file} PROPERTIES COMPILE_OPTIONS "${ARGN}")
   target_compile_definitions(dllama_kernels PUBLIC ${macro})
 endfunction()
 
+# GCC before 13 takes the intrinsics' own undefined registers for a mistake of ours (its bug 105593).
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  set(avx512_quiet -Wno-uninitialized -Wno-maybe-uninitialized)
+endif()
+
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64" AND NOT CMAKE_OSX_ARCHITECTURES MATCHES "arm64")
   dllama_isa(DLLAMA_AVX2 avx2.cpp -mavx2 -mfma -mf16c)
+  dllama_isa(DLLAMA_AVX512 avx512.cpp -mavx512f -mavx512bw -mavx512vl -mavx512vnni ${avx512_quiet})
 endif()
 
 option(DLLAMA_BENCH "Build native/bench.cpp" OFF)

@@ -1,0 +1,111 @@
+// Kernels for AVX-512 (F, BW, VL) with VNNI. A tile is 16 rows: one 512-bit register of float or int32 sums.
+//
+// vpdpbusd multiplies unsigned weights with signed activations and adds fours of products to int32: weights are
+// read with an offset that makes them unsigned, and sums begin at minus the offset times the activations' sum.
+#include "attention_kernel.h"
+#include "convert_kernel.h"
+#include "float_matmul.h"
+#include "quant_matmul.h"
+#include "simd_avx512.h"
+
+namespace dllama {
+namespace {
+
+constexpr int kRows = 16;
+
+// Mat-mat: 32 rows x 4 tokens. Its 8 chains of vpdpbusd (latency 5, one or two a cycle) overlap with those of the
+// next block. 8 integer and 8 float sums, 4 weights, 2 scales and 2 constants are 24 of 32 registers, so a third
+// tile or a sixth token would spill. 16 rows x 8 tokens has as many chains, but reads 17 registers for 16
+// vpdpbusd where this reads 10, and two loads a cycle would be the limit on cores with two vpdpbusd a cycle.
+constexpr int kMatTokens = 4;
+constexpr int kMatTiles = 2;
+
+// Mat-vec: 4 tiles x 1 token is 4 chains of 8 vpdpbusd, 40 cycles for 32 of them, and with the next block's, which
+// do not depend on them, under 1.3 cycles each: a block of a tile (288 bytes) in 10 cycles, three times what one
+// core reads from memory. It also makes each broadcast of activations serve 4 tiles. More streams than 4 would
+// only cost the prefetcher more.
+constexpr int kVecTiles = 4;
+
+// F16 and F32: 2 tiles x 4 tokens are 8 chains, the 4 cycles of a multiply-add times 2 a cycle. The decoded run of
+// 128 columns is 16 KiB for 2 tiles, half of the smallest first-level cache.
+constexpr int kFloatTiles = 2;
+
+__m512i load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+
+__m512i four_of(const int8_t* x) {
+    int32_t word;
+    std::memcpy(&word, x, 4);
+    return _mm512_set1_epi32(word);
+}
+
+template <int NT, int NG>
+void start(int32_t offset, const int32_t* const x_sum[NT], __m512i dot[NT][NG]) {
+    for (int t = 0; t < NT; t++) {
+        const __m512i first = _mm512_set1_epi32(-offset * *x_sum[t]);
+        for (int n = 0; n < NG; n++) dot[t][n] = first;
+    }
+}
+
+struct Q40Block {
+    static constexpr int bytes = kRows * kQ40Bytes;
+
+    template <int NT, int NG>
+    static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+                    __m512i dot[NT][NG]) {
+        const __m512i low = _mm512_set1_epi8(15);
+        start<NT, NG>(8, x_sum, dot);  // nibbles 0 to 15 stand for -8 to 7
+        for (int g = 0; g < 4; g++) {
+            __m512i first[NG], second[NG];  // columns 4g to 4g + 3, and 16 further on
+            for (int n = 0; n < NG; n++) {
+                const __m512i w = load_bytes(units[n] + g * 64);
+                first[n] = _mm512_and_si512(w, low);
+                second[n] = _mm512_and_si512(_mm512_srli_epi16(w, 4), low);
+            }
+            for (int t = 0; t < NT; t++) {
+                const __m512i x_first = four_of(x[t] + 4 * g), x_second = four_of(x[t] + 16 + 4 * g);
+                for (int n = 0; n < NG; n++) {
+                    dot[t][n] = _mm512_dpbusd_epi32(dot[t][n], first[n], x_first);
+                    dot[t][n] = _mm512_dpbusd_epi32(dot[t][n], second[n], x_second);
+                }
+            }
+        }
+    }
+};
+
+struct Q80Block {
+    static constexpr int bytes = kRows * kQ80Bytes;
+
+    template <int NT, int NG>
+    static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+                    __m512i dot[NT][NG]) {
+        const __m512i sign = _mm512_set1_epi8(-128);
+        start<NT, NG>(128, x_sum, dot);
+        for (int g = 0; g < 8; g++) {
+            __m512i w[NG];
+            for (int n = 0; n < NG; n++) w[n] = _mm512_xor_si512(load_bytes(units[n] + g * 64), sign);  // + 128
+            for (int t = 0; t < NT; t++) {
+                const __m512i xt = four_of(x[t] + 4 * g);
+                for (int n = 0; n < NG; n++) dot[t][n] = _mm512_dpbusd_epi32(dot[t][n], w[n], xt);
+            }
+        }
+    }
+};
+
+}  // namespace
+
+const KernelTable* avx512_kernels() {
+    using S = Avx512;
+    static const KernelTable table = {
+        "avx512", kRows, 4, kVecTiles,
+        quant_matmul<S, Q40Block, kMatTokens, kMatTiles, kVecTiles>,
+        quant_matmul<S, Q80Block, kMatTokens, kMatTiles, kVecTiles>,
+        float_matmul<S, kRows, kFloatTiles, uint16_t>, float_matmul<S, kRows, kFloatTiles, float>,
+        RowKernels<S>::quantize, RowKernels<S>::rms_norm, RowKernels<S>::gated, RowKernels<S>::add,
+        RowKernels<S>::rope, RowKernels<S>::store_half, RowKernels<S>::encode_q80, RowKernels<S>::add_q80,
+        AttentionKernel<S>::attend_split, AttentionKernel<S>::attend_merge, AttentionKernel<S>::attend_finish,
+        ConvertKernel<S>::convert,
+    };
+    return &table;
+}
+
+}  // namespace dllama

@@ -1,0 +1,101 @@
+// Sixteen float lanes of AVX-512 (F, BW, VL); the members are those of Portable in simd_portable.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernel_table.h"
+
+namespace dllama {
+namespace {
+
+struct Avx512 {
+    static constexpr int W = 16;
+    using F = __m512;
+    using I = __m512i;
+
+    static F set1(float v) { return _mm512_set1_ps(v); }
+    static F load(const float* p) { return _mm512_loadu_ps(p); }
+    static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+    static F load_half(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+    static void store_half(uint16_t* p, F v) {
+        _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    }
+    static F load_bf16(const uint16_t* p) {
+        const I wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+    }
+    static F load_int8(const int8_t* p) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+    }
+
+    static F add(F a, F b) { return _mm512_add_ps(a, b); }
+    static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+    static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+    static F div(F a, F b) { return _mm512_div_ps(a, b); }
+    static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+    static F select_less(F a, F b, F x, F y) {
+        return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+    }
+    static F min(F a, F b) { return _mm512_min_ps(a, b); }  // b when either is NaN
+    static F max(F a, F b) { return _mm512_max_ps(a, b); }
+
+    static __m256 low(F v) { return _mm512_castps512_ps256(v); }
+    static __m256 high(F v) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)); }
+    static float sum(F v) {
+        const __m256 e = _mm256_add_ps(low(v), high(v));
+        __m128 s = _mm_add_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1));
+        s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+        return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+    }
+    static void store_sums4(float* out, F a, F b, F c, F d) {
+        const __m256 ab = _mm256_hadd_ps(_mm256_add_ps(low(a), high(a)), _mm256_add_ps(low(b), high(b)));
+        const __m256 cd = _mm256_hadd_ps(_mm256_add_ps(low(c), high(c)), _mm256_add_ps(low(d), high(d)));
+        const __m256 sums = _mm256_hadd_ps(ab, cd);
+        _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1)));
+    }
+    static float max_of(F v) {
+        const __m256 e = _mm256_max_ps(low(v), high(v));
+        __m128 m = _mm_max_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1));
+        m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+        return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+    }
+    static float min_of(F v) {
+        const __m256 e = _mm256_min_ps(low(v), high(v));
+        __m128 m = _mm_min_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1));
+        m = _mm_min_ps(m, _mm_movehl_ps(m, m));
+        return _mm_cvtss_f32(_mm_min_ss(m, _mm_movehdup_ps(m)));
+    }
+
+    static __m256i low(I v) { return _mm512_castsi512_si256(v); }
+    static __m256i high(I v) { return _mm512_extracti64x4_epi64(v, 1); }
+    static I magnitude_bits(F v) { return _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7FFFFFFF)); }
+    static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }
+    static int32_t max_of_int(I v) {
+        const __m256i e = _mm256_max_epi32(low(v), high(v));
+        __m128i m = _mm_max_epi32(_mm256_castsi256_si128(e), _mm256_extracti128_si256(e, 1));
+        m = _mm_max_epi32(m, _mm_unpackhi_epi64(m, m));
+        return _mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 1)));
+    }
+    static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+    static int32_t sum_int(I v) {
+        const __m256i e = _mm256_add_epi32(low(v), high(v));
+        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(e), _mm256_extracti128_si256(e, 1));
+        s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
+        return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 1)));
+    }
+    static I round_to_int(F v) { return _mm512_cvtps_epi32(v); }
+    static I trunc_to_int(F v) { return _mm512_cvttps_epi32(v); }
+    static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
+    static F power_of_two(I n) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
+    }
+    static void store_int8(int8_t* out, const I v[2]) {
+        _mm_storeu_si128((__m128i*)out, _mm512_cvtsepi32_epi8(v[0]));
+        _mm_storeu_si128((__m128i*)(out + 16), _mm512_cvtsepi32_epi8(v[1]));
+    }
+};
+
+}  // namespace
+}  // namespace dllama
