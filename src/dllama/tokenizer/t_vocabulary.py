@@ -127,17 +127,27 @@ def _sentencepiece_pieces(tokens: Sequence[bytes]) -> list[str]:
 
 
 def _undo_byte_alphabet(token: bytes) -> str:
-    characters = []
+    """Characters outside the alphabet are there as UTF-8, those of the alphabet as the byte they stand for.
+
+    Only a carriage return may be itself or `č`: it is itself where it ends a line of code (`;\\r`).
+    """
+    text = ""
     while token:
-        for length in (4, 3, 2):
-            try:
-                character = token[:length].decode()
-            except UnicodeDecodeError:
-                continue
-            if len(character) == 1 and character not in BYTE_OF_CHARACTER:
-                break
-        else:
-            length, character = 1, write_bytes(token[:1])
-        characters.append(character)
-        token = token[length:]
-    return "".join(characters)
+        character = _leading_character(token, before=text)
+        text += character or write_bytes(token[:1])
+        token = token[len(character.encode()) or 1 :]
+    return text
+
+
+def _leading_character(token: bytes, before: str) -> str:
+    """The character outside the byte alphabet that `token` begins with, or nothing."""
+    if token[:1] == b"\r" and before and not before[-1].isalpha():
+        return "\r"
+    for length in (2, 3, 4):
+        try:
+            character = token[:length].decode()
+        except UnicodeDecodeError:
+            continue
+        if len(character) == 1 and token[0] >= 0x80 and character not in BYTE_OF_CHARACTER:
+            return character
+    return ""
