@@ -3,6 +3,7 @@
 from dllama.checkpoint.checkpoint import DEFAULT_WEIGHT_TYPE, WEIGHT_TYPES, Checkpoint, open_checkpoint
 from dllama.checkpoint.convert import ConvertProgress, ConvertReport, convert_model
 from dllama.checkpoint.describe import ModelDescription, TensorDescription, describe
+from dllama.checkpoint.source import StoredMatrix, TensorSource
 
 __all__ = [
     "DEFAULT_WEIGHT_TYPE",
@@ -11,7 +12,9 @@ __all__ = [
     "ConvertProgress",
     "ConvertReport",
     "ModelDescription",
+    "StoredMatrix",
     "TensorDescription",
+    "TensorSource",
     "convert_model",
     "describe",
     "open_checkpoint",

@@ -90,6 +90,7 @@ def _memory_table(config: ModelConfig, max_seq_len: int, wire: ElementType | Non
             config,
             plan,
             max_seq_len=max_seq_len,
+            n_sequences=1,
             wire=wire,
             cache_type=default_cache_type(wire),
             timeout_s=STEP_TIMEOUT_S,

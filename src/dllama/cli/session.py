@@ -36,24 +36,18 @@ class Session:
 @contextlib.contextmanager
 def open_session(options: ModelOptions, isa: str | None) -> Iterator[Session]:
     """Loads the model onto all nodes; closes everything at the end, whatever happens."""
-    shares = shares_for(options)
     path = options.model or _demo_model()
     with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
         config = checkpoint.config
         tokenizer = load_tokenizer(_tokenizer_path(options.tokenizer, path))
         check_vocab(tokenizer, config.vocab_size)
         max_seq_len = max_seq_len_for(options.max_seq_len, config)
-        cluster_options = ClusterOptions(
-            workers=options.workers,
-            shares=shares,
-            max_seq_len=max_seq_len,
-            wire=wire_type(options.wire, config),
-            cache_type=options.cache_type or default_cache_type(wire_type(options.wire, config)),
-            node=options.node,
-        )
+        settings = cluster_options(options, config, max_seq_len)
         compute = make_compute(options.n_threads, isa)
+        if options.max_seq_len is None:
+            note(f"context: {max_seq_len} tokens of the model's {config.max_seq_len} (--max-seq-len)")
         start = time.perf_counter()
-        with contextlib.closing(_connect(checkpoint, compute, cluster_options)) as cluster:
+        with contextlib.closing(connect(checkpoint, compute, settings)) as cluster:
             yield Session(
                 config=config,
                 tokenizer=tokenizer,
@@ -63,7 +57,24 @@ def open_session(options: ModelOptions, isa: str | None) -> Iterator[Session]:
             )
 
 
-def _connect(checkpoint: Checkpoint, compute: Compute, options: ClusterOptions) -> Cluster:
+def cluster_options(
+    options: ModelOptions, config: ModelConfig, max_seq_len: int, n_sequences: int = 1
+) -> ClusterOptions:
+    """Raises UsageError when there are not as many shares as nodes."""
+    wire = wire_type(options.wire, config)
+    return ClusterOptions(
+        workers=options.workers,
+        shares=shares_for(options),
+        max_seq_len=max_seq_len,
+        n_sequences=n_sequences,
+        wire=wire,
+        cache_type=options.cache_type or default_cache_type(wire),
+        node=options.node,
+    )
+
+
+def connect(checkpoint: Checkpoint, compute: Compute, options: ClusterOptions) -> Cluster:
+    """See Cluster.open."""
     with progress_count("loading", "MB", 1e6) as on_progress:
         return Cluster.open(checkpoint, compute, options, on_progress)
 

@@ -24,7 +24,10 @@ PAGE_SIZE = 64
 half a page wasted for each sequence does not matter."""
 
 _FILE_PREFIX = "dllama-kv-"
-_NUMPY_TYPES: dict[ElementType, np.dtype[Any]] = {ElementType.F32: np.dtype(np.float32), ElementType.F16: np.dtype(np.float16)}
+_NUMPY_TYPES: dict[ElementType, np.dtype[Any]] = {
+    ElementType.F32: np.dtype(np.float32),
+    ElementType.F16: np.dtype(np.float16),
+}
 
 
 class CacheStorage(enum.StrEnum):

@@ -42,11 +42,13 @@ STEP_TIMEOUT_S = 60.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusterOptions:
-    """`shares` has one number for each node, the root first. `wire` is the type of partial sums that travel."""
+    """`shares` has one number for each node, the root first. The cache has room for `n_sequences` texts of
+    `max_seq_len` tokens. `wire` is the type of partial sums that travel."""
 
     workers: tuple[Address, ...]
     shares: tuple[float, ...]
     max_seq_len: int
+    n_sequences: int
     wire: ElementType
     cache_type: ElementType
     node: NodeSettings
@@ -123,6 +125,15 @@ class Cluster:
     @property
     def max_logit_rows(self) -> int:
         return self._plan.limits.max_logit_rows
+
+    @property
+    def n_nodes(self) -> int:
+        return self._plan.shards.n_ranks
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of this node's own shards."""
+        return shard_bytes(self._plan.config, self._plan.shards.ranks[0])
 
     @property
     def sent_bytes(self) -> list[int]:
@@ -213,6 +224,7 @@ def _session_plan(
         config,
         shards,
         max_seq_len=options.max_seq_len,
+        n_sequences=options.n_sequences,
         wire=options.wire,
         cache_type=options.cache_type,
         timeout_s=options.timeout_s,

@@ -67,11 +67,12 @@ def session_shape(
     plan: ShardPlan,
     *,
     max_seq_len: int,
+    n_sequences: int,
     wire: ElementType,
     cache_type: ElementType,
     timeout_s: float,
 ) -> tuple[CacheShape, StepLimits]:
-    """Pages for one text of `max_seq_len` tokens, and as many rows in a step as modest buffers hold."""
+    """Pages for `n_sequences` texts of `max_seq_len` tokens, and as many rows in a step as modest buffers hold."""
     per_row = max(buffer_row_bytes(config, spans, plan.n_ranks, wire) for spans in plan.ranks)
     max_rows = max(_MIN_ROWS, min(_MAX_ROWS, _BUFFER_BUDGET_BYTES // per_row // _MIN_ROWS * _MIN_ROWS))
     limits = StepLimits(
@@ -81,7 +82,9 @@ def session_shape(
         wire=wire,
         timeout_s=timeout_s,
     )
-    cache = CacheShape(n_pages=-(-max_seq_len // PAGE_SIZE), page_size=PAGE_SIZE, dtype=cache_type)
+    cache = CacheShape(
+        n_pages=n_sequences * -(-max_seq_len // PAGE_SIZE), page_size=PAGE_SIZE, dtype=cache_type
+    )
     return cache, limits
 
 
