@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import signal
-import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+import psutil
+
 import dllama
+from support.fork_server import ForkServer
 
 DLLAMA = (sys.executable, "-m", "dllama")
 DEMO_MODEL = Path(dllama.__file__).parent / "demo_model"
@@ -51,16 +56,26 @@ def run_dllama(
     timeout_s: float = TIMEOUT_S,
 ) -> Finished:
     """Runs `dllama ARGUMENTS` to its end; `env` is added to the environment."""
-    done = subprocess.run(
-        [*DLLAMA, *map(str, arguments)],
-        input=stdin.encode(),
-        capture_output=True,
-        env=environment(env),
-        cwd=cwd,
-        timeout=timeout_s,
-        check=False,
-    )
-    return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        given.write(stdin.encode())
+        given.seek(0)
+        streams = [file.fileno() for file in (given, out, err)]
+        process = _server().start([*map(str, arguments)], environment(env), cwd, streams)
+        try:
+            code = process.wait(timeout_s)
+        except TimeoutError:
+            process.send_signal(signal.SIGKILL)
+            raise
+        out.seek(0)
+        err.seek(0)
+        return Finished(code, out.read().decode(), err.read().decode())
+
+
+@functools.cache
+def _server() -> ForkServer:
+    server = ForkServer()
+    atexit.register(server.close)
+    return server
 
 
 def run_well(*arguments: object, **options: object) -> Finished:
@@ -80,17 +95,15 @@ class Running:
     """A dllama process under way, whose lines are read as they come. Use it as a context manager."""
 
     def __init__(self, *arguments: object, env: Mapping[str, str] | None = None) -> None:
-        self._process = subprocess.Popen(
-            [*DLLAMA, *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(env),
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        self._process = _server().start(
+            [*map(str, arguments)], environment(env), None, [nothing, out_end, err_end]
         )
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self.out = _Lines(self._process.stdout)
-        self.err = _Lines(self._process.stderr)
+        for descriptor in (nothing, out_end, err_end):
+            os.close(descriptor)
+        self.out = _Lines(open(out, "rb"))  # noqa: SIM115 - closed in __exit__
+        self.err = _Lines(open(err, "rb"))  # noqa: SIM115
 
     @property
     def pid(self) -> int:
@@ -99,18 +112,18 @@ class Running:
     def pause(self) -> None:
         """Takes the processor away from it, in the middle of whatever it does."""
         self._process.send_signal(signal.SIGSTOP)
-        os.waitpid(self.pid, os.WUNTRACED)
+        wait_until(lambda: psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
 
     def kill(self) -> None:
         """Ends it without giving it a chance to tidy up."""
-        self._process.kill()
+        self._process.send_signal(signal.SIGKILL)
         self._process.wait(TIMEOUT_S)
 
     def interrupt(self) -> None:
         self._process.send_signal(signal.SIGINT)
 
     def terminate(self) -> None:
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
 
     def finish(self, timeout_s: float = TIMEOUT_S) -> Finished:
         """Waits for its end."""
@@ -233,9 +246,9 @@ def inference(*arguments: object, workers: Sequence[str] = (), steps: int | None
     return [*command, *arguments]
 
 
-def wait_until(condition: object, timeout_s: float = TIMEOUT_S) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
     """Polls `condition()` where nothing tells of a change (a file that another process removes)."""
     deadline = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.01)

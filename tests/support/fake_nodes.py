@@ -1,0 +1,84 @@
+"""Peers that misbehave, each on a free port of loopback and in a thread of the test."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+
+from dllama.fabric import SocketChannel
+from dllama.node.greeting import Address, call
+from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Role, SessionPlan, Welcome
+
+TIMEOUT_S = 30.0
+
+
+@contextlib.contextmanager
+def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """The address of a server that gives its first connection to `answer` and closes it afterwards.
+
+    What `answer` raises other than for a connection that ended is raised at the end.
+    """
+    failures: list[BaseException] = []
+
+    def serve() -> None:
+        try:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(TIMEOUT_S)
+                answer(connection)
+        except ConnectionError:
+            pass
+        except BaseException as error:
+            failures.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(TIMEOUT_S)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(TIMEOUT_S)
+    assert not thread.is_alive()
+    if failures:
+        raise failures[0]
+
+
+def of_another_version(connection: socket.socket) -> None:
+    connection.recv(1 << 16)
+    connection.sendall(struct.pack("<4sHHQ", b"\x8bDL\n", 999, Kind.WELCOME, 0))
+
+
+def http_server(connection: socket.socket) -> None:
+    connection.recv(1 << 16)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+
+def closes(connection: socket.socket) -> None:
+    connection.recv(1 << 16)
+
+
+def with_malformed_welcome(connection: socket.socket) -> None:
+    channel = SocketChannel(connection, "root", TIMEOUT_S)
+    channel.receive_frame(MAX_CONTROL_BYTES)
+    channel.send_frame(Kind.WELCOME, b'{"machine": 3}')
+
+
+def dies_while_loading(connection: socket.socket) -> None:
+    """A worker that joins its session as the last rank and goes when the first weights have come."""
+    channel = SocketChannel(connection, "root", TIMEOUT_S)
+    channel.receive_frame(MAX_CONTROL_BYTES)
+    welcome = Welcome(
+        machine="elsewhere", available_bytes=1 << 40, n_threads=1, isa="scalar", kv_on_disk=False
+    )
+    channel.send_frame(Kind.WELCOME, welcome.encode())
+    kind, payload = channel.receive_frame(MAX_CONTROL_BYTES)
+    assert kind == Kind.PLAN
+    plan = SessionPlan.decode(payload, "root")
+    with contextlib.ExitStack() as stack:
+        for address in plan.addresses[1 : plan.rank]:
+            peer, _ = call(Address.parse(address), Hello(Role.WORKER, plan.session, plan.rank))
+            stack.callback(peer.connection.close)
+        channel.send_frame(Kind.READY)
+        channel.read_exact(1000)
