@@ -88,8 +88,7 @@ def _sentencepiece_vocabulary(file: TFile) -> Vocabulary:
     if missing:
         raise TokenizerError(f"it lacks the byte token {missing[0]}, so that not every text can be encoded")
     byte_pieces = frozenset(place[piece] for piece in _BYTE_PIECES)
-    last_character = max(token_id for token_id, piece in enumerate(pieces) if len(piece) == 1)
-    tail = range(max(last_character, *byte_pieces) + 1, len(pieces))
+    tail = range(_end_of_merging(pieces, max(byte_pieces) + 1), len(pieces))
     special = set(range(min(byte_pieces)))
     special |= {*file.eos_ids, *([] if file.bos_id is None else [file.bos_id])}
     special |= {token_id for token_id in tail if is_bracketed_name(pieces[token_id])}
@@ -106,6 +105,16 @@ def _sentencepiece_vocabulary(file: TFile) -> Vocabulary:
         whole=frozenset(whole),
         byte_pieces=byte_pieces,
     )
+
+
+def _end_of_merging(pieces: Sequence[str], start: int) -> int:
+    """One past the last piece that is a character, or that two others make."""
+    known = set(pieces[start:])
+    for token_id in reversed(range(start, len(pieces))):
+        piece = pieces[token_id]
+        if len(piece) == 1 or any(piece[:c] in known and piece[c:] in known for c in range(1, len(piece))):
+            return token_id + 1
+    return start
 
 
 def _best_first(scores: Sequence[float], without: set[int] | frozenset[int]) -> list[int]:
