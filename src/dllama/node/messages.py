@@ -16,6 +16,7 @@ from dllama.dtypes import ElementType
 from dllama.errors import PeerProtocolError
 from dllama.families import ModelConfig
 from dllama.model import CacheShape, StepBatch, StepLimits
+from dllama.node.soundness import check_session, check_types
 from dllama.sharding import ShardPlan
 
 T = TypeVar("T")
@@ -52,14 +53,14 @@ class _Json:
     @classmethod
     def decode(cls, payload: bytes, sender: str) -> Self:
         """Raises PeerProtocolError naming the sender."""
-        return _parse(cls.__name__, sender, lambda: cls(**_json_object(payload)))
+        return _parse(cls.__name__, sender, lambda: check_types(cls(**_json_object(payload))))
 
 
 @dataclasses.dataclass(frozen=True)
 class Hello(_Json):
     """`session` names what a worker wants to join; a root makes it up. `rank` is the sender's."""
 
-    role: Role
+    role: str  # one of Role
     session: str
     rank: int
 
@@ -120,15 +121,18 @@ class SessionPlan:
         def parse() -> SessionPlan:
             values = _json_object(payload)
             cache, limits = values["cache"], values["limits"]
-            return cls(
+            plan = cls(
                 session=values["session"],
-                rank=int(values["rank"]),
+                rank=values["rank"],
                 addresses=tuple(values["addresses"]),
                 config=ModelConfig.from_json(values["config"]),
                 shards=ShardPlan.from_json(values["shards"]),
                 cache=CacheShape(**cache | {"dtype": ElementType.from_label(cache["dtype"])}),
                 limits=StepLimits(**limits | {"wire": ElementType.from_label(limits["wire"])}),
             )
+            check_types(plan)
+            check_session(plan.rank, plan.addresses, plan.config, plan.shards, plan.cache, plan.limits)
+            return plan
 
         return _parse("SessionPlan", sender, parse)
 
@@ -154,27 +158,30 @@ def encode_step(batch: StepBatch, inputs: NDArray[np.float32]) -> list[NDArray[A
 
 
 def decode_step(
-    payload: bytes, limits: StepLimits, cache: CacheShape, sender: str
+    payload: bytes, dim: int, limits: StepLimits, cache: CacheShape, sender: str
 ) -> tuple[StepBatch, NDArray[np.float32]]:
     """The inverse of encode_step (token ids are zeros). Raises PeerProtocolError on anything impossible."""
 
     def parse() -> tuple[StepBatch, NDArray[np.float32]]:
-        n_rows, n_sequences, n_pages, n_logits, dim = np.frombuffer(payload, _STEP_HEADER, _N_STEP_COUNTS)
+        n_rows, n_sequences, n_pages, n_logits, n_columns = _step_counts(payload, limits, cache)
         ends = np.cumsum([_N_STEP_COUNTS, n_sequences, n_sequences, n_sequences * n_pages, n_logits])
+        _require(n_columns == dim and len(payload) == 4 * (int(ends[-1]) + n_rows * dim), "size")
         ints = np.frombuffer(payload, _STEP_HEADER, int(ends[-1]))
         lengths, starts, table, logit_rows = (ints[a:b] for a, b in itertools.pairwise(ends))
-        sequence = np.repeat(np.arange(n_sequences, dtype=np.int32), lengths)
+        _require(lengths.min() > 0 and lengths.sum(dtype=np.int64) == n_rows, "sequence lengths")
+        n_positions = min(limits.max_positions, n_pages * cache.page_size)
+        _require(starts.min() >= 0 and (starts.astype(np.int64) + lengths).max() <= n_positions, "positions")
+        _require(_within(table, cache.n_pages), "page numbers")
+        _require(_within(logit_rows, n_rows), "logit rows")
         first_rows = np.cumsum(lengths) - lengths
-        positions = np.arange(n_rows, dtype=np.int32) + np.repeat(starts - first_rows, lengths)
-        inputs = np.frombuffer(payload, np.dtype("<f4"), offset=4 * int(ends[-1])).reshape(n_rows, dim)
         batch = StepBatch(
             token_ids=np.zeros(n_rows, np.int32),
-            positions=positions.astype(np.int32),
-            sequence=sequence,
+            positions=(np.arange(n_rows) + np.repeat(starts - first_rows, lengths)).astype(np.int32),
+            sequence=np.repeat(np.arange(n_sequences, dtype=np.int32), lengths),
             page_table=table.reshape(n_sequences, n_pages),
             logit_rows=logit_rows,
         )
-        _check_step(batch, limits, cache)
+        inputs = np.frombuffer(payload, np.dtype("<f4"), offset=4 * int(ends[-1])).reshape(n_rows, dim)
         return batch, inputs
 
     return _parse("step", sender, parse)
@@ -186,20 +193,20 @@ def max_step_bytes(config: ModelConfig, limits: StepLimits, cache: CacheShape) -
     return 4 * (ints + limits.max_rows * config.dim)
 
 
-def _check_step(batch: StepBatch, limits: StepLimits, cache: CacheShape) -> None:
-    """Raises ValueError for what would make kernels reach beyond their buffers."""
-    n_table_positions = batch.page_table.shape[1] * cache.page_size
-    checks = (
-        (0 < batch.n_rows <= limits.max_rows, "number of rows"),
-        (len(batch.sequence) == batch.n_rows, "sequence lengths"),
-        (len(batch.logit_rows) <= limits.max_logit_rows, "number of logits"),
-        (_within(batch.logit_rows, batch.n_rows), "logit rows"),
-        (_within(batch.positions, min(limits.max_positions, n_table_positions)), "positions"),
-        (_within(batch.page_table, cache.n_pages), "page numbers"),
-    )
-    for holds, what in checks:
-        if not holds:
-            raise ValueError(f"impossible {what}")
+def _step_counts(payload: bytes, limits: StepLimits, cache: CacheShape) -> list[int]:
+    """T, S, pages of each sequence, N, D. Raises ValueError for what the buffers are not made for."""
+    counts = [int(count) for count in np.frombuffer(payload, _STEP_HEADER, _N_STEP_COUNTS)]
+    n_rows, n_sequences, n_pages, n_logits, _ = counts
+    _require(0 < n_rows <= limits.max_rows, "number of rows")
+    _require(0 < n_sequences <= n_rows, "number of sequences")
+    _require(0 < n_pages <= cache.n_pages, "number of pages")
+    _require(0 <= n_logits <= min(n_rows, limits.max_logit_rows), "number of logits")
+    return counts
+
+
+def _require(holds: bool | np.bool_, what: str) -> None:
+    if not holds:
+        raise ValueError(f"impossible {what}")
 
 
 def _within(values: NDArray[np.int32], limit: int) -> bool:
@@ -216,7 +223,7 @@ def _json_object(payload: bytes) -> dict[str, Any]:
 def _parse(what: str, sender: str, parse: Callable[[], T]) -> T:
     try:
         return parse()
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise PeerProtocolError(
             f"{sender} sent a malformed {what} ({error}); are both of the same dllama version?"
         ) from error

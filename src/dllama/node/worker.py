@@ -15,6 +15,7 @@ from dllama.node.door import Door
 from dllama.node.greeting import GREETING_TIMEOUT_S, Address, call, raise_refusal
 from dllama.node.loading import receive_weights
 from dllama.node.machine import available_memory_bytes, machine_id
+from dllama.node.memory import NodeMemory, check_memory, memory_need
 from dllama.node.messages import (
     MAX_CONTROL_BYTES,
     Hello,
@@ -65,6 +66,9 @@ class Worker:
         except DllamaError as error:
             self._on_event(f"{channel.name} is gone: {error}")
             _log.debug("session ended", exc_info=error)
+        except Exception:  # our own mistake costs one session, not the worker
+            self._on_event(f"{channel.name} is gone: the worker failed")
+            _log.exception("session failed")
         finally:
             channel.connection.close()
             self._door.release()
@@ -77,6 +81,7 @@ class Worker:
         plan = SessionPlan.decode(payload, channel.name)
         with contextlib.ExitStack() as stack:
             try:
+                self._check_memory(plan)
                 memory = stack.enter_context(
                     contextlib.closing(RankMemory(self._compute, plan, self._settings))
                 )
@@ -88,6 +93,12 @@ class Worker:
             self._load(fabric, memory, plan)
             self._on_event(f"loaded rank {plan.rank} of {plan.shards.n_ranks}: {plan.config.family} model")
             self._steps(fabric, memory, plan)
+
+    def _check_memory(self, plan: SessionPlan) -> None:
+        """The root has looked already, but it is this computer that would run out."""
+        welcome = self._welcome()
+        need = memory_need(plan.config, plan.shards, plan.rank, plan.cache, plan.limits, welcome.kv_on_disk)
+        check_memory([NodeMemory("this worker", welcome.machine, welcome.available_bytes, need)])
 
     def _join(self, root: SocketChannel, plan: SessionPlan) -> TcpFabric:
         """The mesh: this worker calls those of lower rank and is called by those of higher rank."""
@@ -133,7 +144,7 @@ class Worker:
                 raise_refusal(kind, payload, fabric.peer_name(0))
 
     def _step(self, fabric: TcpFabric, transformer: Transformer, plan: SessionPlan, payload: bytes) -> None:
-        batch, inputs = decode_step(payload, plan.limits, plan.cache, fabric.peer_name(0))
+        batch, inputs = decode_step(payload, plan.config.dim, plan.limits, plan.cache, fabric.peer_name(0))
         logits = transformer.forward(batch, inputs)
         fabric.exchange([(0, logits)], [], plan.limits.timeout_s)
 

@@ -1,0 +1,100 @@
+"""Whether what a root asks a worker to be is possible: looked at before anything is allocated for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from types import NoneType
+from typing import TypeVar
+
+from dllama.dtypes import BLOCK, ElementType
+from dllama.families import ModelConfig, tensor_specs
+from dllama.families.limits import fault_in
+from dllama.model import CacheShape, StepLimits
+from dllama.sharding import ShardPlan, Span
+
+T = TypeVar("T")
+
+_MOST_ROWS = 1 << 16
+_MOST_POSITIONS = (1 << 31) - 1
+
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "int | None": (int, NoneType),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+}
+
+
+def check_types(values: T) -> T:
+    """Returns `values`, a dataclass made from JSON, which may hold anything. Raises TypeError where a field of it,
+    or of a dataclass in it, is not what it is declared to be."""
+    for field in dataclasses.fields(values):  # type: ignore[arg-type]
+        value = getattr(values, field.name)
+        allowed = _JSON_TYPES.get(str(field.type))
+        if allowed is not None and type(value) not in allowed:
+            raise TypeError(f"{field.name} is {value!r}")
+        if dataclasses.is_dataclass(value):
+            check_types(value)
+    return values
+
+
+def check_session(
+    rank: int,
+    addresses: Sequence[str],
+    config: ModelConfig,
+    shards: ShardPlan,
+    cache: CacheShape,
+    limits: StepLimits,
+) -> None:
+    """Raises ValueError for a session that cannot be; the types are those declared (see check_types)."""
+    fault = fault_in(config)
+    _require(fault is None, fault or "")
+    _require(1 <= rank < shards.n_ranks, f"rank {rank} of {shards.n_ranks}")
+    _require(len(addresses) == shards.n_ranks, "addresses for another number of ranks")
+    _require(all(map(_is_address, addresses[1:])), "an address is none")
+    _check_shards(config, shards)
+    _require(cache.dtype in (ElementType.F16, ElementType.F32), f"a cache of {cache.dtype.label}")
+    _require(cache.n_pages > 0 and cache.page_size > 0, "a cache without pages")
+    _require(cache.n_positions <= _MOST_POSITIONS, f"a cache of {cache.n_positions} positions")
+    _require(limits.wire in (ElementType.F32, ElementType.Q80), f"buffers of {limits.wire.label}")
+    _require(0 < limits.max_rows <= _MOST_ROWS, f"steps of {limits.max_rows} rows")
+    _require(0 < limits.max_logit_rows <= limits.max_rows, f"logits of {limits.max_logit_rows} rows")
+    _require(0 < limits.max_positions <= cache.n_positions, f"{limits.max_positions} positions")
+    _require(0 < limits.timeout_s < math.inf, f"a timeout of {limits.timeout_s} s")
+
+
+def _check_shards(config: ModelConfig, shards: ShardPlan) -> None:
+    """Every head, FFN column and vocabulary row belongs to one rank, and no block of weights is cut."""
+    ranks = shards.ranks
+    _require(all(spec.fits_blocks for spec in tensor_specs(config)), "rows that are no whole blocks")
+    _check_cover([spans.heads for spans in ranks], config.n_heads, "heads")
+    _check_cover([spans.ffn for spans in ranks], config.ffn_dim, "FFN columns")
+    _check_cover([spans.vocab for spans in ranks], config.vocab_size, "vocabulary rows")
+    for spans in ranks:
+        kv_heads = Span(spans.heads.start // config.group, -(-spans.heads.stop // config.group))
+        _require(spans.kv_heads == kv_heads, "KV heads of other query heads")
+        if config.weight_type.is_blocked:
+            is_whole = spans.heads.start * config.head_dim % BLOCK == 0 and spans.ffn.start % BLOCK == 0
+            _require(is_whole, "spans that cut a block")
+
+
+def _check_cover(spans: Sequence[Span], total: int, what: str) -> None:
+    edges = [0, *(span.stop for span in spans)]
+    starts = [span.start for span in spans]
+    is_cover = starts == edges[:-1] and edges[-1] == total and all(s.start < s.stop for s in spans)
+    _require(is_cover, f"{what} that are not each given to one rank")
+
+
+def _is_address(text: object) -> bool:
+    if not isinstance(text, str):
+        return False
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"impossible: {what}")
