@@ -104,25 +104,27 @@ def qwen_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiktoken_ranks(qwen_directory: Path) -> list[bytes]:
+def tiktoken_ranks(qwen_directory: Path, byte_of_character: dict[str, int]) -> list[bytes]:
     """The mergeable tokens of qwen_directory as bytes, with numbers added; a rank is a place in the list."""
-    to_byte = {c: b for b, c in _gpt2_alphabet().items()}
     vocabulary = json.loads((qwen_directory / "tokenizer.json").read_bytes())["model"]["vocab"]
-    tokens = [bytes(to_byte[c] for c in piece) for piece in sorted(vocabulary, key=vocabulary.__getitem__)]
+    tokens = [
+        bytes(byte_of_character[c] for c in piece) for piece in sorted(vocabulary, key=vocabulary.__getitem__)
+    ]
     return tokens + [str(number).encode() for number in range(10, 200)]
 
 
-def _gpt2_alphabet() -> dict[int, str]:
-    """Byte to character, found by asking the library."""
+@pytest.fixture(scope="session")
+def byte_of_character() -> dict[str, int]:
+    """The alphabet of byte-level vocabularies, found by asking the library."""
     to_alphabet = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    characters = {}
+    alphabet = {}
     for code in range(256):
         pieces = "".join(piece for piece, _ in to_alphabet.pre_tokenize_str(chr(code)))
         for byte, character in zip(chr(code).encode(), pieces, strict=True):
-            characters[byte] = character
-    unused = [c for c in pre_tokenizers.ByteLevel.alphabet() if c not in characters.values()]
-    rest = [byte for byte in range(256) if byte not in characters]
-    return characters | dict(zip(rest, sorted(unused), strict=True))
+            alphabet[character] = byte
+    unused = [character for character in pre_tokenizers.ByteLevel.alphabet() if character not in alphabet]
+    rest = [byte for byte in range(256) if byte not in alphabet.values()]
+    return alphabet | dict(zip(sorted(unused), rest, strict=True))
 
 
 @pytest.fixture(scope="session")
@@ -188,7 +190,7 @@ def sentencepiece_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         input=str(corpus),
         model_prefix=str(directory / "tokenizer"),
         model_type="bpe",
-        vocab_size=620,
+        vocab_size=480,
         byte_fallback=True,
         character_coverage=0.98,
         normalization_rule_name="identity",
