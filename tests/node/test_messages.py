@@ -1,0 +1,230 @@
+"""What travels is read back as it was; everything else is a PeerProtocolError that names the sender."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dllama.errors import PeerProtocolError
+from dllama.model import StepBatch
+from dllama.node.messages import (
+    Hello,
+    NodeStatus,
+    Refusal,
+    Role,
+    SessionPlan,
+    Welcome,
+    decode_step,
+    encode_step,
+    max_step_bytes,
+)
+
+MESSAGES = [
+    Hello(Role.WORKER, "a session", 3),
+    Welcome(machine="m", available_bytes=1 << 40, n_threads=4, isa="avx2", kv_on_disk=True),
+    Refusal("127.0.0.1:9990"),
+    NodeStatus(weight_bytes=1, kv_bytes=2, peak_rss_bytes=3),
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_messages_come_back(message: Any) -> None:
+    assert type(message).decode(message.encode(), "peer") == message
+
+
+def test_a_plan_comes_back(plan: SessionPlan) -> None:
+    assert SessionPlan.decode(plan.encode(), "root") == plan
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+@given(data=st.data())
+def test_any_value_in_any_place_is_refused_or_of_its_type(message: Any, data: st.DataObject) -> None:
+    values = json.loads(message.encode())
+    name = data.draw(st.sampled_from(sorted(values)))
+    wanted = type(values[name])
+    values[name] = data.draw(JSON)
+    payload = json.dumps(values).encode()
+    if type(values[name]) is wanted:
+        assert getattr(type(message).decode(payload, "peer"), name) == values[name]
+    else:
+        with pytest.raises(PeerProtocolError, match=r"10.0.0.1:9990 sent a malformed"):
+            type(message).decode(payload, "10.0.0.1:9990")
+
+
+@pytest.mark.parametrize("kind", [Hello, Welcome, Refusal, NodeStatus, SessionPlan])
+@given(payload=st.binary(max_size=100) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_anything_else_is_refused(kind: Any, payload: bytes) -> None:
+    with contextlib.suppress(PeerProtocolError):
+        kind.decode(payload, "peer")
+
+
+@pytest.mark.parametrize(
+    "payload", [b"[" * 100_000, b'{"reason": "x", "more": 1}', b"{}", b"\xff", b"3", b""]
+)
+def test_malformed_json(payload: bytes) -> None:
+    with pytest.raises(PeerProtocolError, match="malformed Refusal"):
+        Refusal.decode(payload, "peer")
+
+
+def places(values: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of everything in a JSON value."""
+    inner = (
+        values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    )
+    return [
+        *([path] if path else []),
+        *(place for key, value in inner for place in places(value, (*path, key))),
+    ]
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_a_plan_with_any_value_in_any_place(plan: SessionPlan, data: st.DataObject) -> None:
+    """Refused, or so sound that memory for it could be sized."""
+    values = json.loads(plan.encode())
+    *path, last = data.draw(st.sampled_from(places(values)))
+    inner = values
+    for key in path:
+        inner = inner[key]
+    inner[last] = data.draw(JSON | st.integers(-2, 600))
+    with contextlib.suppress(PeerProtocolError):
+        decoded = SessionPlan.decode(json.dumps(values).encode(), "root")
+        assert 1 <= decoded.rank < decoded.shards.n_ranks
+        assert max_step_bytes(decoded.config, decoded.limits, decoded.cache) > 0
+
+
+def cut_a_block(values: dict[str, Any]) -> None:
+    values["shards"][0]["ffn"][1] = values["shards"][1]["ffn"][0] = 40
+
+
+PlanChange = Callable[[dict[str, Any]], object]
+IMPOSSIBLE_PLANS: dict[str, PlanChange] = {
+    "rank of the root": lambda v: v.update(rank=0),
+    "rank beyond the last": lambda v: v.update(rank=3),
+    "an address too few": lambda v: v["addresses"].pop(),
+    "an address that is none": lambda v: v["addresses"].__setitem__(1, "nowhere"),
+    "a port that is none": lambda v: v["addresses"].__setitem__(1, "10.0.0.1:70000"),
+    "heads given twice": lambda v: v["shards"][1].update(heads=v["shards"][0]["heads"]),
+    "heads that nobody has": lambda v: v["shards"].pop(),
+    "an empty span": lambda v: v["shards"][0].update(vocab=[0, 0]),
+    "KV heads of others": lambda v: v["shards"][0].update(kv_heads=[0, 2]),
+    "columns within a block": cut_a_block,
+    "a model of text": lambda v: v["config"].update(dim="128"),
+    "a model of fractions": lambda v: v["config"].update(n_layers=1.5),
+    "a model without layers": lambda v: v["config"].update(n_layers=0),
+    "rows that are no blocks": lambda v: v["config"].update(dim=100),
+    "no pages": lambda v: v["cache"].update(n_pages=0),
+    "a cache of blocks": lambda v: v["cache"].update(dtype="q40"),
+    "an unknown type": lambda v: v["cache"].update(dtype="q41"),
+    "positions beyond the cache": lambda v: v["limits"].update(max_positions=10_000),
+    "no rows": lambda v: v["limits"].update(max_rows=0),
+    "more logits than rows": lambda v: v["limits"].update(max_logit_rows=17),
+    "for ever": lambda v: v["limits"].update(timeout_s=float("inf")),
+    "no time": lambda v: v["limits"].update(timeout_s=float("nan")),
+    "more": lambda v: v["limits"].update(more=1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE_PLANS)
+def test_impossible_plans(name: str, plan: SessionPlan) -> None:
+    values = json.loads(plan.encode())
+    IMPOSSIBLE_PLANS[name](values)
+    with pytest.raises(PeerProtocolError, match="root sent a malformed SessionPlan"):
+        SessionPlan.decode(json.dumps(values).encode(), "root")
+
+
+def step_of(
+    plan: SessionPlan, lengths: list[int], starts: list[int], n_logits: int = 2
+) -> tuple[StepBatch, Any]:
+    random = np.random.default_rng(len(lengths))
+    n_rows, n_pages = sum(lengths), plan.cache.n_pages
+    batch = StepBatch(
+        token_ids=np.zeros(n_rows, np.int32),
+        positions=np.concatenate(
+            [np.arange(s, s + n, dtype=np.int32) for s, n in zip(starts, lengths, strict=True)]
+        ),
+        sequence=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
+        page_table=random.integers(0, n_pages, (len(lengths), n_pages), np.int32),
+        logit_rows=np.arange(n_rows - n_logits, n_rows, dtype=np.int32),
+    )
+    return batch, random.standard_normal((n_rows, plan.config.dim)).astype(np.float32)
+
+
+def encoded(batch: StepBatch, inputs: Any) -> bytes:
+    return b"".join(part.tobytes() for part in encode_step(batch, inputs))
+
+
+def decoded(plan: SessionPlan, payload: bytes) -> tuple[StepBatch, Any]:
+    return decode_step(payload, plan.config.dim, plan.limits, plan.cache, "root")
+
+
+@given(data=st.data())
+def test_a_step_comes_back(plan: SessionPlan, data: st.DataObject) -> None:
+    lengths = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    starts = data.draw(st.lists(st.integers(0, 90), min_size=len(lengths), max_size=len(lengths)))
+    n_logits = data.draw(st.integers(0, min(sum(lengths), 4)))
+    batch, inputs = step_of(plan, lengths, starts, n_logits)
+    payload = encoded(batch, inputs)
+    assert len(payload) <= max_step_bytes(plan.config, plan.limits, plan.cache)
+    back, back_inputs = decoded(plan, payload)
+    for name, value in vars(batch).items():
+        np.testing.assert_array_equal(getattr(back, name), value, err_msg=name)
+        assert getattr(back, name).dtype == value.dtype
+    np.testing.assert_array_equal(back_inputs, inputs)
+
+
+def test_the_largest_step_fits_its_limit(plan: SessionPlan) -> None:
+    n = plan.limits.max_rows
+    payload = encoded(*step_of(plan, [1] * n, [99] * n, plan.limits.max_logit_rows))
+    assert len(payload) <= max_step_bytes(plan.config, plan.limits, plan.cache)
+    decoded(plan, payload)
+
+
+@settings(max_examples=400)
+@given(data=st.data())
+def test_a_step_with_any_number_in_any_place(plan: SessionPlan, data: st.DataObject) -> None:
+    """Refused, or within everything that the kernels index; never a large allocation."""
+    payload = bytearray(encoded(*step_of(plan, [3, 1, 2], [0, 99, 60])))
+    n_ints = 5 + 3 + 3 + 3 * plan.cache.n_pages + 2
+    place = data.draw(st.integers(0, n_ints - 1))
+    number = data.draw(
+        st.sampled_from([-(2**31), -1, 0, 1, 2, 3, 7, 17, 100, 2**31 - 1]) | st.integers(-9, 200)
+    )
+    payload[4 * place : 4 * place + 4] = int(number).to_bytes(4, "little", signed=True)
+    with contextlib.suppress(PeerProtocolError):
+        batch, inputs = decoded(plan, bytes(payload))
+        assert len(inputs) == batch.n_rows == len(batch.sequence) <= plan.limits.max_rows
+        assert 0 <= batch.positions.min() <= batch.positions.max() < plan.limits.max_positions
+        assert batch.positions.max() < batch.page_table.shape[1] * plan.cache.page_size
+        assert 0 <= batch.page_table.min() <= batch.page_table.max() < plan.cache.n_pages
+        assert 0 <= batch.sequence.min() <= batch.sequence.max() < len(batch.page_table)
+        assert all(0 <= row < batch.n_rows for row in batch.logit_rows)
+
+
+@settings(max_examples=200)
+@given(
+    payload=st.binary(max_size=200)
+    | st.lists(st.integers(-3, 20), max_size=40).map(lambda n: np.int32(n).tobytes())
+)
+def test_any_bytes_as_a_step(plan: SessionPlan, payload: bytes) -> None:
+    with pytest.raises(PeerProtocolError, match="root sent a malformed step"):
+        decoded(plan, payload)
+
+
+@pytest.mark.parametrize("n_bytes", [-4, -1, 1, 4])
+def test_a_step_of_another_size(plan: SessionPlan, n_bytes: int) -> None:
+    payload = encoded(*step_of(plan, [3], [0])) + bytes(4)
+    with pytest.raises(PeerProtocolError, match="impossible size"):
+        decoded(plan, payload[: len(payload) - 4 + n_bytes])
