@@ -7,8 +7,9 @@ import contextlib
 import re
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from dllama.checkpoint import ModelDescription, describe, open_checkpoint
 from dllama.cli.options import BUFFER_TYPES, DEFAULT_MAX_SEQ_LEN, WEIGHT_TYPES, positive_int
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
     with contextlib.closing(open_checkpoint(args.model, weight_type)) as checkpoint:
         model = describe(checkpoint)
     console = Console()
+    print(model.path)
     console.print(_header_table(model))
     console.print(_tensor_table(model))
     wire = args.buffer_float_type and ElementType.from_label(args.buffer_float_type)
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _header_table(model: ModelDescription) -> Table:
-    table = Table("header", "", title=str(model.path), title_justify="left")
+    table = Table("header", "", box=SIMPLE_HEAD)
     if model.header is not None:
         for key, name, value in model.header:
             table.add_row(f"{key} {name.lower()}", str(value))
@@ -59,7 +61,9 @@ def _header_table(model: ModelDescription) -> Table:
 
 def _tensor_table(model: ModelDescription) -> Table:
     """One row for each kind of tensor: the layers are alike."""
-    table = Table("tensor", "rows", "columns", "type", "in the file", "count", "MB")
+    table = Table(
+        Column("tensor", no_wrap=True), "rows", "columns", "type", "file", "count", "MB", box=SIMPLE_HEAD
+    )
     kinds: dict[tuple[str, int, int, str, str], list[int]] = {}
     for tensor in model.tensors:
         name = re.sub(r"^layers\.\d+\.", "layers.*.", tensor.name)
@@ -70,15 +74,15 @@ def _tensor_table(model: ModelDescription) -> Table:
             name, str(n_rows), str(n_cols), dtype, stored, str(len(sizes)), f"{sum(sizes) / 1e6:.2f}"
         )
     table.add_section()
-    n_weights = f"{model.n_weights / 1e6:.1f} M weights"
-    table.add_row("all", "", "", "", "", n_weights, f"{model.n_bytes / 1e6:.2f}")
+    table.add_row("all", "", "", "", "", str(len(model.tensors)), f"{model.n_bytes / 1e6:.2f}")
+    table.caption = f"{model.n_weights / 1e6:.1f} M weights"
     return table
 
 
 def _memory_table(config: ModelConfig, max_seq_len: int, wire: ElementType | None) -> Table:
     table = Table(
         "nodes", "weights MB", "KV cache MB", "other MB", "in all MB",
-        title=f"memory of the largest node, context {max_seq_len}", title_justify="left",
+        title=f"memory of the largest node, context {max_seq_len}", title_justify="left", box=SIMPLE_HEAD,
     )  # fmt: skip
     wire = wire_type(wire, config)
     for n_nodes in _NODE_COUNTS:
