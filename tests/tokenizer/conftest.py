@@ -83,7 +83,7 @@ def qwen_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     pipeline.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=560, initial_alphabet=alphabet, show_progress=False)
     pipeline.train_from_iterator(_corpus(), trainer)
     pipeline.add_special_tokens(SPECIALS_QWEN)
     pipeline.add_tokens([tokenizers.AddedToken("<think>", normalized=False)])
