@@ -2,7 +2,7 @@
 // same buffer, and operations per second of products with many rows.
 //
 //   cmake -S . -B build/bench -DDLLAMA_BENCH=ON && cmake --build build/bench --target dllama_bench
-//   build/bench/dllama_bench [isa] [threads]
+//   build/bench/dllama_bench [isa] [threads] [rows|decode|prefill|pack|attention]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -20,35 +20,41 @@ using namespace dllama;
 
 namespace {
 
-// The quickest and the median of several runs, in seconds. The first run only warms up.
+// Seconds that one of the quickest tenth of the runs takes, and a run in the middle: on a machine that does other
+// things too, the first is near what the kernel can do. The first round only warms up.
 struct Times {
-    double best, median;
+    double quick, median;
 };
 
+// work(i) for i in [0, n), `rounds` times.
 template <class Work>
-Times measure(int runs, const Work& work) {
+Times measure(int rounds, int n, const Work& work) {
     using Clock = std::chrono::steady_clock;
     std::vector<double> times;
-    for (int i = 0; i <= runs; i++) {
+    for (int i = -n; i < rounds * n; i++) {
         const auto start = Clock::now();
-        work();
-        if (i > 0) times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+        work((i + n) % n);
+        if (i >= 0) times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
     }
     std::sort(times.begin(), times.end());
-    return {times.front(), times[times.size() / 2]};
+    return {times[times.size() / 10], times[times.size() / 2]};
 }
 
+// Reads with the widest loads that the compiler has for these 64-byte vectors; returns something that depends on all.
+#if defined(__x86_64__)
+__attribute__((target("avx2")))
+#endif
 uint64_t read_all(const uint8_t* data, size_t bytes) {
-    uint64_t sums[8] = {};
-    for (size_t i = 0; i + 64 <= bytes; i += 64)
-        for (int j = 0; j < 8; j++) {
-            uint64_t word;
-            std::memcpy(&word, data + i + j * 8, 8);
-            sums[j] ^= word;
+    typedef uint64_t Wide __attribute__((vector_size(32)));
+    Wide sums[4] = {};
+    for (size_t i = 0; i + 128 <= bytes; i += 128)
+        for (int j = 0; j < 4; j++) {
+            Wide v;
+            std::memcpy(&v, data + i + j * 32, 32);
+            sums[j] ^= v;
         }
-    uint64_t all = 0;
-    for (uint64_t s : sums) all ^= s;
-    return all;
+    const Wide all = sums[0] ^ sums[1] ^ sums[2] ^ sums[3];
+    return all[0] ^ all[1] ^ all[2] ^ all[3];
 }
 
 struct Bench {
@@ -71,18 +77,17 @@ struct Bench {
         for (float& v : values) v = float(int(random() % 2001) - 1000) / 1000;
         const RowsOut rows{nullptr, x.quants, x.scales, x.sums, n_in};
         ops.quantize_rows(rows, values.data(), n_rows);
-        const Times t = measure(decode ? 10 : 5, [&] {
-            for (int i = 0; i < n_matrices; i++) run(layout, weights.data() + i * layout.bytes(), x, values, out, n_rows);
+        const Times t = measure(decode ? 10 : 20, n_matrices, [&](int i) {
+            run(layout, weights.data() + i * layout.bytes(), x, values, out, n_rows);
         });
         const char* names[] = {"f32", "f16", "q40", "q80"};
         std::printf("%s %5d x %5d, %3d rows: ", names[int(type)], n_out, n_in, n_rows);
-        const double bytes = double(layout.bytes()) * n_matrices, ops_done = 2.0 * n_out * n_in * n_rows * n_matrices;
-        std::printf("%7.1f Gop/s best, %7.1f median; weights %6.2f GB/s best, %6.2f median", ops_done / t.best / 1e9,
-                    ops_done / t.median / 1e9, bytes / t.best / 1e9, bytes / t.median / 1e9);
+        const double bytes = double(layout.bytes()), work = 2.0 * n_out * n_in * n_rows;
+        std::printf("%7.1f Gop/s quick, %7.1f median", work / t.quick / 1e9, work / t.median / 1e9);
         if (decode) {
-            const Times r = read(weights.data(), size_t(bytes));
-            std::printf("; plain read %6.2f best, %6.2f median: %3.0f%%", bytes / r.best / 1e9, bytes / r.median / 1e9,
-                        100 * r.best / t.best);
+            const Times r = read(weights.data(), layout.bytes(), n_matrices);
+            std::printf("; weights %6.2f GB/s, %6.2f; plain read %6.2f, %6.2f: %3.0f%%", bytes / t.quick / 1e9,
+                        bytes / t.median / 1e9, bytes / r.quick / 1e9, bytes / r.median / 1e9, 100 * r.quick / t.quick);
         }
         std::printf("\n");
     }
@@ -106,39 +111,39 @@ struct Bench {
                        layout.type, n_rows);
     }
 
-    Times read(const uint8_t* data, size_t bytes) {
-        constexpr size_t piece = size_t(1) << 20;
+    Times read(const uint8_t* data, size_t bytes, int n) {
+        constexpr size_t piece = size_t(64) << 10;
         static volatile uint64_t sink;
-        return measure(10, [&] {
-            pool.run(int(bytes / piece), [&](int i, int) { sink = read_all(data + i * piece, piece); });
+        return measure(10, n, [&](int m) {
+            pool.run(int(bytes / piece), [&](int i, int) { sink = read_all(data + m * bytes + i * piece, piece); });
         });
     }
 
     void empty_operation() {
-        const Times t = measure(20, [&] {
-            for (int i = 0; i < 1000; i++) pool.run(pool.n_threads(), [](int, int) {});
+        const Times t = measure(200, 1, [&](int) {
+            for (int i = 0; i < 100; i++) pool.run(pool.n_threads(), [](int, int) {});
         });
-        std::printf("starting and ending an operation: %.2f us best, %.2f us median\n", t.best * 1e3, t.median * 1e3);
+        std::printf("starting and ending an operation: %.2f us quick, %.2f us median\n", t.quick * 1e4, t.median * 1e4);
     }
 
     void convert(ElementType to) {
-        const size_t n = size_t(16) << 20;
+        const size_t n = size_t(1) << 20;
         std::vector<uint16_t> src(n);
         for (uint16_t& h : src) h = uint16_t((random() & 0x80FF) | 0x3F00);
         std::vector<uint8_t> out(n * 2);
-        const Times t = measure(5, [&] {
+        const Times t = measure(40, 1, [&](int) {
             kernels.convert(out.data(), to, reinterpret_cast<const uint8_t*>(src.data()), ElementType::bf16, n);
         });
-        std::printf("bf16 to %s: %.0f M weights/s best, %.0f median, one thread\n", to == ElementType::q40 ? "q40" : "q80",
-                    double(n) / t.best / 1e6, double(n) / t.median / 1e6);
+        std::printf("bf16 to %s: %.0f M weights/s quick, %.0f median, one thread\n", to == ElementType::q40 ? "q40" : "q80",
+                    double(n) / t.quick / 1e6, double(n) / t.median / 1e6);
     }
 
     void packing(ElementType type) {
         const PackedLayout layout{type, 4096, 2048, kernels.tile_rows, kernels.unit_bytes};
         const OwnedMemory packed(layout.bytes());
         std::vector<uint8_t> rows(layout.bytes(), 1);
-        const Times t = measure(10, [&] { pack(layout, packed.data(), 0, layout.n_out, rows.data()); });
-        std::printf("packing %d: %.2f GB/s, one thread\n", int(type), double(layout.bytes()) / t.best / 1e9);
+        const Times t = measure(40, 1, [&](int) { pack(layout, packed.data(), 0, layout.n_out, rows.data()); });
+        std::printf("packing %d: %.2f GB/s, one thread\n", int(type), double(layout.bytes()) / t.quick / 1e9);
     }
 
     void attention(int n_rows, int position, bool half) {
@@ -157,11 +162,11 @@ struct Bench {
         const Attention a{out.data(), qkv.data(), positions.data(), sequence.data(), pages.data(), keys.data(),
                           values.data(), half, n_rows, heads, kv_heads, head_dim, page, n_pages, 0, heads / kv_heads, 0};
         const OwnedMemory workspace(ops.attention_workspace(a));
-        const Times t = measure(10, [&] { ops.attention(a, workspace.data()); });
+        const Times t = measure(40, 1, [&](int) { ops.attention(a, workspace.data()); });
         const double seen = double(n_rows) * (position + (n_rows + 1) / 2.0);
         std::printf("attention, %3d rows at %5d, %s: %8.1f us; %6.1f Gop/s; cache %6.2f GB/s\n", n_rows, position,
-                    half ? "f16" : "f32", t.best * 1e6, 4 * seen * heads * head_dim / t.best / 1e9,
-                    double(position + n_rows) * kv_heads * head_dim * 2 * (half ? 2 : 4) / t.best / 1e9);
+                    half ? "f16" : "f32", t.quick * 1e6, 4 * seen * heads * head_dim / t.quick / 1e9,
+                    double(position + n_rows) * kv_heads * head_dim * 2 * (half ? 2 : 4) / t.quick / 1e9);
     }
 
     void rows() {
@@ -170,11 +175,38 @@ struct Bench {
         Q80Rows narrow(1, n), wide(1, f);
         const RowsOut to_narrow{nullptr, narrow.quants, narrow.scales, narrow.sums, n};
         const RowsOut to_wide{nullptr, wide.quants, wide.scales, wide.sums, f};
-        const Times norm = measure(200, [&] { ops.rms_norm(to_narrow, x.data(), weight.data(), 1e-5f, 1); });
-        const Times act = measure(200, [&] { ops.silu_mul(to_wide, x.data(), Activation::silu, 1); });
-        std::printf("rms_norm + quantise 2048: %.2f us; silu_mul + quantise 8192: %.2f us\n", norm.best * 1e6, act.best * 1e6);
+        const Times norm = measure(500, 1, [&](int) { ops.rms_norm(to_narrow, x.data(), weight.data(), 1e-5f, 1); });
+        const Times act = measure(500, 1, [&](int) { ops.silu_mul(to_wide, x.data(), Activation::silu, 1); });
+        std::printf("rms_norm + quantise 2048: %.2f us; silu_mul + quantise 8192: %.2f us\n", norm.quick * 1e6, act.quick * 1e6);
     }
 };
+
+void run_all(Bench& bench, const std::string& only) {
+    const auto wanted = [&](const char* part) { return only.empty() || only == part; };
+    const ElementType types[] = {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32};
+    if (wanted("rows")) bench.empty_operation(), bench.rows();
+    if (wanted("decode")) {
+        for (ElementType type : types)
+            for (const auto& s : {std::pair{2048, 2048}, {5632, 2048}, {2048, 5632}}) bench.matmul(type, s.first, s.second, 1);
+    }
+    if (wanted("prefill")) {
+        for (int n_rows : {2, 3, 4, 5, 8, 16, 33, 64}) bench.matmul(ElementType::q40, 2048, 2048, n_rows);
+        for (ElementType type : types)
+            for (const auto& s : {std::pair{2048, 2048}, {5632, 2048}, {2048, 5632}})
+                bench.matmul(type, s.first, s.second, 512);
+    }
+    if (wanted("pack")) {
+        bench.convert(ElementType::q40);
+        bench.convert(ElementType::q80);
+        for (ElementType type : types) bench.packing(type);
+    }
+    if (wanted("attention"))
+        for (bool half : {true, false}) {
+            bench.attention(1, 1000, half);
+            bench.attention(1, 8000, half);
+            bench.attention(512, 0, half);
+        }
+}
 
 }  // namespace
 
@@ -187,23 +219,7 @@ int main(int argc, char** argv) {
         if (isa != tables[i]->isa) continue;
         Bench bench(tables[i], n_threads);
         std::printf("%s, %d threads\n", tables[i]->isa, n_threads);
-        bench.empty_operation();
-        bench.rows();
-        const int shapes[][2] = {{2048, 2048}, {5632, 2048}, {2048, 5632}};
-        for (const auto& s : shapes) bench.matmul(ElementType::q40, s[0], s[1], 1);
-        for (int n_rows : {2, 4, 8, 16, 64, 512}) bench.matmul(ElementType::q40, 2048, 2048, n_rows);
-        bench.matmul(ElementType::q40, 5632, 2048, 512);
-        bench.matmul(ElementType::q40, 2048, 5632, 512);
-        for (ElementType type : {ElementType::q80, ElementType::f16, ElementType::f32})
-            for (int n_rows : {1, 4, 512}) bench.matmul(type, 2048, 2048, n_rows);
-        bench.convert(ElementType::q40);
-        bench.convert(ElementType::q80);
-        for (ElementType type : {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32}) bench.packing(type);
-        for (bool half : {true, false}) {
-            bench.attention(1, 1000, half);
-            bench.attention(1, 8000, half);
-            bench.attention(512, 0, half);
-        }
+        run_all(bench, argc > 3 ? argv[3] : "");
         return 0;
     }
     std::fprintf(stderr, "no such instruction set here: %s\n", isa.c_str());
