@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import socket
@@ -59,6 +60,8 @@ class Door:
             self._lock.notify_all()
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):  # macOS: it is not connected
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts; close alone does not
         self._listener.close()
 
     def _accept(self) -> None:

@@ -54,7 +54,11 @@ class Worker:
             while True:
                 self.serve_one()
         finally:
-            self._door.close()
+            self.close()
+
+    def close(self) -> None:
+        """Gives the port back."""
+        self._door.close()
 
     def serve_one(self) -> None:
         """Serves the next root to its end, however it ends, and gives back all that its session took."""

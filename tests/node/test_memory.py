@@ -1,0 +1,73 @@
+"""Whether what is needed is there is asked of each computer, not of each node."""
+
+from __future__ import annotations
+
+import pytest
+
+from dllama.dtypes import ElementType
+from dllama.errors import NotEnoughMemoryError
+from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes, physical_cores
+from dllama.node.memory import MemoryNeed, NodeMemory, check_memory, memory_need
+from dllama.node.messages import SessionPlan
+from support.local_cluster import GOLDENS, LocalCluster
+
+GB = 10**9
+
+
+def node(
+    name: str, machine: str, available: float, weights: float, kv: float = 0, on_disk: bool = False
+) -> NodeMemory:
+    need = MemoryNeed(
+        weight_bytes=int(weights * GB), kv_bytes=int(kv * GB), kv_on_disk=on_disk, other_bytes=GB // 10
+    )
+    return NodeMemory(name, machine, int(available * GB), need)
+
+
+def test_enough() -> None:
+    check_memory([node("this node", "a", 2, 1.8), node("10.0.0.1:9990", "b", 2, 1.8)])
+
+
+def test_nodes_of_one_computer_share_its_memory() -> None:
+    """Each alone would fit. The smaller answer counts: the one who was asked later has less."""
+    nodes = [node("this node", "a", 4, 1), node("10.0.0.1:1", "b", 3, 1.4), node("10.0.0.1:2", "b", 2.9, 1.4)]
+    with pytest.raises(NotEnoughMemoryError) as error:
+        check_memory(nodes)
+    line = str(error.value)
+    assert "10.0.0.1:1 and 10.0.0.1:2 on one computer need 3.00 GB" in line
+    assert "2.80 GB weights" in line
+    assert "2.90 GB are free" in line
+    assert "this node" not in line
+    for help_with in ("more or larger nodes", "--max-seq-len", "--kv-cache-storage disk", "--shares"):
+        assert help_with in line
+
+
+def test_a_cache_on_disk_needs_no_memory() -> None:
+    with pytest.raises(
+        NotEnoughMemoryError, match=r"this node needs 3.10 GB \(1.00 GB weights, 2.00 GB KV cache\)"
+    ):
+        check_memory([node("this node", "a", 2, 1, kv=2)])
+    check_memory([node("this node", "a", 2, 1, kv=2, on_disk=True)])
+
+
+def test_what_is_needed_is_what_is_allocated(plan: SessionPlan) -> None:
+    for rank in range(plan.shards.n_ranks):
+        need = memory_need(plan.config, plan.shards, rank, plan.cache, plan.limits, kv_on_disk=False)
+        n_heads = len(plan.shards.ranks[rank].kv_heads)
+        n_kv = 2 * plan.config.n_layers * n_heads * plan.cache.n_positions * plan.config.head_dim
+        assert need.kv_bytes == 2 * n_kv  # float16
+        assert need.memory_bytes == need.weight_bytes + need.kv_bytes + need.other_bytes
+
+
+@pytest.mark.parametrize("cache_type", [ElementType.F16, ElementType.F32], ids=str)
+def test_the_cache_is_as_large_as_foreseen(cache_type: ElementType) -> None:
+    with LocalCluster(GOLDENS / "llama-gqa", shares=(2, 1), cache_type=cache_type) as cluster:
+        for memory in cluster._memories:
+            cache = memory.cache
+            assert sum(array.nbytes for array in cache.keys + cache.values) == memory.status().kv_bytes
+
+
+def test_this_computer() -> None:
+    assert machine_id() == machine_id()
+    assert 0 < available_memory_bytes() < 1 << 50
+    assert 10_000_000 < peak_rss_bytes() < 1 << 45
+    assert physical_cores() >= 1

@@ -1,0 +1,143 @@
+"""A worker whose caller is hostile or of another mind: it says why, and serves the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from dllama.errors import PeerBusyError, PeerError
+from dllama.fabric import SocketChannel, listen
+from dllama.kernels import Compute
+from dllama.node import Address, NodeSettings, Worker
+from dllama.node.greeting import call, raise_refusal
+from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Refusal, Role, SessionPlan
+
+TIMEOUT_S = 20.0
+ROOT = Hello(Role.ROOT, "abc", 0)
+
+
+class Served:
+    """A worker in threads of this process, and what it said."""
+
+    def __init__(self) -> None:
+        listener = listen("127.0.0.1", 0)
+        self.address = Address("127.0.0.1", listener.getsockname()[1])
+        self.lines: list[str] = []
+        self._said = threading.Condition()
+        self._worker = Worker(listener, Compute(1), NodeSettings(), self._hear)
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._is_closing = True
+        with self.root():
+            pass
+        self._thread.join(TIMEOUT_S)
+        self._worker.close()
+
+    def _serve(self) -> None:
+        while not self._is_closing:
+            self._worker.serve_one()
+
+    def _hear(self, line: str) -> None:
+        with self._said:
+            self.lines.append(line)
+            self._said.notify_all()
+
+    def wait_for(self, text: str) -> str:
+        """The next line with `text` in it; those before it are forgotten."""
+        with self._said:
+            assert self._said.wait_for(lambda: any(text in line for line in self.lines), TIMEOUT_S), (
+                self.lines
+            )
+            while text not in self.lines[0]:
+                del self.lines[0]
+            return self.lines.pop(0)
+
+    @contextlib.contextmanager
+    def root(self) -> Iterator[SocketChannel]:
+        """A root that has been welcomed."""
+        channel, _ = call(self.address, ROOT)
+        channel.set_deadline(TIMEOUT_S)
+        try:
+            yield channel
+        finally:
+            channel.connection.close()
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Served]:
+    served = Served()
+    yield served
+    served.close()
+
+
+def test_a_message_before_the_plan(worker: Served) -> None:
+    with worker.root() as channel:
+        channel.send_frame(Kind.STEP, b"")
+        assert "in place of a plan" in worker.wait_for("is gone")
+
+
+def test_an_impossible_plan(worker: Served, plan: SessionPlan) -> None:
+    with worker.root() as channel:
+        channel.send_frame(Kind.PLAN, dataclasses.replace(plan, rank=7).encode())
+        assert "malformed SessionPlan" in worker.wait_for("is gone")
+
+
+def test_a_plan_beyond_this_computer(worker: Served, plan: SessionPlan) -> None:
+    values = json.loads(plan.encode())
+    values["cache"]["n_pages"] = 1 << 26
+    with worker.root() as channel:
+        channel.send_frame(Kind.PLAN, json.dumps(values).encode())
+        kind, payload = channel.receive_frame(MAX_CONTROL_BYTES)
+        assert kind == Kind.FAILED
+        assert "not enough memory: this worker needs" in Refusal.decode(payload, "worker").reason
+    worker.wait_for("is gone")
+
+
+def test_a_plan_whose_other_workers_are_not_there(worker: Served, plan: SessionPlan) -> None:
+    """Rank 2 calls rank 1, where somebody else listens."""
+    with listen("127.0.0.1", 0) as nobody, worker.root() as channel:
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+
+        def close_at_once() -> None:
+            nobody.accept()[0].close()
+
+        threading.Thread(target=close_at_once, daemon=True).start()
+        channel.send_frame(
+            Kind.PLAN, dataclasses.replace(plan, rank=2, addresses=("", address, "10.0.0.2:9990")).encode()
+        )
+        kind, payload = channel.receive_frame(MAX_CONTROL_BYTES)
+        with pytest.raises(PeerError, match=address):
+            raise_refusal(kind, payload, "worker")
+    worker.wait_for("is gone")
+
+
+def test_others_are_sent_away(worker: Served) -> None:
+    with worker.root() as channel:
+        host, port = channel.connection.getsockname()
+        with pytest.raises(PeerBusyError, match=rf"worker {worker.address} is busy with {host}:{port}"):
+            call(worker.address, Hello(Role.ROOT, "another", 0))
+        with pytest.raises(PeerError, match="it serves no such session"):
+            call(worker.address, Hello(Role.WORKER, "another", 2))
+    worker.wait_for("is gone")
+
+
+def test_the_next_root_need_not_wait_for_the_last_word(worker: Served) -> None:
+    """Whoever calls while a session is ending is let in as soon as it has ended."""
+    channel, _ = call(worker.address, ROOT)
+    answers: list[SocketChannel] = []
+    waiting = threading.Thread(target=lambda: answers.append(call(worker.address, ROOT)[0]))
+    waiting.start()
+    channel.connection.close()
+    waiting.join(TIMEOUT_S)
+    assert len(answers) == 1
+    answers[0].connection.close()
+    worker.wait_for("is gone")
+    worker.wait_for("is gone")
