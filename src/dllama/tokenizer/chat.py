@@ -32,7 +32,14 @@ Message: TypeAlias = Mapping[str, Any]
 
 _PRIVATE_PLANE = range(0x10FFFD, 0x100000, -1)
 
-_ERRORS_OF_EXPRESSIONS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+_ERRORS_OF_EXPRESSIONS = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 """What Jinja lets through when a template adds a string to None, and the like."""
 
 
@@ -77,7 +84,7 @@ class ChatTemplate:
         `variables` go to the template (`tools`, `date_string`, `enable_thinking`). Raises TokenizerError with
         the template's own words when it refuses the conversation.
         """
-        guard = _Guard(self._names, (messages, variables, self.source))
+        guard = _Guard(self._names, (messages, variables), self.source)
         rendered = self._render(guard.hide(list(messages)), add_generation_prompt, guard.hide(variables))
         return self._tokenizer.encode_parts(
             [part if isinstance(part, int) else guard.restore(part) for part in self._parts(rendered)]
@@ -119,21 +126,25 @@ class ChatTemplate:
 class _Guard:
     """Hides the names of special tokens in what users wrote, and brings them back."""
 
-    def __init__(self, names: re.Pattern[str] | None, seen: object) -> None:
-        self._names = names and re.compile(f"(?=(?:{names.pattern})).", re.DOTALL)
-        strings = "".join(_strings(seen)) if names else ""
-        taken = set(strings)
-        free = (chr(code) for code in _PRIVATE_PLANE if chr(code) not in taken)
-        initials = {found[0] for found in self._names.findall(strings)} if self._names else set()
-        self._stand_in = dict(zip(sorted(initials), free, strict=False))
+    def __init__(self, names: re.Pattern[str] | None, given: object, template: str) -> None:
+        """`given` is all that comes from outside; stand-ins are characters that are in none of it."""
+        strings = _strings(given)
+        self._stand_in: dict[str, str] = {}
+        if names is not None and any(map(names.search, strings)):
+            # Every place where some name begins, as names may overlap.
+            self._initials = re.compile(f"(?=(?:{names.pattern})).", re.DOTALL)
+            initials = {initial for string in strings for initial in self._initials.findall(string)}
+            taken = set(template).union(*strings)
+            free = (chr(code) for code in _PRIVATE_PLANE if chr(code) not in taken)
+            self._stand_in = dict(zip(sorted(initials), free, strict=False))
         self._restoring = {ord(stand_in): initial for initial, stand_in in self._stand_in.items()}
 
     def hide(self, value: Any) -> Any:
         """`value` with all its strings, at any depth, made harmless. Nothing is mutated."""
         if isinstance(value, str):
-            if not self._stand_in or self._names is None:
+            if not self._stand_in:
                 return value
-            return self._names.sub(lambda found: self._stand_in[found[0]], value)
+            return self._initials.sub(lambda found: self._stand_in[found[0]], value)
         if isinstance(value, Mapping):
             return {self.hide(key): self.hide(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):

@@ -19,10 +19,10 @@ def every_merge(pieces: Sequence[str], symbols: Iterable[str] = ()) -> list[Merg
     """
     known = {*pieces, *symbols}
     return [
-        (piece[:cut], piece[cut:])
+        (left, right)
         for piece in pieces
         for cut in range(1, len(piece))
-        if piece[:cut] in known and piece[cut:] in known
+        if (left := piece[:cut]) in known and (right := piece[cut:]) in known
     ]
 
 
