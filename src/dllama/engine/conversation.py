@@ -30,8 +30,7 @@ class Conversation:
 
     @property
     def messages(self) -> list[Message]:
-        system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
-        return system + self._turns
+        return [*self._system(), *self._turns]
 
     def clear(self) -> None:
         """Forgets all messages but the system prompt."""
@@ -43,15 +42,12 @@ class Conversation:
 
         Old turns, the oldest first, are dropped for good where the context has no room (n_dropped_turns counts
         them). Ends at the model's end token or when the context is full. What was said until then stays in the
-        conversation, also when the caller stops early. Raises ContextFullError, and forgets `text`, when not
-        even this one message fits.
+        conversation, also when the caller stops early. Raises ContextFullError when not even this one message
+        fits, and TokenizerError when the template refuses it; the conversation is then as it was.
         """
-        self._turns.append({"role": "user", "content": text})
-        try:
-            prompt_ids = self._fitting_prompt()
-        except BaseException:
-            self._turns.pop()
-            raise
+        turns, prompt_ids = self._fitting([*self._turns, {"role": "user", "content": text}])
+        self.n_dropped_turns += (len(self._turns) + 1 - len(turns)) // 2
+        self._turns = turns
         n_cached = _n_common(self._sequence.token_ids, prompt_ids[:-1])
         self._engine.truncate(self._sequence, n_cached)
         decoder = StreamDecoder(self._tokenizer, continues=True)
@@ -73,23 +69,26 @@ class Conversation:
         finally:
             self._turns.append({"role": "assistant", "content": "".join(pieces)})
 
-    def _fitting_prompt(self) -> list[int]:
+    def _fitting(self, turns: list[Message]) -> tuple[list[Message], list[int]]:
+        """What is left of `turns` when the oldest have made way, and the ids of it all."""
         limit = self._engine.max_seq_len
         reserve = min(_MIN_REPLY_TOKENS, limit // 4)
         while True:
-            ids = self._template.render(self.messages, add_generation_prompt=True)
+            ids = self._template.render([*self._system(), *turns], add_generation_prompt=True)
             if len(ids) + reserve <= limit:
-                return ids
-            if len(self._turns) < 3:
+                return turns, ids
+            if len(turns) < 3:
                 break
-            del self._turns[:2]
-            self.n_dropped_turns += 1
+            turns = turns[2:]
         if len(ids) < limit:
-            return ids
+            return turns, ids
         raise ContextFullError(
             f"this message has {len(ids)} tokens and the context {limit}: shorten it, or start again with a larger "
             f"--max-seq-len"
         )
+
+    def _system(self) -> list[Message]:
+        return [{"role": "system", "content": self.system}] if self.system else []
 
 
 def _n_common(a: Sequence[int], b: Sequence[int]) -> int:

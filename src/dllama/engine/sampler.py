@@ -12,6 +12,9 @@ from dllama.errors import NumericalError, UsageError
 _N_CANDIDATES = 256
 """Largest logits looked at first: a nucleus rarely reaches further, and sorting all of V costs milliseconds."""
 
+_LEAST_TEMPERATURE = 1e-30
+"""Still a float32; far below where anything but the largest logit is drawn."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
@@ -47,7 +50,9 @@ class Sampler:
             )
         if self._options.temperature == 0:
             return best
-        weights = np.exp((logits - logits[best]) / np.float32(self._options.temperature)).astype(np.float64)
+        temperature = np.float32(max(self._options.temperature, _LEAST_TEMPERATURE))
+        with np.errstate(over="ignore"):  # to minus infinity: never drawn
+            weights = np.exp((logits - logits[best]) / temperature).astype(np.float64)
         ids = self._nucleus(weights)
         cumulative = np.cumsum(weights[ids])
         drawn = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")

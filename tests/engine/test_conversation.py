@@ -1,0 +1,165 @@
+"""A chat: only what is new is computed, old turns make way, and what was said stays said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from dllama.engine import Conversation, Engine, Sampler, SamplingOptions
+from dllama.errors import ContextFullError
+from dllama.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
+from support.fake_executor import FakeExecutor
+from support.processes import DEMO_MODEL
+
+GREEDY = Sampler(SamplingOptions(temperature=0))
+CONTEXT = 128
+TOKENIZER: Tokenizer = load_tokenizer(DEMO_MODEL)
+
+
+class Parrot:
+    """Replies with the tokens of `reply`, then an end token, whatever it is asked."""
+
+    def __init__(self, reply: str) -> None:
+        self.reply = reply
+
+    def __call__(self, text: list[int]) -> int:
+        ids = [*TOKENIZER.encode(self.reply), TOKENIZER.eos_ids[0]]
+        opening = TOKENIZER.special_tokens["<|end_header_id|>"]
+        start = len(text) - 1 - text[::-1].index(opening)
+        n_header = 1 + len(TOKENIZER.encode("\n\n"))
+        return ids[len(text) - start - n_header]
+
+
+class Talk:
+    """A conversation with a parrot."""
+
+    def __init__(
+        self, reply: str = "Hello there.", context: int = CONTEXT, system: str | None = None
+    ) -> None:
+        self.parrot = Parrot(reply)
+        self.executor = FakeExecutor(
+            self.parrot, vocab_size=TOKENIZER.vocab_size, n_pages=-(-context // 16), page_size=16, max_rows=64
+        )
+        self.engine = Engine(self.executor, context)
+        self.conversation = Conversation(self.engine, TOKENIZER, ChatTemplate.of(TOKENIZER), system)
+
+    def say(self, text: str) -> tuple[str, int]:
+        """The reply, and how many rows it took."""
+        before = self.executor.n_computed
+        reply = "".join(self.conversation.reply(text, GREEDY))
+        return reply, self.executor.n_computed - before
+
+    @property
+    def roles_and_texts(self) -> list[tuple[str, str]]:
+        return [(message["role"], message["content"]) for message in self.conversation.messages]
+
+
+def n_rendered(messages: list[Mapping[str, str]]) -> int:
+    return len(ChatTemplate.of(TOKENIZER).render(messages, add_generation_prompt=True))
+
+
+def test_replies_become_messages() -> None:
+    talk = Talk(system="Be kind.")
+    assert talk.say("Hi")[0] == "Hello there."
+    talk.parrot.reply = "I am fine."
+    assert talk.say("How are you?")[0] == "I am fine."
+    assert talk.roles_and_texts == [
+        ("system", "Be kind."),
+        ("user", "Hi"),
+        ("assistant", "Hello there."),
+        ("user", "How are you?"),
+        ("assistant", "I am fine."),
+    ]
+
+
+def test_only_new_tokens_are_computed() -> None:
+    """The first turn costs its prompt and its reply; the next one the end token of the reply before, which enters
+    the cache with it, and what it adds."""
+    talk = Talk()
+    n_reply = len(TOKENIZER.encode("Hello there."))
+    first = n_rendered([*talk.conversation.messages, {"role": "user", "content": "Hi"}])
+    assert talk.say("Hi") == ("Hello there.", first + n_reply)
+    n_cached = first + n_reply
+    second = n_rendered([*talk.conversation.messages, {"role": "user", "content": "Again"}])
+    assert talk.say("Again") == ("Hello there.", second - n_cached + n_reply)
+
+
+def test_a_repeated_prompt_computes_its_last_token_again() -> None:
+    """Of a prompt that is all in the cache one row is needed, for its logits."""
+    talk = Talk()
+    talk.say("Hi")
+    talk.conversation.clear()
+    n_reply = len(TOKENIZER.encode("Hello there."))
+    assert talk.say("Hi") == ("Hello there.", 1 + n_reply)
+
+
+def test_another_system_prompt_begins_anew() -> None:
+    talk = Talk()
+    talk.say("Hi")
+    talk.conversation.system = "Be brief."
+    n_prompt = n_rendered([*talk.conversation.messages, {"role": "user", "content": "Bye"}])
+    reply, n_rows = talk.say("Bye")
+    assert reply == "Hello there."
+    assert n_prompt - 3 <= n_rows - len(TOKENIZER.encode(reply)) < n_prompt  # all but the common beginning
+
+
+def test_clear_keeps_the_system_prompt() -> None:
+    talk = Talk(system="Be kind.")
+    talk.say("Hi")
+    talk.conversation.clear()
+    assert talk.roles_and_texts == [("system", "Be kind.")]
+    assert talk.conversation.n_dropped_turns == 0
+
+
+def test_the_oldest_turns_make_way() -> None:
+    talk = Talk(system="Be kind.")
+    for number in range(20):
+        assert talk.say(f"This is message {number}, and it says nothing.")[0] == "Hello there."
+        assert len(talk.conversation.messages) < 20
+    assert talk.conversation.n_dropped_turns > 10
+    roles = [role for role, _ in talk.roles_and_texts]
+    n_kept = (len(roles) - 1) // 2
+    assert roles == ["system"] + ["user", "assistant"] * n_kept
+    kept = [text for role, text in talk.roles_and_texts if role == "user"]
+    assert kept == [f"This is message {n}, and it says nothing." for n in range(20 - n_kept, 20)]
+    assert n_kept + talk.conversation.n_dropped_turns == 20
+
+
+def test_a_message_that_fits_nowhere_changes_nothing() -> None:
+    talk = Talk()
+    talk.say("Hi")
+    talk.say("How are you?")
+    before = talk.roles_and_texts
+    with pytest.raises(ContextFullError, match=rf"tokens and the context {CONTEXT}: .*--max-seq-len"):
+        talk.say("many words " * 200)
+    assert talk.roles_and_texts == before
+    assert talk.say("Hi again")[0] == "Hello there."
+
+
+def test_a_reply_ends_where_the_context_does() -> None:
+    talk = Talk(reply="and so on " * 200)
+    reply, _ = talk.say("Tell me")
+    assert reply.startswith("and so on and so on")
+    assert len(talk.conversation.messages) == 2
+    talk.parrot.reply = "Hello there."
+    assert talk.say("Hi")[0] == "Hello there."  # the long reply has made way
+    assert talk.conversation.n_dropped_turns == 1
+
+
+def test_an_interrupted_reply_stays_as_far_as_it_went() -> None:
+    talk = Talk(reply="one two three four five six")
+    pieces = talk.conversation.reply("Count", GREEDY)
+    said = next(pieces) + next(pieces)
+    pieces.close()
+    assert talk.roles_and_texts == [("user", "Count"), ("assistant", said)]
+    talk.parrot.reply = "Hello there."
+    assert talk.say("Hi")[0] == "Hello there."
+    assert len(talk.conversation.messages) == 4
+
+
+def test_characters_come_whole() -> None:
+    talk = Talk(reply="naïve 🙂 日本")
+    pieces = list(talk.conversation.reply("Hi", GREEDY))
+    assert "".join(pieces) == "naïve 🙂 日本"
+    assert not any("\ufffd" in piece for piece in pieces)

@@ -1,0 +1,64 @@
+"""An Executor without a model: it remembers what it was asked to compute, and answers by a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.checkpoint import open_checkpoint
+from dllama.dtypes import ElementType
+from dllama.families import ModelConfig
+from dllama.model import CacheShape, StepBatch
+from support.local_cluster import GOLDENS
+
+NextToken = Callable[[list[int]], int]
+"""The token that follows a text."""
+
+
+class FakeExecutor:
+    """Keeps token ids where keys and values would be, so that `next_token` sees what the pages hold.
+
+    `steps` are the batches so far. A row whose earlier positions were never written, or overwritten by another
+    text, shows as a wrong text.
+    """
+
+    def __init__(
+        self,
+        next_token: NextToken,
+        *,
+        vocab_size: int = 256,
+        n_pages: int = 8,
+        page_size: int = 4,
+        max_rows: int = 8,
+        max_logit_rows: int = 4,
+    ) -> None:
+        self._next_token = next_token
+        self._vocab_size = vocab_size
+        self._slots = np.full((n_pages, page_size), -1, np.int32)
+        self.config: ModelConfig = open_checkpoint(GOLDENS / "llama-gqa").config
+        self.cache = CacheShape(n_pages=n_pages, page_size=page_size, dtype=ElementType.F16)
+        self.max_rows = max_rows
+        self.max_logit_rows = max_logit_rows
+        self.steps: list[StepBatch] = []
+
+    @property
+    def n_computed(self) -> int:
+        return sum(step.n_rows for step in self.steps)
+
+    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+        assert 0 < batch.n_rows <= self.max_rows
+        assert len(batch.logit_rows) <= self.max_logit_rows
+        self.steps.append(batch)
+        for token_id, position, sequence in zip(
+            batch.token_ids, batch.positions, batch.sequence, strict=True
+        ):
+            page = batch.page_table[sequence, position // self.cache.page_size]
+            self._slots[page, position % self.cache.page_size] = token_id
+        logits = np.zeros((len(batch.logit_rows), self._vocab_size), np.float32)
+        for index, row in enumerate(batch.logit_rows):
+            pages = batch.page_table[batch.sequence[row]]
+            text = self._slots[pages].reshape(-1)[: batch.positions[row] + 1]
+            logits[index, self._next_token(text.tolist())] = 50.0
+        return logits
