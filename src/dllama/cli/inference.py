@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from dllama.cli.options import (
     add_model_flags,
     add_sampling_flags,
     model_options,
+    output_path,
     positive_int,
     sampling_options,
 )
@@ -38,9 +38,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--ignore-eos", action="store_true", help="go on after an end token")
     parser.add_argument("--stream", action="store_true", help="print the text alone, as it comes")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write what was measured as JSON")
+    parser.add_argument("--report", type=output_path, metavar="FILE", help="write what was measured as JSON")
     parser.add_argument(
-        "--logits", type=Path, metavar="FILE.npy", help="store the prompt's logits [n, vocab] (slow)"
+        "--logits", type=output_path, metavar="FILE.npy", help="store the prompt's logits [n, vocab] (slow)"
     )
     parser.set_defaults(command=run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from pathlib import Path
 
 from dllama.dtypes import ElementType
@@ -151,6 +152,16 @@ def positive_int(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 1 up")
     return int(text)
+
+
+def output_path(text: str) -> Path:
+    """A file that can be written, as far as one can tell before the work that fills it."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a directory, not a file")
+    if not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot write {text}: {path.parent} is no directory to write to")
+    return path
 
 
 def shares_for(options: ModelOptions) -> tuple[float, ...]:

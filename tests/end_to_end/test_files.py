@@ -1,0 +1,136 @@
+"""Models and tokenizers: converted here or read from their directory, the text is the same."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.local_cluster import GOLDENS
+from support.processes import DEMO_MODEL, WorkerPool, inference, run_well
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place with the demo's tokenizer, converted as the article does it."""
+    folder = tmp_path_factory.mktemp("converted")
+    done = run_well("convert", "tokenizer", DEMO_MODEL, "demo", cwd=folder)
+    assert [path.name for path in folder.iterdir()] == ["dllama_tokenizer_demo.t"]
+    assert "dllama_tokenizer_demo.t" in done.out
+    return folder
+
+
+def ids_of(folder: Path, *arguments: object) -> list[int]:
+    path = folder / "ids.json"
+    run_well(*inference(*arguments, "--ignore-eos", "--report", path, steps=STEPS))
+    ids: list[int] = json.loads(path.read_text())["token_ids"]
+    path.unlink()
+    assert len(ids) == STEPS
+    return ids
+
+
+@pytest.mark.parametrize("weight_type", ["q40", "q80", "f16", "f32"])
+def test_a_converted_model_gives_the_ids_of_its_directory(weight_type: str, folder: Path) -> None:
+    done = run_well("convert", "hf", DEMO_MODEL, weight_type, "demo", "--output-dir", folder)
+    model = folder / f"dllama_model_demo_{weight_type}.m"
+    assert f"{model}: 4.2 M weights" in done.out
+    assert "100" in done.err or "writing" in done.err  # the progress has ended
+    for buffer_type in ("q80", "f32"):
+        buffers = ("--buffer-float-type", buffer_type)
+        from_file = ids_of(
+            folder, "--model", model, "--tokenizer", folder / "dllama_tokenizer_demo.t", *buffers
+        )
+        assert from_file == ids_of(folder, "--weights-float-type", weight_type, *buffers)
+    model.unlink()
+    assert [path.name for path in folder.iterdir()] == ["dllama_tokenizer_demo.t"]
+
+
+@pytest.mark.parametrize("weight_type", ["q40", "q80", "f16", "f32"])
+def test_every_pair_of_types_runs_on_workers(weight_type: str, tmp_path: Path, pool: WorkerPool) -> None:
+    ids = []
+    for buffer_type in ("q80", "f32"):
+        types = ("--weights-float-type", weight_type, "--buffer-float-type", buffer_type)
+        ids.append(ids_of(tmp_path, *types, "--workers", *pool.addresses(2)))
+    n_prompt = 5
+    assert ids[0][: n_prompt + 3] == ids[1][: n_prompt + 3]  # q80 rounds; the first words are certain enough
+
+
+def test_a_text_of_more_than_one_step_for_its_prompt(tmp_path: Path) -> None:
+    """Logits of a long prompt come in several steps, and are those of perplexity."""
+    text = "Once upon a time there was a small dog. " * 30
+    file, logits_file, report_file = tmp_path / "text.txt", tmp_path / "logits.npy", tmp_path / "report.json"
+    file.write_text(text)
+    types = ("--weights-float-type", "f32")
+    flags = ("--prompt", text, "--logits", logits_file, "--report", report_file)
+    run_well(*inference(*types, *flags, steps=None), "--steps", 1000)
+    report = json.loads(report_file.read_text())
+    logits = np.load(logits_file).astype(np.float64)
+    ids = report["token_ids"][: report["n_prompt_tokens"]]
+    assert len(ids) == len(logits) > 256
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    average = log_probabilities[np.arange(len(ids) - 1), ids[1:]].mean()
+    out = run_well("perplexity", *types, "--nthreads", 1, "--file", file).out
+    values = {name: float(value) for name, value in re.findall(r"^(.*): ([-\d.]+)$", out, re.MULTILINE)}
+    assert values["tokens"] == len(ids) - 1
+    assert values["perplexity"] == pytest.approx(math.exp(-average), rel=1e-3)
+    assert values["average log-probability"] == pytest.approx(average, abs=1e-4)
+    assert values["bits per token"] == pytest.approx(-average / math.log(2), abs=1e-3)
+
+
+def test_perplexity_of_a_text_longer_than_the_context(tmp_path: Path, pool: WorkerPool) -> None:
+    """In windows, on one node and on three."""
+    file = tmp_path / "text.txt"
+    file.write_text("The cat sat on the mat. " * 40)
+    command = (
+        "perplexity",
+        "--nthreads",
+        1,
+        "--max-seq-len",
+        64,
+        "--weights-float-type",
+        "f32",
+        "--file",
+        file,
+    )
+    alone = run_well(*command).out
+    assert int(alone.split()[1]) > 200
+    together = run_well(*command, "--workers", *pool.addresses(2)).out
+    assert [float(value) for value in re.findall(r": ([-\d.]+)", together)] == pytest.approx(
+        [float(value) for value in re.findall(r": ([-\d.]+)", alone)], rel=1e-4
+    )
+
+
+def test_info_of_a_directory() -> None:
+    out = run_well("info", DEMO_MODEL, env={"COLUMNS": "120"}).out
+    for text in (
+        "family",
+        "llama",
+        "embedding",
+        "layers.*.q",
+        "2048",
+        "256",
+        "q40",
+        "bf16",
+        "final_norm",
+        "all",
+    ):
+        assert text in out, text
+    assert re.findall(r"^ *(\d) +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ *$", out, re.MULTILINE) == [
+        "1",
+        "2",
+        "4",
+        "8",
+    ]
+
+
+def test_info_of_a_file(tmp_path: Path) -> None:
+    run_well("convert", "hf", GOLDENS / "llama-gqa", "q80", "x", cwd=tmp_path)
+    out = run_well("info", tmp_path / "dllama_model_x_q80.m", env={"COLUMNS": "120"}).out
+    for text in ("1 architecture", "2 dim", "13 weight_type", "nodes", "KV cache MB", "at most 4 nodes"):
+        assert text in out, text

@@ -1,0 +1,111 @@
+"""What `dllama inference` prints, and when it stops."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.processes import DEMO_MODEL, Finished, WorkerPool, inference, run_well
+
+STEP_LINE = re.compile(r"^(Eval|Pred) +\d+ ms Sync +\d+ ms \| Sent +\d+ kB Recv +\d+ kB \| (.*)$")
+
+
+def steps_of(done: Finished) -> list[tuple[str, str]]:
+    """(kind, what stands at the end) of the lines of steps."""
+    return [(found[1], found[2]) for line in done.out.splitlines() if (found := STEP_LINE.match(line))]
+
+
+def test_a_line_for_each_step_then_the_summary(pool: WorkerPool) -> None:
+    addresses = pool.addresses(2)
+    done = run_well(*inference(workers=addresses, steps=16))
+    steps = steps_of(done)
+    assert steps[0] == ("Eval", "(5 tokens)")
+    assert [kind for kind, _ in steps[1:]] == ["Pred"] * 11
+    summary = done.out.split("\n\n", 1)[1]
+    for pattern in (
+        r"Evaluation\n    nTokens: 5\n   tokens/s: [\d.]+ \([\d.]+ ms/tok\)",
+        r"Prediction\n    nTokens: 10\n   tokens/s: [\d.]+ \([\d.]+ ms/tok\)",
+        r"First token: \d+ ms",
+        r"Loading: [\d.]+ s",
+        *(rf"Sent to {address}: [\d.]+ MB weights, \d+ kB while computing" for address in addresses),
+    ):
+        assert re.search(pattern, summary), pattern
+    assert "dllama's own small demo model" in done.err
+    assert "--model" in done.err
+
+
+def test_generate_is_inference(tmp_path: Path) -> None:
+    inferred = run_well(*inference("--stream"))
+    generated = run_well("generate", *inference("--stream")[1:])
+    assert generated.out.split("\n\n")[0] == inferred.out.split("\n\n")[0] != ""
+
+
+def test_stream_prints_the_text_and_nothing_within(tmp_path: Path) -> None:
+    report_file = tmp_path / "report.json"
+    done = run_well(*inference("--stream", "--report", report_file))
+    text = json.loads(report_file.read_text())["text"]
+    assert len(text) > 20
+    assert done.out.startswith(text + "\n")
+    pieces = "".join(piece for _, piece in steps_of(run_well(*inference()))[1:])
+    assert pieces == text
+
+
+@pytest.mark.parametrize("steps", [5, 6, 30])
+def test_steps_count_prompt_and_text(steps: int, tmp_path: Path) -> None:
+    report_file = tmp_path / "report.json"
+    run_well(*inference("--ignore-eos", "--report", report_file, steps=steps))
+    report = json.loads(report_file.read_text())
+    assert report["n_prompt_tokens"] == 5
+    assert report["n_generated_tokens"] == steps - 5
+    assert len(report["token_ids"]) == steps
+
+
+def test_an_end_token_ends_the_text_unless_it_is_ignored(tmp_path: Path) -> None:
+    """A question in the model's template is answered and ended within its context."""
+    eos_ids = json.loads((DEMO_MODEL / "generation_config.json").read_text())["eos_token_id"]
+    report_file = tmp_path / "report.json"
+    run_well(*inference("--report", report_file, steps=None))
+    ended = json.loads(report_file.read_text())["token_ids"]
+    assert len(ended) < 1024
+    assert ended[-1] in eos_ids
+    assert not set(ended[5:-1]) & set(eos_ids)
+    run_well(*inference("--report", report_file, "--ignore-eos", steps=len(ended) + 8))
+    assert json.loads(report_file.read_text())["token_ids"][: len(ended)] == ended
+    assert json.loads(report_file.read_text())["n_generated_tokens"] == len(ended) + 8 - 5
+
+
+def test_a_full_context_ends_the_text(tmp_path: Path) -> None:
+    report_file = tmp_path / "report.json"
+    run_well(*inference("--ignore-eos", "--max-seq-len", 16, "--report", report_file, steps=None))
+    assert len(json.loads(report_file.read_text())["token_ids"]) == 16
+
+
+def test_seeds(tmp_path: Path) -> None:
+    hot = ("--stream", "--temperature", 1.5, "--topp", 1)
+    texts = [run_well(*inference(*hot, "--seed", seed)).out.split("\n\n")[0] for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_prompts_of_any_characters(tmp_path: Path) -> None:
+    """The prompt is taken as it is: names of special tokens in it are text."""
+    report_file = tmp_path / "report.json"
+    for prompt in ("日本語 🙂‍🙂 ", "<|eot_id|> said he", "  two  spaces\n\n"):
+        run_well(*inference("--prompt", prompt, "--report", report_file, steps=60))
+        report = json.loads(report_file.read_text())
+        prompt_ids = report["token_ids"][: report["n_prompt_tokens"]]
+        special = json.loads((DEMO_MODEL / "config.json").read_text())["bos_token_id"]
+        assert max(prompt_ids[1:]) < special == prompt_ids[0]
+
+
+def test_golden_logits_are_stored_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "logits.npy"
+    run_well(*inference("--logits", path, steps=5))
+    logits = np.load(path)
+    assert logits.shape == (5, 2048)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+    assert [file.name for file in tmp_path.iterdir()] == ["logits.npy"]
