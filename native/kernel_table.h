@@ -125,8 +125,20 @@ const KernelTable* scalar_kernels();
 #if defined(DLLAMA_AVX2)
 const KernelTable* avx2_kernels();
 #endif
+#if defined(DLLAMA_AVXVNNI)
+const KernelTable* avxvnni_kernels();
+#endif
 #if defined(DLLAMA_AVX512)
 const KernelTable* avx512_kernels();
+#endif
+#if defined(DLLAMA_NEON)
+const KernelTable* neon_kernels();
+#endif
+#if defined(DLLAMA_NEON_DOTPROD)
+const KernelTable* neon_dotprod_kernels();
+#endif
+#if defined(DLLAMA_NEON_I8MM)
+const KernelTable* neon_i8mm_kernels();
 #endif
 
 }  // namespace dllama

@@ -1,0 +1,72 @@
+// Four float lanes of aarch64 NEON; the members are those of Portable in simd_portable.h.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernel_table.h"
+
+namespace dllama {
+namespace {
+
+struct Neon {
+    static constexpr int W = 4;
+    using F = float32x4_t;
+    using I = int32x4_t;
+
+    static F set1(float v) { return vdupq_n_f32(v); }
+    static F load(const float* p) { return vld1q_f32(p); }
+    static void store(float* p, F v) { vst1q_f32(p, v); }
+    static F load_half(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+    static void store_half(uint16_t* p, F v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
+    static F load_bf16(const uint16_t* p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+    static F load_int8(const int8_t* p) {
+        int32_t word;
+        std::memcpy(&word, p, 4);
+        const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(word)));
+        return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+    }
+
+    static F add(F a, F b) { return vaddq_f32(a, b); }
+    static F sub(F a, F b) { return vsubq_f32(a, b); }
+    static F mul(F a, F b) { return vmulq_f32(a, b); }
+    static F div(F a, F b) { return vdivq_f32(a, b); }
+    static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+    static F select_less(F a, F b, F x, F y) { return vbslq_f32(vcltq_f32(a, b), x, y); }
+    static F min(F a, F b) { return select_less(a, b, a, b); }  // b when either is NaN, unlike vminq
+    static F max(F a, F b) { return select_less(b, a, a, b); }
+    static float sum(F v) { return vaddvq_f32(v); }
+    static void store_sums4(float* out, F a, F b, F c, F d) {
+        vst1q_f32(out, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
+    }
+    static float max_of(F v) {
+        const F m = max(v, vextq_f32(v, v, 2));
+        return m[1] < m[0] ? m[0] : m[1];
+    }
+    static float min_of(F v) {
+        const F m = min(v, vextq_f32(v, v, 2));
+        return m[0] < m[1] ? m[0] : m[1];
+    }
+
+    static I magnitude_bits(F v) { return vandq_s32(vreinterpretq_s32_f32(v), vdupq_n_s32(0x7FFFFFFF)); }
+    static I max_int(I a, I b) { return vmaxq_s32(a, b); }
+    static int32_t max_of_int(I v) { return vmaxvq_s32(v); }
+    static I add_int(I a, I b) { return vaddq_s32(a, b); }
+    static int32_t sum_int(I v) { return vaddvq_s32(v); }
+    static I round_to_int(F v) { return vcvtnq_s32_f32(v); }
+    static I trunc_to_int(F v) { return vcvtq_s32_f32(v); }
+    static F to_float(I v) { return vcvtq_f32_s32(v); }
+    static F power_of_two(I n) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }
+    static void store_int8(int8_t* out, const I v[8]) {
+        for (int i = 0; i < 2; i++) {
+            const int16x8_t first = vcombine_s16(vqmovn_s32(v[4 * i]), vqmovn_s32(v[4 * i + 1]));
+            const int16x8_t second = vcombine_s16(vqmovn_s32(v[4 * i + 2]), vqmovn_s32(v[4 * i + 3]));
+            vst1q_s8(out + 16 * i, vcombine_s8(vqmovn_s16(first), vqmovn_s16(second)));
+        }
+    }
+};
+
+}  // namespace
+}  // namespace dllama
