@@ -212,18 +212,19 @@ def _tokens(reader: _Reader, vocab_size: int) -> tuple[list[bytes], list[float]]
         )
     content, position = reader.content, reader.position
     tokens, scores = [], []
+    end = len(content)
     for token_id in range(vocab_size):
-        if position + _TOKEN.size > len(content):
+        if position + _TOKEN.size > end:
             raise _DamageError(f"it ends in the middle of token {token_id} of {vocab_size}")
         score, length = _TOKEN.unpack_from(content, position)
         position += _TOKEN.size
-        if not 0 <= length <= len(content) - position:
+        if not 0 <= length <= end - position:
             raise _DamageError(f"token {token_id} of {vocab_size} claims {length} bytes")
         tokens.append(content[position : position + length])
         scores.append(score)
         position += length
-    if position < len(content):
-        raise _DamageError(f"{len(content) - position} bytes follow its last token")
+    if position < end:
+        raise _DamageError(f"{end - position} bytes follow its last token")
     if not all(map(math.isfinite, scores)):
         raise _DamageError("it has a score that is no number")
     return tokens, scores

@@ -10,6 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 Merge = tuple[str, str]
 
+_Made = tuple[int, str, str]
+"""The merge that made a piece: its rank, left and right."""
+
+_NEVER: _Made = (-1, "", "")
+
 
 def every_merge(pieces: Sequence[str], symbols: Iterable[str] = ()) -> list[Merge]:
     """All pairs that make a piece, the best piece first: the rule of tiktoken and of SentencePiece.
@@ -32,28 +37,33 @@ def trained_merges(pieces: Sequence[str], symbols: Iterable[str] = ()) -> list[M
     `pieces` are in the order in which they were made. A piece was made of the two parts that the merges before
     it leave of its characters. A piece that they leave in more parts cannot be made, and has no merge.
     """
-    known = set(symbols)
+    made: dict[str, _Made] = dict.fromkeys(symbols, _NEVER)
     ranks: dict[Merge, int] = {}
     for piece in pieces:
-        cuts = [cut for cut in range(1, len(piece)) if piece[:cut] in known and piece[cut:] in known]
-        parts = [piece[: cuts[0]], piece[cuts[0] :]] if len(cuts) == 1 else _merge_down(piece, ranks)
-        known.add(piece)
-        if len(parts) == 2:
-            ranks[parts[0], parts[1]] = len(ranks)
+        for cut in range(len(piece) - 1, 0, -1):
+            left, right = piece[:cut], piece[cut:]
+            if left in made and right in made and _stay_apart(left, right, made, ranks):
+                made[piece] = (len(ranks), left, right)
+                ranks[left, right] = len(ranks)
+                break
     return list(ranks)
 
 
-def _merge_down(piece: str, ranks: Mapping[Merge, int]) -> list[str]:
-    """The parts of `piece` that are left when nothing in it merges any more; two at least."""
-    parts = list(piece)
-    never = len(ranks)
-    while len(parts) > 2:
-        best, at = never, -1
-        for left in range(len(parts) - 1):
-            rank = ranks.get((parts[left], parts[left + 1]), never)
-            if rank < best:
-                best, at = rank, left
-        if best == never:
-            break
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return parts
+def _stay_apart(left: str, right: str, made: Mapping[str, _Made], ranks: Mapping[Merge, int]) -> bool:
+    """Whether both pieces come about when they stand side by side, so that nothing merges across the border.
+
+    Goes back in time from the two whole pieces, and looks at the neighbours at the border as they were then:
+    they must not have merged before one of them was merged into what followed. Of two equal merges the one
+    further to the left comes first.
+    """
+    until = len(ranks)
+    while ranks.get((left, right), until) >= until:
+        left_rank, _, end_of_left = made[left]
+        right_rank, start_of_right, _ = made[right]
+        if left_rank > right_rank:
+            left, until = end_of_left, left_rank
+        elif right_rank >= 0:
+            right, until = start_of_right, right_rank + 1
+        else:
+            return True
+    return False

@@ -55,15 +55,15 @@ def _byte_level_vocabulary(file: TFile) -> Vocabulary:
         raise TokenizerError(
             f"{missing} of the 256 bytes have no token, so that not every text can be encoded"
         )
-    names = [token.decode("utf-8", "replace") for token in file.tokens]
-    controls = {token_id for token_id, name in enumerate(names) if is_control_name(name)}
+    bracketed = [token_id for token_id, token in enumerate(file.tokens) if token.startswith(b"<")]
+    controls = {token_id for token_id in bracketed if is_control_name(_name(file.tokens[token_id]))}
     controls |= {*file.eos_ids, *([] if file.bos_id is None else [file.bos_id])}
-    tail = range(_tail_start(sorted(controls), len(names)), len(names))
+    tail = range(_tail_start(sorted(controls), len(file.tokens)), len(file.tokens))
     special = controls | set(range(byte_ids[0]))
     named = special | set(tail)
     pieces = [
-        name if token_id in named else write_bytes(token)
-        for token_id, (name, token) in enumerate(zip(names, file.tokens, strict=True))
+        _name(token) if token_id in named else write_bytes(token)
+        for token_id, token in enumerate(file.tokens)
     ]
     return Vocabulary(
         pieces=pieces,
@@ -71,6 +71,10 @@ def _byte_level_vocabulary(file: TFile) -> Vocabulary:
         special=frozenset(special),
         whole=frozenset(named - special),
     )
+
+
+def _name(token: bytes) -> str:
+    return token.decode("utf-8", "replace")
 
 
 def _tail_start(controls: Sequence[int], vocab_size: int) -> int:
