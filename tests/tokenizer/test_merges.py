@@ -1,0 +1,42 @@
+"""Merges are found again from the vocabulary that they made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, trainers
+
+from dllama.tokenizer.merges import every_merge, trained_merges
+
+
+def test_trained_merges_are_those_of_the_training(qwen_directory: Path) -> None:
+    model = json.loads((qwen_directory / "tokenizer.json").read_bytes())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    merges = trained_merges([p for p in pieces if len(p) > 1], [p for p in pieces if len(p) == 1])
+    assert merges == [tuple(merge) for merge in model["merges"]]
+
+
+@given(words=st.lists(st.text(alphabet="ab", min_size=2, max_size=12), min_size=1, max_size=9))
+def test_trained_merges_of_few_letters(words: list[str]) -> None:
+    """Runs of one letter are where the left of two equal merges has to come first."""
+    pipeline = Tokenizer(models.BPE())
+    pipeline.train_from_iterator(words, trainers.BpeTrainer(vocab_size=30, show_progress=False))
+    model = json.loads(pipeline.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    merges = trained_merges([p for p in pieces if len(p) > 1], [p for p in pieces if len(p) == 1])
+    pipeline.model = models.BPE(vocab=model["vocab"], merges=merges)
+    again = Tokenizer(models.BPE(vocab=model["vocab"], merges=[tuple(merge) for merge in model["merges"]]))
+    for word in words:
+        assert pipeline.encode(word).ids == again.encode(word).ids
+
+
+def test_every_merge_is_every_pair_in_order() -> None:
+    assert every_merge(["a", "b", "c", "bc", "ab", "abc"]) == [
+        ("b", "c"),
+        ("a", "b"),
+        ("a", "bc"),
+        ("ab", "c"),
+    ]
