@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _generate(session: Session, record: RunRecord, sampler: Sampler, args: argparse.Namespace) -> np.ndarray:
     """Prints what comes and keeps the record; returns the prompt's logits [n, V] where they are asked for."""
-    decoder = StreamDecoder(session.tokenizer)
+    decoder = StreamDecoder(session.tokenizer, continues=True)
     n_tokens = (args.steps or session.engine.max_seq_len) - len(record.prompt_ids)
     logits = []
     for event in generate(

@@ -50,7 +50,7 @@ class Conversation:
         self._turns = turns
         n_cached = _n_common(self._sequence.token_ids, prompt_ids[:-1])
         self._engine.truncate(self._sequence, n_cached)
-        decoder = StreamDecoder(self._tokenizer, continues=True)
+        decoder = StreamDecoder(self._tokenizer)
         pieces: list[str] = []
         try:
             for event in generate(
