@@ -4,6 +4,7 @@
 //   cmake -S . -B build/bench -DDLLAMA_BENCH=ON && cmake --build build/bench --target dllama_bench
 //   build/bench/dllama_bench [isa] [threads] [rows|decode|prefill|pack|attention]
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -119,11 +120,18 @@ struct Bench {
         });
     }
 
-    void empty_operation() {
-        const Times t = measure(200, 1, [&](int) {
-            for (int i = 0; i < 100; i++) pool.run(pool.n_threads(), [](int, int) {});
+    // Every thread takes a chunk and waits until all have begun.
+    void starting() {
+        const int n = pool.n_threads();
+        const Times t = measure(2000, 1, [&](int) {
+            std::atomic<int> begun{0};
+            pool.run(n, [&](int, int) {
+                begun++;
+                while (begun < n) {}
+            });
         });
-        std::printf("starting and ending an operation: %.2f us quick, %.2f us median\n", t.quick * 1e4, t.median * 1e4);
+        std::printf("from the call until every thread has begun, and back: %.2f us quick, %.2f us median\n",
+                    t.quick * 1e6, t.median * 1e6);
     }
 
     void convert(ElementType to) {
@@ -184,7 +192,7 @@ struct Bench {
 void run_all(Bench& bench, const std::string& only) {
     const auto wanted = [&](const char* part) { return only.empty() || only == part; };
     const ElementType types[] = {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32};
-    if (wanted("rows")) bench.empty_operation(), bench.rows();
+    if (wanted("rows")) bench.starting(), bench.rows();
     if (wanted("decode")) {
         for (ElementType type : types)
             for (const auto& s : {std::pair{2048, 2048}, {5632, 2048}, {2048, 5632}}) bench.matmul(type, s.first, s.second, 1);

@@ -6,15 +6,19 @@
 namespace dllama {
 namespace {
 
-template <int N>
-struct Rows {
-    static constexpr int n = N;
-};
+template <class S>
+typename S::F load_weight(const float* p) {
+    return S::load(p);
+}
+template <class S>
+typename S::F load_weight(const uint16_t* p) {
+    return S::load_half(p);
+}
 
 // NT activation rows x NG tiles at a time: NT * NG * R / W chains of multiply-adds hide the latency of one.
-template <class S, int R, int NT, int NG>
-void float_micro(const float* const weights[NG], const float* x, size_t x_stride, int columns, bool first,
-                 float* out, size_t out_stride, int rows_left) {
+template <class S, int R, int NT, int NG, class T>
+void float_micro(const T* const weights[NG], const float* x, size_t x_stride, int columns, bool first, float* out,
+                 size_t out_stride, int rows_left) {
     constexpr int W = S::W, V = R / W;
     typename S::F acc[NT][NG * V];
     for (int t = 0; t < NT; t++)
@@ -22,7 +26,7 @@ void float_micro(const float* const weights[NG], const float* x, size_t x_stride
     for (int c = 0; c < columns; c++) {
         typename S::F w[NG * V];
         for (int g = 0; g < NG; g++)
-            for (int v = 0; v < V; v++) w[g * V + v] = S::load(weights[g] + size_t(c) * R + v * W);
+            for (int v = 0; v < V; v++) w[g * V + v] = load_weight<S>(weights[g] + size_t(c) * R + v * W);
         for (int t = 0; t < NT; t++) {
             const typename S::F xt = S::set1(x[t * x_stride + c]);
             for (int v = 0; v < NG * V; v++) acc[t][v] = S::fma(w[v], xt, acc[t][v]);
@@ -39,39 +43,53 @@ void float_micro(const float* const weights[NG], const float* x, size_t x_stride
         }
 }
 
+// Rows [row, row_end) in runs of NT, for one run of columns of NG tiles; returns the first row that is left.
+template <class S, int R, int NT, int NG, class T>
+int float_rows(const FloatMatmul& m, const T* const weights[NG], int tile, int column, int row, int row_end) {
+    const int columns = m.n_in - column < kSumColumns ? m.n_in - column : kSumColumns;
+    for (; row + NT <= row_end; row += NT)
+        float_micro<S, R, NT, NG>(weights, m.x + size_t(row) * m.n_in + column, size_t(m.n_in), columns, column == 0,
+                                  m.out + size_t(row) * m.n_out + size_t(tile) * R, size_t(m.n_out),
+                                  m.n_out - tile * R);
+    return row;
+}
+
+// Many rows share weights that are decoded once for each run of columns; one to three read them as they are.
+constexpr int kFewRows = 3;
+
 template <class S, int R, int NG, class T>
 void float_tiles(const FloatMatmul& m, int tile, int row_begin, int row_end) {
-    alignas(64) float decoded[NG][kSumColumns * R];  // F16 weights of one run of columns; 4 KiB a tile of 8
-    const int rows_left = m.n_out - tile * R;
+    alignas(64) float decoded[NG][kSumColumns * R];  // 4 KiB a tile of 8 rows
     for (int c = 0; c < m.n_in; c += kSumColumns) {
-        const int columns = m.n_in - c < kSumColumns ? m.n_in - c : kSumColumns;
+        const T* packed[NG];
+        for (int g = 0; g < NG; g++)
+            packed[g] = reinterpret_cast<const T*>(static_cast<const uint8_t*>(m.weights) +
+                                                   size_t(tile + g) * m.tile_bytes) + size_t(c) * R;
+        if (row_end - row_begin <= kFewRows) {
+            float_rows<S, R, 1, NG>(m, packed, tile, c, row_begin, row_end);
+            continue;
+        }
         const float* weights[NG];
         for (int g = 0; g < NG; g++) {
-            const auto* packed = reinterpret_cast<const T*>(static_cast<const uint8_t*>(m.weights) +
-                                                            size_t(tile + g) * m.tile_bytes) + size_t(c) * R;
             if constexpr (sizeof(T) == 4) {
-                weights[g] = packed;
+                weights[g] = packed[g];
             } else {
-                for (int i = 0; i < columns * R; i += S::W) S::store(decoded[g] + i, S::load_half(packed + i));
+                const int n = (m.n_in - c < kSumColumns ? m.n_in - c : kSumColumns) * R;
+                for (int i = 0; i < n; i += S::W) S::store(decoded[g] + i, S::load_half(packed[g] + i));
                 weights[g] = decoded[g];
             }
         }
-        int t = row_begin;
-        const float* x = m.x + c;
-        auto micro = [&](auto rows) {
-            constexpr int NT = decltype(rows)::n;
-            for (; t + NT <= row_end; t += NT)
-                float_micro<S, R, NT, NG>(weights, x + size_t(t) * m.n_in, size_t(m.n_in), columns, c == 0,
-                                          m.out + size_t(t) * m.n_out + size_t(tile) * R, size_t(m.n_out), rows_left);
-        };
-        micro(Rows<4>{});
-        micro(Rows<1>{});
+        const int row = float_rows<S, R, 4, NG>(m, weights, tile, c, row_begin, row_end);
+        float_rows<S, R, 1, NG>(m, weights, tile, c, row, row_end);
     }
 }
 
+// NG tiles at a time for many rows, twice as many for few.
 template <class S, int R, int NG, class T>
 void float_matmul(const FloatMatmul& m, int tile_begin, int tile_end, int row_begin, int row_end) {
     int tile = tile_begin;
+    if (row_end - row_begin <= kFewRows)
+        for (; tile + 2 * NG <= tile_end; tile += 2 * NG) float_tiles<S, R, 2 * NG, T>(m, tile, row_begin, row_end);
     for (; tile + NG <= tile_end; tile += NG) float_tiles<S, R, NG, T>(m, tile, row_begin, row_end);
     for (; tile < tile_end; tile++) float_tiles<S, R, 1, T>(m, tile, row_begin, row_end);
 }

@@ -8,6 +8,9 @@
 
 #include "row_kernels.h"
 
+// For loops of a few rounds over registers: GCC leaves some of them as loops, and their arrays in memory.
+#define UNROLL _Pragma("GCC unroll 8")
+
 namespace dllama {
 namespace {
 
@@ -19,25 +22,25 @@ void quant_micro(const QuantMatmul& m, int tile, int row) {
     const float* x_scale[NT];
     const int32_t* x_sum[NT];
     typename S::F acc[NT][NG];
-    for (int n = 0; n < NG; n++) block[n] = m.weights + size_t(tile + n) * m.tile_bytes;
-    for (int t = 0; t < NT; t++) {
+    UNROLL for (int n = 0; n < NG; n++) block[n] = m.weights + size_t(tile + n) * m.tile_bytes;
+    UNROLL for (int t = 0; t < NT; t++) {
         const size_t i = size_t(row + t) * m.n_blocks;
         x[t] = m.x_quants + i * kBlock, x_scale[t] = m.x_scales + i, x_sum[t] = m.x_sums + i;
-        for (int n = 0; n < NG; n++) acc[t][n] = S::set1(0);
+        UNROLL for (int n = 0; n < NG; n++) acc[t][n] = S::set1(0);
     }
     for (int b = 0; b < m.n_blocks; b++) {
         const uint8_t* units[NG];
         typename S::F scale[NG];
         typename S::I dot[NT][NG];
-        for (int n = 0; n < NG; n++) {
+        UNROLL for (int n = 0; n < NG; n++) {
             units[n] = block[n] + 2 * R;
             scale[n] = S::load_half(reinterpret_cast<const uint16_t*>(block[n]));
             block[n] += Block::bytes;
         }
         Block::template dot<NT, NG>(units, x, x_sum, dot);
-        for (int t = 0; t < NT; t++) {
+        UNROLL for (int t = 0; t < NT; t++) {
             const typename S::F xs = S::set1(*x_scale[t]);
-            for (int n = 0; n < NG; n++)
+            UNROLL for (int n = 0; n < NG; n++)
                 acc[t][n] = S::fma(S::to_float(dot[t][n]), S::mul(scale[n], xs), acc[t][n]);
             x[t] += kBlock, x_scale[t]++, x_sum[t]++;
         }
@@ -53,14 +56,16 @@ void quant_micro(const QuantMatmul& m, int tile, int row) {
         }
 }
 
-// All rows of NG tiles: runs of NT rows take NM tiles at a time, rows that are left over take all NG.
+// All rows of NG tiles: runs of NT rows, and of two rows, take NM tiles at a time; a last row takes all NG.
 template <class S, class Block, int NT, int NM, int NG>
 void quant_tiles(const QuantMatmul& m, int tile, int row_begin, int row_end) {
     static_assert(NG % NM == 0, "a group is a whole number of mat-mat tiles");
-    const int whole = row_begin + (row_end - row_begin) / NT * NT;
+    int row = row_begin;
     for (int n = 0; n < NG; n += NM)
-        for (int row = row_begin; row < whole; row += NT) quant_micro<S, Block, NT, NM>(m, tile + n, row);
-    for (int row = whole; row < row_end; row++) quant_micro<S, Block, 1, NG>(m, tile, row);
+        for (row = row_begin; row + NT <= row_end; row += NT) quant_micro<S, Block, NT, NM>(m, tile + n, row);
+    for (; row + 2 <= row_end; row += 2)
+        for (int n = 0; n < NG; n += NM) quant_micro<S, Block, 2, NM>(m, tile + n, row);
+    for (; row < row_end; row++) quant_micro<S, Block, 1, NG>(m, tile, row);
 }
 
 // NT activation rows x NM tiles where there are rows enough (mat-mat), 1 x NG where not (mat-vec).
