@@ -1,0 +1,211 @@
+// Matrix products: exact where every float operation is, else within the roundings of the sum; and the same bits
+// whatever rows and tiles one call takes.
+#include <algorithm>
+#include <vector>
+
+#include "compare.h"
+#include "packed_matrix.h"
+
+namespace compare {
+namespace {
+
+using namespace dllama;
+
+enum class Numbers { exact, extreme, random, wide };  // extreme: largest quants, exact; wide: scales of any size
+
+struct Shape {
+    ElementType type;
+    int n_out, n_in, n_rows;
+};
+
+std::string name_of(const Shape& s, const char* what) {
+    static const char* const types[] = {"f32", "f16", "q40", "q80"};
+    return std::string(what) + " " + types[int(s.type)] + " [" + std::to_string(s.n_out) + ", " +
+           std::to_string(s.n_in) + "] x " + std::to_string(s.n_rows);
+}
+
+uint16_t half_of(float value) {
+    uint16_t half;
+    scalar_kernels()->store_half(&half, &value, 1);
+    return half;
+}
+
+float scale_of(Numbers numbers, Random& random) {
+    switch (numbers) {
+        case Numbers::exact:
+        case Numbers::extreme: return std::ldexp(1.0f, random.between(-1, 1));
+        case Numbers::random: return random.normal();
+        default: return std::ldexp(random.normal(), random.between(-28, 13));  // subnormal halves to nearly the largest
+    }
+}
+
+// The two kinds of products behind one face, for a table and for the rows and tiles of a call.
+struct Problem {
+    Problem(const Shape& s, Numbers numbers, Random& random)
+        : shape(s), blocked(s.type == ElementType::q40 || s.type == ElementType::q80), n_blocks(s.n_in / kBlock),
+          weights(layout(*scalar_kernels()).row_bytes() * size_t(s.n_out)),
+          x(blocked ? 0 : size_t(s.n_rows) * s.n_in), quants(blocked ? size_t(s.n_rows) * s.n_in : 0),
+          x_scales(quants.size() / kBlock), x_sums(quants.size() / kBlock) {
+        blocked ? fill_blocks(numbers, random) : fill_elements(numbers, random);
+    }
+
+    PackedLayout layout(const KernelTable& k) const {
+        return {shape.type, shape.n_out, shape.n_in, k.tile_rows, k.unit_bytes};
+    }
+    size_t n_results() const { return size_t(shape.n_rows) * shape.n_out; }
+
+    void fill_blocks(Numbers numbers, Random& random) {
+        const int bytes = shape.type == ElementType::q40 ? kQ40Bytes : kQ80Bytes;
+        for (size_t i = 0; i < weights.size(); i += bytes) {
+            const uint16_t scale = half_of(scale_of(numbers, random));
+            std::memcpy(&weights[i], &scale, 2);
+            const uint8_t extremes[] = {uint8_t(bytes == kQ40Bytes ? 0 : 128), uint8_t(bytes == kQ40Bytes ? 255 : 127)};
+            const int same = random.between(0, 1);
+            for (int j = 2; j < bytes; j++)
+                weights[i + j] = numbers == Numbers::extreme ? extremes[same] : uint8_t(random.bits());
+        }
+        for (size_t b = 0; b < x_scales.size(); b++) {
+            x_scales[b] = std::fabs(scale_of(numbers, random));
+            const int same = random.between(0, 1) ? 127 : -127;
+            x_sums[b] = 0;
+            for (int j = 0; j < kBlock; j++) {
+                quants[b * kBlock + j] = int8_t(numbers == Numbers::extreme ? same : random.between(-127, 127));
+                x_sums[b] += quants[b * kBlock + j];
+            }
+        }
+    }
+
+    void fill_elements(Numbers numbers, Random& random) {
+        const bool exact = numbers == Numbers::exact || numbers == Numbers::extreme;
+        auto element = [&] { return exact ? float(random.between(-64, 64)) : scale_of(numbers, random); };
+        for (size_t i = 0; i < size_t(shape.n_out) * shape.n_in; i++) {
+            const float value = element();
+            const uint16_t half = half_of(value);
+            if (shape.type == ElementType::f16)
+                std::memcpy(&weights[2 * i], &half, 2);
+            else
+                std::memcpy(&weights[4 * i], &value, 4);
+        }
+        for (size_t i = 0; i < x.size(); i++) x[i] = element();
+    }
+
+    void run(const KernelTable& k, const uint8_t* packed, float* out, int tile, int tile_end, int row, int row_end) const {
+        const size_t tile_bytes = layout(k).tile_bytes();
+        if (blocked) {
+            const QuantMatmul m{packed, tile_bytes, shape.n_out, n_blocks, quants, x_scales, x_sums, out};
+            (shape.type == ElementType::q40 ? k.matmul_q40 : k.matmul_q80)(m, tile, tile_end, row, row_end);
+        } else {
+            const FloatMatmul m{packed, tile_bytes, shape.n_out, shape.n_in, x, out};
+            (shape.type == ElementType::f16 ? k.matmul_f16 : k.matmul_f32)(m, tile, tile_end, row, row_end);
+        }
+    }
+
+    // Weights as float32, which has a place for every product of a scale and a quant.
+    void decode(Guarded<float>& to) const {
+        scalar_kernels()->convert(reinterpret_cast<uint8_t*>(&to[0]), ElementType::f32, weights, shape.type, to.size());
+    }
+    double activation(size_t row, size_t column) const {
+        const size_t i = row * shape.n_in + column;
+        return blocked ? double(quants[i]) * x_scales[i / kBlock] : x[i];
+    }
+    // Products that the sum adds, by their magnitudes; a block's integer product is exact, so its sum counts as one.
+    double magnitude(const float* row_weights, size_t row) const {
+        double total = 0;
+        for (int c = 0; c < shape.n_in;) {
+            double run = 0;
+            for (int end = blocked ? c + kBlock : c + 1; c < end; c++) run += double(row_weights[c]) * activation(row, c);
+            total += std::fabs(run);
+        }
+        return total;
+    }
+
+    Shape shape;
+    bool blocked;
+    int n_blocks;
+    Guarded<uint8_t> weights;  // rows as in a file
+    Guarded<float> x;
+    Guarded<int8_t> quants;
+    Guarded<float> x_scales;
+    Guarded<int32_t> x_sums;
+};
+
+struct Packed {
+    Packed(const Problem& p, const KernelTable& k) : layout(p.layout(k)), bytes(layout.bytes()) {
+        bytes.fill(0);
+        finite = pack(layout, bytes, 0, p.shape.n_out, p.weights);
+    }
+    PackedLayout layout;
+    Guarded<uint8_t> bytes;
+    bool finite;
+};
+
+void check_values(const KernelTable& k, const Shape& shape, Numbers numbers, Random& random, Report& report) {
+    const Problem p(shape, numbers, random);
+    const Packed mine(p, k), reference(p, *scalar_kernels());
+    const int n_tiles = mine.layout.n_tiles();
+    Guarded<float> got(p.n_results()), wanted(p.n_results()), split(p.n_results());
+    got.fill(NAN), wanted.fill(NAN), split.fill(NAN);
+    p.run(k, mine.bytes, got, 0, n_tiles, 0, shape.n_rows);
+    p.run(*scalar_kernels(), reference.bytes, wanted, 0, reference.layout.n_tiles(), 0, shape.n_rows);
+    report.check(mine.finite && got.intact() && mine.bytes.intact(), name_of(shape, "memory"));
+
+    Guarded<uint8_t> again(p.weights.size());
+    unpack(mine.layout, mine.bytes, 0, shape.n_out, again);
+    report.equal<uint8_t>(again, p.weights, again.size(), name_of(shape, "unpack"));
+
+    if (numbers == Numbers::exact || numbers == Numbers::extreme) {
+        report.equal<float>(got, wanted, p.n_results(), name_of(shape, "exact"));
+    } else {
+        // n sums, product and two scales round once each, in both kernels; what is subnormal rounds absolutely.
+        Guarded<float> decoded(size_t(shape.n_out) * shape.n_in);
+        p.decode(decoded);
+        const double n = (p.blocked ? p.n_blocks : std::min(shape.n_in, 128) + shape.n_in / 128) + 3;
+        report.near(got, wanted, p.n_results(), [&](size_t i) {
+            const float* weights = decoded + i % shape.n_out * shape.n_in;
+            return 2 * n * (kEps / 2 * p.magnitude(weights, i / shape.n_out) + 0x1p-149);
+        }, name_of(shape, numbers == Numbers::wide ? "wide" : "random"));
+    }
+    for (int row = 0; row < shape.n_rows; row++)
+        for (int tile = 0; tile < n_tiles; tile += 3)
+            p.run(k, mine.bytes, split, tile, std::min(n_tiles, tile + 3), row, row + 1);
+    report.check(std::memcmp(split, got, p.n_results() * 4) == 0, name_of(shape, "company"));
+}
+
+void check_not_finite(const KernelTable& k, ElementType type, Random& random, Report& report) {
+    const Shape shape{type, 19, 96, 5};
+    Problem p(shape, Numbers::random, random);
+    const Packed mine(p, k);
+    if (p.blocked)
+        p.x_scales[4] = INFINITY, p.x_scales[7] = NAN;  // rows 1 and 2
+    else
+        p.x[1 * 96 + 40] = INFINITY, p.x[2 * 96 + 41] = NAN;
+    Guarded<float> out(p.n_results());
+    out.fill(0);
+    p.run(k, mine.bytes, out, 0, mine.layout.n_tiles(), 0, shape.n_rows);
+    bool good = true;
+    for (size_t i = 0; i < p.n_results(); i++) {
+        const size_t row = i / shape.n_out;
+        good &= std::isfinite(out[i]) == (row != 1 && row != 2);
+    }
+    report.check(good, name_of(shape, "not finite"));
+}
+
+}  // namespace
+
+void matmuls(const KernelTable& k, Report& report) {
+    Random random(1);
+    const int r = k.tile_rows, group = k.tile_rows * k.tile_group;
+    const std::vector<int> outs = {1, r - 1, r, group + 2 * r + 1};
+    for (const ElementType type : {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32}) {
+        const bool blocked = type == ElementType::q40 || type == ElementType::q80;
+        const std::vector<int> ins = blocked ? std::vector<int>{32, 64, 224} : std::vector<int>{1, 2, 127, 128, 259};
+        for (const int n_out : outs)
+            for (const int n_in : ins)
+                for (const int n_rows : {0, 1, 4, 11})
+                    for (const Numbers numbers : {Numbers::exact, Numbers::extreme, Numbers::random, Numbers::wide})
+                        check_values(k, {type, n_out, n_in, n_rows}, numbers, random, report);
+        check_not_finite(k, type, random, report);
+    }
+}
+
+}  // namespace compare

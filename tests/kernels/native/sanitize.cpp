@@ -1,0 +1,144 @@
+// Runs every operation of every usable instruction set on heap buffers of exactly the size they need, at awkward
+// sizes, with several threads: the sanitizers that this is built with see any step outside, and any undefined one.
+#include <cstdio>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "cpu.h"
+#include "objects.h"
+#include "ops.h"
+
+using namespace dllama;
+
+namespace {
+
+std::mt19937 random_bits(7);
+
+std::vector<float> floats(size_t n) {
+    std::vector<float> v(n);
+    for (float& x : v) x = float(int(random_bits() % 2001) - 1000) / 500;
+    return v;
+}
+
+std::unique_ptr<uint8_t[]> bytes(size_t n) { return std::make_unique<uint8_t[]>(n); }
+
+// Q80 activations in vectors of exactly their size.
+struct Rows {
+    Rows(int n_rows, int n) : quants(size_t(n_rows) * n), scales(quants.size() / kBlock), sums(scales.size()), n(n) {}
+    RowsOut out() { return {nullptr, quants.data(), scales.data(), sums.data(), n}; }
+    std::vector<int8_t> quants;
+    std::vector<float> scales;
+    std::vector<int32_t> sums;
+    int n;
+};
+
+void matmuls(Ops& ops, ElementType type, int n_out, int n_in, int n_rows) {
+    const KernelTable& k = ops.kernels();
+    const PackedLayout layout{type, n_out, n_in, k.tile_rows, k.unit_bytes};
+    const auto weights = floats(size_t(n_out) * n_in);
+    const auto encoded = bytes(layout.row_bytes() * n_out), packed = bytes(layout.bytes()), back = bytes(layout.row_bytes() * n_out);
+    k.convert(encoded.get(), type, reinterpret_cast<const uint8_t*>(weights.data()), ElementType::f32, weights.size());
+    const int middle = n_out / 2;
+    pack(layout, packed.get(), middle, n_out - middle, encoded.get() + layout.row_bytes() * middle);
+    pack(layout, packed.get(), 0, middle, encoded.get());
+    unpack(layout, packed.get(), 0, n_out, back.get());
+
+    const auto x = floats(size_t(n_rows) * n_in);
+    std::vector<float> out(size_t(n_rows) * n_out);
+    if (type == ElementType::q40 || type == ElementType::q80) {
+        Rows rows(n_rows, n_in);
+        ops.quantize_rows(rows.out(), x.data(), n_rows);
+        ops.matmul(QuantMatmul{packed.get(), layout.tile_bytes(), n_out, n_in / kBlock, rows.quants.data(),
+                               rows.scales.data(), rows.sums.data(), out.data()}, type, n_rows);
+    } else {
+        ops.matmul(FloatMatmul{packed.get(), layout.tile_bytes(), n_out, n_in, x.data(), out.data()}, type, n_rows);
+    }
+}
+
+void rows(Ops& ops, int n, int n_rows) {
+    auto x = floats(size_t(n_rows) * n);
+    const auto weight = floats(n), gate_up = floats(size_t(n_rows) * 2 * n), parts = floats(size_t(3) * n_rows * n);
+    std::vector<float> out(x.size());
+    const RowsOut to{out.data(), nullptr, nullptr, nullptr, n};
+    ops.rms_norm(to, x.data(), weight.data(), 1e-5f, n_rows);
+    ops.silu_mul(to, gate_up.data(), Activation::silu, n_rows);
+    ops.silu_mul(to, gate_up.data(), Activation::gelu, n_rows);
+    if (n % kBlock == 0) {
+        Rows quantized(n_rows, n);
+        ops.rms_norm(quantized.out(), x.data(), weight.data(), 1e-5f, n_rows);
+        ops.silu_mul(quantized.out(), gate_up.data(), Activation::silu, n_rows);
+    }
+    ops.add_bias(x.data(), weight.data(), n, n_rows);
+    ops.add_f32(x.data(), parts.data(), 3, size_t(n_rows) * n, n, n_rows);
+    const size_t wire_bytes = size_t(n + kBlock - 1) / kBlock * kQ80Bytes * n_rows;
+    const auto wire = bytes(wire_bytes);
+    ops.encode_q80(wire.get(), x.data(), n, n_rows);
+    ops.add_q80(x.data(), wire.get(), 1, wire_bytes, n, n_rows);
+    ops.head_rms_norm(x.data(), weight.data(), 1e-6f, n, n, 0, 1, n_rows);
+}
+
+void attend(Ops& ops, int heads, int kv_heads, int group, int head_dim, int page_size, int first, int n_rows, int window,
+            bool half) {
+    const int n_pages = (first + n_rows + page_size - 1) / page_size;
+    const size_t elements = size_t(n_pages) * kv_heads * page_size * head_dim;
+    const auto keys = bytes(elements * (half ? 2 : 4)), values = bytes(elements * (half ? 2 : 4));
+    std::vector<int32_t> positions(n_rows), sequence(n_rows, 0), pages(n_pages);
+    for (int t = 0; t < n_rows; t++) positions[t] = first + t;
+    for (int p = 0; p < n_pages; p++) pages[p] = n_pages - 1 - p;
+    auto qkv = floats(size_t(n_rows) * (heads + 2 * kv_heads) * head_dim);
+    const auto cos_sin = floats(size_t(first + n_rows) * head_dim);
+    std::vector<float> out(size_t(n_rows) * heads * head_dim);
+    ops.rope_store({qkv.data(), cos_sin.data(), positions.data(), sequence.data(), pages.data(), keys.get(), values.get(),
+                    half, n_rows % 2 == 0, n_rows, heads, kv_heads, head_dim, page_size, n_pages});
+    const Attention a{out.data(), qkv.data(), positions.data(), sequence.data(), pages.data(), keys.get(), values.get(),
+                      half, n_rows, heads, kv_heads, head_dim, page_size, n_pages, 0, group, window};
+    const OwnedMemory workspace(ops.attention_workspace(a));
+    ops.attention(a, workspace.data());
+}
+
+void convert_all(const KernelTable& k) {
+    const ElementType types[] = {ElementType::f32, ElementType::f16, ElementType::q40, ElementType::q80, ElementType::bf16};
+    const auto row_bytes = [](ElementType type, int n) { return PackedLayout{type, 1, n, 1, 4}.row_bytes(); };
+    for (ElementType from : types)
+        for (ElementType to : types) {
+            if (to == ElementType::bf16) continue;
+            const auto is_blocked = [](ElementType t) { return t == ElementType::q40 || t == ElementType::q80; };
+            for (int n : {32, 64, 1, 31, 33}) {
+                if (n % kBlock && (is_blocked(from) || is_blocked(to))) continue;
+                // Any bytes at all: infinities and NaNs among them, and one byte off any alignment.
+                const auto src = bytes(row_bytes(from, n) + 1), out = bytes(row_bytes(to, n) + 1);
+                for (size_t i = 0; i <= row_bytes(from, n); i++) src[i] = uint8_t(random_bits());
+                k.convert(out.get() + 1, to, src.get() + 1, from, size_t(n));
+            }
+        }
+}
+
+}  // namespace
+
+int main() {
+    const KernelTable* tables[kMaxIsas];
+    const int n_tables = usable_kernels(tables);
+    for (int i = 0; i < n_tables; i++) {
+        convert_all(*tables[i]);
+        for (int n_threads : {1, 3}) {
+            Ops ops(tables[i], n_threads);
+            for (ElementType type : {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32})
+                for (int n_rows : {1, 2, 3, 7, 70}) {
+                    matmuls(ops, type, 1, 32, n_rows);
+                    matmuls(ops, type, 83, 96, n_rows);
+                    if (type == ElementType::f16 || type == ElementType::f32) matmuls(ops, type, 37, 131, n_rows);
+                }
+            for (int n : {1, 7, 31, 32, 33, 96, 2080})
+                for (int n_rows : {1, 9}) rows(ops, n, n_rows);
+            for (bool half : {true, false}) {
+                attend(ops, 4, 2, 2, 64, 16, 0, 40, 0, half);
+                attend(ops, 3, 1, 3, 20, 7, 300, 1, 0, half);
+                attend(ops, 2, 2, 1, 6, 1, 10, 5, 3, half);
+                attend(ops, 33, 1, 33, 32, 32, 500, 3, 290, half);
+            }
+        }
+        std::printf("%s\n", tables[i]->isa);
+    }
+    return 0;
+}
