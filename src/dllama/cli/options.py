@@ -114,6 +114,10 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def model_options(args: argparse.Namespace) -> ModelOptions:
+    """Raises UsageError for flags that contradict each other."""
+    for address in args.workers:
+        if args.workers.count(address) > 1:
+            raise UsageError(f"--workers names {address} more than once: each node needs a worker of its own")
     return ModelOptions(
         model=args.model,
         tokenizer=args.tokenizer,

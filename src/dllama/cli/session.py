@@ -80,11 +80,12 @@ def connect(checkpoint: Checkpoint, compute: Compute, options: ClusterOptions) -
 
 
 def make_compute(n_threads: int, isa: str | None) -> Compute:
-    """Raises UsageError when this computer has no such instruction set."""
+    """Raises UsageError when this computer has no such instruction set, or cannot run so many threads."""
     try:
         return Compute(n_threads, isa)
     except ValueError as error:
-        raise UsageError(f"DLLAMA_ISA={isa}: {error}") from error
+        flags = f"--nthreads {n_threads}" + (f", DLLAMA_ISA={isa}" if isa else "")
+        raise UsageError(f"{flags}: {error}") from error
 
 
 def _demo_model() -> Path:

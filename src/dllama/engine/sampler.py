@@ -32,6 +32,8 @@ class SamplingOptions:
             raise UsageError(f"--topp takes a number from 0 to 1, not {self.topp}")
         if self.topk < 0:
             raise UsageError(f"--topk takes a number from 0 up, not {self.topk}")
+        if self.seed is not None and self.seed < 0:
+            raise UsageError(f"--seed takes a number from 0 up, not {self.seed}")
 
 
 class Sampler:
