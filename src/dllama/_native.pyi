@@ -13,7 +13,11 @@ Rows: TypeAlias = Q80Rows | Floats
 
 def supported_isas() -> list[str]: ...
 def convert(
-    out: NDArray[np.uint8], out_type: ElementType, src: Buffer, src_type: ElementType, n_elements: int
+    out: NDArray[np.uint8],
+    out_type: ElementType,
+    src: NDArray[np.uint8] | Buffer,
+    src_type: ElementType,
+    n_elements: int,
 ) -> bool: ...
 
 class PackedMatrix:

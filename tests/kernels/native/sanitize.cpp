@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "cpu.h"
-#include "objects.h"
 #include "ops.h"
 
 using namespace dllama;
@@ -93,8 +92,8 @@ void attend(Ops& ops, int heads, int kv_heads, int group, int head_dim, int page
                     half, n_rows % 2 == 0, n_rows, heads, kv_heads, head_dim, page_size, n_pages});
     const Attention a{out.data(), qkv.data(), positions.data(), sequence.data(), pages.data(), keys.get(), values.get(),
                       half, n_rows, heads, kv_heads, head_dim, page_size, n_pages, 0, group, window};
-    const OwnedMemory workspace(ops.attention_workspace(a));
-    ops.attention(a, workspace.data());
+    const auto workspace = bytes(ops.attention_workspace(a));
+    ops.attention(a, workspace.get());
 }
 
 void convert_all(const KernelTable& k) {
