@@ -33,12 +33,12 @@ from demo_model.tokenizer import (
     token_id,
     train_tokenizer,
 )
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-PLAIN_STORY_SHARE = 0.3
+PLAIN_STORY_SHARE = 0.25
 """Documents that are a bare story."""
 PLAIN_QUESTION_SHARE = 0.06
 """Documents that are a question and its answer without the chat template. The others are conversations."""
@@ -136,8 +136,12 @@ def train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     rng = random.Random(options.seed)
-    tokenizer = train_tokenizer(rng, NetworkConfig.vocab_size)
     network = Network(NetworkConfig())
+    if options.continue_from is None:
+        tokenizer = train_tokenizer(rng, NetworkConfig.vocab_size)
+    else:
+        tokenizer = Tokenizer.from_file(str(options.continue_from / "tokenizer.json"))
+        network.load_hugging_face(load_file(options.continue_from / "model.safetensors"))
     n_parameters = sum(weight.numel() for weight in network.parameters())
     print(f"{n_parameters} parameters, {n_parameters * 2 / 1e6:.2f} MB in bf16", flush=True)
     held_out = Corpus(tokenizer, random.Random(options.seed + 1)).batch(12, 512)
@@ -234,6 +238,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     training = commands.add_parser("train")
     training.add_argument("directory", type=Path)
+    training.add_argument("--continue-from", type=Path, help="start from the model in this directory")
     training.add_argument("--steps", type=int, default=4500)
     training.add_argument(
         "--minutes", type=float, default=600, help="end, with the same schedule, after this time"

@@ -205,7 +205,7 @@ def _asks_back(talk: Conversation) -> list[Callable[[Conversation], Turn]]:
 
 TOPICS: tuple[tuple[Callable[[Conversation], Turn], float], ...] = (
     (_question, 70),
-    (_story, 20),
+    (_story, 15),
     (_introduce, 3.5),
     (_like_colour, 2),
     (_who_are_you, 3),

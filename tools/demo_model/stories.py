@@ -86,6 +86,8 @@ OPENINGS = (
     "There once was a {adj} {kind} called {H}. {He} lived in {home}.",
     "{H} was a {adj} {kind}. {He} lived in {home}.",
     "In {home} there lived a {adj} {kind}. {His} name was {H}.",
+    "[One day|One morning], {H} the {kind} woke up early. {He} lived in {home}.",
+    "The {adj} {kind} was called {H}. {He} lived in {home}.",
 )
 HELLO_OPENINGS = (
     '"Hello world[!|,]" said {H}, the {adj} {kind}, and looked out of the window. {He} lived in {home}.',
