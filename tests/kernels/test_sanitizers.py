@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).parents[2] / "native"
-DRIVER = Path(__file__).parent / "native" / "sanitize.cpp"
+DRIVER = Path(__file__).parent / "sanitized" / "every_operation.cpp"
 PORTABLE = ["attention_op", "cpu", "ops", "packed_matrix", "scalar", "thread_pool"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 
