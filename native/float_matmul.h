@@ -21,24 +21,24 @@ void float_micro(const T* const weights[NG], const float* x, size_t x_stride, in
                  size_t out_stride, int rows_left) {
     constexpr int W = S::W, V = R / W;
     typename S::F acc[NT][NG * V];
-    for (int t = 0; t < NT; t++)
-        for (int v = 0; v < NG * V; v++) acc[t][v] = S::set1(0);
+    UNROLL for (int t = 0; t < NT; t++)
+        UNROLL for (int v = 0; v < NG * V; v++) acc[t][v] = S::set1(0);
     for (int c = 0; c < columns; c++) {
         typename S::F w[NG * V];
-        for (int g = 0; g < NG; g++)
-            for (int v = 0; v < V; v++) w[g * V + v] = load_weight<S>(weights[g] + size_t(c) * R + v * W);
-        for (int t = 0; t < NT; t++) {
+        UNROLL for (int g = 0; g < NG; g++)
+            UNROLL for (int v = 0; v < V; v++) w[g * V + v] = load_weight<S>(weights[g] + size_t(c) * R + v * W);
+        UNROLL for (int t = 0; t < NT; t++) {
             const typename S::F xt = S::set1(x[t * x_stride + c]);
-            for (int v = 0; v < NG * V; v++) acc[t][v] = S::fma(w[v], xt, acc[t][v]);
+            UNROLL for (int v = 0; v < NG * V; v++) acc[t][v] = S::fma(w[v], xt, acc[t][v]);
         }
     }
-    for (int t = 0; t < NT; t++)
-        for (int v = 0; v < NG * V && v * W < rows_left; v++) {
+    UNROLL for (int t = 0; t < NT; t++)
+        UNROLL for (int v = 0; v < NG * V; v++) {
             float* to = out + t * out_stride + v * W;
             const int n = rows_left - v * W;
             if (n >= W)
                 S::store(to, first ? acc[t][v] : S::add(S::load(to), acc[t][v]));
-            else
+            else if (n > 0)
                 store_some<S>(to, first ? acc[t][v] : S::add(load_some<S>(to, n), acc[t][v]), n);
         }
 }

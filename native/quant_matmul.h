@@ -8,9 +8,6 @@
 
 #include "row_kernels.h"
 
-// For loops of a few rounds over registers: GCC leaves some of them as loops, and their arrays in memory.
-#define UNROLL _Pragma("GCC unroll 8")
-
 namespace dllama {
 namespace {
 

@@ -6,6 +6,9 @@
 
 #include "kernel_table.h"
 
+// For loops of a few rounds over registers: GCC leaves some of them as loops, and their arrays in memory.
+#define UNROLL _Pragma("GCC unroll 8")
+
 namespace dllama {
 namespace {
 
