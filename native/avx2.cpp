@@ -2,6 +2,7 @@
 #include "attention_kernel.h"
 #include "convert_kernel.h"
 #include "float_matmul.h"
+#include "peak.h"
 #include "quant_matmul.h"
 #include "simd_avx2.h"
 
@@ -86,6 +87,13 @@ struct Q80Block {
     }
 };
 
+int64_t peak(int64_t rounds) {
+    const __m256i ones = _mm256_set1_epi8(1);
+    return 64 * dot_peak(rounds, _mm256_setzero_si256(), ones, ones, [](__m256i sum, __m256i w, __m256i x) {
+        return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
+    });
+}
+
 }  // namespace
 
 const KernelTable* avx2_kernels() {
@@ -99,6 +107,7 @@ const KernelTable* avx2_kernels() {
         RowKernels<S>::rope, RowKernels<S>::store_half, RowKernels<S>::encode_q80, RowKernels<S>::add_q80,
         AttentionKernel<S>::attend_split, AttentionKernel<S>::attend_merge, AttentionKernel<S>::attend_finish,
         ConvertKernel<S>::convert,
+        peak,
     };
     return &table;
 }

@@ -5,6 +5,7 @@
 #include "attention_kernel.h"
 #include "convert_kernel.h"
 #include "float_matmul.h"
+#include "peak.h"
 #include "quant_matmul.h"
 #include "simd_avx512.h"
 
@@ -91,6 +92,13 @@ struct Q80Block {
     }
 };
 
+int64_t peak(int64_t rounds) {
+    const __m512i ones = _mm512_set1_epi8(1);
+    return 128 * dot_peak(rounds, _mm512_setzero_si512(), ones, ones, [](__m512i sum, __m512i w, __m512i x) {
+        return _mm512_dpbusd_epi32(sum, w, x);
+    });
+}
+
 }  // namespace
 
 const KernelTable* avx512_kernels() {
@@ -104,6 +112,7 @@ const KernelTable* avx512_kernels() {
         RowKernels<S>::rope, RowKernels<S>::store_half, RowKernels<S>::encode_q80, RowKernels<S>::add_q80,
         AttentionKernel<S>::attend_split, AttentionKernel<S>::attend_merge, AttentionKernel<S>::attend_finish,
         ConvertKernel<S>::convert,
+        peak,
     };
     return &table;
 }

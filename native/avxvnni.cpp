@@ -2,6 +2,7 @@
 //
 // As in avx512.cpp, vpdpbusd takes unsigned weights: they are read with an offset, and sums begin at minus the
 // offset times the activations' sum.
+#include "peak.h"
 #include "quant_matmul.h"
 #include "simd_avx2.h"
 
@@ -79,12 +80,20 @@ struct Q80Block {
     }
 };
 
+int64_t peak(int64_t rounds) {
+    const __m256i ones = _mm256_set1_epi8(1);
+    return 64 * dot_peak(rounds, _mm256_setzero_si256(), ones, ones, [](__m256i sum, __m256i w, __m256i x) {
+        return _mm256_dpbusd_avx_epi32(sum, w, x);
+    });
+}
+
 KernelTable make_table() {
     KernelTable table = *avx2_kernels();
     table.isa = "avxvnni";
     table.tile_group = kVecTiles;
     table.matmul_q40 = quant_matmul<Avx2, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
     table.matmul_q80 = quant_matmul<Avx2, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.dot_peak = peak;
     return table;
 }
 

@@ -168,7 +168,10 @@ void define_compute(nb::module_& m) {
              nb::arg("head_offset"), nb::arg("group"), nb::arg("window"), nb::arg("n_rows"))
         .def("encode_q80", &Compute::encode_q80, nb::arg("out"), nb::arg("x"), nb::arg("n_rows"))
         .def("add_q80", &Compute::add_q80, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"))
-        .def("add_f32", &Compute::add_f32, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"));
+        .def("add_f32", &Compute::add_f32, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"))
+        .def("read_memory", &Compute::read_memory, nb::arg("memory"))
+        .def("dot_peak", &Compute::dot_peak, nb::arg("rounds"))
+        .def_prop_ro("native_s", &Compute::native_s);
 }
 
 }  // namespace

@@ -231,4 +231,18 @@ void Compute::add_f32(Object x, Object parts, int n_rows) {
     });
 }
 
+uint64_t Compute::read_memory(Object memory) {
+    const ArrayArg from(memory, "memory", kUint8, 1);
+    uint64_t result = 0;
+    run([&] { result = ops_.read_memory(from.data<uint8_t>(), size_t(from.size(0))); });
+    return result;
+}
+
+int64_t Compute::dot_peak(int64_t rounds) {
+    require(rounds >= 0, "rounds", "must not be negative");
+    int64_t operations = 0;
+    run([&] { operations = ops_.dot_peak(rounds); });
+    return operations;
+}
+
 }  // namespace dllama

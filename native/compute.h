@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -33,6 +34,9 @@ public:
     void encode_q80(Object out, Object x, int n_rows);
     void add_q80(Object x, Object parts, int n_rows);
     void add_f32(Object x, Object parts, int n_rows);
+    uint64_t read_memory(Object memory);
+    int64_t dot_peak(int64_t rounds);
+    double native_s() const { return native_s_; }
 
 private:
     // Callers from several Python threads take turns.
@@ -40,11 +44,14 @@ private:
     void run(const Work& work) {
         const nanobind::gil_scoped_release release;
         const std::lock_guard<std::mutex> lock(mutex_);
+        const auto start = std::chrono::steady_clock::now();
         work();
+        native_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
 
     Ops ops_;
     std::mutex mutex_;
+    double native_s_ = 0;  // spent in operations so far
     std::unique_ptr<OwnedMemory> workspace_;  // of attention; grows to the largest asked for
     size_t workspace_bytes_ = 0;
 };

@@ -109,6 +109,9 @@ struct KernelTable {
 
     // False when an element or scale was not finite, before or after. n elements; blocked types take whole blocks.
     bool (*convert)(uint8_t* out, ElementType out_type, const uint8_t* src, ElementType src_type, size_t n);
+
+    // Does nothing but 8-bit multiply-adds on registers; returns how many operations (2 for each multiply-add).
+    int64_t (*dot_peak)(int64_t rounds);
 };
 
 // Query heads [begin, end) of this rank that use KV head kv_head.

@@ -2,6 +2,7 @@
 #include "attention_kernel.h"
 #include "convert_kernel.h"
 #include "float_matmul.h"
+#include "peak.h"
 #include "quant_matmul.h"
 #include "simd_neon.h"
 
@@ -113,6 +114,13 @@ struct Q80Block {
     }
 };
 
+int64_t peak(int64_t rounds) {
+    const int8x8_t ones = vdup_n_s8(1);
+    return 16 * dot_peak(rounds, vdupq_n_s16(0), ones, ones, [](int16x8_t sum, int8x8_t w, int8x8_t x) {
+        return vmlal_s8(sum, w, x);
+    });
+}
+
 }  // namespace
 
 const KernelTable* neon_kernels() {
@@ -126,6 +134,7 @@ const KernelTable* neon_kernels() {
         RowKernels<S>::rope, RowKernels<S>::store_half, RowKernels<S>::encode_q80, RowKernels<S>::add_q80,
         AttentionKernel<S>::attend_split, AttentionKernel<S>::attend_merge, AttentionKernel<S>::attend_finish,
         ConvertKernel<S>::convert,
+        peak,
     };
     return &table;
 }

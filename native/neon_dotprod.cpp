@@ -1,4 +1,5 @@
 // Matrix products for aarch64 with SDOT (Armv8.2 dotprod); all else is neon.cpp's. Tiles are the same 4 rows.
+#include "peak.h"
 #include "quant_matmul.h"
 #include "simd_neon.h"
 
@@ -81,12 +82,20 @@ struct Q80Block {
     }
 };
 
+int64_t peak(int64_t rounds) {
+    const int8x16_t ones = vdupq_n_s8(1);
+    return 32 * dot_peak(rounds, vdupq_n_s32(0), ones, ones, [](int32x4_t sum, int8x16_t w, int8x16_t x) {
+        return vdotq_s32(sum, w, x);
+    });
+}
+
 KernelTable make_table() {
     KernelTable table = *neon_kernels();
     table.isa = "neon_dotprod";
     table.tile_group = kVecTiles;
     table.matmul_q40 = quant_matmul<Neon, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
     table.matmul_q80 = quant_matmul<Neon, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.dot_peak = peak;
     return table;
 }
 

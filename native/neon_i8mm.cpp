@@ -1,6 +1,7 @@
 // Matrix products for aarch64 with SMMLA (Armv8.6 i8mm); all else is neon.cpp's. Tiles are the same 4 rows, but 8
 // bytes of a row stay together: a register holds 2 rows x 8 columns, and smmla multiplies it with 8 columns x 2
 // tokens into a square of 4 sums.
+#include "peak.h"
 #include "quant_matmul.h"
 #include "simd_neon.h"
 
@@ -97,6 +98,13 @@ struct Q80Block {
     }
 };
 
+int64_t peak(int64_t rounds) {
+    const int8x16_t ones = vdupq_n_s8(1);
+    return 64 * dot_peak(rounds, vdupq_n_s32(0), ones, ones, [](int32x4_t sum, int8x16_t w, int8x16_t x) {
+        return vmmlaq_s32(sum, w, x);
+    });
+}
+
 KernelTable make_table() {
     KernelTable table = *neon_kernels();
     table.isa = "neon_i8mm";
@@ -104,6 +112,7 @@ KernelTable make_table() {
     table.tile_group = kVecTiles;
     table.matmul_q40 = quant_matmul<Neon, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
     table.matmul_q80 = quant_matmul<Neon, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.dot_peak = peak;
     return table;
 }
 

@@ -1,6 +1,8 @@
 #include "ops.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cstring>
 
 namespace dllama {
 namespace {
@@ -14,7 +16,22 @@ constexpr int kMatmulRows = 64;
 // Bytes of weights that a chunk reads: enough to stream, few enough that threads end together.
 constexpr size_t kChunkBytes = 64 << 10;
 
+// Bytes that a thread reads at a time when nothing but reading is measured.
+constexpr size_t kReadBytes = 1 << 20;
+
 int divide_up(int a, int b) { return (a + b - 1) / b; }
+
+uint64_t read_words(const uint8_t* data, size_t bytes) {
+    constexpr int kWords = 32;  // 256 bytes a round: enough loads in flight
+    uint64_t words[kWords], sums[kWords] = {};
+    for (size_t i = 0; i + sizeof words <= bytes; i += sizeof words) {
+        std::memcpy(words, data + i, sizeof words);
+        for (int j = 0; j < kWords; j++) sums[j] ^= words[j];
+    }
+    uint64_t all = 0;
+    for (uint64_t sum : sums) all ^= sum;
+    return all;
+}
 
 }  // namespace
 
@@ -153,6 +170,21 @@ void Ops::add_f32(float* x, const float* parts, int n_parts, size_t part_stride,
         const size_t i = size_t(t) * n + column;
         for (int p = 0; p < n_parts; p++) kernels_.add(x + i, parts + p * part_stride + i, columns);
     });
+}
+
+uint64_t Ops::read_memory(const uint8_t* data, size_t bytes) {
+    std::atomic<uint64_t> all{0};
+    pool_.run(int((bytes + kReadBytes - 1) / kReadBytes), [&](int chunk, int) {
+        const size_t begin = size_t(chunk) * kReadBytes;
+        all ^= read_words(data + begin, std::min(kReadBytes, bytes - begin));
+    });
+    return all;
+}
+
+int64_t Ops::dot_peak(int64_t rounds) {
+    std::atomic<int64_t> operations{0};
+    pool_.run(pool_.n_threads() * 8, [&](int, int) { operations += kernels_.dot_peak(rounds); });
+    return operations;
 }
 
 }  // namespace dllama

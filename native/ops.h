@@ -56,6 +56,11 @@ public:
     void add_q80(float* x, const uint8_t* parts, int n_parts, size_t part_stride, int n, int n_rows);
     void add_f32(float* x, const float* parts, int n_parts, size_t part_stride, int n, int n_rows);
 
+    // What other operations are measured against: reads the memory and returns something that depends on all of it;
+    // does 8-bit multiply-adds on registers and returns how many operations that were.
+    uint64_t read_memory(const uint8_t* data, size_t bytes);
+    int64_t dot_peak(int64_t rounds);
+
 private:
     template <class Work>
     void for_spans(int n_rows, int n, const Work& work);

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from dllama import __version__
-from dllama.cli import chat, convert, inference, info, perplexity, worker
+from dllama.cli import bench, chat, convert, inference, info, perplexity, worker
 from dllama.errors import DllamaError
 
 Command = Callable[[argparse.Namespace], None]
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(debug=False)
     parser.add_argument("--version", action="version", version=f"dllama {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (inference, chat, worker, convert, info, perplexity):
+    for module in (inference, chat, worker, convert, info, perplexity, bench):
         module.add_parser(commands)
     return parser
 

@@ -1,0 +1,201 @@
+"""How fast a model runs, beside what the machine allows."""
+
+from __future__ import annotations
+
+import dataclasses
+import mmap
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.engine import CachedSequence, Engine, Run, Want
+from dllama.families import ModelConfig, tensor_specs
+from dllama.kernels import Compute
+from dllama.node import Cluster
+
+_READ_BYTES = 512 << 20
+"""Far larger than any cache that the cores of one home computer share."""
+
+_PEAK_ROUNDS = 1 << 20
+"""About 10 ms of nothing but dot products."""
+
+_SMALL_TENSORS = ("embedding", "head")
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """The limits, measured with the threads in use: memory read, and the dot product of the instruction set."""
+
+    read_gb_per_s: float
+    peak_gops: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Load:
+    """What to compute: `n_prompt` tokens at once, then `n_gen` tokens for each of `n_sequences` texts that have
+    `n_context` positions in the cache; all `n_repeats` times."""
+
+    n_prompt: int
+    n_gen: int
+    n_sequences: int
+    n_context: int
+    n_repeats: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Of several runs."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Medians; fractions are of what `Machine` measured. Bytes and operations are those of this node."""
+
+    prefill_tok_per_s: Spread
+    decode_tok_per_s: Spread
+    weight_bytes_per_token: int
+    decode_gb_per_s: float
+    decode_fraction_of_read: float
+    prefill_gops: float
+    prefill_fraction_of_peak: float
+    python_overhead_fraction: float
+
+
+def measure_machine(compute: Compute) -> Machine:
+    """Takes about two seconds."""
+    memory = _filled_memory(_READ_BYTES)
+    rates = [_READ_BYTES / _seconds(lambda: compute.read_memory(memory)) for _ in range(7)]
+    peaks = []
+    for _ in range(7):
+        start = time.perf_counter()
+        n_operations = compute.dot_peak(_PEAK_ROUNDS)
+        peaks.append(n_operations / (time.perf_counter() - start))
+    return Machine(statistics.median(rates) / 1e9, statistics.median(peaks) / 1e9)
+
+
+def measure_speed(
+    engine: Engine,
+    cluster: Cluster,
+    compute: Compute,
+    machine: Machine,
+    load: Load,
+    on_progress: Callable[[int, int], None],
+) -> Speed:
+    """`on_progress(done, total)` counts steps. The first run of each kind warms up and is not counted."""
+    bench = _Bench(engine, cluster, compute, load, on_progress)
+    prefill_s = [bench.prefill() for _ in range(load.n_repeats + 1)][1:]
+    decodes = [bench.decode() for _ in range(load.n_repeats + 1)][1:]
+    weight_bytes = cluster.weight_bytes
+    prefill = Spread.of([load.n_prompt / seconds for seconds in prefill_s])
+    decode = Spread.of([load.n_gen * load.n_sequences / one.seconds for one in decodes])
+    steps_per_s = decode.median / load.n_sequences
+    gops = 2e-9 * prefill.median * _layer_weights(cluster.config) / cluster.n_nodes
+    return Speed(
+        prefill_tok_per_s=prefill,
+        decode_tok_per_s=decode,
+        weight_bytes_per_token=weight_bytes,
+        decode_gb_per_s=weight_bytes * steps_per_s / 1e9,
+        decode_fraction_of_read=weight_bytes * steps_per_s / 1e9 / machine.read_gb_per_s,
+        prefill_gops=gops,
+        prefill_fraction_of_peak=gops / machine.peak_gops,
+        python_overhead_fraction=statistics.median(one.overhead for one in decodes),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Decode:
+    seconds: float
+    overhead: float  # the part of it neither in native code nor waiting for other nodes
+
+
+class _Bench:
+    def __init__(
+        self,
+        engine: Engine,
+        cluster: Cluster,
+        compute: Compute,
+        load: Load,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        self._engine, self._cluster, self._compute, self._load = engine, cluster, compute, load
+        self._random = np.random.default_rng(0)
+        self._on_progress = on_progress
+        self._n_done = 0
+        self._sequences: list[CachedSequence] = []
+
+    def prefill(self) -> float:
+        """Seconds for a prompt on its own, with the logits of its last token."""
+        sequence = CachedSequence()
+        seconds = _seconds(lambda: self._append(sequence, self._load.n_prompt))
+        self._engine.truncate(sequence, 0)
+        self._tick()
+        return seconds
+
+    def decode(self) -> _Decode:
+        """n_gen steps of all sequences together, after which they are as long as before."""
+        if not self._sequences:
+            self._sequences = [self._context() for _ in range(self._load.n_sequences)]
+        waited_s, native_s = 0.0, self._compute.native_s
+        start = time.perf_counter()
+        for token_id in self._tokens(self._load.n_gen):
+            self._engine.step([Run(sequence, [token_id]) for sequence in self._sequences])
+            waited_s += self._cluster.last_step.sync_s
+        seconds = time.perf_counter() - start
+        native_s = self._compute.native_s - native_s
+        for sequence in self._sequences:
+            self._engine.truncate(sequence, self._load.n_context)
+        self._tick()
+        return _Decode(seconds, 1 - (native_s + waited_s) / seconds)
+
+    def _context(self) -> CachedSequence:
+        sequence = CachedSequence()
+        self._append(sequence, self._load.n_context)
+        return sequence
+
+    def _append(self, sequence: CachedSequence, n_tokens: int) -> None:
+        for _ in self._engine.append(sequence, self._tokens(n_tokens), Want.LAST):
+            pass
+
+    def _tokens(self, n: int) -> list[int]:
+        ids: list[int] = self._random.integers(0, self._cluster.config.vocab_size, n).tolist()
+        return ids
+
+    def _tick(self) -> None:
+        self._n_done += 1
+        self._on_progress(self._n_done, 2 * (self._load.n_repeats + 1))
+
+
+def _filled_memory(n_bytes: int) -> NDArray[np.uint8]:
+    """Memory like that of the weights: of huge pages where the system has them."""
+    memory = mmap.mmap(-1, n_bytes)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    array = np.frombuffer(memory, np.uint8)
+    array[:] = 1
+    return array
+
+
+def _layer_weights(config: ModelConfig) -> int:
+    """Weights that every token of a prompt is multiplied with: all matrices but the head."""
+    return sum(
+        spec.n_elements
+        for spec in tensor_specs(config)
+        if spec.name not in _SMALL_TENSORS and spec.n_rows > 1
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

@@ -1,0 +1,141 @@
+"""`dllama bench`: how fast a shape or a model runs here, beside what the machine allows."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dllama import __version__
+from dllama.bench import (
+    SHAPES,
+    Load,
+    Machine,
+    Speed,
+    Spread,
+    measure_machine,
+    measure_speed,
+    random_checkpoint,
+    shape_named,
+)
+from dllama.checkpoint import Checkpoint, open_checkpoint
+from dllama.cli.console import note, progress_count
+from dllama.cli.options import add_model_flags, model_options, positive_int
+from dllama.cli.session import cluster_options, connect, make_compute
+from dllama.dtypes import ElementType
+from dllama.engine import Engine
+from dllama.errors import UsageError
+from dllama.formats.atomic import write_atomically
+
+_DEFAULT_SHAPE = "llama-3.2-1b"
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("bench", help="measure speed")
+    add_model_flags(parser)
+    parser.add_argument(
+        "--shape",
+        metavar="NAME",
+        help=f"random weights of this shape (default {_DEFAULT_SHAPE}): {', '.join(SHAPES)}",
+    )
+    parser.add_argument("--layers", type=positive_int, metavar="N", help="only so many layers of the shape")
+    parser.add_argument(
+        "--prompt", type=positive_int, default=512, metavar="N", help="tokens (default %(default)s)"
+    )
+    parser.add_argument(
+        "--gen", type=positive_int, default=64, metavar="N", help="tokens (default %(default)s)"
+    )
+    parser.add_argument(
+        "--batch", type=positive_int, default=1, metavar="N", help="texts that decode together"
+    )
+    parser.add_argument(
+        "--context", type=int, default=0, metavar="N", help="positions in the cache before decoding"
+    )
+    parser.add_argument(
+        "--repeat", type=positive_int, default=5, metavar="N", help="runs (default %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    load = Load(
+        n_prompt=args.prompt,
+        n_gen=args.gen,
+        n_sequences=args.batch,
+        n_context=max(0, args.context),
+        n_repeats=args.repeat,
+    )
+    compute = make_compute(args.nthreads, args.isa)
+    note("measuring the machine")
+    machine = measure_machine(compute)
+    options = model_options(args)
+    with contextlib.closing(_checkpoint(args)) as checkpoint:
+        name = args.shape or (str(args.model) if args.model else _DEFAULT_SHAPE)
+        n_positions = max(load.n_prompt, load.n_context + load.n_gen)
+        if n_positions > checkpoint.config.max_seq_len:
+            raise UsageError(
+                f"{n_positions} positions are more than the context of {name}, {checkpoint.config.max_seq_len}"
+            )
+        settings = cluster_options(options, checkpoint.config, n_positions, n_sequences=load.n_sequences)
+        with contextlib.closing(connect(checkpoint, compute, settings)) as cluster:
+            engine = Engine(cluster, n_positions)
+            with progress_count("measuring", "runs") as advance:
+                speed = measure_speed(engine, cluster, compute, machine, load, advance)
+            values = _values(speed, machine, load) | {
+                "shape": name,
+                "layers": checkpoint.config.n_layers,
+                "weight_type": checkpoint.config.weight_type.label,
+                "isa": compute.isa,
+                "n_threads": compute.n_threads,
+                "n_nodes": cluster.n_nodes,
+                "version": __version__,
+            }
+    if args.json:
+        with write_atomically(args.json) as file:
+            file.write(json.dumps(values, indent=1).encode())
+    Console().print(_table(name, speed, machine))
+
+
+def _checkpoint(args: argparse.Namespace) -> Checkpoint:
+    weight_type = args.weights_float_type and ElementType.from_label(args.weights_float_type)
+    if args.model and (args.shape or args.layers):
+        raise UsageError("--model brings its own shape: leave --shape and --layers out")
+    if args.model:
+        return open_checkpoint(args.model, weight_type)
+    return random_checkpoint(
+        shape_named(args.shape or _DEFAULT_SHAPE, args.layers, weight_type or ElementType.Q40)
+    )
+
+
+def _values(speed: Speed, machine: Machine, load: Load) -> dict[str, Any]:
+    """The JSON: medians under their names, least and most beside them."""
+    values: dict[str, Any] = dataclasses.asdict(load) | dataclasses.asdict(machine)
+    for name, value in vars(speed).items():
+        if isinstance(value, Spread):
+            values |= {name: value.median, f"{name}_min": value.min, f"{name}_max": value.max}
+        else:
+            values[name] = value
+    return values
+
+
+def _table(name: str, speed: Speed, machine: Machine) -> Table:
+    table = Table("", "median", "least", "most", "of the limit", title=name, title_justify="left")
+
+    def row(what: str, spread: Spread, fraction: float) -> None:
+        numbers = (f"{value:.2f}" for value in (spread.median, spread.min, spread.max))
+        table.add_row(what, *numbers, f"{fraction:.0%}")
+
+    row("prefill tokens/s", speed.prefill_tok_per_s, speed.prefill_fraction_of_peak)
+    row("decode tokens/s", speed.decode_tok_per_s, speed.decode_fraction_of_read)
+    table.add_section()
+    table.add_row("prefill", f"{speed.prefill_gops:.0f} Gop/s", "", "", f"{machine.peak_gops:.0f} Gop/s")
+    table.add_row("decode", f"{speed.decode_gb_per_s:.1f} GB/s", "", "", f"{machine.read_gb_per_s:.1f} GB/s")
+    table.add_row("Python", f"{speed.python_overhead_fraction:.1%}", "", "", "")
+    return table
