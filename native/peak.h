@@ -4,11 +4,15 @@
 
 #include <cstdint>
 
+#if defined(__x86_64__)
+#include <immintrin.h>  // or what stands in for it where the instruction set is emulated
+#endif
+
 namespace dllama {
 namespace {
 
 // Keeps the compiler from computing a step once for all rounds, and `v` where it is computed.
-#if defined(DLLAMA_SIMDE_AS_NATIVE)
+#if defined(DLLAMA_EMULATED)
 #define DLLAMA_OPAQUE(v) (void)(v)
 #elif defined(__x86_64__)
 #define DLLAMA_OPAQUE(v) __asm__ volatile("" : "+x"(v))

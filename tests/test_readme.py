@@ -30,7 +30,10 @@ def test_the_two_commands() -> None:
 
 
 COMMANDS = [
-    (document.name, line) for document in DOCUMENTS for line in code_lines(document) if line.startswith("dllama ")
+    (document.name, line)
+    for document in DOCUMENTS
+    for line in code_lines(document)
+    if line.startswith("dllama ")
 ]
 
 

@@ -18,6 +18,11 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
+
 from demo_model.chats import Message, converse
 from demo_model.network import Network, NetworkConfig
 from demo_model.samples import print_samples
@@ -33,10 +38,6 @@ from demo_model.tokenizer import (
     token_id,
     train_tokenizer,
 )
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from torch import Tensor
-from torch.nn import functional
 
 PLAIN_STORY_SHARE = 0.25
 """Documents that are a bare story."""

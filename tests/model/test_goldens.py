@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.local_cluster import GOLDENS, LocalCluster
 
 from dllama.engine import CachedSequence, Engine, Run, Want
 from dllama.errors import UsageError
+from support.local_cluster import GOLDENS, LocalCluster
 
 NAMES = sorted(path.name for path in GOLDENS.iterdir() if path.is_dir())
 

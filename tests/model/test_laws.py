@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.local_cluster import GOLDENS, LocalCluster
 
 from dllama.dtypes import ElementType
 from dllama.engine import CachedSequence, Engine, Run, Want
+from support.local_cluster import GOLDENS, LocalCluster
 
 FAMILIES = ("llama-gqa", "mistral-window", "qwen2-gqa-tied", "qwen3-shards")
 PROMPT = [5, 9, 200, 31, 77, 4, 150, 63, 12, 99, 181, 7, 8, 45, 230, 16, 3, 120, 55, 88, 9, 10, 11]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import jinja2
 import torch
-from demo_model.network import Network, NetworkConfig
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
+
+from demo_model.network import Network, NetworkConfig
 
 PROMPTS = ("Once upon a time", "Hello world", "", "Once upon a time there was a little robot", "One day, Mia")
 CONVERSATIONS: tuple[tuple[str, ...], ...] = (

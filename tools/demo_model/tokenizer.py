@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
 from demo_model.chats import converse
 from demo_model.facts import UNKNOWN_WORDS
 from demo_model.stories import tell
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 BOS = "<|begin_of_text|>"
 END_OF_TEXT = "<|end_of_text|>"

@@ -1,9 +1,9 @@
 // Stands in for the compiler's header where AVX-512 is emulated: SIMDe's portable versions under the same names.
 // SIMDe itself includes <immintrin.h> for what the machine really has; that second time the compiler's is meant.
-#if defined(DLLAMA_SIMDE_AS_NATIVE)
+#if defined(DLLAMA_EMULATED)
 #include_next <immintrin.h>
 #else
-#define DLLAMA_SIMDE_AS_NATIVE
+#define DLLAMA_EMULATED
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
 #include <simde/x86/f16c.h>
