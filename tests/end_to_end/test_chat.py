@@ -205,9 +205,15 @@ def test_ctrl_c_stops_a_reply_and_the_chat_goes_on(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_at_the_prompt_ends_the_chat(tmp_path: Path) -> None:
+    """Python's line editor may miss a Ctrl-C in the instant between its prompt and its wait for keys; a person
+    presses again, and so does this test."""
     with terminal(tmp_path) as chat:
-        chat.type("\x03")
-        assert chat.process.wait(TIMEOUT_S) == 130
+        for _ in range(5):
+            chat.type("\x03")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                assert chat.process.wait(TIMEOUT_S / 5) == 130
+                return
+        pytest.fail("the chat goes on")
 
 
 pytestmark = pytest.mark.skipif(not hasattr(pty, "openpty"), reason="no pseudo-terminals here")

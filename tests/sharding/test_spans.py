@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 from hypothesis import given
@@ -50,7 +51,7 @@ def test_every_unit_is_owned_once(config: ModelConfig, data: st.DataObject) -> N
         assert spans[0].start == 0
         assert spans[-1].stop == total
         assert all(len(span) > 0 for span in spans)
-        assert all(a.stop == b.start for a, b in zip(spans, spans[1:], strict=False))
+        assert all(a.stop == b.start for a, b in itertools.pairwise(spans))
     for spans in plan.ranks:
         used = {head // config.group for head in range(spans.heads.start, spans.heads.stop)}
         assert used == set(range(spans.kv_heads.start, spans.kv_heads.stop))
@@ -90,7 +91,7 @@ def test_more_nodes_than_kv_heads() -> None:
 
 
 def test_too_many_nodes_says_how_many_work() -> None:
-    with pytest.raises(UsageError, match="33 nodes cannot share .* 1 to 32 nodes"):
+    with pytest.raises(UsageError, match=r"33 nodes cannot share .* 1 to 32 nodes"):
         plan_spans(LLAMA_8B, [1.0] * 33)
 
 
