@@ -64,14 +64,14 @@ bool convert(nb::handle out, int out_number, nb::handle src, int src_number, int
     return best->convert(to.data<uint8_t>(), out_type, from.data<uint8_t>(), src_type, size_t(n));
 }
 
-void new_matrix(PackedMatrix* self, const Compute& compute, int dtype, int n_out, int n_in) {
+void new_matrix(PackedMatrix* self, Compute& compute, int dtype, int n_out, int n_in) {
     const ElementType type = element_type(dtype, "dtype", false);
     require(n_out >= 0 && n_out <= (1 << 30), "n_out", "must be between 0 and 2^30");
     require(n_in > 0 && n_in <= (1 << 30), "n_in", "must be between 1 and 2^30");
     require(!is_blocked(type) || n_in % kBlock == 0, "n_in", "must be a multiple of 32 for q40 and q80");
     const KernelTable& kernels = compute.kernels();
     const PackedLayout layout{type, n_out, n_in, kernels.tile_rows, kernels.unit_bytes};
-    new (self) PackedMatrix{layout, OwnedMemory(layout.bytes())};
+    new (self) PackedMatrix{layout, compute.matrix_memory().take(layout.bytes())};
 }
 
 bool pack_rows(PackedMatrix& matrix, int first_row, nb::handle rows) {

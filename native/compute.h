@@ -19,6 +19,7 @@ public:
 
     const KernelTable& kernels() const { return ops_.kernels(); }
     int n_threads() const { return ops_.n_threads(); }
+    MatrixMemory& matrix_memory() { return matrix_memory_; }
 
     using Object = nanobind::handle;
     void matmul(Object out, const PackedMatrix& matrix, Object x, int n_rows);
@@ -50,6 +51,7 @@ private:
     }
 
     Ops ops_;
+    MatrixMemory matrix_memory_;
     std::mutex mutex_;
     double native_s_ = 0;  // spent in operations so far
     std::unique_ptr<OwnedMemory> workspace_;  // of attention; grows to the largest asked for

@@ -74,6 +74,11 @@ class Checkpoint:
         _convert(out, spec.dtype, part, stored, n_rows * n_cols)
         return out
 
+    def is_stored(self, name: str) -> bool:
+        """Whether `read` of whole rows without `out` is a view of the map: nothing is copied or converted."""
+        stored = self._source.stored(name)
+        return stored.dtype is self.tensors[name].dtype and stored.half_pairs_width is None
+
     def vector(self, name: str) -> NDArray[np.float32]:
         """All of an F32 tensor of one row: float32 [n]. Raises NumericalError as `read` does."""
         spec = self.tensors[name]

@@ -62,7 +62,7 @@ def send_weights(
     """
     resident = 0
     with _pool(max(2, plan.n_ranks)) as pool:
-        ahead = _read_ahead(pool, checkpoint, rounds(checkpoint.config, plan))
+        ahead = _read_ahead(pool, checkpoint, plan)
         packing: Future[None] | None = None
         for parts, futures in ahead:
             chunks = [future.result() for future in futures]
@@ -105,24 +105,43 @@ def receive_weights(
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, checkpoint: Checkpoint, all_parts: Iterator[list[Part]]
+    pool: ThreadPoolExecutor, checkpoint: Checkpoint, plan: ShardPlan
 ) -> Iterator[tuple[list[Part], list[Future[Bytes]]]]:
-    """The rounds with their bytes on the way, one round ahead of whoever asks."""
+    """The rounds with their bytes on the way, one round ahead of whoever asks.
+
+    Bytes of a round are good until two rounds later: one round is read while one is sent and one still packed.
+    Memory that is used again and again costs no page faults.
+    """
+    all_parts = list(rounds(checkpoint.config, plan))
+    sizes = [max(part.n_bytes for part in parts) for parts in zip(*all_parts, strict=True)]
+    staging = [[np.empty(size, np.uint8) for size in sizes] for _ in range(3)]
     following: tuple[list[Part], list[Future[Bytes]]] | None = None
-    for parts in all_parts:
+    for number, parts in enumerate(all_parts):
         current = following
-        following = parts, [pool.submit(_read, checkpoint, part) for part in parts]
+        buffers = staging[number % len(staging)]
+        reads = [
+            pool.submit(_read, checkpoint, part, buffer) for part, buffer in zip(parts, buffers, strict=True)
+        ]
+        following = parts, reads
         if current is not None:
             yield current
     if following is not None:
         yield following
 
 
-def _read(checkpoint: Checkpoint, part: Part) -> Bytes:
+def _read(checkpoint: Checkpoint, part: Part, staging: Bytes) -> Bytes:
+    """The part's bytes: a view of the mapped file where they lie in one run as they are wanted, else in `staging`."""
     shard = part.shard
     first = shard.rows.start + part.first_row
-    rows = checkpoint.read(shard.name, (first, first + part.n_rows), (shard.cols.start, shard.cols.stop))
-    return np.ascontiguousarray(rows)
+    rows, cols = (first, first + part.n_rows), (shard.cols.start, shard.cols.stop)
+    out = staging[: part.n_bytes].reshape(part.n_rows, shard.row_bytes)
+    if not checkpoint.is_stored(shard.name):
+        return checkpoint.read(shard.name, rows, cols, out)
+    view = checkpoint.read(shard.name, rows, cols)
+    if len(shard.cols) == shard.spec.n_cols:
+        return view
+    np.copyto(out, view)
+    return out
 
 
 def _part(shard: Shard, index: int, n_parts: int) -> Part:
