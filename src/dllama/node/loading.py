@@ -20,10 +20,10 @@ from dllama.model import ModelWeights
 from dllama.model.weights import Bytes
 from dllama.sharding import Shard, ShardPlan, rank_shards
 
-_ROUND_BYTES = 8 << 20
+_ROUND_BYTES = 4 << 20
 """Of one round for all ranks together: bounds the root's memory, and is far above what a link holds in flight."""
 
-_LET_GO_BYTES = 64 << 20
+_LET_GO_BYTES = 16 << 20
 """How much of the mapped file may stay resident while loading."""
 
 
@@ -138,7 +138,7 @@ def _read(checkpoint: Checkpoint, part: Part, staging: Bytes) -> Bytes:
     if not checkpoint.is_stored(shard.name):
         return checkpoint.read(shard.name, rows, cols, out)
     view = checkpoint.read(shard.name, rows, cols)
-    if len(shard.cols) == shard.spec.n_cols:
+    if view.flags.c_contiguous:
         return view
     np.copyto(out, view)
     return out
