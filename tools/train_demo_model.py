@@ -3,6 +3,7 @@
     python3 -m venv /tmp/train && /tmp/train/bin/pip install torch tokenizers safetensors numpy jinja2
     /tmp/train/bin/python tools/train_demo_model.py train src/dllama/demo_model
     /tmp/train/bin/python tools/train_demo_model.py sample src/dllama/demo_model
+    /tmp/train/bin/python tools/train_demo_model.py check src/dllama/demo_model
 
 The program itself needs none of these packages. The same seed on the same machine gives the same model;
 docs/demo-model.md tells what came out.
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from demo_model.chats import Message, converse
+from demo_model.check import print_scores
 from demo_model.network import Network, NetworkConfig
 from demo_model.samples import print_samples
 from demo_model.stories import HELLO_OPENINGS, OPENINGS, tell
@@ -235,7 +237,7 @@ def _write_json(path: Path, values: dict[str, object]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train dllama's demo model, or print samples of it.")
+    parser = argparse.ArgumentParser(description="Train dllama's demo model, or show how good it is.")
     commands = parser.add_subparsers(required=True)
     training = commands.add_parser("train")
     training.add_argument("directory", type=Path)
@@ -253,14 +255,15 @@ def main() -> None:
     training.add_argument("--seed", type=int, default=1)
     training.add_argument("--report-every", type=int, default=200)
     training.set_defaults(run=train)
-    sampling = commands.add_parser("sample")
-    sampling.add_argument("directory", type=Path)
-    sampling.add_argument(
-        "--exact", action="store_true", help="use the bf16 weights instead of their Q40 rounding"
-    )
-    sampling.add_argument("--temperature", type=float, default=0.8)
-    sampling.add_argument("--seed", type=int, default=1)
-    sampling.set_defaults(run=print_samples)
+    for name, run in (("sample", print_samples), ("check", print_scores)):
+        using = commands.add_parser(name)
+        using.add_argument("directory", type=Path)
+        using.add_argument(
+            "--exact", action="store_true", help="use bf16 weights instead of their Q40 rounding"
+        )
+        using.add_argument("--temperature", type=float, default=0.8)
+        using.add_argument("--seed", type=int, default=1)
+        using.set_defaults(run=run)
     options = parser.parse_args()
     options.run(options)
 

@@ -61,9 +61,13 @@ class Writer:
         self.network.set_quantised(quantised)
 
     def answer(self, messages: list[dict[str, str]]) -> str:
+        return self.write(self.prompt(messages))
+
+    def prompt(self, messages: list[dict[str, str]]) -> list[int]:
+        """The ids of a conversation up to where the assistant begins."""
         template = jinja2.Template(self.template)
         text = template.render(messages=messages, bos_token="<|begin_of_text|>", add_generation_prompt=True)
-        return self.write(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     @torch.no_grad()
     def write(self, ids: list[int], n_most: int = 400) -> str:
