@@ -5,7 +5,8 @@
     /tmp/train/bin/python tools/train_demo_model.py sample src/dllama/demo_model
     /tmp/train/bin/python tools/train_demo_model.py check src/dllama/demo_model
 
-The program itself needs none of these packages. The same seed on the same machine gives the same model;
+The program itself needs none of these packages. Where the clock does not end it (`--minutes`), the same seed on
+the same machine gives the same model;
 docs/demo-model.md tells what came out.
 """
 
