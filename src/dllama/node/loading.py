@@ -6,6 +6,7 @@ columns of it, so no headers travel. The root reads ahead of what it sends, and 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ from dllama.sharding import Shard, ShardPlan, rank_shards
 
 _ROUND_BYTES = 4 << 20
 """Of one round for all ranks together: bounds the root's memory, and is far above what a link holds in flight."""
+
+_N_PACKING = 2
+"""Rounds that may still be packed while the next one travels: packing stalls where the system looks for memory."""
 
 _LET_GO_BYTES = 16 << 20
 """How much of the mapped file may stay resident while loading."""
@@ -61,24 +65,22 @@ def send_weights(
     `on_progress` gets the bytes placed since its last call. Raises NumericalError, ModelFileError or PeerError.
     """
     resident = 0
-    with _pool(max(2, plan.n_ranks)) as pool:
-        ahead = _read_ahead(pool, checkpoint, plan)
-        packing: Future[None] | None = None
-        for parts, futures in ahead:
+    with _pool(plan.n_ranks + 1) as pool:
+        packing: collections.deque[Future[None]] = collections.deque()
+        for parts, futures in _read_ahead(pool, checkpoint, plan):
             chunks = [future.result() for future in futures]
-            if packing is not None:
-                packing.result()
-            packing = pool.submit(weights.put, parts[0].shard, parts[0].first_row, chunks[0])
+            packing.append(pool.submit(weights.put, parts[0].shard, parts[0].first_row, chunks[0]))
             fabric.exchange(list(enumerate(chunks))[1:], [], timeout_s)
+            if len(packing) > _N_PACKING:
+                packing.popleft().result()
             n_bytes = sum(part.n_bytes for part in parts)
             on_progress(n_bytes)
             resident += n_bytes
             if resident >= _LET_GO_BYTES:
-                packing.result()
                 checkpoint.let_go()
                 resident = 0
-        if packing is not None:
-            packing.result()
+        for future in packing:
+            future.result()
     checkpoint.let_go()
 
 
@@ -90,13 +92,13 @@ def receive_weights(
     A NumericalError comes only after everything was received, so that the connection can still carry it.
     """
     own = [parts[fabric.rank] for parts in rounds(config, plan)]
-    staging = [np.empty(max(part.n_bytes for part in own), np.uint8) for _ in range(2)]
+    staging = [np.empty(max(part.n_bytes for part in own), np.uint8) for _ in range(_N_PACKING + 1)]
     with _pool(1) as pool:
         packing: list[Future[None]] = []
         for index, part in enumerate(own):
-            if index >= 2:
-                packing[index - 2].exception()  # waits: its staging buffer is free afterwards
-            buffer = staging[index % 2][: part.n_bytes]
+            if index >= len(staging):
+                packing[index - len(staging)].exception()  # waits: its staging buffer is free afterwards
+            buffer = staging[index % len(staging)][: part.n_bytes]
             fabric.exchange([], [(0, buffer)], timeout_s)
             rows = buffer.reshape(part.n_rows, part.shard.row_bytes)
             packing.append(pool.submit(weights.put, part.shard, part.first_row, rows))
@@ -109,12 +111,12 @@ def _read_ahead(
 ) -> Iterator[tuple[list[Part], list[Future[Bytes]]]]:
     """The rounds with their bytes on the way, one round ahead of whoever asks.
 
-    Bytes of a round are good until two rounds later: one round is read while one is sent and one still packed.
-    Memory that is used again and again costs no page faults.
+    Bytes of a round are good while it and the _N_PACKING rounds after it are sent. Memory that is used again and again
+    costs no page faults.
     """
     all_parts = list(rounds(checkpoint.config, plan))
     sizes = [max(part.n_bytes for part in parts) for parts in zip(*all_parts, strict=True)]
-    staging = [[np.empty(size, np.uint8) for size in sizes] for _ in range(3)]
+    staging = [[np.empty(size, np.uint8) for size in sizes] for _ in range(_N_PACKING + 2)]
     following: tuple[list[Part], list[Future[Bytes]]] | None = None
     for number, parts in enumerate(all_parts):
         current = following
