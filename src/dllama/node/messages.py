@@ -223,7 +223,7 @@ def _json_object(payload: bytes) -> dict[str, Any]:
 def _parse(what: str, sender: str, parse: Callable[[], T]) -> T:
     try:
         return parse()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, AttributeError, RecursionError) as error:
         raise PeerProtocolError(
             f"{sender} sent a malformed {what} ({error}); are both of the same dllama version?"
         ) from error
