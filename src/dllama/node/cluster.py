@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dllama.checkpoint import Checkpoint
 from dllama.dtypes import ElementType
 from dllama.errors import PeerError
-from dllama.fabric import Fabric, SocketChannel, TcpFabric, TcpPeer, receive_frame, send_frame
+from dllama.fabric import Fabric, SocketChannel, TcpFabric, TcpPeer, gather, receive_frame, send_frame
 from dllama.families import ModelConfig
 from dllama.kernels import Compute
 from dllama.model import CacheShape, CacheStorage, StepBatch
@@ -170,8 +170,7 @@ class Cluster:
         """What each node holds and used at the most, in rank order."""
         send_frame(self._fabric, self._workers, Kind.STATUS, timeout_s=self._timeout_s)
         statuses = [self._memory.status()]
-        for rank in self._workers:
-            _, payload = receive_frame(self._fabric, rank, MAX_CONTROL_BYTES, self._timeout_s)
+        for rank, payload in enumerate(_await_all(self._fabric, Kind.STATUS, self._timeout_s), start=1):
             statuses.append(NodeStatus.decode(payload, self.node_name(rank)))
         return statuses
 
@@ -196,7 +195,7 @@ class Cluster:
         parts = [local] + [
             np.empty((n_rows, len(spans.vocab)), np.float32) for spans in self._plan.shards.ranks[1:]
         ]
-        self._fabric.exchange([], list(enumerate(parts))[1:], self._timeout_s)
+        gather(self._fabric, local, parts, 0, self._timeout_s)
         return np.concatenate(parts, axis=1)
 
 
@@ -288,9 +287,13 @@ def _load(
     _await_all(fabric, Kind.LOADED, plan.limits.timeout_s)
 
 
-def _await_all(fabric: Fabric, wanted: Kind, timeout_s: float) -> None:
-    """Waits for that message from every worker. Raises PeerError with what a worker says instead."""
+def _await_all(fabric: Fabric, wanted: Kind, timeout_s: float) -> list[bytes]:
+    """Waits for that message from every worker; returns the payloads. Raises PeerError with what a worker says
+    instead."""
+    payloads = []
     for rank in range(1, fabric.n_ranks):
         kind, payload = receive_frame(fabric, rank, MAX_CONTROL_BYTES, timeout_s)
         if kind != wanted:
             raise_refusal(kind, payload, fabric.peer_name(rank))
+        payloads.append(payload)
+    return payloads

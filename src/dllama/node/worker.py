@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 
 from dllama.errors import DllamaError, PeerError, PeerProtocolError
-from dllama.fabric import SocketChannel, TcpFabric, TcpPeer, receive_frame, send_frame
+from dllama.fabric import SocketChannel, TcpFabric, TcpPeer, gather, receive_frame, send_frame
 from dllama.kernels import Compute
 from dllama.model import CacheStorage, Transformer
 from dllama.node.door import Door
@@ -150,7 +150,7 @@ class Worker:
     def _step(self, fabric: TcpFabric, transformer: Transformer, plan: SessionPlan, payload: bytes) -> None:
         batch, inputs = decode_step(payload, plan.config.dim, plan.limits, plan.cache, fabric.peer_name(0))
         logits = transformer.forward(batch, inputs)
-        fabric.exchange([(0, logits)], [], plan.limits.timeout_s)
+        gather(fabric, logits, [], 0, plan.limits.timeout_s)
 
     def _welcome(self) -> Welcome:
         return Welcome(
