@@ -2,6 +2,7 @@
 
 from dllama.model.batch import StepBatch
 from dllama.model.kv_cache import PAGE_SIZE, CacheShape, CacheStorage, KvCache, cache_bytes
+from dllama.model.logits import Candidates, LogitEdits, LogitMasks, LogitRows
 from dllama.model.transformer import StepLimits, Transformer, buffer_row_bytes
 from dllama.model.weights import ModelWeights
 
@@ -9,7 +10,11 @@ __all__ = [
     "PAGE_SIZE",
     "CacheShape",
     "CacheStorage",
+    "Candidates",
     "KvCache",
+    "LogitEdits",
+    "LogitMasks",
+    "LogitRows",
     "ModelWeights",
     "StepBatch",
     "StepLimits",
