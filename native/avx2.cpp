@@ -1,10 +1,8 @@
 // Kernels for AVX2 with FMA and F16C. A tile is 8 rows: one 256-bit register of float or int32 sums.
-#include "attention_kernel.h"
-#include "convert_kernel.h"
-#include "float_matmul.h"
 #include "peak.h"
 #include "quant_matmul.h"
 #include "simd_avx2.h"
+#include "vector_table.h"
 
 namespace dllama {
 namespace {
@@ -18,6 +16,9 @@ constexpr int kMatTiles = 2;
 
 // Mat-vec: 4 tiles share each broadcast of four activations.
 constexpr int kVecTiles = 4;
+
+// F16 and F32: 2 tiles x 4 tokens are 8 chains, the 4 cycles of a multiply-add times 2 a cycle.
+constexpr int kFloatTiles = 2;
 
 __m256i four_of(const int8_t* x) {
     int32_t word;
@@ -94,21 +95,20 @@ int64_t peak(int64_t rounds) {
     });
 }
 
+KernelTable make_table() {
+    KernelTable table = vector_table<Avx2, kRows, kFloatTiles>("avx2");
+    table.unit_bytes = 4;
+    table.tile_group = kVecTiles;
+    table.matmul_q40 = quant_matmul<Avx2, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul_q80 = quant_matmul<Avx2, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.dot_peak = peak;
+    return table;
+}
+
 }  // namespace
 
 const KernelTable* avx2_kernels() {
-    using S = Avx2;
-    static const KernelTable table = {
-        "avx2", kRows, 4, kVecTiles,
-        quant_matmul<S, Q40Block, kMatTokens, kMatTiles, kVecTiles>,
-        quant_matmul<S, Q80Block, kMatTokens, kMatTiles, kVecTiles>,
-        float_matmul<S, kRows, 2, uint16_t>, float_matmul<S, kRows, 2, float>,
-        RowKernels<S>::quantize, RowKernels<S>::rms_norm, RowKernels<S>::gated, RowKernels<S>::add,
-        RowKernels<S>::rope, RowKernels<S>::store_half, RowKernels<S>::encode_q80, RowKernels<S>::add_q80,
-        AttentionKernel<S>::attend_split, AttentionKernel<S>::attend_merge, AttentionKernel<S>::attend_finish,
-        ConvertKernel<S>::convert,
-        peak,
-    };
+    static const KernelTable table = make_table();
     return &table;
 }
 

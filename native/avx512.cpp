@@ -2,12 +2,10 @@
 //
 // vpdpbusd multiplies unsigned weights with signed activations and adds fours of products to int32: weights are
 // read with an offset that makes them unsigned, and sums begin at minus the offset times the activations' sum.
-#include "attention_kernel.h"
-#include "convert_kernel.h"
-#include "float_matmul.h"
 #include "peak.h"
 #include "quant_matmul.h"
 #include "simd_avx512.h"
+#include "vector_table.h"
 
 namespace dllama {
 namespace {
@@ -99,21 +97,20 @@ int64_t peak(int64_t rounds) {
     });
 }
 
+KernelTable make_table() {
+    KernelTable table = vector_table<Avx512, kRows, kFloatTiles>("avx512");
+    table.unit_bytes = 4;
+    table.tile_group = kVecTiles;
+    table.matmul_q40 = quant_matmul<Avx512, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul_q80 = quant_matmul<Avx512, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.dot_peak = peak;
+    return table;
+}
+
 }  // namespace
 
 const KernelTable* avx512_kernels() {
-    using S = Avx512;
-    static const KernelTable table = {
-        "avx512", kRows, 4, kVecTiles,
-        quant_matmul<S, Q40Block, kMatTokens, kMatTiles, kVecTiles>,
-        quant_matmul<S, Q80Block, kMatTokens, kMatTiles, kVecTiles>,
-        float_matmul<S, kRows, kFloatTiles, uint16_t>, float_matmul<S, kRows, kFloatTiles, float>,
-        RowKernels<S>::quantize, RowKernels<S>::rms_norm, RowKernels<S>::gated, RowKernels<S>::add,
-        RowKernels<S>::rope, RowKernels<S>::store_half, RowKernels<S>::encode_q80, RowKernels<S>::add_q80,
-        AttentionKernel<S>::attend_split, AttentionKernel<S>::attend_merge, AttentionKernel<S>::attend_finish,
-        ConvertKernel<S>::convert,
-        peak,
-    };
+    static const KernelTable table = make_table();
     return &table;
 }
 

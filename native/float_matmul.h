@@ -57,25 +57,33 @@ int float_rows(const FloatMatmul& m, const T* const weights[NG], int tile, int c
 // Many rows share weights that are decoded once for each run of columns; one to three read them as they are.
 constexpr int kFewRows = 3;
 
+template <class T>
+const T* tile_columns(const FloatMatmul& m, int tile, int tile_rows, int column) {
+    const uint8_t* start = static_cast<const uint8_t*>(m.weights) + size_t(tile) * m.tile_bytes;
+    return reinterpret_cast<const T*>(start) + size_t(column) * tile_rows;
+}
+
 template <class S, int R, int NG, class T>
-void float_tiles(const FloatMatmul& m, int tile, int row_begin, int row_end) {
+void float_few_rows(const FloatMatmul& m, int tile, int row_begin, int row_end) {
+    for (int c = 0; c < m.n_in; c += kSumColumns) {
+        const T* weights[NG];
+        for (int g = 0; g < NG; g++) weights[g] = tile_columns<T>(m, tile + g, R, c);
+        float_rows<S, R, 1, NG>(m, weights, tile, c, row_begin, row_end);
+    }
+}
+
+template <class S, int R, int NG, class T>
+void float_many_rows(const FloatMatmul& m, int tile, int row_begin, int row_end) {
     alignas(64) float decoded[NG][kSumColumns * R];  // 4 KiB a tile of 8 rows
     for (int c = 0; c < m.n_in; c += kSumColumns) {
-        const T* packed[NG];
-        for (int g = 0; g < NG; g++)
-            packed[g] = reinterpret_cast<const T*>(static_cast<const uint8_t*>(m.weights) +
-                                                   size_t(tile + g) * m.tile_bytes) + size_t(c) * R;
-        if (row_end - row_begin <= kFewRows) {
-            float_rows<S, R, 1, NG>(m, packed, tile, c, row_begin, row_end);
-            continue;
-        }
         const float* weights[NG];
         for (int g = 0; g < NG; g++) {
+            const T* packed = tile_columns<T>(m, tile + g, R, c);
             if constexpr (sizeof(T) == 4) {
-                weights[g] = packed[g];
+                weights[g] = packed;
             } else {
                 const int n = (m.n_in - c < kSumColumns ? m.n_in - c : kSumColumns) * R;
-                for (int i = 0; i < n; i += S::W) S::store(decoded[g] + i, S::load_half(packed[g] + i));
+                for (int i = 0; i < n; i += S::W) S::store(decoded[g] + i, S::load_half(packed + i));
                 weights[g] = decoded[g];
             }
         }
@@ -88,10 +96,14 @@ void float_tiles(const FloatMatmul& m, int tile, int row_begin, int row_end) {
 template <class S, int R, int NG, class T>
 void float_matmul(const FloatMatmul& m, int tile_begin, int tile_end, int row_begin, int row_end) {
     int tile = tile_begin;
-    if (row_end - row_begin <= kFewRows)
-        for (; tile + 2 * NG <= tile_end; tile += 2 * NG) float_tiles<S, R, 2 * NG, T>(m, tile, row_begin, row_end);
-    for (; tile + NG <= tile_end; tile += NG) float_tiles<S, R, NG, T>(m, tile, row_begin, row_end);
-    for (; tile < tile_end; tile++) float_tiles<S, R, 1, T>(m, tile, row_begin, row_end);
+    if (row_end - row_begin <= kFewRows) {
+        for (; tile + 2 * NG <= tile_end; tile += 2 * NG) float_few_rows<S, R, 2 * NG, T>(m, tile, row_begin, row_end);
+        for (; tile + NG <= tile_end; tile += NG) float_few_rows<S, R, NG, T>(m, tile, row_begin, row_end);
+        for (; tile < tile_end; tile++) float_few_rows<S, R, 1, T>(m, tile, row_begin, row_end);
+    } else {
+        for (; tile + NG <= tile_end; tile += NG) float_many_rows<S, R, NG, T>(m, tile, row_begin, row_end);
+        for (; tile < tile_end; tile++) float_many_rows<S, R, 1, T>(m, tile, row_begin, row_end);
+    }
 }
 
 }  // namespace

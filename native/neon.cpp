@@ -1,10 +1,8 @@
 // Kernels for every aarch64 CPU. A tile is 4 rows: one 128-bit register of float or int32 sums.
-#include "attention_kernel.h"
-#include "convert_kernel.h"
-#include "float_matmul.h"
 #include "peak.h"
 #include "quant_matmul.h"
 #include "simd_neon.h"
+#include "vector_table.h"
 
 namespace dllama {
 namespace {
@@ -121,21 +119,20 @@ int64_t peak(int64_t rounds) {
     });
 }
 
+KernelTable make_table() {
+    KernelTable table = vector_table<Neon, kRows, kFloatTiles>("neon");
+    table.unit_bytes = 4;
+    table.tile_group = kVecTiles;
+    table.matmul_q40 = quant_matmul<Neon, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul_q80 = quant_matmul<Neon, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.dot_peak = peak;
+    return table;
+}
+
 }  // namespace
 
 const KernelTable* neon_kernels() {
-    using S = Neon;
-    static const KernelTable table = {
-        "neon", kRows, 4, kVecTiles,
-        quant_matmul<S, Q40Block, kMatTokens, kMatTiles, kVecTiles>,
-        quant_matmul<S, Q80Block, kMatTokens, kMatTiles, kVecTiles>,
-        float_matmul<S, kRows, kFloatTiles, uint16_t>, float_matmul<S, kRows, kFloatTiles, float>,
-        RowKernels<S>::quantize, RowKernels<S>::rms_norm, RowKernels<S>::gated, RowKernels<S>::add,
-        RowKernels<S>::rope, RowKernels<S>::store_half, RowKernels<S>::encode_q80, RowKernels<S>::add_q80,
-        AttentionKernel<S>::attend_split, AttentionKernel<S>::attend_merge, AttentionKernel<S>::attend_finish,
-        ConvertKernel<S>::convert,
-        peak,
-    };
+    static const KernelTable table = make_table();
     return &table;
 }
 

@@ -1,8 +1,6 @@
 // Kernels for any machine: what every instruction set's results are compared with, and the fallback.
-#include "attention_kernel.h"
-#include "convert_kernel.h"
-#include "float_matmul.h"
 #include "simd_portable.h"
+#include "vector_table.h"
 
 namespace dllama {
 namespace {
@@ -66,20 +64,20 @@ int64_t peak(int64_t rounds) {
     return sums[0] > 0 ? rounds * 8 * 2 : 0;
 }
 
+KernelTable make_table() {
+    KernelTable table = vector_table<Portable, kRows, 1>("scalar");
+    table.unit_bytes = 4;
+    table.tile_group = 1;
+    table.matmul_q40 = quant_matmul<Q40Block>;
+    table.matmul_q80 = quant_matmul<Q80Block>;
+    table.dot_peak = peak;
+    return table;
+}
+
 }  // namespace
 
 const KernelTable* scalar_kernels() {
-    using S = Portable;
-    static const KernelTable table = {
-        "scalar", kRows, 4, 1,
-        quant_matmul<Q40Block>, quant_matmul<Q80Block>,
-        float_matmul<S, kRows, 1, uint16_t>, float_matmul<S, kRows, 1, float>,
-        RowKernels<S>::quantize, RowKernels<S>::rms_norm, RowKernels<S>::gated, RowKernels<S>::add,
-        RowKernels<S>::rope, RowKernels<S>::store_half, RowKernels<S>::encode_q80, RowKernels<S>::add_q80,
-        AttentionKernel<S>::attend_split, AttentionKernel<S>::attend_merge, AttentionKernel<S>::attend_finish,
-        ConvertKernel<S>::convert,
-        peak,
-    };
+    static const KernelTable table = make_table();
     return &table;
 }
 

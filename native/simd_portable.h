@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernel_table.h"
+
 namespace dllama {
 namespace {
 

@@ -1,0 +1,39 @@
+// What a table offers whatever the matrix products are: all kernels that are written once over a vector type S.
+#pragma once
+
+#include "attention_kernel.h"
+#include "convert_kernel.h"
+#include "float_matmul.h"
+
+namespace dllama {
+namespace {
+
+// R rows in a tile; products with F16 and F32 weights take NG tiles at a time. What remains to be set are the products
+// with Q40 and Q80 weights, their tile_group and unit_bytes, and dot_peak.
+template <class S, int R, int NG>
+KernelTable vector_table(const char* isa) {
+    KernelTable table{};
+    table.isa = isa;
+    table.tile_rows = R;
+    table.matmul_f16 = float_matmul<S, R, NG, uint16_t>;
+    table.matmul_f32 = float_matmul<S, R, NG, float>;
+
+    table.quantize = RowKernels<S>::quantize;
+    table.rms_norm = RowKernels<S>::rms_norm;
+    table.gated = RowKernels<S>::gated;
+    table.add = RowKernels<S>::add;
+    table.rope = RowKernels<S>::rope;
+    table.store_half = RowKernels<S>::store_half;
+    table.encode_q80 = RowKernels<S>::encode_q80;
+    table.add_q80 = RowKernels<S>::add_q80;
+
+    table.attend_split = AttentionKernel<S>::attend_split;
+    table.attend_merge = AttentionKernel<S>::attend_merge;
+    table.attend_finish = AttentionKernel<S>::attend_finish;
+
+    table.convert = ConvertKernel<S>::convert;
+    return table;
+}
+
+}  // namespace
+}  // namespace dllama
