@@ -8,6 +8,7 @@ DllamaError                 what a user, a file or a peer did wrong; the message
 ├── NotEnoughMemoryError    what is needed does not fit into a node's memory
 ├── NotEnoughDiskError      what is to be written does not fit on the disk
 ├── ContextFullError        a prompt or a text longer than the context
+├── QueueFullError          more requests than can wait
 ├── NumericalError          NaN or infinity where only numbers belong
 └── PeerError               anything that another node did, or no longer does
     ├── PeerUnreachableError    nothing answers at its address
@@ -54,6 +55,14 @@ class NotEnoughDiskError(DllamaError):
 
 class ContextFullError(DllamaError):
     pass
+
+
+class QueueFullError(DllamaError):
+    """`retry_after_s`: when there will probably be room."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NumericalError(DllamaError):

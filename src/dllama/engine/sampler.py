@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +20,27 @@ _LEAST_TEMPERATURE = 1e-30
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """temperature 0 is greedy; topk 0 and topp 0 or 1 mean no limit."""
+    """temperature 0 is greedy; topk 0, topp 0 or 1 and min_p 0 mean no limit.
+
+    min_p               tokens of less than this part of the largest probability are not drawn
+    repetition_penalty  divides positive and multiplies negative logits of tokens of prompt and text; 1 for none
+    presence_penalty    is taken from the logits of tokens that the text has
+    frequency_penalty   is taken from them as often as the text has them
+    logit_bias          is added to the logits of these tokens
+    """
 
     temperature: float = 0.8
     topp: float = 0.9
     topk: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        self._check_edits()
         if not 0 <= self.temperature < float("inf"):
             raise UsageError(f"--temperature takes a number from 0 up, not {self.temperature}")
         if not 0 <= self.topp <= 1:
@@ -34,6 +49,18 @@ class SamplingOptions:
             raise UsageError(f"--topk takes a number from 0 up, not {self.topk}")
         if self.seed is not None and self.seed < 0:
             raise UsageError(f"--seed takes a number from 0 up, not {self.seed}")
+
+    def _check_edits(self) -> None:
+        if not 0 <= self.min_p <= 1:
+            raise UsageError(f"min_p takes a number from 0 to 1, not {self.min_p}")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise UsageError(f"repetition_penalty takes a number above 0, not {self.repetition_penalty}")
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not math.isfinite(getattr(self, name)):
+                raise UsageError(f"{name} takes a finite number, not {getattr(self, name)}")
+        for token_id, bias in self.logit_bias.items():
+            if not math.isfinite(bias):
+                raise UsageError(f"logit_bias of token {token_id} is {bias}, not a finite number")
 
 
 class Sampler:

@@ -1,0 +1,96 @@
+"""What is asked of the engine, and the events that answer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from dllama.engine.constraint import TokenConstraint
+from dllama.engine.sampler import SamplingOptions
+from dllama.errors import DllamaError, UsageError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How one text is to be continued.
+
+    max_tokens   None: until the context is full
+    stop         strings that end the text; none of them is ever shown
+    ignore_eos   end tokens are tokens like any other
+    n_logprobs   None: no log-probabilities; k: those of the drawn token and of the k most likely ones
+    constraint   a grammar of this request's own
+    speculate    most tokens to be guessed for each step; None: what the engine was started with
+    continues    the text goes on after text of the prompt, so that a leading space is its own (see StreamDecoder)
+    """
+
+    sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    n_logprobs: int | None = None
+    constraint: TokenConstraint | None = None
+    speculate: int | None = None
+    continues: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "n_logprobs", "speculate"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UsageError(f"{name} takes a number from 0 up, not {value}")
+        if not all(self.stop):
+            raise UsageError("stop takes strings that are not empty")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenInfo:
+    """A token of the text. `logprob` is NaN and `top` empty where no log-probabilities were asked for.
+
+    top   (token id, its bytes, its log-probability) of the most likely tokens, most likely first
+    """
+
+    token_id: int
+    text_bytes: bytes
+    logprob: float
+    top: tuple[tuple[int, bytes, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextDelta:
+    """What one step added: its tokens, and the text that is now safe to show.
+
+    Text holds whole characters and nothing of a stop string; what might still become one waits for a later
+    delta, so that `text` may be empty. The end token is not among the tokens.
+    """
+
+    text: str
+    tokens: tuple[TokenInfo, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The last event: the model or a stop string ended the text, or there was no room for more ("length").
+
+    n_prompt      tokens of the prompt, of which `n_cached` did not have to be computed
+    n_completion  tokens drawn, the end token among them
+    end_id        the end token, where one was drawn
+    """
+
+    reason: Literal["stop", "length"]
+    n_prompt: int
+    n_cached: int
+    n_completion: int
+    end_id: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """The last event where the text could not be completed."""
+
+    error: DllamaError
+
+
+Event: TypeAlias = TextDelta | Finished | Failed
+"""Of one request: any number of TextDelta, then Finished or Failed; nothing more once it is cancelled."""
+
+OnEvent: TypeAlias = Callable[[Event], None]
