@@ -175,6 +175,9 @@ void define_compute(nb::module_& m) {
 }
 
 }  // namespace
+
+void define_sockets(nb::module_& m);  // socket_binding.cpp
+
 }  // namespace dllama
 
 NB_MODULE(_native, m) {
@@ -186,4 +189,5 @@ NB_MODULE(_native, m) {
           nanobind::arg("src_type"), nanobind::arg("n_elements"));
     dllama::define_objects(m);
     dllama::define_compute(m);
+    dllama::define_sockets(m);
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +107,56 @@ def test_without_spinning(start: Start) -> None:
     fabric._spin_s = 0.0
     for _ in range(100):
         fabric.exchange([(1, bytes(4352))], [(1, bytearray(4352))], TIMEOUT_S)
+
+
+def test_a_long_wait_leaves_the_core_to_others(pair: tuple[socket.socket, socket.socket]) -> None:
+    """It is over by a deadline, and the native loop has handed over to Python more than once by then."""
+    fabric = tcp.TcpFabric(0, {1: tcp.TcpPeer(pair[0], "10.0.0.2:9998")})
+    used_s, wait_s = -time.thread_time(), 0.6
+    with pytest.raises(PeerTimeoutError, match=r"0\.6 s of 10\.0\.0\.2:9998 \(rank 1\) with 9 bytes from it"):
+        fabric.exchange([], [(1, bytearray(9))], wait_s)
+    used_s += time.thread_time()
+    assert used_s < 0.05 * wait_s
+
+
+def test_a_signal_ends_a_wait(pair: tuple[socket.socket, socket.socket]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    fabric = tcp.TcpFabric(0, {1: tcp.TcpPeer(pair[0], "10.0.0.2:9998")})
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(KeyboardInterrupt):
+            fabric.exchange([], [(1, bytearray(9))], None)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(PeerLostError, match="interrupted"):
+        fabric.exchange([], [], None)
+
+
+def test_time_until_the_first_bytes_is_apart_from_the_rest(pair: tuple[socket.socket, socket.socket]) -> None:
+    fabric = tcp.TcpFabric(0, {1: tcp.TcpPeer(pair[0], "10.0.0.2:9998")})
+    pair[1].sendall(bytes(10))
+    fabric.exchange([], [(1, bytearray(9))], TIMEOUT_S)
+    fabric.exchange([], [], TIMEOUT_S)
+    assert fabric.waited_s + fabric.moved_s < 0.1
+    answer = threading.Timer(0.1, pair[1].sendall, [bytes(9)])
+    answer.start()
+    fabric.exchange([], [(1, bytearray(10))], TIMEOUT_S)  # one byte of it is here
+    answer.join()
+    assert fabric.waited_s < 0.05 < fabric.moved_s
+
+
+def test_what_is_no_buffer_breaks_the_exchange_and_not_the_process(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    fabric = tcp.TcpFabric(0, {1: tcp.TcpPeer(pair[0], "10.0.0.2:9998")})
+    with pytest.raises(BufferError):
+        fabric.exchange([], [(1, bytes(3))], TIMEOUT_S)  # type: ignore[list-item]
+    fabric = tcp.TcpFabric(0, {1: tcp.TcpPeer(pair[0], "10.0.0.2:9998")})
+    with pytest.raises(KeyError, match="rank 2"):
+        fabric.exchange([(2, b"abc")], [], TIMEOUT_S)
 
 
 def test_ranks_must_have_no_gaps(pair: tuple[socket.socket, socket.socket]) -> None:

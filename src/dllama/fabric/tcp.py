@@ -1,7 +1,21 @@
 """A fabric of TCP connections, one for each pair of ranks.
 
 Messages of one token are small and wanted at once, so sockets never block: an exchange tries them in turn for
-a short while (`spin_s`, giving its core away between rounds) before it lets the system wake it up.
+a short while (`spin_s`) before it lets the system wake it up. That loop is native (`SocketMesh`,
+native/socket_exchange.h): it releases the GIL, and comes back to Python when all has moved, when a connection
+has ended, and now and then while nothing moves, to look at deadlines, signals and whether peers are alive.
+
+    SocketMesh(fds)                     one socket for each rank, -1 for none
+    exchange(sends, receives, spin_s, patience_s)
+                                        [(rank, buffer)] as in Fabric.exchange. True: all has moved. False: nothing
+                                        has for patience_s, or a signal came. (rank, errno): that connection ended,
+                                        errno 0 for an end in order
+    go_on(spin_s, patience_s)           the same, for the rest of an exchange
+    outstanding(rank)                   bytes that it has still to send to, and to receive from, a rank
+    idle_s                              seconds since the last byte moved
+    wait_s, wire_s                      of all exchanges: until something had come from everyone who owed bytes,
+                                        and from then on
+    close()                             waits until no thread uses the sockets
 """
 
 from __future__ import annotations
@@ -9,23 +23,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import select
 import socket
-import time
 from collections.abc import Mapping, Sequence
 
-from dllama.errors import PeerLostError
-from dllama.fabric.base import Buffer, WritableBuffer, bytes_view
+from dllama._native import SocketMesh
+from dllama.errors import PeerError, PeerLostError
+from dllama.fabric.base import Buffer, WritableBuffer
 from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
 from dllama.fabric.liveness import SILENCE_S, set_options, system_answers
 
 SPIN_S = 100e-6
 """Longer than the round trip of a wired LAN (some 50 us), so that answers meet a process that is awake."""
 
-_MAX_VECTOR = 512
-"""Buffers in one sendmsg; the smallest IOV_MAX of the systems we run on is 1024."""
-
-_LIVENESS_CHECK_S = 5.0
+_PATIENCE_S = 0.25
+"""The native loop hands over to Python that often while nothing moves: a signal that came just before it slept
+is seen then."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +56,15 @@ class TcpFabric:
         last progress before it sleeps."""
         assert {rank, *peers} == set(range(len(peers) + 1)), f"ranks {rank} and {sorted(peers)} have gaps"
         self._rank = rank
+        self._n_ranks = len(peers) + 1
         self._spin_s = spin_s
-        self._links = {peer_rank: _Link(peer_rank, peer) for peer_rank, peer in peers.items()}
+        self._peers = dict(peers)
+        for peer in peers.values():
+            set_options(peer.connection)
+            peer.connection.setblocking(False)
+        self._mesh = SocketMesh(
+            [peers[other].connection.fileno() if other != rank else -1 for other in range(self._n_ranks)]
+        )
         self._failure = FirstFailure()
 
     @property
@@ -54,18 +73,28 @@ class TcpFabric:
 
     @property
     def n_ranks(self) -> int:
-        return len(self._links) + 1
+        return self._n_ranks
 
     def peer_name(self, rank: int) -> str:
-        return "this node" if rank == self._rank else self._links[rank].name
+        return "this node" if rank == self._rank else self._peers[rank].name
 
     @property
     def sent_bytes(self) -> list[int]:
-        return [0 if rank == self._rank else self._links[rank].sent_bytes for rank in range(self.n_ranks)]
+        return self._mesh.sent_bytes
 
     @property
     def received_bytes(self) -> list[int]:
-        return [0 if rank == self._rank else self._links[rank].received_bytes for rank in range(self.n_ranks)]
+        return self._mesh.received_bytes
+
+    @property
+    def waited_s(self) -> float:
+        """Time in all exchanges so far until something had come from every peer that owed bytes."""
+        return self._mesh.wait_s
+
+    @property
+    def moved_s(self) -> float:
+        """The rest of the time in all exchanges so far, with bytes on the way from everyone."""
+        return self._mesh.wire_s
 
     def exchange(
         self,
@@ -74,188 +103,49 @@ class TcpFabric:
         timeout_s: float | None,
     ) -> None:
         self._failure.enter()
-        links = self._load(sends, receives)
-        try:
-            self._move(links, timeout_s)
-        except _LinkError as error:
-            self._failure.check()  # another thread closed the fabric under our feet
-            raise self._failure.record(lost_error(error.link.outstanding, str(error))) from error.__cause__
+        patience_s = _PATIENCE_S if timeout_s is None else min(_PATIENCE_S, timeout_s)
+        outcome = self._mesh.exchange(sends, receives, self._spin_s, patience_s)
+        while outcome is not True:
+            if outcome is False:
+                patience_s = self._watch(sends, receives, timeout_s)
+                outcome = self._mesh.go_on(self._spin_s, patience_s)
+            else:
+                raise self._lost(*outcome)
         self._failure.leave()
 
     def close(self) -> None:
         self._failure.record(PeerLostError("this node closed its connections"))
-        for link in self._links.values():
-            link.close()
+        for peer in self._peers.values():
+            with contextlib.suppress(OSError):  # it may be disconnected already
+                peer.connection.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for it; close does not
+        self._mesh.close()
+        for peer in self._peers.values():
+            peer.connection.close()
 
-    def _load(
-        self, sends: Sequence[tuple[int, Buffer]], receives: Sequence[tuple[int, WritableBuffer]]
-    ) -> list[_Link]:
-        """Queues the buffers at their links; returns the links that have something to do."""
-        links: list[_Link] = []
-        for rank, buffer in sends:
-            view = bytes_view(buffer)
-            if view:
-                link = self._links[rank]
-                if not link.outgoing:
-                    links.append(link)
-                link.outgoing.append(view)
-        for rank, writable in receives:
-            view = bytes_view(writable)
-            if view:
-                link = self._links[rank]
-                if not (link.outgoing or link.incoming):
-                    links.append(link)
-                link.incoming.append(view)
-        return links
+    def _watch(
+        self,
+        sends: Sequence[tuple[int, Buffer]],
+        receives: Sequence[tuple[int, WritableBuffer]],
+        timeout_s: float | None,
+    ) -> float:
+        """Nothing moves: returns how long the native loop may go on. Raises the recorded PeerTimeoutError, or
+        PeerLostError for a system that has gone."""
+        idle_s = self._mesh.idle_s
+        ranks = {rank for rank, _ in (*sends, *receives)}
+        if timeout_s is not None and idle_s >= timeout_s:
+            pending = [self._outstanding(rank) for rank in sorted(ranks) if any(self._mesh.outstanding(rank))]
+            raise self._failure.record(timeout_error(pending, timeout_s))
+        if idle_s >= SILENCE_S:
+            for rank in ranks:
+                if not system_answers(self._peers[rank].connection):
+                    raise self._lost(rank, reason=f"its system has not answered for {SILENCE_S} s")
+        return _PATIENCE_S if timeout_s is None else min(_PATIENCE_S, timeout_s - idle_s)
 
-    def _move(self, links: list[_Link], timeout_s: float | None) -> None:
-        """Moves what is queued at `links`. Raises _LinkError for the connection that ended, or the recorded
-        PeerTimeoutError."""
-        pending = links
-        idle_since = 0.0
-        while True:
-            progress = False
-            for link in pending:
-                if link.outgoing and link.push():
-                    progress = True
-                if link.incoming and link.pull():
-                    progress = True
-            if progress:
-                pending = [link for link in pending if link.outgoing or link.incoming]
-                idle_since = 0.0
-            if not pending:
-                return
-            if progress:
-                continue
-            now = time.monotonic()
-            if idle_since == 0.0:
-                idle_since = now
-            idle_s = now - idle_since
-            if timeout_s is not None and idle_s >= timeout_s:
-                raise self._failure.record(timeout_error([link.outstanding for link in pending], timeout_s))
-            if idle_s < self._spin_s:
-                os.sched_yield()
-            else:
-                _sleep(links, pending, idle_s, timeout_s)
+    def _lost(self, rank: int, error: int = 0, reason: str = "") -> PeerError:
+        """What to raise for a connection that has ended, by `error` or in order (0)."""
+        self._failure.check()  # another thread closed the fabric under our feet
+        reason = reason or (os.strerror(error).lower() if error else "it closed the connection")
+        return self._failure.record(lost_error(self._outstanding(rank), reason))
 
-
-def _sleep(links: Sequence[_Link], pending: Sequence[_Link], idle_s: float, timeout_s: float | None) -> None:
-    """Lets the system wake us when a pending link can move; sees now and then whether peers still answer."""
-    if idle_s >= SILENCE_S:
-        for link in links:
-            link.check_alive()
-    poll = select.poll()
-    for link in pending:
-        poll.register(
-            link.fd, (select.POLLIN if link.incoming else 0) | (select.POLLOUT if link.outgoing else 0)
-        )
-    wait_s = _LIVENESS_CHECK_S if timeout_s is None else min(_LIVENESS_CHECK_S, timeout_s - idle_s)
-    poll.poll(wait_s * 1000)
-
-
-class _LinkError(Exception):
-    """A link's connection ended; str() is the reason."""
-
-    def __init__(self, link: _Link, reason: str) -> None:
-        super().__init__(reason)
-        self.link = link
-
-
-class _Link:
-    """The connection to one peer, and the buffers that the running exchange still has to move over it."""
-
-    __slots__ = (
-        "_connection",
-        "_recv_into",
-        "_send",
-        "fd",
-        "incoming",
-        "name",
-        "outgoing",
-        "rank",
-        "received_bytes",
-        "sent_bytes",
-    )
-
-    def __init__(self, rank: int, peer: TcpPeer) -> None:
-        set_options(peer.connection)
-        peer.connection.setblocking(False)
-        self.rank = rank
-        self.name = peer.name
-        self.fd = peer.connection.fileno()
-        self.outgoing: list[memoryview] = []
-        self.incoming: list[memoryview] = []
-        self.sent_bytes = 0
-        self.received_bytes = 0
-        self._connection = peer.connection
-        self._send = peer.connection.send
-        self._recv_into = peer.connection.recv_into
-
-    def push(self) -> int:
-        """Hands to the system what it takes of `outgoing`; returns the bytes, 0 when it takes none now."""
-        outgoing = self.outgoing
-        try:
-            if len(outgoing) == 1:
-                n_bytes = self._send(outgoing[0])
-            else:
-                n_bytes = self._connection.sendmsg(outgoing[:_MAX_VECTOR])
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise _LinkError(self, _reason(error)) from error
-        self.sent_bytes += n_bytes
-        if len(outgoing) == 1 and n_bytes == len(outgoing[0]):
-            outgoing.clear()
-        else:
-            _drop_front(outgoing, n_bytes)
-        return n_bytes
-
-    def pull(self) -> int:
-        """Takes from the system what has come for the first of `incoming`; returns the bytes, 0 for none."""
-        view = self.incoming[0]
-        try:
-            n_bytes = self._recv_into(view)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise _LinkError(self, _reason(error)) from error
-        if n_bytes == 0:
-            raise _LinkError(self, "it closed the connection")
-        self.received_bytes += n_bytes
-        if n_bytes == len(view):
-            del self.incoming[0]
-        else:
-            self.incoming[0] = view[n_bytes:]
-        return n_bytes
-
-    @property
-    def outstanding(self) -> Outstanding:
-        return Outstanding(self.name, self.rank, sum(map(len, self.outgoing)), sum(map(len, self.incoming)))
-
-    def check_alive(self) -> None:
-        if not system_answers(self._connection):
-            raise _LinkError(self, f"its system has not answered for {SILENCE_S} s")
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # it may be disconnected already
-            self._connection.shutdown(
-                socket.SHUT_RDWR
-            )  # wakes a thread that waits for it; close alone does not
-        self._connection.close()
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
-
-
-def _drop_front(buffers: list[memoryview], n_bytes: int) -> None:
-    """Removes the first `n_bytes` of `buffers`."""
-    n_whole = 0
-    for view in buffers:
-        if len(view) > n_bytes:
-            break
-        n_bytes -= len(view)
-        n_whole += 1
-    del buffers[:n_whole]
-    if n_bytes:
-        buffers[0] = buffers[0][n_bytes:]
+    def _outstanding(self, rank: int) -> Outstanding:
+        return Outstanding(self._peers[rank].name, rank, *self._mesh.outstanding(rank))
