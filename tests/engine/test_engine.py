@@ -78,13 +78,13 @@ def test_runs_of_several_sequences_are_one_batch() -> None:
     engine = Engine(executor, 32)
     first, second, third = CachedSequence(), CachedSequence(), CachedSequence()
     engine.step([Run(first, [5, 6, 7])])
-    logits = engine.step([Run(first, [8]), Run(second, [1, 2], Want.ALL), Run(third, [9], Want.NONE)])
+    candidates = engine.step([Run(first, [8]), Run(second, [1, 2], Want.ALL), Run(third, [9], Want.NONE)])
     batch = executor.steps[-1]
     assert batch.token_ids.tolist() == [8, 1, 2, 9]
     assert batch.positions.tolist() == [3, 0, 1, 0]
     assert batch.sequence.tolist() == [0, 1, 1, 2]
-    assert batch.logit_rows.tolist() == [0, 1, 2]
-    assert np.argmax(logits, axis=1).tolist() == [checksum([5, 6, 7, 8]), checksum([1]), checksum([1, 2])]
+    assert batch.wanted.rows.tolist() == [0, 1, 2]
+    assert candidates.ids[:, 0].tolist() == [checksum([5, 6, 7, 8]), checksum([1]), checksum([1, 2])]
     assert first.token_ids == [5, 6, 7, 8]
     held = [page for sequence in (first, second, third) for page in sequence.pages]
     assert len(set(held)) == len(held)
@@ -106,12 +106,12 @@ def test_any_order_of_steps_keeps_texts_apart(data: st.DataObject) -> None:
         ]
         before = [list(sequence.token_ids) for sequence in sequences]
         try:
-            logits = engine.step(runs)
+            candidates = engine.step(runs)
         except ContextFullError:
             assert [sequence.token_ids for sequence in sequences] == before
             continue
         wanted = [checksum(run.sequence.token_ids) for run in runs]
-        assert np.argmax(logits, axis=1).tolist() == wanted
+        assert candidates.ids[:, 0].tolist() == wanted
 
 
 @pytest.mark.parametrize("n_tokens", [1, 4, 8, 9, 23])
@@ -120,10 +120,10 @@ def test_append_takes_as_many_steps_as_buffers_need(want: Want, n_tokens: int) -
     executor = FakeExecutor(checksum)
     engine, sequence = Engine(executor, 32), CachedSequence()
     ids = list(range(n_tokens))
-    parts = list(engine.append(sequence, ids, want))
+    parts = list(engine.append(Run(sequence, ids, want)))
     size = executor.max_logit_rows if want is Want.ALL else executor.max_rows
     assert [n for n, _ in parts] == [len(ids[i : i + size]) for i in range(0, n_tokens, size)]
-    got = [int(row) for _, logits in parts for row in np.argmax(logits, axis=1)]
+    got = [int(row) for _, candidates in parts for row in candidates.ids[:, 0]]
     ends = {Want.NONE: [], Want.LAST: [n_tokens], Want.ALL: range(1, n_tokens + 1)}[want]
     assert got == [checksum(ids[:end]) for end in ends]
 
@@ -131,7 +131,7 @@ def test_append_takes_as_many_steps_as_buffers_need(want: Want, n_tokens: int) -
 def test_a_full_context() -> None:
     engine, sequence = Engine(FakeExecutor(plus_one), 6), CachedSequence()
     with pytest.raises(ContextFullError, match="7 tokens do not fit into a context of 6"):
-        list(engine.append(sequence, range(7)))
+        list(engine.append(Run(sequence, range(7))))
     assert sequence == CachedSequence()
     engine.step([Run(sequence, [1, 2, 3, 4, 5, 6])])
     with pytest.raises(ContextFullError, match="context of 6 tokens is full"):

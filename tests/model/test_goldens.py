@@ -20,17 +20,17 @@ def prompt_logits(
     cluster: LocalCluster, ids: Sequence[int], chunk: int
 ) -> tuple[Engine, CachedSequence, NDArray[np.float32]]:
     engine, sequence = Engine(cluster, cluster.config.max_seq_len), CachedSequence()
-    parts = [
+    parts = []
+    for first in range(0, len(ids), chunk):
         engine.step([Run(sequence, ids[first : first + chunk], Want.ALL)])
-        for first in range(0, len(ids), chunk)
-    ]
+        parts.append(engine.whole_logits())
     return engine, sequence, np.concatenate(parts)
 
 
 def greedy_ids(engine: Engine, sequence: CachedSequence, first: int, n: int) -> list[int]:
     ids = [first]
     while len(ids) < n:
-        ids.append(int(np.argmax(engine.step([Run(sequence, [ids[-1]])])[0])))
+        ids.append(int(engine.step([Run(sequence, [ids[-1]])]).ids[0, 0]))
     return ids
 
 

@@ -22,7 +22,8 @@ def all_logits(engine: Engine, ids: Sequence[int], chunks: Sequence[int]) -> NDA
     for number in range(len(ids)):
         size = chunks[min(number, len(chunks) - 1)]
         if first < len(ids):
-            parts.append(engine.step([Run(sequence, ids[first : first + size], Want.ALL)]))
+            engine.step([Run(sequence, ids[first : first + size], Want.ALL)])
+            parts.append(engine.whole_logits())
         first += size
     engine.truncate(sequence, 0)
     return np.concatenate(parts)
@@ -60,8 +61,8 @@ def test_a_ragged_batch_equals_its_sequences_alone(shares: Sequence[float], wire
         for index in (1, 2):
             engine.step([Run(sequences[index], texts[index][:-1])])
         rest = [text[len(sequence.token_ids) :] for text, sequence in zip(texts, sequences, strict=True)]
-        together = engine.step([Run(s, ids) for s, ids in zip(sequences, rest, strict=True)])
-        for row, logits in zip(together, alone, strict=True):
+        engine.step([Run(s, ids) for s, ids in zip(sequences, rest, strict=True)])
+        for row, logits in zip(engine.whole_logits(), alone, strict=True):
             assert_same_bits(row, logits[-1])
 
 
@@ -81,7 +82,8 @@ def test_truncated_sequence_goes_on_as_if_it_had_ended_there() -> None:
         sequence = CachedSequence()
         engine.step([Run(sequence, [*PROMPT, 1, 2, 3, 4])])
         engine.truncate(sequence, 11)
-        continued = engine.step([Run(sequence, PROMPT[11:], Want.ALL)])
+        engine.step([Run(sequence, PROMPT[11:], Want.ALL)])
+        continued = engine.whole_logits()
         assert_same_bits(continued, all_logits(engine, PROMPT, [len(PROMPT)])[11:])
 
 

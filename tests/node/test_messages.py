@@ -7,13 +7,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dllama.errors import PeerProtocolError
-from dllama.model import StepBatch
 from dllama.node.messages import (
     Hello,
     NodeStatus,
@@ -21,10 +19,8 @@ from dllama.node.messages import (
     Role,
     SessionPlan,
     Welcome,
-    decode_step,
-    encode_step,
-    max_step_bytes,
 )
+from dllama.node.step_message import max_step_bytes
 
 MESSAGES = [
     Hello(Role.WORKER, "a session", 3),
@@ -143,88 +139,3 @@ def test_impossible_plans(name: str, plan: SessionPlan) -> None:
     IMPOSSIBLE_PLANS[name](values)
     with pytest.raises(PeerProtocolError, match="root sent a malformed SessionPlan"):
         SessionPlan.decode(json.dumps(values).encode(), "root")
-
-
-def step_of(
-    plan: SessionPlan, lengths: list[int], starts: list[int], n_logits: int = 2
-) -> tuple[StepBatch, Any]:
-    random = np.random.default_rng(len(lengths))
-    n_rows, n_pages = sum(lengths), plan.cache.n_pages
-    batch = StepBatch(
-        token_ids=np.zeros(n_rows, np.int32),
-        positions=np.concatenate(
-            [np.arange(s, s + n, dtype=np.int32) for s, n in zip(starts, lengths, strict=True)]
-        ),
-        sequence=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
-        page_table=random.integers(0, n_pages, (len(lengths), n_pages), np.int32),
-        logit_rows=np.arange(n_rows - n_logits, n_rows, dtype=np.int32),
-    )
-    return batch, random.standard_normal((n_rows, plan.config.dim)).astype(np.float32)
-
-
-def encoded(batch: StepBatch, inputs: Any) -> bytes:
-    return b"".join(part.tobytes() for part in encode_step(batch, inputs))
-
-
-def decoded(plan: SessionPlan, payload: bytes) -> tuple[StepBatch, Any]:
-    return decode_step(payload, plan.config.dim, plan.limits, plan.cache, "root")
-
-
-@given(data=st.data())
-def test_a_step_comes_back(plan: SessionPlan, data: st.DataObject) -> None:
-    lengths = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
-    starts = data.draw(st.lists(st.integers(0, 90), min_size=len(lengths), max_size=len(lengths)))
-    n_logits = data.draw(st.integers(0, min(sum(lengths), 4)))
-    batch, inputs = step_of(plan, lengths, starts, n_logits)
-    payload = encoded(batch, inputs)
-    assert len(payload) <= max_step_bytes(plan.config, plan.limits, plan.cache)
-    back, back_inputs = decoded(plan, payload)
-    for name, value in vars(batch).items():
-        np.testing.assert_array_equal(getattr(back, name), value, err_msg=name)
-        assert getattr(back, name).dtype == value.dtype
-    np.testing.assert_array_equal(back_inputs, inputs)
-
-
-def test_the_largest_step_fits_its_limit(plan: SessionPlan) -> None:
-    n = plan.limits.max_rows
-    payload = encoded(*step_of(plan, [1] * n, [99] * n, plan.limits.max_logit_rows))
-    assert len(payload) <= max_step_bytes(plan.config, plan.limits, plan.cache)
-    decoded(plan, payload)
-
-
-@settings(max_examples=400)
-@given(data=st.data())
-def test_a_step_with_any_number_in_any_place(plan: SessionPlan, data: st.DataObject) -> None:
-    """Refused, or within everything that the kernels index; never a large allocation."""
-    payload = bytearray(encoded(*step_of(plan, [3, 1, 2], [0, 99, 60])))
-    n_ints = 5 + 3 + 3 + 3 * plan.cache.n_pages + 2
-    place = data.draw(st.integers(0, n_ints - 1))
-    number = data.draw(
-        st.sampled_from([-(2**31), -1, 0, 1, 2, 3, 7, 17, 100, 2**31 - 1]) | st.integers(-9, 200)
-    )
-    payload[4 * place : 4 * place + 4] = int(number).to_bytes(4, "little", signed=True)
-    with contextlib.suppress(PeerProtocolError):
-        batch, inputs = decoded(plan, bytes(payload))
-        assert len(inputs) == batch.n_rows == len(batch.sequence) <= plan.limits.max_rows
-        assert 0 <= batch.positions.min() <= batch.positions.max() < plan.limits.max_positions
-        assert batch.positions.max() < batch.page_table.shape[1] * plan.cache.page_size
-        assert 0 <= batch.page_table.min() <= batch.page_table.max() < plan.cache.n_pages
-        assert 0 <= batch.sequence.min() <= batch.sequence.max() < len(batch.page_table)
-        assert all(0 <= row < batch.n_rows for row in batch.logit_rows)
-
-
-@settings(max_examples=200)
-@given(
-    payload=st.binary(max_size=200)
-    | st.lists(st.integers(-3, 20), max_size=40).map(lambda n: np.int32(n).tobytes())
-)
-def test_any_bytes_as_a_step(plan: SessionPlan, payload: bytes) -> None:
-    with pytest.raises(PeerProtocolError, match="root sent a malformed step"):
-        decoded(plan, payload)
-
-
-@pytest.mark.parametrize("n_bytes", [-4, -1, 1, 4])
-def test_a_step_of_another_size(plan: SessionPlan, n_bytes: int) -> None:
-    payload = encoded(*step_of(plan, [3], [0])) + bytes(4)
-    with pytest.raises(PeerProtocolError, match="impossible size"):
-        decoded(plan, payload[: len(payload) - 4 + n_bytes])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.families import ModelConfig
-from dllama.model import CacheShape, StepBatch
+from dllama.model import CacheShape, Candidates, StepBatch
+from dllama.model.candidates import edit_logits
+from support.candidates import candidates_of
 from support.local_cluster import GOLDENS
 
 NextToken = Callable[[list[int]], int]
@@ -35,9 +38,11 @@ class FakeExecutor:
         max_logit_rows: int = 4,
     ) -> None:
         self._next_token = next_token
-        self._vocab_size = vocab_size
         self._slots = np.full((n_pages, page_size), -1, np.int32)
-        self.config: ModelConfig = open_checkpoint(GOLDENS / "llama-gqa").config
+        self.config: ModelConfig = dataclasses.replace(
+            open_checkpoint(GOLDENS / "llama-gqa").config, vocab_size=vocab_size
+        )
+        self._logits = np.empty((0, vocab_size), np.float32)
         self.cache = CacheShape(n_pages=n_pages, page_size=page_size, dtype=ElementType.F16)
         self.max_rows = max_rows
         self.max_logit_rows = max_logit_rows
@@ -47,18 +52,27 @@ class FakeExecutor:
     def n_computed(self) -> int:
         return sum(step.n_rows for step in self.steps)
 
-    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+    def step(self, batch: StepBatch) -> Candidates:
         assert 0 < batch.n_rows <= self.max_rows
-        assert len(batch.logit_rows) <= self.max_logit_rows
+        assert len(batch.wanted.rows) <= self.max_logit_rows
         self.steps.append(batch)
         for token_id, position, sequence in zip(
             batch.token_ids, batch.positions, batch.sequence, strict=True
         ):
             page = batch.page_table[sequence, position // self.cache.page_size]
             self._slots[page, position % self.cache.page_size] = token_id
-        logits = np.zeros((len(batch.logit_rows), self._vocab_size), np.float32)
-        for index, row in enumerate(batch.logit_rows):
+        self._logits = np.zeros((len(batch.wanted.rows), self.config.vocab_size), np.float32)
+        for index, row in enumerate(batch.wanted.rows):
             pages = batch.page_table[batch.sequence[row]]
             text = self._slots[pages].reshape(-1)[: batch.positions[row] + 1]
-            logits[index, self._next_token(text.tolist())] = 50.0
-        return logits
+            self._logits[index, self._next_token(text.tolist())] = 50.0
+        edit_logits(self._logits, batch.wanted, 0)
+        return candidates_of(self._logits, batch.wanted)
+
+    def whole_logits(self) -> NDArray[np.float32]:
+        return self._logits
+
+    def hidden(self) -> NDArray[np.float32]:
+        """Like its tokens, one for each row of the last step."""
+        token_ids = self.steps[-1].token_ids.astype(np.float32)
+        return np.repeat(token_ids[:, np.newaxis], self.config.dim, axis=1)

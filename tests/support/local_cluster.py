@@ -14,7 +14,7 @@ from dllama.dtypes import ElementType
 from dllama.fabric import Fabric, local_fabrics
 from dllama.families import ModelConfig
 from dllama.kernels import Compute
-from dllama.model import CacheShape, StepBatch, StepLimits, Transformer
+from dllama.model import CacheShape, Candidates, StepBatch, StepLimits, Transformer, merge_candidates
 from dllama.node.loading import receive_weights, send_weights
 from dllama.node.messages import SessionPlan
 from dllama.node.rank import NodeSettings, RankMemory, default_cache_type
@@ -73,13 +73,20 @@ class LocalCluster:
         self._transformers: list[Transformer] = self._each(self._bring_up, plans, fabrics, self._memories)
         self._fabrics = fabrics
 
-    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+    def step(self, batch: StepBatch) -> Candidates:
         inputs = self._checkpoint.embed(batch.token_ids)
+        parts = self._each(lambda transformer: transformer.forward(batch, inputs), self._transformers)
+        return merge_candidates(parts, batch.wanted)
 
-        def forward(transformer: Transformer) -> NDArray[np.float32]:
-            return transformer.forward(batch, inputs).copy()
+    def whole_logits(self) -> NDArray[np.float32]:
+        return np.concatenate([transformer.logits for transformer in self._transformers], axis=1)
 
-        return np.concatenate(self._each(forward, self._transformers), axis=1)
+    def hidden(self) -> NDArray[np.float32]:
+        """Raises AssertionError when ranks differ."""
+        first, *others = (transformer.hidden() for transformer in self._transformers)
+        for other in others:
+            np.testing.assert_array_equal(other, first)
+        return first
 
     def __enter__(self) -> LocalCluster:
         return self

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.engine import CachedSequence, Engine, Run, Want
+from dllama.engine import CachedSequence, Engine, Run
 from dllama.families import ModelConfig, tensor_specs
 from dllama.kernels import Compute
 from dllama.node import Cluster
@@ -164,7 +164,7 @@ class _Bench:
         return sequence
 
     def _append(self, sequence: CachedSequence, n_tokens: int) -> None:
-        for _ in self._engine.append(sequence, self._tokens(n_tokens), Want.LAST):
+        for _ in self._engine.append(Run(sequence, self._tokens(n_tokens))):
             pass
 
     def _tokens(self, n: int) -> list[int]:

@@ -77,7 +77,8 @@ def _generate(session: Session, record: RunRecord, sampler: Sampler, args: argpa
     ):
         if isinstance(event, PromptDone):
             record.prompt_step(event.n_tokens, session.cluster.last_step)
-            logits.append(event.logits)
+            if event.logits is not None:
+                logits.append(event.logits)
             line, piece = step_line("Eval", session.cluster.last_step, f"({event.n_tokens} tokens)"), ""
         else:
             piece = decoder.feed(event.token_id)

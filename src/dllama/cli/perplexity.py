@@ -6,14 +6,12 @@ import argparse
 import math
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dllama.cli.console import Advance, progress_count
 from dllama.cli.options import add_model_flags, model_options
 from dllama.cli.session import Session, open_session
-from dllama.engine import CachedSequence, Want
+from dllama.engine import CachedSequence, Run, Want
 from dllama.errors import NumericalError, UsageError
+from dllama.model import Candidates
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,22 +49,20 @@ def _log_probability(session: Session, ids: list[int], advance: Advance) -> tupl
     for first in range(0, len(ids) - 1, window - 1):
         part = ids[first : first + window]
         sequence, n_seen = CachedSequence(), 0
-        for n_appended, logits in session.engine.append(sequence, part, Want.ALL):
-            following = np.asarray(part[n_seen + 1 : n_seen + n_appended + 1])
-            total += _log_probabilities(logits[: len(following)], following)
+        run = Run(sequence, part, Want.ALL, targets=[*part[1:], -1])
+        for n_appended, candidates in session.engine.append(run):
+            n_following = min(n_appended, len(part) - 1 - n_seen)
+            total += _log_probability_of_targets(candidates, n_following)
             n_seen += n_appended
-            n_predicted += len(following)
+            n_predicted += n_following
             advance(n_predicted, len(ids) - 1)
         session.engine.truncate(sequence, 0)
     return total, n_predicted
 
 
-def _log_probabilities(logits: NDArray[np.float32], following: NDArray[np.int64]) -> float:
-    """The sum over rows of logits [n, V] of the log-probability of `following` [n]."""
-    largest = logits.max(axis=1, keepdims=True, initial=-np.inf)
-    log_sums = np.log(np.exp((logits - largest).astype(np.float64)).sum(axis=1)) + largest[:, 0]
-    chosen = logits[np.arange(len(following)), following]
-    total = float((chosen - log_sums).sum())
+def _log_probability_of_targets(candidates: Candidates, n: int) -> float:
+    """The sum over the first `n` rows."""
+    total = float((candidates.target_logits[:n] - candidates.log_sum_exp[:n]).sum())
     if not math.isfinite(total):
         raise NumericalError(
             "the logits hold NaN or infinity: the model's weights are damaged, get its files again"

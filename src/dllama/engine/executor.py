@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.families import ModelConfig
-from dllama.model import CacheShape, StepBatch
+from dllama.model import CacheShape, Candidates, StepBatch
 
 
 class Executor(Protocol):
@@ -23,9 +23,20 @@ class Executor(Protocol):
     @property
     def max_logit_rows(self) -> int: ...
 
-    def step(self, batch: StepBatch) -> NDArray[np.float32]:
-        """Logits [N, V] float32 of batch.logit_rows; the caller may keep the array until the next step.
+    def step(self, batch: StepBatch) -> Candidates:
+        """What batch.wanted asks for, in arrays that the caller may keep.
 
         Raises PeerError when a node is lost: the executor is of no use afterwards.
         """
+        ...
+
+    def whole_logits(self) -> NDArray[np.float32]:
+        """[N, V] of the rows wanted by the last step, after edits and masks; the caller may keep it.
+
+        For when candidates do not reach, which is rare: all of it travels. Raises what `step` raises.
+        """
+        ...
+
+    def hidden(self) -> NDArray[np.float32]:
+        """[T, D]: all rows of the last step after the model's final norm; the caller may keep it."""
         ...

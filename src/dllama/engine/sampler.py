@@ -1,21 +1,28 @@
-"""From logits to a token: greedy, or temperature, top-k and top-p, in this order."""
+"""From candidates to a token: greedy, or temperature, top-k, top-p and min-p, in this order."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dllama.errors import NumericalError, UsageError
+from dllama.model import Candidates
 
 _N_CANDIDATES = 256
-"""Largest logits looked at first: a nucleus rarely reaches further, and sorting all of V costs milliseconds."""
+"""Where no top-k says how many are needed: a nucleus rarely reaches further."""
 
-_LEAST_TEMPERATURE = 1e-30
-"""Still a float32; far below where anything but the largest logit is drawn."""
+_MAX_CANDIDATES = 4096
+"""More for the sake of top-k cost as much as whole logits."""
+
+_LEAST_TEMPERATURE = 1e-6
+"""Colder than this draws the same: neighbouring float32 logits differ by more than what decides then."""
+
+
+_ALL = -1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,36 +76,75 @@ class Sampler:
     def __init__(self, options: SamplingOptions) -> None:
         self._options = options
         self._random = np.random.default_rng(options.seed)
+        coldest = np.float32(max(options.temperature, _LEAST_TEMPERATURE))
+        self.temperature = float(coldest) if options.temperature else 0.0
 
-    def sample(self, logits: NDArray[np.float32]) -> int:
-        """A token id for `logits` [V] float32. Raises NumericalError when they are not numbers."""
-        best = int(np.argmax(logits))
-        if not np.isfinite(logits[best]):
+    @property
+    def n_candidates(self) -> int:
+        """What LogitRows has to ask for, beside `temperature`, so that whole logits are rarely needed."""
+        if self.temperature == 0:
+            return 1
+        return min(self._options.topk or _N_CANDIDATES, _MAX_CANDIDATES)
+
+    def sample(
+        self, candidates: Candidates, row: int, whole_logits: Callable[[], NDArray[np.float32]]
+    ) -> int:
+        """The token drawn from `row` of the candidates, the same one however many of them there are.
+
+        The draw walks down from the largest logit; of equal logits the lower id comes first. Where it passes
+        the last candidate it goes on in `whole_logits()` [N, V], which is called only then. Raises
+        NumericalError when the logits are not numbers, or forbid every token.
+        """
+        if not math.isfinite(candidates.log_sum_exp[row]):
             raise NumericalError(
                 "the logits hold NaN or infinity: the model's weights are damaged, get its files again"
             )
-        if self._options.temperature == 0:
-            return best
-        temperature = np.float32(max(self._options.temperature, _LEAST_TEMPERATURE))
-        with np.errstate(over="ignore"):  # to minus infinity: never drawn
-            weights = np.exp((logits - logits[best]) / temperature).astype(np.float64)
-        ids = self._nucleus(weights)
-        cumulative = np.cumsum(weights[ids])
-        drawn = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")
-        return int(ids[min(int(drawn), len(ids) - 1)])
+        ids, logits = candidates.ids[row], candidates.logits[row]
+        if self.temperature == 0:
+            return int(ids[0])
+        mass = math.exp(candidates.log_sum_exp_at_t[row] - float(logits[0]) / self.temperature)
+        drawn = self._random.random()
+        place = self._walk(logits, mass, drawn, is_whole=False)
+        if place is None:
+            logits = whole_logits()[row]
+            ids = np.argsort(-logits, kind="stable").astype(np.int32)
+            place = self._walk(logits[ids], mass, drawn, is_whole=True)
+            assert place is not None, "the walk ends within the vocabulary"
+        return int(ids[place])
 
-    def _nucleus(self, weights: NDArray[np.float64]) -> NDArray[np.intp]:
-        """Ids that stay in the draw, most likely first. `weights` [V] are the unnormalised probabilities."""
-        topk = self._options.topk or len(weights)
-        topp = self._options.topp if 0 < self._options.topp < 1 else 1.0
-        if topp == 1.0 and topk >= len(weights):
-            return np.arange(len(weights))
-        n = min(topk if topk < len(weights) else _N_CANDIDATES, len(weights))
-        while True:
-            ids = np.argpartition(weights, len(weights) - n)[-n:]
-            ids = ids[np.argsort(-weights[ids], kind="stable")]
-            total = weights.sum() if topk >= len(weights) else weights[ids].sum()
-            reached = int(np.searchsorted(np.cumsum(weights[ids]), topp * total)) + 1
-            if reached <= n or n == min(topk, len(weights)):
-                return np.asarray(ids[:reached])
-            n = min(8 * n, len(weights))
+    def _walk(self, logits: NDArray[np.float32], mass: float, drawn: float, *, is_whole: bool) -> int | None:
+        """Where the draw from [0, 1) ends among falling `logits` [C]; None when that takes more of them.
+
+        Weights are exp((logit - largest) / temperature), and `mass` the sum of all, of the whole vocabulary.
+        """
+        weights = np.exp((logits.astype(np.float64) - float(logits[0])) / self.temperature)
+        sums = np.cumsum(weights)
+        n_kept = self._n_kept(weights, sums, mass, is_whole)
+        if n_kept is None:
+            return None
+        is_all = n_kept == _ALL
+        kept = sums if is_all else sums[:n_kept]
+        place = int(np.searchsorted(kept, drawn * (mass if is_all else kept[-1]), side="right"))
+        if is_all and not is_whole and place == len(kept):
+            return None
+        # Rounding may lead past the end: the last token is then the last one that weighs anything.
+        return min(place, int(np.searchsorted(kept, kept[-1])))
+
+    def _n_kept(
+        self, weights: NDArray[np.float64], sums: NDArray[np.float64], mass: float, is_whole: bool
+    ) -> int | None:
+        """How many tokens stay in the draw: _ALL of the vocabulary, or these first ones; None when the limit lies
+        beyond `weights` [C], whose running sums are `sums`."""
+        topk, topp, min_p = self._options.topk, self._options.topp, self._options.min_p
+        if not topk and topp in (0, 1) and not min_p:
+            return _ALL
+        n = len(weights)
+        if topk > n and not is_whole:
+            return None
+        is_known, n_kept = is_whole or topk > 0, min(topk or n, n)
+        if 0 < topp < 1:
+            n_nucleus = int(np.searchsorted(sums, topp * (sums[n_kept - 1] if topk else mass))) + 1
+            is_known, n_kept = is_known or n_nucleus <= n, min(n_kept, n_nucleus)
+        n_likely = int(np.count_nonzero(weights >= min_p)) if min_p else n
+        is_known, n_kept = is_known or n_likely < n, min(n_kept, n_likely)
+        return n_kept if is_known else None

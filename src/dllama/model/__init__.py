@@ -1,6 +1,7 @@
 """The forward pass of one rank: weights, KV cache, layers."""
 
 from dllama.model.batch import StepBatch
+from dllama.model.candidates import RankCandidates, merge_candidates
 from dllama.model.kv_cache import PAGE_SIZE, CacheShape, CacheStorage, KvCache, cache_bytes
 from dllama.model.logits import Candidates, LogitEdits, LogitMasks, LogitRows
 from dllama.model.transformer import StepLimits, Transformer, buffer_row_bytes
@@ -16,9 +17,11 @@ __all__ = [
     "LogitMasks",
     "LogitRows",
     "ModelWeights",
+    "RankCandidates",
     "StepBatch",
     "StepLimits",
     "Transformer",
     "buffer_row_bytes",
     "cache_bytes",
+    "merge_candidates",
 ]

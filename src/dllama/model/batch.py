@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from dllama.model.logits import LogitRows
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepBatch:
@@ -16,14 +18,14 @@ class StepBatch:
     positions    [T] int32, position of each row in its sequence
     sequence     [T] int32, index into page_table; rows of one sequence are adjacent, positions ascending
     page_table   [S, max_pages] int32, page of each run of positions; entries beyond a sequence's end are unused
-    logit_rows   [N] int32, ascending; the rows whose logits are wanted
+    wanted       the rows whose logits are wanted, and what is wanted of them
     """
 
     token_ids: NDArray[np.int32]
     positions: NDArray[np.int32]
     sequence: NDArray[np.int32]
     page_table: NDArray[np.int32]
-    logit_rows: NDArray[np.int32]
+    wanted: LogitRows
 
     @property
     def n_rows(self) -> int:

@@ -17,7 +17,9 @@ from dllama.fabric import Fabric
 from dllama.families import ModelConfig, RopeStyle
 from dllama.kernels import Compute, Q80Rows
 from dllama.model.batch import StepBatch
+from dllama.model.candidates import RankCandidates, edit_logits, select_candidates
 from dllama.model.kv_cache import KvCache
+from dllama.model.logits import LogitRows
 from dllama.model.partial_sums import PartialSums, wire_row_bytes
 from dllama.model.rope import rope_table
 from dllama.model.weights import LayerWeights, ModelWeights
@@ -70,19 +72,34 @@ class Transformer:
         self._activated = self._rows(n_rows, n_ffn)
         self._partial = np.empty((n_rows, config.dim), np.float32)
         self._logits = np.empty((limits.max_logit_rows, len(spans.vocab)), np.float32)
+        self._first_id = spans.vocab.start
+        self._n_rows, self._n_logits = 0, 0  # of the last step
 
-    def forward(self, batch: StepBatch, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits [N, V_local] of batch.logit_rows, a view that the next call overwrites.
+    def forward(self, batch: StepBatch, inputs: NDArray[np.float32]) -> RankCandidates:
+        """What batch.wanted asks for, of this rank's part of the vocabulary.
 
         `inputs` [T, D] float32 are the embedded tokens. Stores the keys and values of all rows in the cache.
         Raises PeerError when a rank is lost; the cache then holds part of the step.
         """
+        self._n_rows, self._n_logits = batch.n_rows, len(batch.wanted.rows)
         x = self._x[: batch.n_rows]
         x[:] = inputs
         for index, layer in enumerate(self._weights.layers):
             self._attention(layer, index, x, batch)
             self._feed_forward(layer, x, batch.n_rows)
-        return self._head(x, batch.logit_rows)
+        return self._head(x, batch.wanted)
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """[N, V_local] of the rows wanted by the last step, after edits and masks; the next step overwrites it."""
+        return self._logits[: self._n_logits]
+
+    def hidden(self) -> NDArray[np.float32]:
+        """[T, D]: all rows of the last step after the final norm, a copy. The same on every rank."""
+        normed = np.empty((self._n_rows, self._config.dim), np.float32)
+        final_norm, eps = self._weights.final_norm, self._config.norm_eps
+        self._compute.rms_norm(normed, self._x[: self._n_rows], final_norm, eps, self._n_rows)
+        return normed
 
     def _attention(self, layer: LayerWeights, index: int, x: NDArray[np.float32], batch: StepBatch) -> None:
         compute, config, n_rows, qkv = self._compute, self._config, batch.n_rows, self._qkv
@@ -115,15 +132,14 @@ class Transformer:
         compute.matmul(self._partial, layer.down, self._activated, n_rows)  # [T, D], this rank's columns
         self.sums.add(x, self._partial, n_rows)
 
-    def _head(self, x: NDArray[np.float32], logit_rows: NDArray[np.int32]) -> NDArray[np.float32]:
-        n_logits = len(logit_rows)
-        if n_logits:
-            chosen = np.ascontiguousarray(x[logit_rows])
-            self._compute.rms_norm(
-                self._normed, chosen, self._weights.final_norm, self._config.norm_eps, n_logits
-            )
-            self._compute.matmul(self._logits, self._weights.head, self._normed, n_logits)
-        return self._logits[:n_logits]
+    def _head(self, x: NDArray[np.float32], wanted: LogitRows) -> RankCandidates:
+        if len(wanted.rows):
+            chosen = np.ascontiguousarray(x[wanted.rows])
+            final_norm, eps = self._weights.final_norm, self._config.norm_eps
+            self._compute.rms_norm(self._normed, chosen, final_norm, eps, len(chosen))
+            self._compute.matmul(self._logits, self._weights.head, self._normed, len(chosen))  # [N, V_local]
+            edit_logits(self.logits, wanted, self._first_id)
+        return select_candidates(self.logits, wanted, self._first_id)
 
     def _rows(self, n_rows: int, n: int) -> Rows:
         if self._config.weight_type.is_blocked:

@@ -18,7 +18,15 @@ from dllama.errors import PeerError
 from dllama.fabric import Fabric, SocketChannel, TcpFabric, TcpPeer, gather, receive_frame, send_frame
 from dllama.families import ModelConfig
 from dllama.kernels import Compute
-from dllama.model import CacheShape, CacheStorage, StepBatch
+from dllama.model import (
+    CacheShape,
+    CacheStorage,
+    Candidates,
+    LogitRows,
+    RankCandidates,
+    StepBatch,
+    merge_candidates,
+)
 from dllama.node.greeting import Address, call, raise_refusal
 from dllama.node.loading import send_weights
 from dllama.node.machine import available_memory_bytes, machine_id
@@ -31,10 +39,10 @@ from dllama.node.messages import (
     Role,
     SessionPlan,
     Welcome,
-    encode_step,
 )
 from dllama.node.rank import NodeSettings, RankMemory
-from dllama.sharding import ShardPlan, plan_spans, shard_bytes
+from dllama.node.step_message import candidates_bytes, decode_candidates, encode_step
+from dllama.sharding import ShardPlan, Span, plan_spans, shard_bytes
 
 STEP_TIMEOUT_S = 60.0
 """Longest time without a byte while a peer owes some: far more than a layer takes on a slow device."""
@@ -80,6 +88,8 @@ class Cluster:
         self._transformer = memory.transformer(fabric)
         self.load_sent_bytes: list[int] = fabric.sent_bytes
         self.last_step = StepTimes(eval_s=0.0, sync_s=0.0, sent_bytes=0, received_bytes=0)
+        self.n_whole_logits = 0
+        self._whole_logits: NDArray[np.float32] | None = None
 
     @classmethod
     def open(
@@ -144,18 +154,19 @@ class Cluster:
         """The address of a worker; "root" for this node."""
         return self._plan.addresses[rank] or "root"
 
-    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+    def step(self, batch: StepBatch) -> Candidates:
         """See Executor.step."""
         start = time.perf_counter()
         sent, received = sum(self._fabric.sent_bytes), sum(self._fabric.received_bytes)
         self._transformer.sums.wait_s = 0.0
+        self._whole_logits = None
         inputs = self._checkpoint.embed(batch.token_ids)
         if self._fabric.n_ranks > 1:
             payload = encode_step(batch, inputs)
             send_frame(self._fabric, self._workers, Kind.STEP, *payload, timeout_s=self._timeout_s)
-        local = self._transformer.forward(batch, inputs)
+        own = self._transformer.forward(batch, inputs)
         computed = time.perf_counter()
-        logits = self._gather_logits(local)
+        candidates = self._merge(own, batch.wanted)
         end = time.perf_counter()
         sync_s = self._transformer.sums.wait_s + end - computed
         self.last_step = StepTimes(
@@ -164,7 +175,22 @@ class Cluster:
             sent_bytes=sum(self._fabric.sent_bytes) - sent,
             received_bytes=sum(self._fabric.received_bytes) - received,
         )
-        return logits
+        return candidates
+
+    def whole_logits(self) -> NDArray[np.float32]:
+        """See Executor.whole_logits. Fetched once for each step."""
+        if self._whole_logits is None:
+            self.n_whole_logits += 1
+            own = self._transformer.logits
+            parts = [own.copy()] + [np.empty((len(own), len(span)), np.float32) for span in self._vocab[1:]]
+            send_frame(self._fabric, self._workers, Kind.LOGITS, timeout_s=self._timeout_s)
+            gather(self._fabric, own, parts, 0, self._timeout_s)
+            self._whole_logits = np.concatenate(parts, axis=1)
+        return self._whole_logits
+
+    def hidden(self) -> NDArray[np.float32]:
+        """See Executor.hidden."""
+        return self._transformer.hidden()
 
     def statuses(self) -> list[NodeStatus]:
         """What each node holds and used at the most, in rank order."""
@@ -189,14 +215,20 @@ class Cluster:
     def _timeout_s(self) -> float:
         return self._plan.limits.timeout_s
 
-    def _gather_logits(self, local: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[N, V] of all ranks' [N, V_local]."""
-        n_rows = len(local)
-        parts = [local] + [
-            np.empty((n_rows, len(spans.vocab)), np.float32) for spans in self._plan.shards.ranks[1:]
-        ]
-        gather(self._fabric, local, parts, 0, self._timeout_s)
-        return np.concatenate(parts, axis=1)
+    @property
+    def _vocab(self) -> list[Span]:
+        return [spans.vocab for spans in self._plan.shards.ranks]
+
+    def _merge(self, own: RankCandidates, wanted: LogitRows) -> Candidates:
+        """The candidates of all ranks, this one's and those that the workers answer."""
+        answers = [np.empty(candidates_bytes(wanted, span), np.uint8) for span in self._vocab]
+        gather(self._fabric, b"", answers, 0, self._timeout_s)
+        parts = [own]
+        for rank in self._workers:
+            parts.append(
+                decode_candidates(answers[rank], wanted, self._vocab[rank], self._fabric.peer_name(rank))
+            )
+        return merge_candidates(parts, wanted)
 
 
 def _call_all(workers: Sequence[Address], session: str) -> list[tuple[SocketChannel, Welcome]]:

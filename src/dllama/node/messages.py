@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import itertools
 import json
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dllama.dtypes import ElementType
 from dllama.errors import PeerProtocolError
 from dllama.families import ModelConfig
-from dllama.model import CacheShape, StepBatch, StepLimits
+from dllama.model import CacheShape, StepLimits
 from dllama.node.soundness import check_session, check_types
 from dllama.sharding import ShardPlan
 
@@ -34,9 +30,12 @@ class Kind(enum.IntEnum):
     READY = 6  # worker to root: connected to all others, memory allocated
     LOADED = 7  # worker to root: all shards are in place
     FAILED = 8  # worker to root, in place of READY or LOADED: Refusal
-    STEP = 9  # root to worker: one forward pass; the answer is the worker's logits, bare
+    STEP = (
+        9  # root to worker: one forward pass (step_message.py); the answer is the worker's candidates, bare
+    )
     STATUS = 10  # root to worker, answered by the same kind: NodeStatus
     END = 11  # root to worker: the session is over
+    LOGITS = 12  # root to worker: the answer is its part of the last step's logits, bare
 
 
 class Role(enum.StrEnum):
@@ -53,7 +52,7 @@ class _Json:
     @classmethod
     def decode(cls, payload: bytes, sender: str) -> Self:
         """Raises PeerProtocolError naming the sender."""
-        return _parse(cls.__name__, sender, lambda: check_types(cls(**_json_object(payload))))
+        return parse_message(cls.__name__, sender, lambda: check_types(cls(**_json_object(payload))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,83 +133,7 @@ class SessionPlan:
             check_session(plan.rank, plan.addresses, plan.config, plan.shards, plan.cache, plan.limits)
             return plan
 
-        return _parse("SessionPlan", sender, parse)
-
-
-_STEP_HEADER = np.dtype("<i4")
-_N_STEP_COUNTS = 5
-
-
-def encode_step(batch: StepBatch, inputs: NDArray[np.float32]) -> list[NDArray[Any]]:
-    """A STEP's payload as buffers that follow each other.
-
-    Five int32: T, S, pages of each sequence, N, D; then sequence lengths [S], first positions [S], page_table,
-    logit_rows (int32), inputs [T, D] float32. Token ids stay with the root.
-    """
-    first_rows = np.flatnonzero(np.diff(batch.sequence, prepend=-1))
-    lengths = np.diff(first_rows, append=batch.n_rows)
-    n_sequences, n_pages = batch.page_table.shape
-    counts = [batch.n_rows, n_sequences, n_pages, len(batch.logit_rows), inputs.shape[1]]
-    head = np.concatenate(
-        [counts, lengths, batch.positions[first_rows], batch.page_table.reshape(-1), batch.logit_rows]
-    )
-    return [head.astype(_STEP_HEADER), inputs]
-
-
-def decode_step(
-    payload: bytes, dim: int, limits: StepLimits, cache: CacheShape, sender: str
-) -> tuple[StepBatch, NDArray[np.float32]]:
-    """The inverse of encode_step (token ids are zeros). Raises PeerProtocolError on anything impossible."""
-
-    def parse() -> tuple[StepBatch, NDArray[np.float32]]:
-        n_rows, n_sequences, n_pages, n_logits, n_columns = _step_counts(payload, limits, cache)
-        ends = np.cumsum([_N_STEP_COUNTS, n_sequences, n_sequences, n_sequences * n_pages, n_logits])
-        _require(n_columns == dim and len(payload) == 4 * (int(ends[-1]) + n_rows * dim), "size")
-        ints = np.frombuffer(payload, _STEP_HEADER, int(ends[-1]))
-        lengths, starts, table, logit_rows = (ints[a:b] for a, b in itertools.pairwise(ends))
-        _require(lengths.min() > 0 and lengths.sum(dtype=np.int64) == n_rows, "sequence lengths")
-        n_positions = min(limits.max_positions, n_pages * cache.page_size)
-        _require(starts.min() >= 0 and (starts.astype(np.int64) + lengths).max() <= n_positions, "positions")
-        _require(_within(table, cache.n_pages), "page numbers")
-        _require(_within(logit_rows, n_rows), "logit rows")
-        first_rows = np.cumsum(lengths) - lengths
-        batch = StepBatch(
-            token_ids=np.zeros(n_rows, np.int32),
-            positions=(np.arange(n_rows) + np.repeat(starts - first_rows, lengths)).astype(np.int32),
-            sequence=np.repeat(np.arange(n_sequences, dtype=np.int32), lengths),
-            page_table=table.reshape(n_sequences, n_pages),
-            logit_rows=logit_rows,
-        )
-        inputs = np.frombuffer(payload, np.dtype("<f4"), offset=4 * int(ends[-1])).reshape(n_rows, dim)
-        return batch, inputs
-
-    return _parse("step", sender, parse)
-
-
-def max_step_bytes(config: ModelConfig, limits: StepLimits, cache: CacheShape) -> int:
-    """The largest STEP that a session may need: every row a sequence of its own with all pages."""
-    ints = _N_STEP_COUNTS + limits.max_rows * (3 + cache.n_pages)
-    return 4 * (ints + limits.max_rows * config.dim)
-
-
-def _step_counts(payload: bytes, limits: StepLimits, cache: CacheShape) -> list[int]:
-    """T, S, pages of each sequence, N, D. Raises ValueError for what the buffers are not made for."""
-    counts = [int(count) for count in np.frombuffer(payload, _STEP_HEADER, _N_STEP_COUNTS)]
-    n_rows, n_sequences, n_pages, n_logits, _ = counts
-    _require(0 < n_rows <= limits.max_rows, "number of rows")
-    _require(0 < n_sequences <= n_rows, "number of sequences")
-    _require(0 < n_pages <= cache.n_pages, "number of pages")
-    _require(0 <= n_logits <= min(n_rows, limits.max_logit_rows), "number of logits")
-    return counts
-
-
-def _require(holds: bool | np.bool_, what: str) -> None:
-    if not holds:
-        raise ValueError(f"impossible {what}")
-
-
-def _within(values: NDArray[np.int32], limit: int) -> bool:
-    return not len(values) or (int(values.min()) >= 0 and int(values.max()) < limit)
+        return parse_message("SessionPlan", sender, parse)
 
 
 def _json_object(payload: bytes) -> dict[str, Any]:
@@ -220,7 +143,8 @@ def _json_object(payload: bytes) -> dict[str, Any]:
     return values
 
 
-def _parse(what: str, sender: str, parse: Callable[[], T]) -> T:
+def parse_message(what: str, sender: str, parse: Callable[[], T]) -> T:
+    """What `parse` returns. Raises PeerProtocolError naming the sender where it finds the message unsound."""
     try:
         return parse()
     except (ValueError, TypeError, KeyError, OverflowError, AttributeError, RecursionError) as error:

@@ -24,10 +24,9 @@ from dllama.node.messages import (
     Role,
     SessionPlan,
     Welcome,
-    decode_step,
-    max_step_bytes,
 )
 from dllama.node.rank import NodeSettings, RankMemory
+from dllama.node.step_message import decode_step, encode_candidates, max_step_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -138,6 +137,8 @@ class Worker:
             kind, payload = receive_frame(fabric, 0, limit, None)
             if kind == Kind.STEP:
                 self._step(fabric, transformer, plan, payload)
+            elif kind == Kind.LOGITS:
+                gather(fabric, transformer.logits, [], 0, plan.limits.timeout_s)
             elif kind == Kind.STATUS:
                 send_frame(
                     fabric, [0], Kind.STATUS, memory.status().encode(), timeout_s=plan.limits.timeout_s
@@ -148,9 +149,9 @@ class Worker:
                 raise_refusal(kind, payload, fabric.peer_name(0))
 
     def _step(self, fabric: TcpFabric, transformer: Transformer, plan: SessionPlan, payload: bytes) -> None:
-        batch, inputs = decode_step(payload, plan.config.dim, plan.limits, plan.cache, fabric.peer_name(0))
-        logits = transformer.forward(batch, inputs)
-        gather(fabric, logits, [], 0, plan.limits.timeout_s)
+        batch, inputs = decode_step(payload, plan.config, plan.limits, plan.cache, fabric.peer_name(0))
+        candidates = transformer.forward(batch, inputs)
+        gather(fabric, encode_candidates(candidates), [], 0, plan.limits.timeout_s)
 
     def _welcome(self) -> Welcome:
         return Welcome(

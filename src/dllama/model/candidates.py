@@ -1,0 +1,138 @@
+"""From the logits of a vocabulary's spans, one on each rank, to candidates of the whole.
+
+N rows whose logits are wanted, V vocabulary, C candidates of each row; `_local` is one rank's part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.model.logits import Candidates, LogitEdits, LogitMasks, LogitRows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RankCandidates:
+    """What one rank says of its logits, those after edits and masks; C_local = min(n_candidates, V_local).
+
+    ids            [N, C_local] int32, by falling logit; of equal logits the lower id comes first
+    logits         [N, C_local] float32; all NaN where a logit of the span is NaN or plus infinity
+    sum_exp        [N] float64, of exp(logit - largest); NaN where logits[:, 0] is, 0 where nothing is allowed
+    sum_exp_at_t   [N] float64, of exp((logit - largest) / temperature), likewise; NaN for rows of temperature 0
+    target_logits  [N] float32; NaN where there is no target, or another rank has it
+    """
+
+    ids: NDArray[np.int32]
+    logits: NDArray[np.float32]
+    sum_exp: NDArray[np.float64]
+    sum_exp_at_t: NDArray[np.float64]
+    target_logits: NDArray[np.float32]
+
+
+def edit_logits(logits: NDArray[np.float32], wanted: LogitRows, first_id: int) -> None:
+    """Applies edits, then masks, to `logits` [N, V_local] of the tokens from `first_id` on, in place."""
+    if wanted.edits is not None:
+        _apply_edits(logits, wanted.edits, first_id)
+    if wanted.masks is not None:
+        _apply_masks(logits, wanted.masks, first_id)
+
+
+def select_candidates(logits: NDArray[np.float32], wanted: LogitRows, first_id: int) -> RankCandidates:
+    """The candidates among `logits` [N, V_local], those after edits and masks, of the tokens from `first_id` on."""
+    n_rows, n_local = logits.shape
+    n = min(wanted.n_candidates, n_local)
+    ids, largest = np.empty((n_rows, n), np.int32), np.empty((n_rows, n), np.float32)
+    sums = np.full((2, n_rows), np.nan)
+    for index, row in enumerate(logits):
+        if not row.max() < np.inf:  # NaN, or infinite
+            ids[index], largest[index] = np.arange(n), np.nan
+            continue
+        ids[index] = _largest(row, n)
+        largest[index] = row[ids[index]]
+        sums[0, index] = _sum_exp(row, 1.0)
+        if wanted.temperature[index] > 0:
+            sums[1, index] = _sum_exp(row, float(wanted.temperature[index]))
+    return RankCandidates(
+        ids=ids + np.int32(first_id),
+        logits=largest,
+        sum_exp=sums[0],
+        sum_exp_at_t=sums[1],
+        target_logits=_targets(logits, wanted.targets - first_id),
+    )
+
+
+def merge_candidates(parts: Sequence[RankCandidates], wanted: LogitRows) -> Candidates:
+    """The candidates of the whole vocabulary; `parts` are those of all ranks, in the order of their spans.
+
+    Sums are scaled to the largest logit of all and added in rank order, in float64: the same split gives the
+    same bits.
+    """
+    ids = np.concatenate([part.ids for part in parts], axis=1)
+    logits = np.concatenate([part.logits for part in parts], axis=1)
+    # The sort is stable and spans ascend, so of equal logits the lower id stays first.
+    order = np.argsort(-logits, axis=1, kind="stable")[:, : wanted.n_candidates]
+    targets = np.stack([part.target_logits for part in parts])
+    temperature = np.where(wanted.temperature > 0, wanted.temperature, np.nan).astype(np.float64)
+    largest = np.stack([part.logits[:, 0] for part in parts]).astype(np.float64)
+    return Candidates(
+        ids=np.take_along_axis(ids, order, axis=1),
+        logits=np.take_along_axis(logits, order, axis=1),
+        log_sum_exp=_log_sum_exp(largest, np.stack([part.sum_exp for part in parts])),
+        log_sum_exp_at_t=_log_sum_exp(largest / temperature, np.stack([part.sum_exp_at_t for part in parts])),
+        target_logits=np.fmax.reduce(
+            targets, axis=0
+        ),  # fmax passes NaN over: one rank at most has the target
+    )
+
+
+def _apply_edits(logits: NDArray[np.float32], edits: LogitEdits, first_id: int) -> None:
+    here = (edits.ids >= first_id) & (edits.ids < first_id + logits.shape[1])
+    places = edits.index[here], edits.ids[here] - first_id
+    old, scale = logits[places], edits.scale[here]
+    logits[places] = np.where(old > 0, old / scale, old * scale) + edits.add[here]
+
+
+def _apply_masks(logits: NDArray[np.float32], masks: LogitMasks, first_id: int) -> None:
+    first_byte, last_byte = first_id // 8, -(-(first_id + logits.shape[1]) // 8)
+    for index, allowed in zip(masks.index, masks.allowed, strict=True):
+        bits = np.unpackbits(allowed[first_byte:last_byte], bitorder="little")
+        forbidden = bits[first_id - 8 * first_byte :][: logits.shape[1]] == 0
+        logits[index, forbidden] = -np.inf
+
+
+def _largest(row: NDArray[np.float32], n: int) -> NDArray[np.intp]:
+    """Where the n largest of `row` [V_local] are, by falling value, of equals the first ones."""
+    if n == 1:
+        return np.asarray([np.argmax(row)])
+    falling = -row
+    bound = np.partition(falling, n - 1)[n - 1]
+    places = np.flatnonzero(falling <= bound)  # n, and more where others equal the last one
+    return places[np.argsort(falling[places], kind="stable")[:n]]
+
+
+def _sum_exp(row: NDArray[np.float32], temperature: float) -> float:
+    """The sum of exp((logit - largest) / temperature); 0 when all are minus infinity."""
+    largest = row.max()
+    if largest == -np.inf:
+        return 0.0
+    return float(np.exp((row.astype(np.float64) - largest) / temperature).sum())
+
+
+def _targets(logits: NDArray[np.float32], places: NDArray[np.int32]) -> NDArray[np.float32]:
+    """[N]: logits [N, V_local] at `places` [N], NaN for those that are no place here."""
+    here = (places >= 0) & (places < logits.shape[1])
+    chosen = logits[np.arange(len(places)), np.where(here, places, 0)]
+    return np.where(here, chosen, np.float32(np.nan))
+
+
+def _log_sum_exp(largest: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N]: log of the sum over ranks of sums x exp(largest), both [n_ranks, N]; NaN where one of them is NaN."""
+    of_all = largest.max(axis=0)
+    total = np.zeros(largest.shape[1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for one, part in zip(largest, sums, strict=True):
+            total += np.where(part == 0, 0.0, part * np.exp(one - of_all))
+        return np.asarray(np.log(total) + of_all)

@@ -1,0 +1,209 @@
+"""A step as it travels: what the root asks every worker to compute, and the candidates that a worker answers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.families import ModelConfig
+from dllama.model import (
+    CacheShape,
+    LogitEdits,
+    LogitMasks,
+    LogitRows,
+    RankCandidates,
+    StepBatch,
+    StepLimits,
+)
+from dllama.node.messages import parse_message
+from dllama.sharding import Span
+
+_INT, _FLOAT, _DOUBLE = np.dtype("<i4"), np.dtype("<f4"), np.dtype("<f8")
+_N_COUNTS = 8
+
+
+def encode_step(batch: StepBatch, inputs: NDArray[np.float32]) -> list[NDArray[Any]]:
+    """A STEP's payload as buffers that follow each other.
+
+    Eight int32: T, S, P pages of each sequence, N, C, K edits, M masks, D. Then int32: sequence lengths [S],
+    first positions [S], page_table [S, P], wanted rows [N], targets [N], index and ids of the edits [K], index of
+    the masks [M]. Then float32: temperature [N], scale and add of the edits [K], inputs [T, D]. Then the masks
+    [M, ceil(V / 8)] uint8. Token ids stay with the root.
+    """
+    first_rows = np.flatnonzero(np.diff(batch.sequence, prepend=-1))
+    lengths = np.diff(first_rows, append=batch.n_rows)
+    wanted, edits, masks = batch.wanted, batch.wanted.edits or NO_EDITS, batch.wanted.masks or NO_MASKS
+    n_edits, n_masks = len(edits.ids), len(masks.index)
+    counts = [batch.n_rows, *batch.page_table.shape, len(wanted.rows), wanted.n_candidates, n_edits, n_masks]
+    ints = [
+        np.asarray([*counts, inputs.shape[1]]),
+        lengths,
+        batch.positions[first_rows],
+        batch.page_table.reshape(-1),
+    ]
+    ints += [wanted.rows, wanted.targets, edits.index, edits.ids, masks.index]
+    floats = [wanted.temperature, edits.scale, edits.add]
+    return [np.concatenate(ints).astype(_INT), np.concatenate(floats).astype(_FLOAT), inputs, masks.allowed]
+
+
+def decode_step(
+    payload: bytes, config: ModelConfig, limits: StepLimits, cache: CacheShape, sender: str
+) -> tuple[StepBatch, NDArray[np.float32]]:
+    """The inverse of encode_step (token ids are zeros). Raises PeerProtocolError on anything impossible."""
+
+    def parse() -> tuple[StepBatch, NDArray[np.float32]]:
+        counts = _step_counts(payload, config, limits, cache)
+        n_rows, n_sequences, n_pages, n_wanted, _, n_edits, n_masks, _ = counts
+        mask_bytes = -(-config.vocab_size // 8)
+        ints = [
+            n_sequences,
+            n_sequences,
+            n_sequences * n_pages,
+            n_wanted,
+            n_wanted,
+            n_edits,
+            n_edits,
+            n_masks,
+        ]
+        floats = [n_wanted, n_edits, n_edits, n_rows * config.dim]
+        n_words = _N_COUNTS + sum(ints) + sum(floats)
+        _require(len(payload) == 4 * n_words + n_masks * mask_bytes, "size")
+        lengths, starts, table, *wanted_ints = _split(payload, _INT, 4 * _N_COUNTS, ints)
+        *wanted_floats, inputs = _split(payload, _FLOAT, 4 * (_N_COUNTS + sum(ints)), floats)
+        allowed = np.frombuffer(payload, np.uint8, offset=4 * n_words).reshape(n_masks, mask_bytes)
+        _require(lengths.min() > 0 and lengths.sum(dtype=np.int64) == n_rows, "sequence lengths")
+        n_positions = min(limits.max_positions, n_pages * cache.page_size)
+        _require(starts.min() >= 0 and (starts.astype(np.int64) + lengths).max() <= n_positions, "positions")
+        _require(_within(table, cache.n_pages), "page numbers")
+        first_rows = np.cumsum(lengths) - lengths
+        batch = StepBatch(
+            token_ids=np.zeros(n_rows, np.int32),
+            positions=(np.arange(n_rows) + np.repeat(starts - first_rows, lengths)).astype(np.int32),
+            sequence=np.repeat(np.arange(n_sequences, dtype=np.int32), lengths),
+            page_table=table.reshape(n_sequences, n_pages),
+            wanted=_wanted(counts, wanted_ints, wanted_floats, allowed, config.vocab_size),
+        )
+        return batch, inputs.reshape(n_rows, config.dim)
+
+    return parse_message("step", sender, parse)
+
+
+def max_step_bytes(config: ModelConfig, limits: StepLimits, cache: CacheShape) -> int:
+    """The largest STEP that a session may need: every row a sequence of its own with all pages, every logit
+    edited, every wanted row masked."""
+    words = _N_COUNTS + limits.max_rows * (2 + cache.n_pages + config.dim)
+    words += limits.max_logit_rows * (4 + 4 * config.vocab_size)
+    return 4 * words + limits.max_logit_rows * -(-config.vocab_size // 8)
+
+
+def encode_candidates(part: RankCandidates) -> NDArray[np.uint8]:
+    """The answer to a STEP: float64 sum_exp [N], sum_exp_at_t [N]; int32 ids [N, C_local]; float32 logits
+    [N, C_local], target_logits [N]."""
+    parts: list[NDArray[Any]] = [
+        part.sum_exp.astype(_DOUBLE),
+        part.sum_exp_at_t.astype(_DOUBLE),
+        part.ids.astype(_INT),
+    ]
+    parts += [part.logits.astype(_FLOAT), part.target_logits.astype(_FLOAT)]
+    return np.concatenate([values.reshape(-1).view(np.uint8) for values in parts])
+
+
+def candidates_bytes(wanted: LogitRows, vocab: Span) -> int:
+    """Bytes of the answer of a rank with that span."""
+    return len(wanted.rows) * (20 + 8 * min(wanted.n_candidates, len(vocab)))
+
+
+def decode_candidates(
+    payload: NDArray[np.uint8], wanted: LogitRows, vocab: Span, sender: str
+) -> RankCandidates:
+    """The inverse of encode_candidates. Raises PeerProtocolError on anything impossible."""
+
+    def parse() -> RankCandidates:
+        n_rows, n = len(wanted.rows), min(wanted.n_candidates, len(vocab))
+        sums = payload[: 16 * n_rows].view(_DOUBLE).reshape(2, n_rows)
+        ids = payload[16 * n_rows :][: 4 * n_rows * n].view(_INT).reshape(n_rows, n)
+        floats = payload[16 * n_rows + 4 * n_rows * n :].view(_FLOAT)
+        logits, targets = floats[: n_rows * n].reshape(n_rows, n), floats[n_rows * n :]
+        _require(bool(((ids >= vocab.start) & (ids < vocab.stop)).all()), "token ids")
+        _require(not (logits[:, 1:] > logits[:, :-1]).any() and not np.isposinf(logits).any(), "logits")
+        _require(not np.isposinf(targets).any(), "target logits")
+        _require(not (sums < 0).any() and not np.isinf(sums).any(), "sums")
+        return RankCandidates(
+            ids=ids, logits=logits, sum_exp=sums[0], sum_exp_at_t=sums[1], target_logits=targets
+        )
+
+    return parse_message("answer to a step", sender, parse)
+
+
+NO_EDITS = LogitEdits(
+    index=np.empty(0, np.int32),
+    ids=np.empty(0, np.int32),
+    scale=np.empty(0, np.float32),
+    add=np.empty(0, np.float32),
+)
+NO_MASKS = LogitMasks(index=np.empty(0, np.int32), allowed=np.empty((0, 0), np.uint8))
+
+
+def _step_counts(payload: bytes, config: ModelConfig, limits: StepLimits, cache: CacheShape) -> list[int]:
+    """T, S, P, N, C, K, M, D. Raises ValueError for what the buffers are not made for."""
+    counts = [int(count) for count in np.frombuffer(payload, _INT, _N_COUNTS)]
+    n_rows, n_sequences, n_pages, n_wanted, n_candidates, n_edits, n_masks, n_columns = counts
+    _require(0 < n_rows <= limits.max_rows, "number of rows")
+    _require(0 < n_sequences <= n_rows, "number of sequences")
+    _require(0 < n_pages <= cache.n_pages, "number of pages")
+    _require(0 <= n_wanted <= min(n_rows, limits.max_logit_rows), "number of logits")
+    _require(0 < n_candidates <= config.vocab_size, "number of candidates")
+    _require(0 <= n_edits <= n_wanted * config.vocab_size, "number of edits")
+    _require(0 <= n_masks <= n_wanted, "number of masks")
+    _require(n_columns == config.dim, "width")
+    return counts
+
+
+def _wanted(
+    counts: Sequence[int],
+    ints: Sequence[NDArray[np.int32]],
+    floats: Sequence[NDArray[np.float32]],
+    allowed: NDArray[np.uint8],
+    vocab_size: int,
+) -> LogitRows:
+    n_rows, _, _, n_wanted, n_candidates, n_edits, n_masks, _ = counts
+    rows, targets, edit_index, edit_ids, mask_index = ints
+    temperature, scale, add = floats
+    _require(_within(rows, n_rows) and _ascends(rows), "logit rows")
+    _require(_within(targets.astype(np.int64) + 1, vocab_size + 1), "targets")
+    _require(np.isfinite(temperature).all() and (temperature >= 0).all(), "temperature")
+    _require(_within(edit_index, n_wanted) and _within(edit_ids, vocab_size), "edits")
+    _require(_ascends(np.sort(edit_index.astype(np.int64) * vocab_size + edit_ids)), "edits")
+    _require(np.isfinite(scale).all() and (scale > 0).all() and np.isfinite(add).all(), "edits")
+    _require(_within(mask_index, n_wanted) and _ascends(mask_index), "masks")
+    return LogitRows(
+        rows=rows,
+        n_candidates=n_candidates,
+        temperature=temperature,
+        targets=targets,
+        edits=LogitEdits(index=edit_index, ids=edit_ids, scale=scale, add=add) if n_edits else None,
+        masks=LogitMasks(index=mask_index, allowed=allowed) if n_masks else None,
+    )
+
+
+def _split(payload: bytes, dtype: np.dtype[Any], offset: int, counts: Sequence[int]) -> list[NDArray[Any]]:
+    """Arrays of `counts` elements that follow each other in the payload from `offset` on."""
+    values = np.frombuffer(payload, dtype, sum(counts), offset)
+    return [values[a:b] for a, b in itertools.pairwise(itertools.accumulate(counts, initial=0))]
+
+
+def _require(holds: bool | np.bool_, what: str) -> None:
+    if not holds:
+        raise ValueError(f"impossible {what}")
+
+
+def _within(values: NDArray[Any], limit: int) -> bool:
+    return not len(values) or (int(values.min()) >= 0 and int(values.max()) < limit)
+
+
+def _ascends(values: NDArray[Any]) -> bool:
+    return bool((values[1:] > values[:-1]).all())

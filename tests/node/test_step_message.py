@@ -1,0 +1,225 @@
+"""A step and its answer come back as they were sent; everything else is a PeerProtocolError naming the sender."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from dllama.errors import PeerProtocolError
+from dllama.model import LogitEdits, LogitMasks, LogitRows, RankCandidates, StepBatch
+from dllama.model.candidates import select_candidates
+from dllama.node.messages import SessionPlan
+from dllama.node.step_message import (
+    candidates_bytes,
+    decode_candidates,
+    decode_step,
+    encode_candidates,
+    encode_step,
+    max_step_bytes,
+)
+from dllama.sharding import Span
+
+NUMBERS = st.sampled_from([-(2**31), -1, 0, 1, 2, 3, 7, 17, 100, 2**31 - 1]) | st.integers(-9, 200)
+
+
+def logit_rows(n_rows: int, n_wanted: int, vocab_size: int, n_edits: int = 0, n_masks: int = 0) -> LogitRows:
+    """The last rows of a step, with edits and masks of the first of them."""
+    random = np.random.default_rng([n_rows, n_wanted, n_edits])
+    each = np.sort(random.choice(n_wanted * vocab_size, n_edits, replace=False)).astype(np.int32)
+    edits = LogitEdits(
+        index=each // vocab_size,
+        ids=each % vocab_size,
+        scale=random.uniform(0.5, 2, n_edits).astype(np.float32),
+        add=random.normal(0, 2, n_edits).astype(np.float32),
+    )
+    mask_shape = (n_masks, -(-vocab_size // 8))
+    masks = LogitMasks(
+        index=np.arange(n_masks, dtype=np.int32), allowed=random.integers(0, 256, mask_shape, np.uint8)
+    )
+    return LogitRows(
+        rows=np.arange(n_rows - n_wanted, n_rows, dtype=np.int32),
+        n_candidates=5,
+        temperature=random.uniform(0, 1, n_wanted).astype(np.float32),
+        targets=random.integers(-1, vocab_size, n_wanted, np.int32),
+        edits=edits if n_edits else None,
+        masks=masks if n_masks else None,
+    )
+
+
+def step_of(
+    plan: SessionPlan, lengths: list[int], starts: list[int], n_wanted: int = 2, **counts: int
+) -> tuple[StepBatch, NDArray[np.float32]]:
+    random = np.random.default_rng(len(lengths))
+    n_rows, n_pages = sum(lengths), plan.cache.n_pages
+    batch = StepBatch(
+        token_ids=np.zeros(n_rows, np.int32),
+        positions=np.concatenate(
+            [np.arange(s, s + n, dtype=np.int32) for s, n in zip(starts, lengths, strict=True)]
+        ),
+        sequence=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
+        page_table=random.integers(0, n_pages, (len(lengths), n_pages), np.int32),
+        wanted=logit_rows(n_rows, n_wanted, plan.config.vocab_size, **counts),
+    )
+    return batch, random.standard_normal((n_rows, plan.config.dim)).astype(np.float32)
+
+
+def encoded(batch: StepBatch, inputs: NDArray[np.float32]) -> bytes:
+    return b"".join(part.tobytes() for part in encode_step(batch, inputs))
+
+
+def decoded(plan: SessionPlan, payload: bytes) -> tuple[StepBatch, NDArray[np.float32]]:
+    return decode_step(payload, plan.config, plan.limits, plan.cache, "root")
+
+
+def assert_equal(back: Any, sent: Any, name: str = "step") -> None:
+    """Of arrays and dataclasses of them, types included."""
+    if dataclasses.is_dataclass(sent):
+        for field in dataclasses.fields(sent):
+            assert_equal(getattr(back, field.name), getattr(sent, field.name), f"{name}.{field.name}")
+    else:
+        np.testing.assert_array_equal(back, sent, err_msg=name)
+        assert getattr(back, "dtype", None) == getattr(sent, "dtype", None), name
+
+
+# Steps
+
+
+@given(data=st.data())
+def test_a_step_comes_back(plan: SessionPlan, data: st.DataObject) -> None:
+    lengths = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    starts = data.draw(st.lists(st.integers(0, 90), min_size=len(lengths), max_size=len(lengths)))
+    n_wanted = data.draw(st.integers(0, min(sum(lengths), 4)))
+    n_edits = data.draw(st.integers(0, 9)) if n_wanted else 0
+    batch, inputs = step_of(
+        plan, lengths, starts, n_wanted, n_edits=n_edits, n_masks=data.draw(st.integers(0, n_wanted))
+    )
+    payload = encoded(batch, inputs)
+    assert len(payload) <= max_step_bytes(plan.config, plan.limits, plan.cache)
+    back, back_inputs = decoded(plan, payload)
+    assert_equal(back, batch)
+    assert_equal(back_inputs, inputs)
+
+
+def test_the_largest_step_fits_its_limit(plan: SessionPlan) -> None:
+    n, n_wanted = plan.limits.max_rows, plan.limits.max_logit_rows
+    n_edits = n_wanted * plan.config.vocab_size
+    payload = encoded(*step_of(plan, [1] * n, [99] * n, n_wanted, n_edits=n_edits, n_masks=n_wanted))
+    assert len(payload) == max_step_bytes(plan.config, plan.limits, plan.cache)
+    decoded(plan, payload)
+
+
+@settings(max_examples=600)
+@given(data=st.data())
+def test_a_step_with_any_number_in_any_place(plan: SessionPlan, data: st.DataObject) -> None:
+    """Refused, or within everything that the kernels index; never a large allocation."""
+    payload = bytearray(encoded(*step_of(plan, [3, 1, 2], [0, 99, 60], n_edits=3, n_masks=1)))
+    n_words = 8 + 3 + 3 + 3 * plan.cache.n_pages + 2 + 2 + 3 + 3 + 1 + 2 + 3 + 3
+    place, number = data.draw(st.integers(0, n_words - 1)), data.draw(NUMBERS)
+    payload[4 * place : 4 * place + 4] = int(number).to_bytes(4, "little", signed=True)
+    with contextlib.suppress(PeerProtocolError):
+        batch, inputs = decoded(plan, bytes(payload))
+        assert len(inputs) == batch.n_rows == len(batch.sequence) <= plan.limits.max_rows
+        assert 0 <= batch.positions.min() <= batch.positions.max() < plan.limits.max_positions
+        assert batch.positions.max() < batch.page_table.shape[1] * plan.cache.page_size
+        assert 0 <= batch.page_table.min() <= batch.page_table.max() < plan.cache.n_pages
+        assert 0 <= batch.sequence.min() <= batch.sequence.max() < len(batch.page_table)
+        assert_sound(batch.wanted, batch.n_rows, plan.config.vocab_size)
+
+
+def assert_sound(wanted: LogitRows, n_rows: int, vocab_size: int) -> None:
+    n_wanted = len(wanted.rows)
+    assert all(0 <= row < n_rows for row in wanted.rows)
+    assert 0 < wanted.n_candidates <= vocab_size
+    assert len(wanted.temperature) == len(wanted.targets) == n_wanted
+    assert all(0 <= temperature < np.inf for temperature in wanted.temperature)
+    assert all(-1 <= target < vocab_size for target in wanted.targets)
+    if wanted.edits is not None:
+        pairs = list(zip(wanted.edits.index, wanted.edits.ids, strict=True))
+        assert all(0 <= index < n_wanted and 0 <= token_id < vocab_size for index, token_id in pairs)
+        assert len(set(pairs)) == len(pairs) == len(wanted.edits.scale) == len(wanted.edits.add)
+        assert all(0 < scale < np.inf for scale in wanted.edits.scale)
+        assert np.isfinite(wanted.edits.add).all()
+    if wanted.masks is not None:
+        assert all(0 <= index < n_wanted for index in wanted.masks.index)
+        assert wanted.masks.allowed.shape == (len(wanted.masks.index), -(-vocab_size // 8))
+
+
+@settings(max_examples=200)
+@given(
+    payload=st.binary(max_size=200)
+    | st.lists(st.integers(-3, 20), max_size=40).map(lambda n: np.int32(n).tobytes())
+)
+def test_any_bytes_as_a_step(plan: SessionPlan, payload: bytes) -> None:
+    with pytest.raises(PeerProtocolError, match="root sent a malformed step"):
+        decoded(plan, payload)
+
+
+@pytest.mark.parametrize("n_bytes", [-4, -1, 1, 4])
+def test_a_step_of_another_size(plan: SessionPlan, n_bytes: int) -> None:
+    payload = encoded(*step_of(plan, [3], [0])) + bytes(4)
+    with pytest.raises(PeerProtocolError, match="impossible size"):
+        decoded(plan, payload[: len(payload) - 4 + n_bytes])
+
+
+# Answers
+
+VOCAB = Span(100, 140)
+
+
+def answer_of(wanted: LogitRows) -> RankCandidates:
+    random = np.random.default_rng(len(wanted.rows))
+    return select_candidates(
+        random.normal(0, 3, (len(wanted.rows), len(VOCAB))).astype(np.float32), wanted, VOCAB.start
+    )
+
+
+@pytest.mark.parametrize("n_candidates", [1, 7, 40, 1000])
+@pytest.mark.parametrize("n_wanted", [0, 1, 3])
+def test_an_answer_comes_back(n_wanted: int, n_candidates: int) -> None:
+    wanted = dataclasses.replace(logit_rows(4, n_wanted, 200), n_candidates=n_candidates)
+    part = answer_of(wanted)
+    payload = encode_candidates(part)
+    assert len(payload) == candidates_bytes(wanted, VOCAB)
+    assert_equal(decode_candidates(payload, wanted, VOCAB, "worker"), part)
+
+
+def test_an_answer_of_logits_that_are_no_numbers_comes_back() -> None:
+    wanted = logit_rows(1, 1, 200)
+    part = select_candidates(np.full((1, len(VOCAB)), np.nan, np.float32), wanted, VOCAB.start)
+    assert_equal(decode_candidates(encode_candidates(part), wanted, VOCAB, "worker"), part)
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_an_answer_with_anything_in_any_place(data: st.DataObject) -> None:
+    """Refused, or candidates that a draw may walk over."""
+    wanted = logit_rows(3, 2, 200)
+    payload = encode_candidates(answer_of(wanted))
+    place = data.draw(st.integers(0, len(payload) // 4 - 1))
+    floats = st.sampled_from([np.nan, np.inf, -np.inf, -1.0, 0.0, 1e30])
+    word = data.draw(NUMBERS.map(np.int32) | floats.map(np.float32))
+    payload[4 * place : 4 * place + 4] = np.asarray([word]).view(np.uint8)
+    with contextlib.suppress(PeerProtocolError):
+        part = decode_candidates(payload, wanted, VOCAB, "10.0.0.1:9990")
+        assert all(VOCAB.start <= token_id < VOCAB.stop for token_id in part.ids.reshape(-1))
+        assert not (np.diff(part.logits, axis=1) > 0).any()
+        assert not (part.logits == np.inf).any()
+        sums = np.stack([part.sum_exp, part.sum_exp_at_t])
+        assert not ((sums < 0) | np.isinf(sums)).any()
+
+
+@pytest.mark.parametrize(("place", "number"), [(4 * 8, 99), (4 * 8, 140), (0, -(2**30))])
+def test_impossible_answers_name_the_sender(place: int, number: int) -> None:
+    wanted = logit_rows(3, 2, 200)
+    payload = encode_candidates(answer_of(wanted))
+    payload[place : place + 4] = np.asarray([number], np.int32).view(np.uint8)
+    payload[place + 4 : place + 8] = np.asarray([number], np.int32).view(np.uint8)
+    with pytest.raises(PeerProtocolError, match=r"10.0.0.1:9990 sent a malformed answer to a step"):
+        decode_candidates(payload, dataclasses.replace(wanted), VOCAB, "10.0.0.1:9990")
