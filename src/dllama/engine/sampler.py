@@ -21,8 +21,11 @@ _MAX_CANDIDATES = 4096
 _LEAST_TEMPERATURE = 1e-6
 """Colder than this draws the same: neighbouring float32 logits differ by more than what decides then."""
 
+_LARGEST_EDIT = 1e9
+"""Of penalties and biases: far beyond all logits, and exact enough in float32."""
 
 _ALL = -1
+"""Nothing is left out of the draw."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,13 +63,13 @@ class SamplingOptions:
     def _check_edits(self) -> None:
         if not 0 <= self.min_p <= 1:
             raise UsageError(f"min_p takes a number from 0 to 1, not {self.min_p}")
-        if not 0 < self.repetition_penalty < math.inf:
+        if not 1 / _LARGEST_EDIT <= self.repetition_penalty <= _LARGEST_EDIT:
             raise UsageError(f"repetition_penalty takes a number above 0, not {self.repetition_penalty}")
         for name in ("presence_penalty", "frequency_penalty"):
-            if not math.isfinite(getattr(self, name)):
+            if not abs(getattr(self, name)) <= _LARGEST_EDIT:
                 raise UsageError(f"{name} takes a finite number, not {getattr(self, name)}")
         for token_id, bias in self.logit_bias.items():
-            if not math.isfinite(bias):
+            if not abs(bias) <= _LARGEST_EDIT:
                 raise UsageError(f"logit_bias of token {token_id} is {bias}, not a finite number")
 
 
