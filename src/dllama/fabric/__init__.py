@@ -2,6 +2,7 @@
 
 base.py         the Fabric Protocol: what every transport promises
 tcp.py          a full mesh of TCP connections; local.py: threads of one process, for tests
+mpi.py          MPI messages between the processes of one job; launch.py: whether there is such a job
 liveness.py     when a peer's system counts as gone
 failures.py     how a broken fabric says so
 collectives.py  broadcast, gather, all-gather, all-to-all
@@ -13,6 +14,7 @@ from dllama.fabric.base import Buffer, Fabric, WritableBuffer
 from dllama.fabric.channel import SocketChannel, connect_with_deadline, format_address, listen
 from dllama.fabric.collectives import all_gather, all_to_all, broadcast, exchange_all, gather
 from dllama.fabric.frames import receive_frame, send_frame
+from dllama.fabric.launch import launched_rank
 from dllama.fabric.liveness import set_options
 from dllama.fabric.local import local_fabrics
 from dllama.fabric.tcp import TcpFabric, TcpPeer
@@ -31,6 +33,7 @@ __all__ = [
     "exchange_all",
     "format_address",
     "gather",
+    "launched_rank",
     "listen",
     "local_fabrics",
     "receive_frame",

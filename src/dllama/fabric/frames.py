@@ -65,8 +65,10 @@ def send_frame(
 
     Raises what Fabric.exchange raises.
     """
-    header = encode_header(kind, sum(len(bytes_view(buffer)) for buffer in payload))
-    fabric.exchange([(rank, part) for rank in ranks for part in (header, *payload)], [], timeout_s)
+    views = [view for view in map(bytes_view, payload) if view]
+    whole = views[0] if len(views) == 1 else b"".join(views)  # whoever receives it knows nothing of its parts
+    header = encode_header(kind, len(whole))
+    fabric.exchange([(rank, part) for rank in ranks for part in (header, whole)], [], timeout_s)
 
 
 def receive_frame(fabric: Fabric, rank: int, max_bytes: int, timeout_s: float | None) -> tuple[int, bytes]:

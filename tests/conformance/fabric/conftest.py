@@ -1,4 +1,4 @@
-"""Every test here runs on every transport. A new one is a line in TRANSPORTS."""
+"""Every test here runs on every transport: threads, TCP over loopback, processes under mpiexec."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from dllama.fabric.base import Fabric
 from dllama.fabric.local import local_fabrics
 from dllama.fabric.tcp import TcpFabric, TcpPeer
+from support.mpi_ranks import MpiRanks, mpiexec
 
 JOIN_S = 30.0
 """A rank that is not through by then hangs."""
@@ -30,16 +31,27 @@ def tcp_fabrics(n_ranks: int) -> list[Fabric]:
     return [TcpFabric(rank, peers[rank]) for rank in range(n_ranks)]
 
 
-TRANSPORTS: dict[str, Callable[[int], Sequence[Fabric]]] = {"tcp": tcp_fabrics, "local": local_fabrics}
+@pytest.fixture(scope="session")
+def mpi_ranks() -> Iterator[MpiRanks]:
+    """One job for all tests that leave its processes alive."""
+    if mpiexec() is None:
+        pytest.skip("no mpiexec or no mpi4py: pip install 'dllama[mpi]' mpich")
+    ranks = MpiRanks()
+    yield ranks
+    ranks.close()
 
 
-@pytest.fixture(params=list(TRANSPORTS))
+@pytest.fixture(params=["tcp", "local", "mpi"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[int], list[Fabric]]]:
     """connect(n_ranks) gives the fabrics of all ranks; they are closed when the test is over."""
+    if request.param == "mpi":
+        open_some: Callable[[int], Sequence[Fabric]] = request.getfixturevalue("mpi_ranks").connect
+    else:
+        open_some = {"tcp": tcp_fabrics, "local": local_fabrics}[request.param]
     opened: list[Fabric] = []
 
     def open_fabrics(n_ranks: int) -> list[Fabric]:
-        fabrics = list(TRANSPORTS[request.param](n_ranks))
+        fabrics = list(open_some(n_ranks))
         opened.extend(fabrics)
         return fabrics
 

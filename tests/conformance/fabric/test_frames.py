@@ -15,9 +15,10 @@ TIMEOUT_S = 20.0
 def test_header_on_the_wire(connect):
     root, worker = connect(2)
     send_frame(root, [1], 7, b"abc", timeout_s=TIMEOUT_S)
-    received = bytearray(16 + 3)
-    worker.exchange([], [(0, received)], TIMEOUT_S)
-    assert received == b"\x8bDL\n" + bytes([1, 0, 7, 0, 3, 0, 0, 0, 0, 0, 0, 0]) + b"abc"
+    header, payload = bytearray(16), bytearray(3)
+    worker.exchange([], [(0, header), (0, payload)], TIMEOUT_S)
+    assert header == b"\x8bDL\n" + bytes([1, 0, 7, 0, 3, 0, 0, 0, 0, 0, 0, 0])
+    assert payload == b"abc"
 
 
 @pytest.mark.parametrize("payload", [[], [b""], [b"abc"], [b"ab", b"", np.arange(5)], [bytes(1 << 20)]])
@@ -50,7 +51,7 @@ def test_frames_and_buffers_alternate(connect, on_ranks):
 @pytest.mark.parametrize(
     ("sent", "says"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n", "is not a dllama node: it sent b'HTTP/1.1 400 Bad'"),
+        (b"HTTP/1.1 400 Bad", "is not a dllama node: it sent b'HTTP/1.1 400 Bad'"),
         (bytes(16), "is not a dllama node"),
         (
             struct.pack("<4sHHQ", MAGIC, PROTOCOL_VERSION + 1, 1, 0),
@@ -77,18 +78,9 @@ def test_random_bytes_are_never_taken_for_a_frame(connect):
             receive_frame(root, 1, 1 << 62, TIMEOUT_S)
 
 
-def test_surplus_of_an_exchange_is_found_at_the_next_frame(connect):
-    root, worker = connect(2)
-    worker.exchange([(0, bytes(40))], [], TIMEOUT_S)
-    root.exchange([], [(1, bytearray(31))], TIMEOUT_S)
-    send_frame(worker, [0], 1, b"payload", timeout_s=TIMEOUT_S)
-    with pytest.raises(PeerProtocolError, match=re.escape(root.peer_name(1))):
-        receive_frame(root, 1, 100, TIMEOUT_S)
-
-
 def test_a_peer_that_goes_within_a_frame(connect):
     root, worker = connect(2)
-    worker.exchange([(0, struct.pack("<4sHHQ", MAGIC, PROTOCOL_VERSION, 5, 90) + bytes(10))], [], TIMEOUT_S)
+    worker.exchange([(0, struct.pack("<4sHHQ", MAGIC, PROTOCOL_VERSION, 5, 90))], [], TIMEOUT_S)
     worker.close()
-    with pytest.raises(PeerLostError, match="80 bytes from it"):
+    with pytest.raises(PeerLostError, match="90 bytes from it"):
         receive_frame(root, 1, 100, TIMEOUT_S)
