@@ -167,7 +167,9 @@ void define_compute(nb::module_& m) {
              nb::arg("sequence"), nb::arg("page_table"), nb::arg("k_cache"), nb::arg("v_cache"), nb::arg("n_heads"),
              nb::arg("head_offset"), nb::arg("group"), nb::arg("window"), nb::arg("n_rows"))
         .def("encode_q80", &Compute::encode_q80, nb::arg("out"), nb::arg("x"), nb::arg("n_rows"))
-        .def("add_q80", &Compute::add_q80, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"))
+        .def("add_q80", &Compute::add_q80, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"),
+             nb::arg("rounded") = false)
+        .def("sum_q80", &Compute::sum_q80, nb::arg("out"), nb::arg("parts"))
         .def("add_f32", &Compute::add_f32, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"))
         .def("read_memory", &Compute::read_memory, nb::arg("memory"))
         .def("dot_peak", &Compute::dot_peak, nb::arg("rounds"))

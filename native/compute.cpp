@@ -213,22 +213,33 @@ void Compute::encode_q80(Object out, Object x, int n_rows) {
     run([&] { ops_.encode_q80(to.data<uint8_t>(), from.values(), from.n(), n_rows); });
 }
 
-void Compute::add_q80(Object x, Object parts, int n_rows) {
+void Compute::add_q80(Object x, Object parts, int n_rows, bool rounded) {
     const FloatRows rows(x, "x", n_rows, Access::write);
     const ArrayArg from(parts, "parts", kUint8, 2);
     from.need_at_least(1, (int64_t(rows.n()) + kBlock - 1) / kBlock * kQ80Bytes * n_rows);
-    run([&] {
-        ops_.add_q80(rows.values(), from.data<uint8_t>(), int(from.size(0)), size_t(from.size(1)), rows.n(), n_rows);
-    });
+    const WireParts wire{from.data<uint8_t>(), size_t(from.size(1)), int(from.size(0))};
+    run([&] { ops_.add_q80(rows.values(), wire, rows.n(), n_rows, rounded); });
 }
 
 void Compute::add_f32(Object x, Object parts, int n_rows) {
     const FloatRows rows(x, "x", n_rows, Access::write);
     const ArrayArg from(parts, "parts", kFloat32, 2);
     from.need_at_least(1, int64_t(rows.n()) * n_rows);
+    require(from.size(0) > 0, "parts", "must not be empty");
     run([&] {
         ops_.add_f32(rows.values(), from.data<float>(), int(from.size(0)), size_t(from.size(1)), rows.n(), n_rows);
     });
+}
+
+// On the calling thread, beside other operations: the thread that waits for the network adds while they compute.
+void Compute::sum_q80(Object out, Object parts) const {
+    const ArrayArg to(out, "out", kUint8, 1, Access::write);
+    const ArrayArg from(parts, "parts", kUint8, 2);
+    require(to.size(0) % kQ80Bytes == 0, "out", "must be whole Q80 blocks");
+    from.need_at_least(1, to.size(0));
+    const WireParts wire{from.data<uint8_t>(), size_t(from.size(1)), int(from.size(0))};
+    const nb::gil_scoped_release release;
+    kernels().sum_q80(to.data<uint8_t>(), wire, int(to.size(0) / kQ80Bytes));
 }
 
 uint64_t Compute::read_memory(Object memory) {

@@ -33,8 +33,9 @@ public:
     void attention(Object out, Object qkv, Object positions, Object sequence, Object page_table, Object k_cache,
                    Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows);
     void encode_q80(Object out, Object x, int n_rows);
-    void add_q80(Object x, Object parts, int n_rows);
+    void add_q80(Object x, Object parts, int n_rows, bool rounded);
     void add_f32(Object x, Object parts, int n_rows);
+    void sum_q80(Object out, Object parts) const;
     uint64_t read_memory(Object memory);
     int64_t dot_peak(int64_t rounds);
     double native_s() const { return native_s_; }

@@ -47,6 +47,13 @@ struct RowOut {
     int32_t* sums;
 };
 
+// Q80 blocks of the same elements from `count` ranks; those of rank p begin at data + p * stride.
+struct WireParts {
+    const uint8_t* data;
+    size_t stride;
+    int count;
+};
+
 // Shape letters: T rows, H query heads, K KV heads, E head width, P positions of a page, S sequences.
 struct Attention {
     float* out;                 // [T, H*E]
@@ -96,7 +103,11 @@ struct KernelTable {
     void (*rope)(float* head, const float* cos_sin, int head_dim, bool halves);
     void (*store_half)(uint16_t* out, const float* x, int n);
     void (*encode_q80)(uint8_t* out, const float* x, int n);  // the last block is padded with zeros
-    void (*add_q80)(float* x, const uint8_t* blocks, int n);
+
+    // x += the sum of the parts, n elements; rounded: the sum as it is after a journey as Q80.
+    void (*add_sum_q80)(float* x, const WireParts& parts, int n, bool rounded);
+    void (*add_sum_f32)(float* x, const float* parts, size_t stride, int n_parts, int n);
+    void (*sum_q80)(uint8_t* out, const WireParts& parts, int n_blocks);  // out = the sum as Q80
 
     // state := softmax over the positions of split `split` that each query of the tile sees.
     // scores is scratch, [queries, kAttentionBlock].

@@ -164,19 +164,18 @@ void Ops::encode_q80(uint8_t* out, const float* x, int n, int n_rows) {
     });
 }
 
-void Ops::add_q80(float* x, const uint8_t* parts, int n_parts, size_t part_stride, int n, int n_rows) {
+void Ops::add_q80(float* x, const WireParts& parts, int n, int n_rows, bool rounded) {
     const size_t row_bytes = size_t(divide_up(n, kBlock)) * kQ80Bytes;
     for_spans(n_rows, n, [&](int t, int column, int columns) {
-        const uint8_t* blocks = parts + t * row_bytes + size_t(column / kBlock) * kQ80Bytes;
-        for (int p = 0; p < n_parts; p++)
-            kernels_.add_q80(x + size_t(t) * n + column, blocks + p * part_stride, columns);
+        const uint8_t* blocks = parts.data + t * row_bytes + size_t(column / kBlock) * kQ80Bytes;
+        kernels_.add_sum_q80(x + size_t(t) * n + column, {blocks, parts.stride, parts.count}, columns, rounded);
     });
 }
 
 void Ops::add_f32(float* x, const float* parts, int n_parts, size_t part_stride, int n, int n_rows) {
     for_spans(n_rows, n, [&](int t, int column, int columns) {
         const size_t i = size_t(t) * n + column;
-        for (int p = 0; p < n_parts; p++) kernels_.add(x + i, parts + p * part_stride + i, columns);
+        kernels_.add_sum_f32(x + i, parts + i, part_stride, n_parts, columns);
     });
 }
 

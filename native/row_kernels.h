@@ -202,25 +202,6 @@ struct RowKernels {
             encode_block(out, padded);
         }
     }
-
-    static void add_q80(float* x, const uint8_t* blocks, int n) {
-        for (int i = 0; i < n; i += kBlock, blocks += kQ80Bytes) {
-            uint16_t halves[W] = {};
-            std::memcpy(halves, blocks, 2);
-            float scales[W];
-            S::store(scales, S::load_half(halves));
-            const F d = S::set1(scales[0]);
-            const int8_t* quants = reinterpret_cast<const int8_t*>(blocks + 2);
-            for (int j = 0; j < kBlock && i + j < n; j += W) {
-                const F part = S::mul(S::load_int8(quants + j), d);
-                const int count = n - i - j;
-                if (count >= W)
-                    S::store(x + i + j, S::add(S::load(x + i + j), part));
-                else
-                    store_some<S>(x + i + j, S::add(load_some<S>(x + i + j, count), part), count);
-            }
-        }
-    }
 };
 
 }  // namespace

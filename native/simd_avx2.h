@@ -20,6 +20,7 @@ struct Avx2 {
     static F load(const float* p) { return _mm256_loadu_ps(p); }
     static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
     static F load_half(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+    static F set1_half(uint16_t h) { return _mm256_cvtph_ps(_mm_set1_epi16(short(h))); }
     static void store_half(uint16_t* p, F v) {
         _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
     }

@@ -19,6 +19,7 @@ struct Avx512 {
     static F load(const float* p) { return _mm512_loadu_ps(p); }
     static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
     static F load_half(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+    static F set1_half(uint16_t h) { return _mm512_cvtph_ps(_mm256_set1_epi16(short(h))); }
     static void store_half(uint16_t* p, F v) {
         _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
     }

@@ -61,6 +61,7 @@ struct Portable {
     static F load_half(const uint16_t* p) {
         return F{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])};
     }
+    static F set1_half(uint16_t h) { return set1(half_to_float(h)); }
     static void store_half(uint16_t* p, F v) {
         for (int i = 0; i < W; i++) p[i] = float_to_half(v[i]);
     }

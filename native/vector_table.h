@@ -4,6 +4,7 @@
 #include "attention_kernel.h"
 #include "convert_kernel.h"
 #include "float_matmul.h"
+#include "sum_kernel.h"
 
 namespace dllama {
 namespace {
@@ -25,7 +26,9 @@ KernelTable vector_table(const char* isa) {
     table.rope = RowKernels<S>::rope;
     table.store_half = RowKernels<S>::store_half;
     table.encode_q80 = RowKernels<S>::encode_q80;
-    table.add_q80 = RowKernels<S>::add_q80;
+    table.add_sum_q80 = SumKernel<S>::add_sum_q80;
+    table.add_sum_f32 = SumKernel<S>::add_sum_f32;
+    table.sum_q80 = SumKernel<S>::sum_q80;
 
     table.attend_split = AttentionKernel<S>::attend_split;
     table.attend_merge = AttentionKernel<S>::attend_merge;

@@ -108,13 +108,13 @@ def test_sums(compute: Compute, rng: np.random.Generator, n: int) -> None:
     got = x.copy()
     compute.add_f32(got, parts, 4)
     np.testing.assert_array_equal(
-        got, ((x + parts[0].reshape(4, n)) + parts[1].reshape(4, n)) + parts[2].reshape(4, n)
+        got, x + ((parts[0].reshape(4, n) + parts[1].reshape(4, n)) + parts[2].reshape(4, n))
     )
 
 
 @pytest.mark.parametrize("n", WIDTHS)
 def test_wire_format(compute: Compute, rng: np.random.Generator, n: int) -> None:
-    x, residual = normal(rng, 6, n), normal(rng, 6, n)
+    x = normal(rng, 6, n)
     blocks = -(-n // 32)
     wire = np.zeros((6, blocks * 34), np.uint8)
     compute.encode_q80(wire, x, 6)
@@ -122,16 +122,32 @@ def test_wire_format(compute: Compute, rng: np.random.Generator, n: int) -> None
     padded[:, :n] = x
     np.testing.assert_array_equal(wire, oracle.encode(ElementType.Q80, padded))
 
-    parts = np.stack([wire.reshape(-1), oracle.encode(ElementType.Q80, padded * 3).reshape(-1)])
+
+@pytest.mark.parametrize("n", WIDTHS)
+@pytest.mark.parametrize("n_parts", [1, 2, 8])
+def test_sums_of_what_travelled(compute: Compute, rng: np.random.Generator, n: int, n_parts: int) -> None:
+    """In rank order, float32 step by step: the same bits as the oracle's, whatever they are added to."""
+    n_rows, n_padded = 3, -(-n // 32) * 32
+    padded = np.zeros((n_parts * n_rows, n_padded), np.float32)
+    padded[:, :n] = normal(rng, n_parts * n_rows, n)
+    wire = oracle.encode(ElementType.Q80, padded)
+    total = oracle.sum_in_order(oracle.decode(ElementType.Q80, wire, n_padded).reshape(n_parts, n_rows, -1))
+    parts = np.zeros((n_parts, n_rows * wire.shape[1] + 5), np.uint8)  # the next part may lie further on
+    parts[:, :-5] = wire.reshape(n_parts, -1)
+    residual = normal(rng, n_rows, n)
     got = residual.copy()
-    compute.add_q80(got, parts, 6)
-    first, second = (
-        oracle.decode(ElementType.Q80, part.reshape(6, -1), blocks * 32)[:, :n].astype(np.float64)
-        for part in parts
-    )
-    assert_within(
-        got, residual + first + second, 2 * EPS * (np.abs(residual) + np.abs(first) + np.abs(second))
-    )
+    compute.add_q80(got, parts, n_rows)
+    np.testing.assert_array_equal(got, residual + total[:, :n])
+
+    out = np.zeros(n_rows * wire.shape[1], np.uint8)
+    compute.sum_q80(out, parts)
+    wanted = oracle.encode(ElementType.Q80, total)
+    np.testing.assert_array_equal(out.reshape(n_rows, -1), wanted)
+
+    compute.add_q80(got := residual.copy(), parts, n_rows, rounded=True)
+    np.testing.assert_array_equal(got, residual + oracle.decode(ElementType.Q80, wanted, n_padded)[:, :n])
+    compute.add_q80(also := residual.copy(), out[None], n_rows)
+    np.testing.assert_array_equal(also, got)
 
 
 @pytest.mark.parametrize("head_dim", [1, 6, 64, 128])

@@ -83,6 +83,14 @@ def decode(dtype: ElementType, data: Bytes, n: int) -> Float32:
     return (values * q40["scale"].astype(np.float32)[..., None]).reshape(len(data), n)
 
 
+def sum_in_order(parts: Float32) -> Float32:
+    """The sum of `parts [P, ...]` in float32, the first two first."""
+    total: Float32 = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    return total
+
+
 def matmul(weights: Floats, x: Floats) -> Float64:
     """`weights [n_out, n_in]`, `x [T, n_in]`, both decoded: `[T, n_out]`."""
     return x.astype(np.float64) @ weights.astype(np.float64).T

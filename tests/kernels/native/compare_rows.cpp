@@ -54,7 +54,9 @@ void check_not_finite(const KernelTable& k, Report& report) {
             k.quantize(got.out(), x, 64);
             Guarded<uint8_t> bytes(68);
             k.encode_q80(bytes, x, 64);
-            const bool bytes_show = (bytes[35] & 0x7C) == 0x7C;
+            Guarded<uint8_t> summed(68);
+            k.sum_q80(summed, {bytes, 68, 1}, 2);
+            const bool bytes_show = (bytes[35] & 0x7C) == 0x7C && (summed[35] & 0x7C) == 0x7C;
             report.check(std::isfinite(got.scales[0]) && !std::isfinite(got.scales[1]) && bytes_show, name_of("not finite", where));
         }
 }
@@ -69,13 +71,40 @@ void check_wire(const KernelTable& k, int n, float scale, Random& random, Report
     k.encode_q80(got, x, n);
     scalar_kernels()->encode_q80(wanted, x, n);
     report.equal<uint8_t>(got, wanted, bytes, name_of("encode_q80", n, scale));
-    k.add_q80(sum, wanted, n);
-    scalar_kernels()->add_q80(wanted_sum, wanted, n);
-    report.equal<float>(sum, wanted_sum, n, name_of("add_q80", n, scale));
     k.add(sum, x, n);
     scalar_kernels()->add(wanted_sum, x, n);
     report.equal<float>(sum, wanted_sum, n, name_of("add", n, scale));
     report.check(got.intact() && sum.intact(), name_of("wire memory", n));
+}
+
+// Sums of what one, two and five ranks sent; to the last bit, because nodes of different kinds hold the same residual.
+void check_sums(const KernelTable& k, int n, float scale, Random& random, Report& report) {
+    if (scale > 1e6f) return;  // the scales have no float16 value
+    const int blocks = (n + kBlock - 1) / kBlock, bytes = blocks * kQ80Bytes;
+    for (const int count : {1, 2, 5}) {
+        Guarded<float> part(n), sum(n), wanted_sum(n), floats(size_t(n) * count);
+        Guarded<uint8_t> wire(size_t(bytes) * count), got(bytes), wanted(bytes);
+        for (int p = 0; p < count; p++) {
+            random.fill_normal(part, scale);
+            scalar_kernels()->encode_q80(wire + p * bytes, part, n);
+            std::copy_n(static_cast<float*>(part), n, floats + p * n);
+        }
+        random.fill_normal(sum, scale);
+        wanted_sum.copy(sum);
+        const WireParts parts{wire, size_t(bytes), count};
+        for (const bool rounded : {false, true}) {
+            k.add_sum_q80(sum, parts, n, rounded);
+            scalar_kernels()->add_sum_q80(wanted_sum, parts, n, rounded);
+            report.equal<float>(sum, wanted_sum, n, name_of(rounded ? "rounded sum" : "add_sum_q80", n, scale));
+        }
+        k.add_sum_f32(sum, floats, size_t(n), count, n);
+        scalar_kernels()->add_sum_f32(wanted_sum, floats, size_t(n), count, n);
+        report.equal<float>(sum, wanted_sum, n, name_of("add_sum_f32", n, scale));
+        k.sum_q80(got, parts, blocks);
+        scalar_kernels()->sum_q80(wanted, parts, blocks);
+        report.equal<uint8_t>(got, wanted, bytes, name_of("sum_q80", n, scale));
+        report.check(sum.intact() && got.intact(), name_of("sums memory", n));
+    }
 }
 
 void check_half(const KernelTable& k, int n, Random& random, Report& report) {
@@ -157,6 +186,7 @@ void rows(const KernelTable& k, Report& report) {
         for (const int n : kBlockLengths) check_quantize(k, n, scale, random, report);
         for (const int n : kLengths) {
             check_wire(k, n, scale, random, report);
+            check_sums(k, n, scale, random, report);
             check_norm(k, n, scale, random, report);
             check_gated(k, Activation::silu, n, scale, random, report);
             check_gated(k, Activation::gelu, n, scale, random, report);

@@ -1,0 +1,80 @@
+"""Times one all-reduce of a row of partial sums between processes of this computer, over loopback.
+
+python tools/measure_allreduce.py [--ranks 2] [--rows 1] [--dim 4096] [--algorithm auto] [--rounds 20000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import time
+
+import numpy as np
+
+from dllama.dtypes import ElementType
+from dllama.fabric import TcpFabric, TcpPeer
+from dllama.kernels import Compute
+from dllama.model.partial_sums import PartialSums
+
+TIMEOUT_S = 60.0
+PERCENTILES = (50, 90, 99, 99.9)
+
+
+def connected(rank: int, listeners: list[socket.socket]) -> TcpFabric:
+    """The mesh: rank j calls every rank below it, and says who it is."""
+    peers = {}
+    for other in range(rank):
+        connection = socket.create_connection(listeners[other].getsockname())
+        connection.sendall(bytes([rank]))
+        peers[other] = TcpPeer(connection, f"rank {other}")
+    while len(peers) < len(listeners) - 1:
+        connection, _ = listeners[rank].accept()
+        other = connection.recv(1)[0]
+        peers[other] = TcpPeer(connection, f"rank {other}")
+    return TcpFabric(rank, peers)
+
+
+def measure(rank: int, listeners: list[socket.socket], args: argparse.Namespace) -> None:
+    if len(listeners) == os.cpu_count():
+        os.sched_setaffinity(0, {rank})
+    with_fabric = connected(rank, listeners)
+    sums = PartialSums(Compute(1), with_fabric, args.dim, args.rows, ElementType.Q80, TIMEOUT_S)
+    random = np.random.default_rng(rank)
+    x = np.zeros((args.rows, args.dim), np.float32)
+    partial = random.standard_normal((args.rows, args.dim), np.float32)
+    times = np.empty(args.rounds)
+    for index in range(args.rounds):
+        start = time.perf_counter()
+        sums.add(x, partial, args.rows)
+        times[index] = time.perf_counter() - start
+    if rank == 0:
+        numbers = np.percentile(times[args.rounds // 10 :] * 1e6, PERCENTILES)
+        figures = ", ".join(f"p{p:g} {number:.1f}" for p, number in zip(PERCENTILES, numbers, strict=True))
+        print(f"{len(listeners)} ranks, {args.rows} x {args.dim}, {args.algorithm}: {figures} us")
+    with_fabric.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=1)
+    parser.add_argument("--dim", type=int, default=4096)
+    parser.add_argument("--algorithm", default="auto", choices=("auto", "direct", "scattered"))
+    parser.add_argument("--rounds", type=int, default=20000)
+    args = parser.parse_args()
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(args.ranks)]
+    children = []
+    for rank in range(1, args.ranks):
+        child = os.fork()
+        if child == 0:
+            measure(rank, listeners, args)
+            os._exit(0)
+        children.append(child)
+    measure(0, listeners, args)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main()
