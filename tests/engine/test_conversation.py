@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from dllama.engine import Conversation, Engine, Sampler, SamplingOptions
+from dllama.engine import Conversation, Engine, GenerationOptions, SamplingOptions
 from dllama.errors import ContextFullError
 from dllama.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
 from support.fake_executor import FakeExecutor
 from support.processes import DEMO_MODEL
 
-GREEDY = Sampler(SamplingOptions(temperature=0))
+GREEDY = GenerationOptions(sampling=SamplingOptions(temperature=0))
 CONTEXT = 128
 TOKENIZER: Tokenizer = load_tokenizer(DEMO_MODEL)
 
@@ -41,8 +41,8 @@ class Talk:
         self.executor = FakeExecutor(
             self.parrot, vocab_size=TOKENIZER.vocab_size, n_pages=-(-context // 16), page_size=16, max_rows=64
         )
-        self.engine = Engine(self.executor, context)
-        self.conversation = Conversation(self.engine, TOKENIZER, ChatTemplate.of(TOKENIZER), system)
+        self.engine = Engine(self.executor, TOKENIZER, max_seq_len=context)
+        self.conversation = Conversation(self.engine, ChatTemplate.of(TOKENIZER), system)
 
     def say(self, text: str) -> tuple[str, int]:
         """The reply, and how many rows it took."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.engine import CachedSequence, Engine, Run
+from dllama.engine import TokenRun, ragged_batch
 from dllama.families import ModelConfig, tensor_specs
 from dllama.kernels import Compute
 from dllama.node import Cluster
@@ -85,7 +85,6 @@ def measure_machine(compute: Compute) -> Machine:
 
 
 def measure_speed(
-    engine: Engine,
     cluster: Cluster,
     compute: Compute,
     machine: Machine,
@@ -93,7 +92,7 @@ def measure_speed(
     on_progress: Callable[[int, int], None],
 ) -> Speed:
     """`on_progress(done, total)` counts steps. The first run of each kind warms up and is not counted."""
-    bench = _Bench(engine, cluster, compute, load, on_progress)
+    bench = _Bench(cluster, compute, load, on_progress)
     prefill_s = [bench.prefill() for _ in range(load.n_repeats + 1)][1:]
     decodes = [bench.decode() for _ in range(load.n_repeats + 1)][1:]
     weight_bytes = cluster.weight_bytes
@@ -120,52 +119,52 @@ class _Decode:
 
 
 class _Bench:
+    """Each text has pages of its own, as many as the cache holds for each."""
+
     def __init__(
-        self,
-        engine: Engine,
-        cluster: Cluster,
-        compute: Compute,
-        load: Load,
-        on_progress: Callable[[int, int], None],
+        self, cluster: Cluster, compute: Compute, load: Load, on_progress: Callable[[int, int], None]
     ) -> None:
-        self._engine, self._cluster, self._compute, self._load = engine, cluster, compute, load
+        self._cluster, self._compute, self._load = cluster, compute, load
         self._random = np.random.default_rng(0)
         self._on_progress = on_progress
         self._n_done = 0
-        self._sequences: list[CachedSequence] = []
+        self._has_context = False
 
     def prefill(self) -> float:
         """Seconds for a prompt on its own, with the logits of its last token."""
-        sequence = CachedSequence()
-        seconds = _seconds(lambda: self._append(sequence, self._load.n_prompt))
-        self._engine.truncate(sequence, 0)
+        seconds = _seconds(lambda: self._fill(0, self._load.n_prompt))
         self._tick()
         return seconds
 
     def decode(self) -> _Decode:
-        """n_gen steps of all sequences together, after which they are as long as before."""
-        if not self._sequences:
-            self._sequences = [self._context() for _ in range(self._load.n_sequences)]
+        """n_gen steps of all texts together, after which they are as long as before."""
+        texts = range(self._load.n_sequences)
+        if not self._has_context:
+            for text in texts:
+                self._fill(text, self._load.n_context)
+            self._has_context = True
         waited_s, native_s = 0.0, self._compute.native_s
         start = time.perf_counter()
-        for token_id in self._tokens(self._load.n_gen):
-            self._engine.step([Run(sequence, [token_id]) for sequence in self._sequences])
+        for place, token_id in enumerate(self._tokens(self._load.n_gen), start=self._load.n_context):
+            runs = [TokenRun([token_id], place, self._pages(text), 1) for text in texts]
+            self._cluster.step(ragged_batch(runs))
             waited_s += self._cluster.last_step.sync_s
         seconds = time.perf_counter() - start
         native_s = self._compute.native_s - native_s
-        for sequence in self._sequences:
-            self._engine.truncate(sequence, self._load.n_context)
         self._tick()
         return _Decode(seconds, 1 - (native_s + waited_s) / seconds)
 
-    def _context(self) -> CachedSequence:
-        sequence = CachedSequence()
-        self._append(sequence, self._load.n_context)
-        return sequence
+    def _fill(self, text: int, n_tokens: int) -> None:
+        """The first `n_tokens` of a text, in as many steps as the buffers need."""
+        token_ids, size = self._tokens(n_tokens), self._cluster.max_rows
+        for first in range(0, n_tokens, size):
+            part = token_ids[first : first + size]
+            is_last = first + size >= n_tokens
+            self._cluster.step(ragged_batch([TokenRun(part, first, self._pages(text), int(is_last))]))
 
-    def _append(self, sequence: CachedSequence, n_tokens: int) -> None:
-        for _ in self._engine.append(Run(sequence, self._tokens(n_tokens))):
-            pass
+    def _pages(self, text: int) -> range:
+        n = self._cluster.cache.n_pages // self._load.n_sequences
+        return range(text * n, (text + 1) * n)
 
     def _tokens(self, n: int) -> list[int]:
         ids: list[int] = self._random.integers(0, self._cluster.config.vocab_size, n).tolist()

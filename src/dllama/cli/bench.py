@@ -29,7 +29,6 @@ from dllama.cli.console import note, progress_count
 from dllama.cli.options import add_model_flags, model_options, positive_int
 from dllama.cli.session import cluster_options, connect, make_compute
 from dllama.dtypes import ElementType
-from dllama.engine import Engine
 from dllama.errors import UsageError
 from dllama.formats.atomic import write_atomically
 
@@ -85,9 +84,8 @@ def run(args: argparse.Namespace) -> None:
             )
         settings = cluster_options(options, checkpoint.config, n_positions, n_sequences=load.n_sequences)
         with contextlib.closing(connect(checkpoint, compute, settings)) as cluster:
-            engine = Engine(cluster, n_positions)
             with progress_count("measuring", "runs") as advance:
-                speed = measure_speed(engine, cluster, compute, machine, load, advance)
+                speed = measure_speed(cluster, compute, machine, load, advance)
             values = _values(speed, machine, load) | {
                 "shape": name,
                 "layers": checkpoint.config.n_layers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -13,9 +14,14 @@ from pathlib import Path
 from types import FrameType
 
 from dllama.cli.console import note
-from dllama.cli.options import add_model_flags, add_sampling_flags, model_options, sampling_options
+from dllama.cli.options import (
+    add_model_flags,
+    add_sampling_flags,
+    model_options,
+    sampling_options,
+)
 from dllama.cli.session import open_session
-from dllama.engine import Conversation, Sampler
+from dllama.engine import Conversation, GenerationOptions
 from dllama.errors import ContextFullError, DllamaError
 from dllama.formats.atomic import write_atomically
 from dllama.tokenizer import ChatTemplate
@@ -41,10 +47,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> None:
-    sampler = Sampler(sampling_options(args))
+    options = GenerationOptions(sampling=sampling_options(args), speculate=args.speculate)
     with open_session(model_options(args), args.isa) as session:
         template = ChatTemplate.of(session.tokenizer, args.chat_template)
-        conversation = Conversation(session.engine, session.tokenizer, template, args.system_prompt)
+        conversation = Conversation(session.engine, template, args.system_prompt)
         note(f"{_COMMANDS}; Ctrl-C stops a reply")
         with _history():
             for line in _lines():
@@ -52,14 +58,23 @@ def run(args: argparse.Namespace) -> None:
                     if not _command(line, conversation):
                         return
                 elif line:
-                    _answer(line, conversation, sampler)
+                    _answer(line, conversation, options)
+                    options = _next(options)
 
 
-def _answer(line: str, conversation: Conversation, sampler: Sampler) -> None:
+def _next(options: GenerationOptions) -> GenerationOptions:
+    """For the next reply: the same prompt may be answered otherwise then, also with a seed."""
+    if options.sampling.seed is None:
+        return options
+    sampling = dataclasses.replace(options.sampling, seed=options.sampling.seed + 1)
+    return dataclasses.replace(options, sampling=sampling)
+
+
+def _answer(line: str, conversation: Conversation, options: GenerationOptions) -> None:
     n_dropped = conversation.n_dropped_turns
     try:
         with _interruptible() as interrupted:
-            for piece in conversation.reply(line, sampler):
+            for piece in conversation.reply(line, options):
                 sys.stdout.write(piece)
                 sys.stdout.flush()
                 if interrupted:

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dllama.cli.options import (
     add_model_flags,
@@ -17,10 +18,9 @@ from dllama.cli.options import (
 )
 from dllama.cli.record import RunRecord, step_line, summary_lines, write_report
 from dllama.cli.session import Session, open_session
-from dllama.engine import CachedSequence, PromptDone, Sampler, generate
+from dllama.engine import Event, Failed, Finished, GenerationOptions, TextDelta, score
 from dllama.errors import ContextFullError, UsageError
 from dllama.formats.atomic import write_atomically
-from dllama.tokenizer import StreamDecoder
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,53 +48,74 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> None:
     if not args.prompt:
         raise UsageError("--prompt is empty: give the text to continue")
-    sampler = Sampler(sampling_options(args))
+    sampling = sampling_options(args)
     with open_session(model_options(args), args.isa) as session:
         prompt_ids = _prompt_ids(session, args.prompt, args.steps)
         record = RunRecord(prompt_ids)
-        logits = _generate(session, record, sampler, args)
-        if args.logits:
-            with write_atomically(args.logits) as file:
-                np.save(file, logits)
+        options = GenerationOptions(
+            sampling=sampling,
+            max_tokens=(args.steps or session.max_seq_len) - len(prompt_ids),
+            ignore_eos=args.ignore_eos,
+            speculate=args.speculate,
+            continues=True,
+        )
+        _generate(session, record, options, args.stream)
         print("\n".join(["", *summary_lines(record, session)]))
         if args.report:
             write_report(args.report, record, session)
+        if args.logits:
+            with write_atomically(args.logits) as file:
+                np.save(file, _prompt_logits(session, prompt_ids))
 
 
-def _generate(session: Session, record: RunRecord, sampler: Sampler, args: argparse.Namespace) -> np.ndarray:
-    """Prints what comes and keeps the record; returns the prompt's logits [n, V] where they are asked for."""
-    decoder = StreamDecoder(session.tokenizer, continues=True)
-    n_tokens = (args.steps or session.engine.max_seq_len) - len(record.prompt_ids)
-    logits = []
-    for event in generate(
-        session.engine,
-        CachedSequence(),
-        record.prompt_ids,
-        sampler,
-        n_tokens=n_tokens,
-        end_ids=() if args.ignore_eos else session.tokenizer.eos_ids,
-        all_prompt_logits=args.logits is not None,
-    ):
-        if isinstance(event, PromptDone):
-            record.prompt_step(event.n_tokens, session.cluster.last_step)
-            if event.logits is not None:
-                logits.append(event.logits)
-            line, piece = step_line("Eval", session.cluster.last_step, f"({event.n_tokens} tokens)"), ""
-        else:
-            piece = decoder.feed(event.token_id)
-            step = record.token(event.token_id, piece, session.cluster.last_step)
-            line = step_line("Pred", step, piece)
-        sys.stdout.write(piece if args.stream else f"{line}\n")
-        sys.stdout.flush()
-    rest = decoder.flush()
-    record.pieces.append(rest)
-    sys.stdout.write(f"{rest}\n" if args.stream else "")
-    return np.concatenate(logits) if args.logits else np.empty(0)
+def _generate(session: Session, record: RunRecord, options: GenerationOptions, stream: bool) -> None:
+    """Prints what comes, and keeps the record."""
+    events: list[Event] = []
+    session.engine.submit(record.prompt_ids, options, events.append)
+    while session.engine.has_work:
+        done = session.engine.step()
+        times = session.cluster.last_step
+        if done and done.n_prompt_rows:
+            record.prompt_step(done.n_prompt_rows, times)
+            if not stream:
+                _show(step_line("Eval", times, f"({done.n_prompt_rows} tokens)") + "\n")
+        token_ids, piece = _tokens_and_text(events)
+        events.clear()
+        if token_ids:
+            times = record.tokens(token_ids, piece, times)
+            _show(piece if stream else step_line("Pred", times, piece) + "\n")
+    if stream:
+        _show("\n")
+
+
+def _tokens_and_text(events: list[Event]) -> tuple[list[int], str]:
+    """What one step added, the end token included. Raises what a request failed of."""
+    token_ids, text = [], ""
+    for event in events:
+        if isinstance(event, Failed):
+            raise event.error
+        if isinstance(event, TextDelta):
+            token_ids += [token.token_id for token in event.tokens]
+            text += event.text
+        elif isinstance(event, Finished) and event.end_id is not None:
+            token_ids.append(event.end_id)
+    return token_ids, text
+
+
+def _prompt_logits(session: Session, prompt_ids: list[int]) -> NDArray[np.float32]:
+    """[n, V], of every token of the prompt, computed once more: the engine keeps none."""
+    logits = [session.cluster.whole_logits() for _ in score(session.cluster, prompt_ids)]
+    return np.concatenate(logits)
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _prompt_ids(session: Session, prompt: str, steps: int | None) -> list[int]:
     ids = session.tokenizer.encode(prompt, add_bos=session.tokenizer.add_bos)
-    limit = session.engine.max_seq_len
+    limit = session.max_seq_len
     if len(ids) > limit:
         raise ContextFullError(
             f"the prompt has {len(ids)} tokens and the context {limit}: shorten it or raise --max-seq-len"

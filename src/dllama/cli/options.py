@@ -111,6 +111,13 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
         "--topk", type=int, default=0, metavar="N", help="most likely tokens only (default: no limit)"
     )
     group.add_argument("--seed", type=int, metavar="N", help="the same seed draws the same text")
+    group.add_argument(
+        "--speculate",
+        type=count,
+        default=0,
+        metavar="N",
+        help="guess up to N tokens a step from what repeats; the text stays the same (default: off)",
+    )
 
 
 def model_options(args: argparse.Namespace) -> ModelOptions:
@@ -155,6 +162,12 @@ def parse_address(text: str) -> Address:
 def positive_int(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 1 up")
+    return int(text)
+
+
+def count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
     return int(text)
 
 

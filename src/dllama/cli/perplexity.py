@@ -9,7 +9,7 @@ from pathlib import Path
 from dllama.cli.console import Advance, progress_count
 from dllama.cli.options import add_model_flags, model_options
 from dllama.cli.session import Session, open_session
-from dllama.engine import CachedSequence, Run, Want
+from dllama.engine import score
 from dllama.errors import NumericalError, UsageError
 from dllama.model import Candidates
 
@@ -45,18 +45,15 @@ def _log_probability(session: Session, ids: list[int], advance: Advance) -> tupl
     A text longer than the context is taken in windows that begin anew, each with the last token of the one
     before it (which is predicted there).
     """
-    total, n_predicted, window = 0.0, 0, session.engine.max_seq_len
+    total, n_predicted, window = 0.0, 0, session.max_seq_len
     for first in range(0, len(ids) - 1, window - 1):
-        part = ids[first : first + window]
-        sequence, n_seen = CachedSequence(), 0
-        run = Run(sequence, part, Want.ALL, targets=[*part[1:], -1])
-        for n_appended, candidates in session.engine.append(run):
-            n_following = min(n_appended, len(part) - 1 - n_seen)
+        n_left = len(ids[first : first + window]) - 1  # nothing follows the last one
+        for candidates in score(session.cluster, ids[first : first + window]):
+            n_following = min(len(candidates.ids), n_left)
             total += _log_probability_of_targets(candidates, n_following)
-            n_seen += n_appended
+            n_left -= n_following
             n_predicted += n_following
             advance(n_predicted, len(ids) - 1)
-        session.engine.truncate(sequence, 0)
     return total, n_predicted
 
 

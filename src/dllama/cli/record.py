@@ -30,14 +30,14 @@ class RunRecord:
     def prompt_step(self, n_tokens: int, times: StepTimes) -> None:
         self.prefill.add(n_tokens, times)
 
-    def token(self, token_id: int, piece: str, times: StepTimes) -> StepTimes:
-        """The step that gave this token; the first one comes out of the prompt's last step, at no cost."""
+    def tokens(self, token_ids: list[int], piece: str, times: StepTimes) -> StepTimes:
+        """The step that gave these tokens; the first one comes out of the prompt's last step, at no cost."""
         if self.token_ids:
-            self.decode.add(1, times)
+            self.decode.add(len(token_ids), times)
         else:
             self.first_token_s = time.perf_counter() - self._start
             times = _NO_STEP
-        self.token_ids.append(token_id)
+        self.token_ids.extend(token_ids)
         self.pieces.append(piece)
         return times
 

@@ -30,6 +30,7 @@ class Session:
     tokenizer: Tokenizer
     cluster: Cluster
     engine: Engine
+    max_seq_len: int
     load_s: float
 
 
@@ -52,7 +53,8 @@ def open_session(options: ModelOptions, isa: str | None) -> Iterator[Session]:
                 config=config,
                 tokenizer=tokenizer,
                 cluster=cluster,
-                engine=Engine(cluster, max_seq_len),
+                engine=Engine(cluster, tokenizer, max_seq_len=max_seq_len),
+                max_seq_len=max_seq_len,
                 load_s=time.perf_counter() - start,
             )
 

@@ -1,32 +1,34 @@
-"""Sequences, steps and sampling, over whatever Executor computes."""
+"""Requests, scheduling, pages and sampling, over whatever Executor computes."""
 
+from dllama.engine.batch import TokenRun, ragged_batch
 from dllama.engine.constraint import TokenConstraint
 from dllama.engine.conversation import Conversation
-from dllama.engine.engine import CachedSequence, Engine, Run, Want
+from dllama.engine.engine import Engine, StepDone
 from dllama.engine.executor import Executor
-from dllama.engine.generation import PromptDone, TokenDone, generate
-from dllama.engine.pages import PagePool
 from dllama.engine.request import Event, Failed, Finished, GenerationOptions, TextDelta, TokenInfo
 from dllama.engine.sampler import Sampler, SamplingOptions
+from dllama.engine.scoring import score
+from dllama.engine.service import EngineService, Ticket
+from dllama.engine.stats import EngineStats
 
 __all__ = [
-    "CachedSequence",
     "Conversation",
     "Engine",
+    "EngineService",
+    "EngineStats",
     "Event",
     "Executor",
     "Failed",
     "Finished",
     "GenerationOptions",
-    "PagePool",
-    "PromptDone",
-    "Run",
     "Sampler",
     "SamplingOptions",
+    "StepDone",
     "TextDelta",
+    "Ticket",
     "TokenConstraint",
-    "TokenDone",
     "TokenInfo",
-    "Want",
-    "generate",
+    "TokenRun",
+    "ragged_batch",
+    "score",
 ]

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from dllama.engine.engine import CachedSequence, Engine
-from dllama.engine.generation import TokenDone, generate
-from dllama.engine.sampler import Sampler
+from dllama.engine.engine import Engine
+from dllama.engine.request import Event, Failed, GenerationOptions, TextDelta
 from dllama.errors import ContextFullError
-from dllama.tokenizer import ChatTemplate, Message, StreamDecoder, Tokenizer
+from dllama.tokenizer import ChatTemplate, Message
 
 _MIN_REPLY_TOKENS = 256
 """Room for a reply that old turns make way for; a quarter of the context where that is less."""
 
 
 class Conversation:
-    """One person's messages and the model's replies, with their keys and values in one cached sequence."""
+    """One person's messages and the model's replies; the engine's pages still hold what was computed of them."""
 
-    def __init__(
-        self, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate, system: str | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, template: ChatTemplate, system: str | None = None) -> None:
         self._engine = engine
-        self._tokenizer = tokenizer
         self._template = template
-        self._sequence = CachedSequence()
         self._turns: list[Message] = []
         self.system = system
         self.n_dropped_turns = 0
@@ -37,7 +32,7 @@ class Conversation:
         self._turns = []
         self.n_dropped_turns = 0
 
-    def reply(self, text: str, sampler: Sampler) -> Iterator[str]:
+    def reply(self, text: str, options: GenerationOptions) -> Iterator[str]:
         """Answers `text`; yields the reply's text as it comes, whole characters only.
 
         Old turns, the oldest first, are dropped for good where the context has no room (n_dropped_turns counts
@@ -48,25 +43,21 @@ class Conversation:
         turns, prompt_ids = self._fitting([*self._turns, {"role": "user", "content": text}])
         self.n_dropped_turns += (len(self._turns) + 1 - len(turns)) // 2
         self._turns = turns
-        n_cached = _n_common(self._sequence.token_ids, prompt_ids[:-1])
-        self._engine.truncate(self._sequence, n_cached)
-        decoder = StreamDecoder(self._tokenizer)
         pieces: list[str] = []
+        events: list[Event] = []
+        job = self._engine.submit(prompt_ids, options, events.append)
         try:
-            for event in generate(
-                self._engine,
-                self._sequence,
-                prompt_ids[n_cached:],
-                sampler,
-                n_tokens=self._engine.max_seq_len,
-                end_ids=self._tokenizer.eos_ids,
-            ):
-                if isinstance(event, TokenDone):
-                    pieces.append(decoder.feed(event.token_id))
-                    yield pieces[-1]
-            pieces.append(decoder.flush())
-            yield pieces[-1]
+            while self._engine.has_work:
+                self._engine.step()
+                for event in events:
+                    if isinstance(event, Failed):
+                        raise event.error
+                    if isinstance(event, TextDelta):
+                        pieces.append(event.text)
+                        yield event.text
+                events.clear()
         finally:
+            self._engine.cancel(job)
             self._turns.append({"role": "assistant", "content": "".join(pieces)})
 
     def _fitting(self, turns: list[Message]) -> tuple[list[Message], list[int]]:
@@ -89,11 +80,3 @@ class Conversation:
 
     def _system(self) -> list[Message]:
         return [{"role": "system", "content": self.system}] if self.system else []
-
-
-def _n_common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    for index, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return index
-    return min(len(a), len(b))

@@ -1,146 +1,311 @@
-"""Sequences and steps: rows of several sequences become one ragged batch."""
+"""Requests become steps, and steps become events: continuous batching over an Executor, in one thread."""
 
 from __future__ import annotations
 
 import dataclasses
-import enum
-import itertools
-from collections.abc import Iterator, Sequence
+import functools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dllama.engine.batch import TokenRun, ragged_batch
 from dllama.engine.executor import Executor
-from dllama.engine.pages import PagePool
-from dllama.errors import ContextFullError
-from dllama.model import Candidates, LogitRows, StepBatch
+from dllama.engine.generation import Generation, WholeLogits
+from dllama.engine.pace import StepPace
+from dllama.engine.penalties import joined_edits
+from dllama.engine.prefix_cache import CachedText, PrefixCache
+from dllama.engine.request import Failed, Finished, GenerationOptions, OnEvent
+from dllama.engine.scheduler import Job, Run, Scheduler
+from dllama.engine.stats import EngineStats, Totals
+from dllama.errors import ContextFullError, DllamaError, PeerError, UsageError
+from dllama.model import Candidates, LogitMasks, LogitRows
+from dllama.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
+
+OnEmbedding: TypeAlias = Callable[[NDArray[np.float32] | DllamaError], None]
 
 
-class Want(enum.Enum):
-    """Of which rows of a run of tokens the logits are wanted."""
+@dataclasses.dataclass(eq=False)
+class _Writing:
+    """A request for text."""
 
-    NONE = enum.auto()
-    LAST = enum.auto()
-    ALL = enum.auto()
+    job: Job
+    generation: Generation
+    on_event: OnEvent
+
+    def fail(self, error: DllamaError) -> None:
+        self.on_event(Failed(error))
 
 
-@dataclasses.dataclass
-class CachedSequence:
-    """One text: the tokens whose keys and values are in the cache, and the pages that hold them."""
+@dataclasses.dataclass(eq=False)
+class _Embedding:
+    """A request for the mean of hidden states."""
 
-    token_ids: list[int] = dataclasses.field(default_factory=list)
-    pages: list[int] = dataclasses.field(default_factory=list)
+    job: Job
+    total: NDArray[np.float64]
+    on_done: OnEmbedding
+
+    def fail(self, error: DllamaError) -> None:
+        self.on_done(error)
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """Tokens to append to a sequence in this step, and what is wanted of their logits (see LogitRows): `targets` are
-    those of the wanted rows."""
+class StepDone:
+    """One step: rows of prompts, rows of texts that are being written, guesses among these."""
 
-    sequence: CachedSequence
-    token_ids: Sequence[int]
-    want: Want = Want.LAST
-    n_candidates: int = 1
-    temperature: float = 0.0
-    targets: Sequence[int] | None = None
-
-    @property
-    def n_wanted(self) -> int:
-        return {Want.NONE: 0, Want.LAST: 1, Want.ALL: len(self.token_ids)}[self.want]
+    n_prompt_rows: int
+    n_decode_rows: int
+    n_guesses: int
 
 
 class Engine:
-    """Appends tokens to sequences, one ragged step at a time."""
+    """Everything but the thread: whoever calls `step` runs the model.
 
-    def __init__(self, executor: Executor, max_seq_len: int) -> None:
-        self._executor = executor
-        self._pool = PagePool(executor.cache.n_pages)
+    Events come out of `step`. Not to be used by two threads at the same time.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        tokenizer: Tokenizer,
+        *,
+        max_seq_len: int,
+        n_parallel: int = 1,
+        speculate: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`n_parallel` requests share steps; `speculate` is the most tokens guessed for a step of a request that
+        does not say."""
+        cache = executor.cache
+        assert max_seq_len <= cache.n_positions, "one text must fit into the cache"
         self.max_seq_len = max_seq_len
+        self._executor, self._tokenizer, self._clock = executor, tokenizer, clock
+        self._speculate = speculate
+        self._pages = PrefixCache(cache.n_pages, cache.page_size)
+        self._pace = StepPace(executor.max_rows)
+        self._scheduler = Scheduler(
+            self._pages,
+            self._pace,
+            n_parallel=n_parallel,
+            max_rows=executor.max_rows,
+            max_logit_rows=executor.max_logit_rows,
+        )
+        self._tasks: dict[Job, _Writing | _Embedding] = {}
+        self._n_arrived = 0
+        self._totals = Totals()
 
-    def step(self, runs: Sequence[Run]) -> Candidates:
-        """Those of the wanted rows, in the order of `runs`; all runs together are one batch.
+    @property
+    def has_work(self) -> bool:
+        return bool(self._tasks)
 
-        Raises ContextFullError, with nothing computed, when a sequence would pass max_seq_len or the pages
-        run out.
-        """
-        for run in runs:
-            self._make_room(run.sequence, len(run.token_ids))
-        candidates = self._executor.step(self._batch(runs))
-        for run in runs:
-            run.sequence.token_ids.extend(run.token_ids)
-        return candidates
-
-    def whole_logits(self) -> NDArray[np.float32]:
-        """[N, V] of the last step's wanted rows: see Executor."""
-        return self._executor.whole_logits()
-
-    def append(self, run: Run) -> Iterator[tuple[int, Candidates]]:
-        """Appends any number of tokens in as many steps as the executor's buffers need.
-
-        Yields for each step (tokens appended, candidates of its wanted rows).
-        """
-        sequence, token_ids = run.sequence, run.token_ids
-        size = self._executor.max_rows
-        if run.want is Want.ALL:
-            size = min(size, self._executor.max_logit_rows)
-        if len(sequence.token_ids) + len(token_ids) > self.max_seq_len:
+    def check(self, prompt_ids: Sequence[int], options: GenerationOptions | None) -> None:
+        """Raises ContextFullError or UsageError for what cannot be carried out. Any thread may ask."""
+        vocab_size = self._executor.config.vocab_size
+        if not prompt_ids:
+            raise UsageError("the prompt is empty: at least one token is needed")
+        if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
+            raise UsageError(f"the prompt has token ids that are not among the model's {vocab_size}")
+        n_room = self.max_seq_len - (1 if options and options.max_tokens != 0 else 0)
+        if len(prompt_ids) > n_room:
             raise ContextFullError(
-                f"{len(sequence.token_ids) + len(token_ids)} tokens do not fit into a context of "
-                f"{self.max_seq_len}; shorten the text or raise --max-seq-len"
+                f"the prompt has {len(prompt_ids)} tokens and the context {self.max_seq_len}: shorten it or raise "
+                f"--max-seq-len"
             )
-        for first in range(0, len(token_ids), size):
-            part = dataclasses.replace(run, token_ids=token_ids[first : first + size])
-            if run.want is Want.LAST and first + size < len(token_ids):
-                part = dataclasses.replace(part, want=Want.NONE, targets=None)
-            elif run.want is Want.ALL and run.targets is not None:
-                part = dataclasses.replace(part, targets=run.targets[first : first + size])
-            yield len(part.token_ids), self.step([part])
+        for token_id in options.sampling.logit_bias if options else ():
+            if not 0 <= token_id < vocab_size:
+                raise UsageError(f"logit_bias names token {token_id}; the model has {vocab_size}")
 
-    def truncate(self, sequence: CachedSequence, n_tokens: int) -> None:
-        """Forgets all but the first `n_tokens` tokens and gives back the pages that held only the others."""
-        del sequence.token_ids[n_tokens:]
-        n_pages = -(-n_tokens // self._executor.cache.page_size)
-        self._pool.give_back(sequence.pages[n_pages:])
-        del sequence.pages[n_pages:]
+    def submit(self, prompt_ids: Sequence[int], options: GenerationOptions, on_event: OnEvent) -> Job:
+        """Takes a request that `check` has nothing against; `on_event` gets its events within later steps.
 
-    def _make_room(self, sequence: CachedSequence, n_new: int) -> None:
-        n_tokens = len(sequence.token_ids) + n_new
-        if n_tokens > self.max_seq_len:
-            raise ContextFullError(
-                f"the context of {self.max_seq_len} tokens is full; raise --max-seq-len for more"
-            )
-        n_missing = -(-n_tokens // self._executor.cache.page_size) - len(sequence.pages)
-        if n_missing > 0:
-            sequence.pages.extend(self._pool.take(n_missing))
+        What `on_event` raises ends this request and no other.
+        """
+        n_room = self.max_seq_len - len(prompt_ids)
+        generation = Generation(
+            prompt_ids,
+            options,
+            self._tokenizer,
+            n_room if options.max_tokens is None else min(options.max_tokens, n_room),
+            self._speculate if options.speculate is None else options.speculate,
+        )
+        job = self._job(prompt_ids, is_embedding=False)
+        self._tasks[job] = _Writing(job, generation, on_event)
+        self._scheduler.add(job)
+        return job
 
-    def _batch(self, runs: Sequence[Run]) -> StepBatch:
-        lengths = [len(run.token_ids) for run in runs]
-        table = np.zeros((len(runs), max(len(run.sequence.pages) for run in runs)), np.int32)
-        positions: list[int] = []
-        rows: list[int] = []
-        for index, (run, end) in enumerate(zip(runs, itertools.accumulate(lengths), strict=True)):
-            table[index, : len(run.sequence.pages)] = run.sequence.pages
-            start = len(run.sequence.token_ids)
-            positions.extend(range(start, start + len(run.token_ids)))
-            rows.extend(range(end - run.n_wanted, end))
-        return StepBatch(
-            token_ids=np.concatenate([np.asarray(run.token_ids, np.int32) for run in runs]),
-            positions=np.asarray(positions, np.int32),
-            sequence=np.repeat(np.arange(len(runs), dtype=np.int32), lengths),
-            page_table=table,
-            wanted=_wanted(runs, rows, self._executor.config.vocab_size),
+    def embed(self, prompt_ids: Sequence[int], on_done: OnEmbedding) -> Job:
+        """`on_done` gets the mean of the final-normed hidden states of all tokens, [D] of length 1, or the error."""
+        job = self._job(prompt_ids, is_embedding=True)
+        self._tasks[job] = _Embedding(job, np.zeros(self._executor.config.dim, np.float64), on_done)
+        self._scheduler.add(job)
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Frees what the job holds; it gets no more events. Nothing happens when it has ended."""
+        if self._tasks.pop(job, None) is not None:
+            self._scheduler.remove(job)
+
+    def fail_all(self, error: DllamaError) -> None:
+        """Ends every request with this error."""
+        for task in list(self._tasks.values()):
+            self._fail(task, error)
+
+    def step(self) -> StepDone | None:
+        """Computes one step and delivers its events; None when there is nothing to do.
+
+        Raises what Executor.step raises; requests are then as they were.
+        """
+        runs = self._scheduler.next_step(self._guess)
+        if not runs:
+            return None
+        done = StepDone(
+            n_prompt_rows=sum(run.n_rows for run in runs if run.job.is_prefilling),
+            n_decode_rows=sum(run.n_rows for run in runs if not run.job.is_prefilling),
+            n_guesses=sum(len(run.guesses) for run in runs),
+        )
+        batch = ragged_batch([_token_run(run) for run in runs], lambda rows: self._wanted(runs, rows))
+        start = self._clock()
+        candidates = self._executor.step(batch)
+        self._pace.observe(done.n_decode_rows + done.n_guesses, done.n_prompt_rows, self._clock() - start)
+        self._totals.n_steps += 1
+        self._deliver(runs, candidates)
+        return done
+
+    def stats(self) -> EngineStats:
+        """As of now. Any thread may ask; between two steps the numbers belong together."""
+        pool = self._pages.pool
+        return EngineStats(
+            n_running=len(self._scheduler.running),
+            n_queued=len(self._scheduler.waiting),
+            n_pages_used=pool.n_used,
+            n_pages_cached=pool.n_kept,
+            n_pages_free=pool.n_blank,
+            n_preemptions=self._scheduler.n_preemptions,
+            **vars(self._totals),
         )
 
+    def _job(self, prompt_ids: Sequence[int], is_embedding: bool) -> Job:
+        self._n_arrived += 1
+        return Job(CachedText(list(prompt_ids)), self._n_arrived, len(prompt_ids), is_embedding)
 
-def _wanted(runs: Sequence[Run], rows: Sequence[int], vocab_size: int) -> LogitRows:
-    targets: list[int] = []
-    for run in runs:
-        targets.extend([-1] * run.n_wanted if run.targets is None else run.targets)
-    return LogitRows(
-        rows=np.asarray(rows, np.int32),
-        n_candidates=min(vocab_size, max((run.n_candidates for run in runs if run.n_wanted), default=1)),
-        temperature=np.repeat(
-            np.asarray([run.temperature for run in runs], np.float32), [run.n_wanted for run in runs]
-        ),
-        targets=np.asarray(targets, np.int32),
-    )
+    def _guess(self, job: Job, n_used: int, n_most: int) -> tuple[int, ...]:
+        task = self._tasks[job]
+        if isinstance(task, _Embedding):
+            return ()
+        return task.generation.guess(n_used, n_most, self._pace.decode_s)
+
+    def _wanted(self, runs: Sequence[Run], rows: NDArray[np.int32]) -> LogitRows:
+        """What is wanted of `rows`, which are those of all runs that want logits, in their order."""
+        writers = [
+            (task.generation, run.guesses)
+            for run in runs
+            if run.wants_logits and isinstance(task := self._tasks[run.job], _Writing)
+        ]
+        edits = [row for generation, guesses in writers for row in generation.edits(guesses)]
+        masks = [generation.mask() for generation, guesses in writers for _ in (0, *guesses)]
+        temperatures = [generation.temperature for generation, guesses in writers for _ in (0, *guesses)]
+        n_candidates = max((generation.n_candidates for generation, _ in writers), default=1)
+        return LogitRows(
+            rows=rows,
+            n_candidates=min(n_candidates, self._executor.config.vocab_size),
+            temperature=np.asarray(temperatures, np.float32),
+            targets=np.full(len(rows), -1, np.int32),
+            edits=joined_edits(edits),
+            masks=_joined_masks(masks),
+        )
+
+    def _deliver(self, runs: Sequence[Run], candidates: Candidates) -> None:
+        answer = _Answer(candidates, functools.cache(self._executor.whole_logits))
+        hidden = functools.cache(self._executor.hidden)
+        first_row = first_wanted = 0
+        for run in runs:
+            task = self._tasks.get(run.job)
+            try:
+                if isinstance(task, _Writing):
+                    self._write(task, run, answer, first_wanted)
+                elif isinstance(task, _Embedding):
+                    self._add_hidden(task, hidden()[first_row : first_row + run.n_rows])
+            except PeerError:
+                raise
+            except Exception as error:  # of one request: its grammar, its logits, whoever gets its events
+                assert task is not None
+                self._fail(task, error)
+            first_row += run.n_rows + len(run.guesses)
+            first_wanted += run.n_wanted
+
+    def _write(self, task: _Writing, run: Run, answer: _Answer, row: int) -> None:
+        """Goes on with a text whose wanted rows begin at `row` of the answer."""
+        job, generation = task.job, task.generation
+        self._pages.advance(job.text, run.n_rows)
+        if not run.wants_logits:
+            return
+        if job.has_only_prompt:
+            self._totals.n_prompt_tokens += job.n_prompt
+            self._totals.n_cached_tokens += job.n_cached
+        if generation.reason is None:
+            token_ids, delta = generation.draw(answer.candidates, row, run.guesses, answer.whole_logits)
+            job.text.token_ids.extend(token_ids)
+            self._pages.advance(job.text, len(token_ids) - 1)
+            self._totals.n_completion_tokens += len(token_ids)
+            self._totals.n_guesses += len(run.guesses)
+            self._totals.n_guesses_right += len(token_ids) - 1
+            if delta.tokens or delta.text:
+                task.on_event(delta)
+        if generation.reason and job in self._tasks:
+            self.cancel(job)
+            task.on_event(
+                Finished(
+                    reason=generation.reason,
+                    n_prompt=job.n_prompt,
+                    n_cached=job.n_cached,
+                    n_completion=generation.n_drawn,
+                    end_id=generation.end_id,
+                )
+            )
+
+    def _add_hidden(self, task: _Embedding, hidden: NDArray[np.float32]) -> None:
+        task.total += hidden.sum(axis=0, dtype=np.float64)
+        self._pages.advance(task.job.text, len(hidden))
+        if not task.job.text.n_pending:
+            self._totals.n_prompt_tokens += task.job.n_prompt
+            self.cancel(task.job)
+            length = float(np.linalg.norm(task.total))
+            task.on_done((task.total / length if length else task.total).astype(np.float32))
+
+    def _fail(self, task: _Writing | _Embedding, error: Exception) -> None:
+        """Ends one request with an error, which its owner is told."""
+        self.cancel(task.job)
+        if not isinstance(error, DllamaError):
+            _log.error("a request failed", exc_info=error)
+            error = DllamaError(f"the request failed: {type(error).__name__}: {error}")
+        try:
+            task.fail(error)
+        except Exception:
+            _log.exception("nobody takes the events of a request")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    """Of one step."""
+
+    candidates: Candidates
+    whole_logits: WholeLogits
+
+
+def _token_run(run: Run) -> TokenRun:
+    text = run.job.text
+    known = text.token_ids[text.n_computed : text.n_computed + run.n_rows]
+    return TokenRun((*known, *run.guesses), text.n_computed, text.pages, run.n_wanted)
+
+
+def _joined_masks(masks: Sequence[NDArray[np.uint8] | None]) -> LogitMasks | None:
+    rows = [row for row, mask in enumerate(masks) if mask is not None]
+    if not rows:
+        return None
+    allowed = np.stack([mask for mask in masks if mask is not None])
+    return LogitMasks(index=np.asarray(rows, np.int32), allowed=allowed)

@@ -1,63 +1,131 @@
-"""One text after another: the prompt goes in, tokens come out."""
+"""One request's text as it is written: draws tokens and turns them into events."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.engine.engine import CachedSequence, Engine, Run, Want
+from dllama.engine.penalties import Penalties, RowEdits
+from dllama.engine.request import GenerationOptions, TextDelta, TokenInfo
 from dllama.engine.sampler import Sampler
+from dllama.engine.speculation import Speculator
+from dllama.engine.stopping import StopStrings
 from dllama.model import Candidates
+from dllama.tokenizer import StreamDecoder, Tokenizer
+
+WholeLogits: TypeAlias = Callable[[], NDArray[np.float32]]
 
 
-@dataclasses.dataclass(frozen=True)
-class PromptDone:
-    """A step appended `n_tokens` of the prompt. `logits` [n_tokens, V] are there when they were asked for."""
+class Generation:
+    """What was drawn so far, and everything that the next draw depends on but the logits.
 
-    n_tokens: int
-    logits: NDArray[np.float32] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenDone:
-    """A token was drawn; `is_end` when it is an end token. It enters the cache with the next step."""
-
-    token_id: int
-    is_end: bool
-
-
-def generate(
-    engine: Engine,
-    sequence: CachedSequence,
-    prompt_ids: Sequence[int],
-    sampler: Sampler,
-    *,
-    n_tokens: int,
-    end_ids: Collection[int],
-    all_prompt_logits: bool = False,
-) -> Iterator[PromptDone | TokenDone]:
-    """Appends the prompt to `sequence`, then draws up to `n_tokens` tokens, stopping at one of `end_ids`.
-
-    Stops too when the context is full. Each TokenDone follows the step that gave its logits at once, so that
-    the time between two events is the time of one step.
+    The draws depend on nothing else: not on what shares a step, nor on guesses, nor on how often the text was
+    computed.
     """
-    want = Want.ALL if all_prompt_logits else Want.LAST
-    candidates: Candidates | None = None
-    prompt = _run(sequence, prompt_ids, sampler, want)
-    for n_appended, candidates in engine.append(prompt):  # noqa: B007 -- the last ones are drawn from
-        yield PromptDone(n_appended, engine.whole_logits() if all_prompt_logits else None)
-    assert candidates is not None, "a prompt of no tokens"
-    for index in range(n_tokens):
-        token_id = sampler.sample(candidates, -1, engine.whole_logits)
-        is_end = token_id in end_ids
-        yield TokenDone(token_id, is_end)
-        if is_end or index == n_tokens - 1 or len(sequence.token_ids) >= engine.max_seq_len:
-            return
-        candidates = engine.step([_run(sequence, [token_id], sampler, Want.LAST)])
 
+    def __init__(
+        self,
+        prompt_ids: Sequence[int],
+        options: GenerationOptions,
+        tokenizer: Tokenizer,
+        n_tokens: int,
+        n_guesses: int,
+    ) -> None:
+        """`n_tokens` are drawn at the most, up to `n_guesses` guessed for each step."""
+        self._options, self._tokenizer, self._n_tokens = options, tokenizer, n_tokens
+        self._end_ids = () if options.ignore_eos else tokenizer.eos_ids
+        self._sampler = Sampler(options.sampling)
+        self._penalties = Penalties.of(options.sampling, prompt_ids)
+        self._decoder = StreamDecoder(tokenizer, continues=options.continues)
+        self._stop = StopStrings(options.stop)
+        is_guessing = n_guesses > 0 and options.constraint is None  # a grammar cannot be asked ahead
+        self._speculator = Speculator(prompt_ids, n_guesses) if is_guessing else None
+        self.n_drawn = 0
+        self.end_id: int | None = None
+        self.reason: Literal["stop", "length"] | None = None if n_tokens else "length"
 
-def _run(sequence: CachedSequence, token_ids: Sequence[int], sampler: Sampler, want: Want) -> Run:
-    return Run(sequence, token_ids, want, n_candidates=sampler.n_candidates, temperature=sampler.temperature)
+    @property
+    def temperature(self) -> float:
+        return self._sampler.temperature
+
+    @property
+    def n_candidates(self) -> int:
+        return max(self._sampler.n_candidates, self._options.n_logprobs or 0)
+
+    def edits(self, guesses: Sequence[int]) -> Sequence[RowEdits | None]:
+        """For the next token and for those after each guess; None where logits stay as they are."""
+        return self._penalties.edits(guesses) if self._penalties else [None] * (1 + len(guesses))
+
+    def mask(self) -> NDArray[np.uint8] | None:
+        """See TokenConstraint.allowed."""
+        return self._options.constraint.allowed() if self._options.constraint else None
+
+    def guess(self, n_used: int, n_most: int, step_s: Callable[[int], float]) -> tuple[int, ...]:
+        """See Speculator.guess; never more than may still be drawn."""
+        if self._speculator is None:
+            return ()
+        return self._speculator.guess(n_used, min(n_most, self._n_tokens - self.n_drawn - 1), step_s)
+
+    def draw(
+        self, candidates: Candidates, row: int, guesses: Sequence[int], whole_logits: WholeLogits
+    ) -> tuple[list[int], TextDelta]:
+        """The tokens drawn from `row` and, as long as guesses are right, the rows after it.
+
+        `reason` is set when the text ends with them. Raises NumericalError when logits are not numbers.
+        """
+        token_ids: list[int] = []
+        infos: list[TokenInfo] = []
+        text = ""
+        for guess in (*guesses, None):
+            token_id = self._sampler.sample(candidates, row, whole_logits)
+            token_ids.append(token_id)
+            self.n_drawn += 1
+            if token_id in self._end_ids:
+                self.end_id, self.reason = token_id, "stop"
+                break
+            infos.append(self._info(token_id, candidates, row, whole_logits))
+            text += self._accept(token_id)
+            if self.reason or token_id != guess:
+                break
+            row += 1
+        if self.reason and not self._stop.is_stopped:
+            text += self._stop.feed(self._decoder.flush())
+            text += self._stop.flush()
+        return token_ids, TextDelta(text, tuple(infos))
+
+    def _accept(self, token_id: int) -> str:
+        """Takes a token into the text; returns what may be shown."""
+        if self._penalties:
+            self._penalties.count(token_id)
+        if self._speculator:
+            self._speculator.add(token_id)
+        text = self._stop.feed(self._decoder.feed(token_id))
+        if self._stop.is_stopped:
+            self.reason = "stop"
+        elif self.n_drawn == self._n_tokens:
+            self.reason = "length"
+        if self._options.constraint:
+            self._options.constraint.advance(token_id)
+            if self._options.constraint.is_finished:
+                self.reason = "stop"
+        return text
+
+    def _info(self, token_id: int, candidates: Candidates, row: int, whole_logits: WholeLogits) -> TokenInfo:
+        token_bytes = self._tokenizer.token_bytes
+        n = self._options.n_logprobs
+        if n is None:
+            return TokenInfo(token_id, token_bytes(token_id), float("nan"), ())
+        ids, logits = candidates.ids[row], candidates.logits[row].astype(np.float64)
+        logprobs = logits - candidates.log_sum_exp[row]
+        places = np.flatnonzero(ids == token_id)
+        if len(places):
+            logprob = float(logprobs[places[0]])
+        else:
+            logprob = float(whole_logits()[row, token_id] - candidates.log_sum_exp[row])
+        top = zip(ids[:n].tolist(), logprobs[:n].tolist(), strict=True)
+        return TokenInfo(
+            token_id, token_bytes(token_id), logprob, tuple((i, token_bytes(i), p) for i, p in top)
+        )

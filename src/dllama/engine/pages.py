@@ -1,28 +1,68 @@
-"""Which pages of the KV cache are free. The same numbers hold on every node."""
+"""Who uses which page of the KV cache. The same numbers hold on every node."""
 
 from __future__ import annotations
 
-from dllama.errors import ContextFullError
+from collections import OrderedDict
+from collections.abc import Callable
 
 
 class PagePool:
-    """Hands out page numbers, lowest first."""
+    """Counts the users of each page. A page without users is blank, or kept for what it holds.
 
-    def __init__(self, n_pages: int) -> None:
-        self._free = list(range(n_pages - 1, -1, -1))
+    Blank pages are handed out first, lowest first, then kept ones, least recently used first.
+    """
+
+    def __init__(self, n_pages: int, on_reuse: Callable[[int], None]) -> None:
+        """`on_reuse(page)` is called when a kept page is about to lose what it holds."""
+        self._on_reuse = on_reuse
+        self._n_users = [0] * n_pages
+        self._blank = list(range(n_pages - 1, -1, -1))
+        self._kept: OrderedDict[int, None] = OrderedDict()
 
     @property
-    def n_free(self) -> int:
-        return len(self._free)
+    def n_blank(self) -> int:
+        return len(self._blank)
 
-    def take(self, n: int) -> list[int]:
-        """`n` pages. Raises ContextFullError, and takes none, when fewer are free."""
-        if n > len(self._free):
-            raise ContextFullError(
-                f"the KV cache has {len(self._free)} free pages and {n} are needed; "
-                f"start again with a larger --max-seq-len"
-            )
-        return [self._free.pop() for _ in range(n)]
+    @property
+    def n_kept(self) -> int:
+        return len(self._kept)
 
-    def give_back(self, pages: list[int]) -> None:
-        self._free.extend(reversed(pages))
+    @property
+    def n_used(self) -> int:
+        return len(self._n_users) - self.n_available
+
+    @property
+    def n_available(self) -> int:
+        """Pages that `take` can give."""
+        return len(self._blank) + len(self._kept)
+
+    def is_used(self, page: int) -> bool:
+        return self._n_users[page] > 0
+
+    def take(self) -> int:
+        """A page for one user, holding nothing of worth. There must be one."""
+        if self._blank:
+            page = self._blank.pop()
+        else:
+            page = next(iter(self._kept))
+            self._on_reuse(page)
+            del self._kept[page]
+        self._n_users[page] = 1
+        return page
+
+    def share(self, page: int) -> None:
+        """One user more of a page that is used or kept."""
+        if not self._n_users[page]:
+            del self._kept[page]
+        self._n_users[page] += 1
+
+    def let_go(self, page: int, keep: bool) -> None:
+        """One user less; the last one says whether the page is worth keeping."""
+        assert self._n_users[page] > 0, page
+        self._n_users[page] -= 1
+        if self._n_users[page]:
+            return
+        if keep:
+            self._kept[page] = None
+        else:
+            self._blank.append(page)

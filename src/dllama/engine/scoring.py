@@ -1,0 +1,34 @@
+"""How likely a model finds a text that is given."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.engine.batch import TokenRun, ragged_batch
+from dllama.engine.executor import Executor
+from dllama.model import Candidates, LogitRows
+
+
+def score(executor: Executor, token_ids: Sequence[int]) -> Iterator[Candidates]:
+    """The candidates of all rows of a text, step by step; each row's target is the token after it.
+
+    Nothing else may use the executor meanwhile: the text takes the first pages of its cache.
+    """
+    size = min(executor.max_rows, executor.max_logit_rows)
+    pages = range(-(-len(token_ids) // executor.cache.page_size))
+    targets = np.asarray([*token_ids[1:], -1], np.int32)
+    for first in range(0, len(token_ids), size):
+        part = token_ids[first : first + size]
+        run = TokenRun(part, first, pages, len(part))
+        yield executor.step(
+            ragged_batch([run], functools.partial(_greedy_with_targets, targets[first : first + size]))
+        )
+
+
+def _greedy_with_targets(targets: NDArray[np.int32], rows: NDArray[np.int32]) -> LogitRows:
+    return dataclasses.replace(LogitRows.greedy(rows), targets=targets)

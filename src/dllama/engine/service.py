@@ -1,0 +1,195 @@
+"""The engine in a thread of its own, for callers in any thread."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.engine.engine import Engine, OnEmbedding
+from dllama.engine.executor import Executor
+from dllama.engine.request import Event, Failed, Finished, GenerationOptions, OnEvent
+from dllama.engine.scheduler import Job
+from dllama.engine.stats import EngineStats
+from dllama.errors import DllamaError, QueueFullError
+from dllama.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
+
+_LEAST_WAIT_S = 1.0
+"""Nobody is told to come back sooner."""
+
+_NEW_WEIGHT = 0.2
+"""Of a request that ended in the running mean of how long they take."""
+
+
+class Ticket:
+    """A request that was taken."""
+
+    def __init__(self, service: EngineService, taken_s: float) -> None:
+        self._service = service
+        self.taken_s = taken_s
+        self.job: Job | None = None  # once the engine's thread has seen it
+
+    def cancel(self) -> None:
+        """Frees what the request holds before the next step; no event begins after this returns.
+
+        May be called at any time, from any thread, more than once, and from within an event.
+        """
+        self._service.cancel(self)
+
+
+class EngineService:
+    """Runs an Engine as long as there is work, and waits when there is none."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        tokenizer: Tokenizer,
+        *,
+        n_parallel: int,
+        max_queued: int,
+        max_seq_len: int,
+        speculate: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`n_parallel` requests share steps, `max_queued` more may wait."""
+        self._engine = Engine(
+            executor,
+            tokenizer,
+            max_seq_len=max_seq_len,
+            n_parallel=n_parallel,
+            speculate=speculate,
+            clock=clock,
+        )
+        self._n_parallel, self._n_places, self._clock = n_parallel, n_parallel + max_queued, clock
+        self._changed = threading.Condition(threading.RLock())
+        self._orders: collections.deque[Callable[[], None]] = collections.deque()
+        self._live: set[Ticket] = set()
+        self._request_s = _LEAST_WAIT_S
+        self._end: DllamaError | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def failure(self) -> DllamaError | None:
+        """Why nothing is computed any more; None as long as requests are taken."""
+        return self._end
+
+    def submit(self, prompt_ids: Sequence[int], options: GenerationOptions, on_event: OnEvent) -> Ticket:
+        """`on_event` is called from the engine's thread and should return at once.
+
+        Raises, with nothing taken: ContextFullError, UsageError, QueueFullError, or what ended the engine.
+        """
+        self._engine.check(prompt_ids, options)
+
+        def pass_on(event: Event) -> None:
+            self._pass_on(ticket, lambda: on_event(event), is_last=isinstance(event, Finished | Failed))
+
+        def fail(error: DllamaError) -> None:
+            pass_on(Failed(error))
+
+        with self._changed:
+            ticket = self._take()
+            self._order(ticket, lambda: self._engine.submit(prompt_ids, options, pass_on), fail)
+        return ticket
+
+    def embed(self, prompt_ids: Sequence[int], on_done: OnEmbedding) -> Ticket:
+        """See Engine.embed; otherwise like submit."""
+        self._engine.check(prompt_ids, None)
+
+        def pass_on(result: NDArray[np.float32] | DllamaError) -> None:
+            self._pass_on(ticket, lambda: on_done(result), is_last=True)
+
+        with self._changed:
+            ticket = self._take()
+            self._order(ticket, lambda: self._engine.embed(prompt_ids, pass_on), pass_on)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """See Ticket.cancel."""
+        with self._changed:
+            if ticket in self._live:
+                self._live.remove(ticket)
+                self._orders.append(lambda: self._engine.cancel(ticket.job) if ticket.job else None)
+                self._changed.notify()
+
+    def stats(self) -> EngineStats:
+        """As of now."""
+        return self._engine.stats()
+
+    def close(self) -> None:
+        """Ends the thread after the step under way; requests that are not done get Failed."""
+        with self._changed:
+            self._end = self._end or DllamaError("the engine was closed")
+            self._changed.notify()
+        self._thread.join()
+
+    def _take(self) -> Ticket:
+        """A place for a request; the caller has the lock. Raises when there is none."""
+        if self._end is not None:
+            raise self._end
+        if len(self._live) >= self._n_places:
+            n_waiting = self._n_places - self._n_parallel
+            raise QueueFullError(
+                f"{self._n_parallel} requests are being answered and {n_waiting} wait: try again later",
+                max(_LEAST_WAIT_S, self._request_s / self._n_parallel),
+            )
+        ticket = Ticket(self, self._clock())
+        self._live.add(ticket)
+        return ticket
+
+    def _order(self, ticket: Ticket, start: Callable[[], Job], fail: Callable[[DllamaError], None]) -> None:
+        """Lets the engine's thread begin with a request, unless it is cancelled before; the caller has the lock."""
+
+        def begin() -> None:
+            if ticket in self._live:
+                try:
+                    ticket.job = start()
+                except Exception as error:
+                    _log.exception("a request could not begin")
+                    fail(DllamaError(f"the request could not begin: {type(error).__name__}: {error}"))
+
+        self._orders.append(begin)
+        self._changed.notify()
+
+    def _pass_on(self, ticket: Ticket, event: Callable[[], None], *, is_last: bool) -> None:
+        """Hands out an event, unless the request was cancelled: the lock makes the two exclude each other."""
+        with self._changed:
+            if ticket not in self._live:
+                return
+            if is_last:
+                self._live.remove(ticket)
+                self._request_s += _NEW_WEIGHT * (self._clock() - ticket.taken_s - self._request_s)
+            event()
+
+    def _run(self) -> None:
+        """The engine's thread."""
+        try:
+            while self._end is None:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._orders or self._engine.has_work or self._end)
+                    orders, self._orders = self._orders, collections.deque()
+                for order in orders:
+                    order()
+                if self._end is None:
+                    self._engine.step()
+        except DllamaError as error:
+            self._end = error
+        except Exception as error:
+            _log.exception("the engine failed")
+            self._end = DllamaError(f"the engine failed: {type(error).__name__}: {error}")
+        self._give_up(self._end)
+
+    def _give_up(self, error: DllamaError) -> None:
+        """Tells everybody who waits."""
+        with self._changed:
+            orders, self._orders = self._orders, collections.deque()
+        for order in orders:
+            order()
+        self._engine.fail_all(error)
