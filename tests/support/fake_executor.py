@@ -16,8 +16,8 @@ from dllama.model.candidates import edit_logits
 from support.candidates import candidates_of
 from support.local_cluster import GOLDENS
 
-NextToken = Callable[[list[int]], int]
-"""The token that follows a text."""
+NextToken = Callable[[list[int]], int | NDArray[np.float32]]
+"""The token that follows a text, or the logits [V] of all."""
 
 
 class FakeExecutor:
@@ -65,7 +65,11 @@ class FakeExecutor:
         for index, row in enumerate(batch.wanted.rows):
             pages = batch.page_table[batch.sequence[row]]
             text = self._slots[pages].reshape(-1)[: batch.positions[row] + 1]
-            self._logits[index, self._next_token(text.tolist())] = 50.0
+            answer = self._next_token(text.tolist())
+            if isinstance(answer, np.ndarray):
+                self._logits[index] = answer
+            else:
+                self._logits[index, answer] = 50.0
         edit_logits(self._logits, batch.wanted, 0)
         return candidates_of(self._logits, batch.wanted)
 
