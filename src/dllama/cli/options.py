@@ -11,7 +11,7 @@ from dllama.dtypes import ElementType
 from dllama.engine import SamplingOptions
 from dllama.errors import UsageError
 from dllama.model import CacheStorage
-from dllama.node import Address, NodeSettings, physical_cores
+from dllama.node import Address, NodeSettings, default_threads
 
 DEFAULT_PORT = 9990
 DEFAULT_MAX_SEQ_LEN = 8192
@@ -83,9 +83,9 @@ def add_node_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--nthreads",
         type=positive_int,
-        default=physical_cores(),
+        default=default_threads(),
         metavar="N",
-        help="default: physical cores (%(default)s)",
+        help="default: one for each fast core (%(default)s)",
     )
     group.add_argument(
         "--kv-cache-storage",

@@ -17,7 +17,7 @@ from dllama.engine import Engine
 from dllama.errors import TokenizerError, UsageError
 from dllama.families import ModelConfig
 from dllama.kernels import Compute
-from dllama.node import Cluster, ClusterOptions, default_cache_type
+from dllama.node import Cluster, ClusterOptions, default_cache_type, use_processors
 from dllama.tokenizer import Tokenizer, load_tokenizer
 from dllama.tokenizer.fit import check_vocab
 
@@ -83,6 +83,7 @@ def connect(checkpoint: Checkpoint, compute: Compute, options: ClusterOptions) -
 
 def make_compute(n_threads: int, isa: str | None) -> Compute:
     """Raises UsageError when this computer has no such instruction set, or cannot run so many threads."""
+    use_processors(n_threads)
     try:
         return Compute(n_threads, isa)
     except ValueError as error:

@@ -1,8 +1,9 @@
 """Root and worker: greeting, planning, loading, steps over the fabric."""
 
 from dllama.node.cluster import STEP_TIMEOUT_S, Cluster, ClusterOptions, StepTimes
+from dllama.node.cores import default_threads, use_processors
 from dllama.node.greeting import Address
-from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes, physical_cores
+from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import MemoryNeed, memory_need, session_shape
 from dllama.node.rank import NodeSettings, default_cache_type
 from dllama.node.worker import Worker
@@ -18,9 +19,10 @@ __all__ = [
     "Worker",
     "available_memory_bytes",
     "default_cache_type",
+    "default_threads",
     "machine_id",
     "memory_need",
     "peak_rss_bytes",
-    "physical_cores",
     "session_shape",
+    "use_processors",
 ]

@@ -36,13 +36,6 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def physical_cores() -> int:
-    """Physical cores that this process may run on."""
-    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    allowed = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else cores
-    return max(1, min(cores, allowed))
-
-
 def _container_limit_bytes() -> int | None:
     """Memory left in this cgroup (version 2), page cache that can be dropped not counted; None without a limit."""
     try:
