@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from dllama import __version__
-from dllama.cli import bench, chat, convert, inference, info, perplexity, worker
+from dllama.cli import api, bench, chat, convert, inference, info, perplexity, worker
 from dllama.errors import DllamaError
 
 Command = Callable[[argparse.Namespace], None]
@@ -21,6 +21,11 @@ Command = Callable[[argparse.Namespace], None]
 def run() -> NoReturn:
     """Entry point of the console script."""
     sys.exit(main(sys.argv[1:]))
+
+
+def run_api() -> NoReturn:
+    """Entry point of the console script `dllama-api`, another name of `dllama api`."""
+    sys.exit(main(["api", *sys.argv[1:]]))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -78,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(debug=False)
     parser.add_argument("--version", action="version", version=f"dllama {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (inference, chat, worker, convert, info, perplexity, bench):
+    for module in (inference, chat, api, worker, convert, info, perplexity, bench):
         module.add_parser(commands)
     return parser
 

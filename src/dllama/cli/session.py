@@ -21,6 +21,9 @@ from dllama.node import Cluster, ClusterOptions, default_cache_type, use_process
 from dllama.tokenizer import Tokenizer, load_tokenizer
 from dllama.tokenizer.fit import check_vocab
 
+_USUAL_TEXT = 2048
+"""Tokens of a conversation that is not unusually long; where several are longer, the engine lets some wait."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Session:
@@ -35,15 +38,19 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(options: ModelOptions, isa: str | None) -> Iterator[Session]:
-    """Loads the model onto all nodes; closes everything at the end, whatever happens."""
+def open_session(options: ModelOptions, isa: str | None, n_texts: int = 1) -> Iterator[Session]:
+    """Loads the model onto all nodes; closes everything at the end, whatever happens.
+
+    `n_texts` are at work at once: there is room in the cache for two of them at their longest, and for more
+    where that is not much.
+    """
     path = options.model or _demo_model()
     with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
         config = checkpoint.config
         tokenizer = load_tokenizer(_tokenizer_path(options.tokenizer, path))
         check_vocab(tokenizer, config.vocab_size)
         max_seq_len = max_seq_len_for(options.max_seq_len, config)
-        settings = cluster_options(options, config, max_seq_len)
+        settings = cluster_options(options, config, max_seq_len, n_sequences(n_texts, max_seq_len))
         compute = make_compute(options.n_threads, isa)
         if options.max_seq_len is None:
             note(f"context: {max_seq_len} tokens of the model's {config.max_seq_len} (--max-seq-len)")
@@ -79,6 +86,11 @@ def connect(checkpoint: Checkpoint, compute: Compute, options: ClusterOptions) -
     """See Cluster.open."""
     with progress_count("loading", "MB", 1e6) as on_progress:
         return Cluster.open(checkpoint, compute, options, on_progress)
+
+
+def n_sequences(n_texts: int, max_seq_len: int) -> int:
+    """How many texts of the whole context the cache is to hold, so that `n_texts` of the usual length fit."""
+    return min(n_texts, max(2, -(-n_texts * _USUAL_TEXT // max_seq_len)))
 
 
 def make_compute(n_threads: int, isa: str | None) -> Compute:

@@ -1,0 +1,112 @@
+"""What `dllama api` runs: a model on all nodes, the engine, the HTTP server."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import socket
+import time
+from pathlib import Path
+
+from dllama.cli.console import note
+from dllama.cli.options import ModelOptions, model_options, sampling_options
+from dllama.cli.session import Session, open_session
+from dllama.engine import EngineService
+from dllama.errors import TokenizerError, UsageError
+from dllama.fabric import format_address, listen
+from dllama.server import Api, ServedModel, ServerSettings, make_app, serve
+from dllama.server.grammar import GrammarCompiler
+from dllama.server.responses import ClusterNode
+from dllama.tokenizer import ChatTemplate, Tokenizer
+
+_QUEUED_PER_TEXT = 16
+"""Requests that may wait for each one that is at work."""
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.speculate < 0:
+        raise UsageError(f"--speculate takes a number from 0 up, not {args.speculate}")
+    if not 0 <= args.port < 65536:
+        raise UsageError(
+            f"--port {args.port} is no port: take one from 1 to 65535, or 0 for any that is free"
+        )
+    options = model_options(args)
+    settings = ServerSettings(
+        model_name=args.model_name or _model_name(options),
+        api_keys=tuple(args.api_key),
+        cors_origins=tuple(args.cors_origin),
+        sampling=sampling_options(args),
+    )
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(listen(args.host, args.port))
+        session = stack.enter_context(open_session(options, args.isa, args.parallel))
+        service = stack.enter_context(contextlib.closing(_service(session, args)))
+        served = _served(session, service, args.chat_template)
+        api = Api(settings=settings, served=lambda: served, clock=time.time, started=time.time())
+        _say_where(listener, settings)
+        serve(make_app(api), listener)
+
+
+def _service(session: Session, args: argparse.Namespace) -> EngineService:
+    return EngineService(
+        session.cluster,
+        session.tokenizer,
+        n_parallel=args.parallel,
+        max_queued=args.parallel * _QUEUED_PER_TEXT,
+        max_seq_len=session.engine.max_seq_len,
+        speculate=args.speculate,
+    )
+
+
+def _served(session: Session, service: EngineService, template: str | None) -> ServedModel:
+    return ServedModel(
+        service=service,
+        tokenizer=session.tokenizer,
+        template=_template(session.tokenizer, template),
+        max_seq_len=session.engine.max_seq_len,
+        grammars=GrammarCompiler(session.tokenizer, session.config.vocab_size),
+        nodes=lambda: [
+            ClusterNode(
+                rank=rank,
+                name=session.cluster.node_name(rank),
+                share=1 / session.cluster.n_nodes,
+                weight_bytes=0,
+                kv_bytes=None,
+                n_threads=None,
+                isa=None,
+                memory_bytes=None,
+                last=None,
+                mean=None,
+                sent_bytes=0,
+                received_bytes=0,
+            )
+            for rank in range(session.cluster.n_nodes)
+        ],
+    )
+
+
+def _template(tokenizer: Tokenizer, name: str | None) -> ChatTemplate | None:
+    """None for a model that has none and suggests none: it can still continue text."""
+    try:
+        return ChatTemplate.of(tokenizer, name)
+    except TokenizerError as error:
+        if name is not None:
+            raise
+        note(f"only text can be continued: {error}")
+        return None
+
+
+def _model_name(options: ModelOptions) -> str:
+    """The file or directory without its ending; the demo model's name where there is none."""
+    if options.model is None:
+        return "dllama-demo"
+    path = Path(options.model).resolve()
+    return path.name if path.is_dir() else path.stem
+
+
+def _say_where(listener: socket.socket, settings: ServerSettings) -> None:
+    host, port = listener.getsockname()[:2]
+    note(f"{settings.model_name} is served on http://{format_address(host, port)}")
+    if not (ipaddress.ip_address(host).is_loopback or settings.api_keys):
+        note("anyone who reaches this port can use the model: --api-key asks for a key")

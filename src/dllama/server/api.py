@@ -1,0 +1,54 @@
+"""What every endpoint works with: the model that is served now, the settings, a clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Callable
+
+from dllama import __version__
+from dllama.server.errors import ApiError
+from dllama.server.metrics import Metrics
+from dllama.server.served import ServedModel, ServerSettings
+from dllama.server.token_rate import TokenRate
+
+FINGERPRINT = f"dllama-{__version__}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stamp:
+    """What all parts of one answer share."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str = FINGERPRINT
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Api:
+    """`served` raises ApiError while there is no model to ask. `started` is when the server did, as `clock` tells."""
+
+    settings: ServerSettings
+    served: Callable[[], ServedModel]
+    metrics: Metrics
+    clock: Callable[[], float]
+    started: float
+    token_rate: TokenRate = dataclasses.field(default_factory=TokenRate)
+
+    def model(self, name: str | None) -> ServedModel:
+        """Raises ApiError when another model than the served one is wanted, or none is there."""
+        self.check_name(name)
+        return self.served()
+
+    def check_name(self, name: str | None) -> None:
+        if name is not None and name != self.settings.model_name:
+            raise ApiError(
+                f"there is no model {name!r} here: this server has {self.settings.model_name!r}",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+
+    def stamp(self, prefix: str) -> Stamp:
+        return Stamp(f"{prefix}-{secrets.token_hex(12)}", int(self.clock()), self.settings.model_name)

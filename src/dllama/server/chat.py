@@ -1,0 +1,197 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dllama.engine import Finished, TextDelta, TokenInfo
+from dllama.server.api import Api, Stamp
+from dllama.server.errors import ApiError
+from dllama.server.generation import Generation, Job
+from dllama.server.http import EventStream, json_response, until_disconnect
+from dllama.server.logprobs import chat_logprobs
+from dllama.server.options import generation_options
+from dllama.server.prompt import chat_prompt
+from dllama.server.requests import ChatRequest
+from dllama.server.responses import (
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatDelta,
+    ChatMessage,
+    FinishReason,
+    FunctionCall,
+    FunctionDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from dllama.server.served import ServedModel
+from dllama.server.tool_output import CallArguments, CallBegins, Content, Part, ToolOutput
+from dllama.server.tools import AnswerForm, answer_form, new_call_id
+from dllama.server.usage import usage_of
+
+
+async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
+    served = api.model(body.model)
+    form = answer_form(body, served)
+    jobs = await asyncio.to_thread(_jobs, served, api, body, form)
+    answer = _Answer(Generation(served.service, jobs), body, api.stamp("chatcmpl"), form)
+    if body.stream:
+        return EventStream(answer.chunks(), answer.close)
+    try:
+        return json_response(await until_disconnect(request, answer.whole()))
+    finally:
+        answer.close()
+
+
+def _jobs(served: ServedModel, api: Api, body: ChatRequest, form: AnswerForm) -> list[Job]:
+    prompt_ids = chat_prompt(served, body.messages, tools=form.tools, variables=body.chat_template_kwargs)
+    return [
+        Job(
+            prompt_ids,
+            generation_options(
+                body,
+                api.settings.sampling,
+                choice=choice,
+                max_tokens=body.max_completion_tokens or body.max_tokens,
+                n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+                constraint=form.constraint(served),
+            ),
+        )
+        for choice in range(body.n or 1)
+    ]
+
+
+class _Answer:
+    """All choices of one request, whole or as chunks."""
+
+    def __init__(self, generation: Generation, body: ChatRequest, stamp: Stamp, form: AnswerForm) -> None:
+        self._generation = generation
+        self._body = body
+        self._stamp = stamp
+        self._choices = [_Choice(form) for _ in range(body.n or 1)]
+        self.close = generation.close
+
+    async def whole(self) -> ChatCompletion:
+        async for index, event in self._generation.events():
+            choice = self._choices[index]
+            if isinstance(event, TextDelta):
+                choice.add(choice.parts_of(event))
+                choice.tokens.extend(event.tokens)
+            elif isinstance(event, Finished):
+                choice.add(choice.end(event))
+        return ChatCompletion(
+            **dataclasses.asdict(self._stamp),
+            choices=[
+                ChatChoice(
+                    index=index,
+                    message=choice.message,
+                    logprobs=chat_logprobs(choice.tokens) if self._body.logprobs else None,
+                    finish_reason=choice.finish_reason,
+                )
+                for index, choice in enumerate(self._choices)
+            ],
+            usage=self._usage(),
+        )
+
+    async def chunks(self) -> AsyncIterator[str]:
+        """The data of each event; log-probabilities come with the text of their tokens."""
+        for index in range(len(self._choices)):
+            yield self._delta(index, ChatDelta(role="assistant", content=""))
+        async for index, event in self._generation.events():
+            choice = self._choices[index]
+            if isinstance(event, TextDelta):
+                choice.tokens.extend(event.tokens)
+                for part in choice.parts_of(event):
+                    yield self._delta(index, choice.delta(part))
+            elif isinstance(event, Finished):
+                for part in choice.end(event):
+                    yield self._delta(index, choice.delta(part))
+                yield self._delta(index, ChatDelta(), choice.finish_reason)
+        if self._body.include_usage:
+            yield self._chunk([], self._usage())
+
+    def _delta(self, index: int, delta: ChatDelta, reason: FinishReason | None = None) -> str:
+        tokens, logprobs = self._choices[index].tokens, None
+        if self._body.logprobs and tokens:
+            logprobs = chat_logprobs(tokens)
+        tokens.clear()
+        return self._chunk(
+            [ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=reason)]
+        )
+
+    def _chunk(self, choices: Sequence[ChatChunkChoice], usage: Usage | None = None) -> str:
+        chunk = ChatChunk(**dataclasses.asdict(self._stamp), choices=list(choices), usage=usage)
+        return chunk.model_dump_json(exclude=None if self._body.include_usage else {"usage"})
+
+    def _usage(self) -> Usage:
+        return usage_of([choice.finished for choice in self._choices], len(self._choices))
+
+
+class _Choice:
+    """What has come of one choice. `tokens` are those whose log-probabilities were not told yet."""
+
+    def __init__(self, form: AnswerForm) -> None:
+        self._form = form
+        self._output = ToolOutput(form.tool_format) if form.tool_format is not None else None
+        self._text: list[str] = []
+        self._calls: list[tuple[str, list[str]]] = []
+        self.tokens: list[TokenInfo] = []
+        self.finished: Finished | None = None
+
+    def parts_of(self, delta: TextDelta) -> list[Part]:
+        if self._output is not None:
+            return list(self._output.feed(delta.text))
+        return [Content(delta.text)] if delta.text else []
+
+    def end(self, finished: Finished) -> list[Part]:
+        self.finished = finished
+        return list(self._output.end()) if self._output is not None else []
+
+    def add(self, parts: Iterable[Part]) -> None:
+        """Keeps them for `message`."""
+        for part in parts:
+            if isinstance(part, Content):
+                self._text.append(part.text)
+            elif isinstance(part, CallBegins):
+                self._calls.append((part.name, []))
+            else:
+                self._calls[part.index][1].append(part.text)
+
+    @property
+    def message(self) -> ChatMessage:
+        calls = [
+            ToolCall(id=self._new_id(), function=FunctionCall(name=name, arguments="".join(arguments)))
+            for name, arguments in self._calls
+        ]
+        text = "".join(self._text)
+        return ChatMessage(content=text if text or not calls else None, tool_calls=calls or None)
+
+    def delta(self, part: Part) -> ChatDelta:
+        if isinstance(part, Content):
+            return ChatDelta(content=part.text)
+        if isinstance(part, CallArguments):
+            call = ToolCallDelta(index=part.index, function=FunctionDelta(arguments=part.text))
+        else:
+            function = FunctionDelta(name=part.name, arguments="")
+            call = ToolCallDelta(index=part.index, id=self._new_id(), type="function", function=function)
+        return ChatDelta(tool_calls=[call])
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        assert self.finished is not None
+        has_calls = self._output is not None and self._output.n_calls > 0
+        return "tool_calls" if has_calls and self.finished.reason == "stop" else self.finished.reason
+
+    def _new_id(self) -> str:
+        assert self._form.tool_format is not None
+        return new_call_id(self._form.tool_format)

@@ -1,0 +1,139 @@
+"""POST /v1/completions: text that goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dllama.engine import Finished, GenerationOptions, TextDelta, TokenInfo
+from dllama.server.api import Api, Stamp
+from dllama.server.errors import ApiError
+from dllama.server.generation import Generation, Job
+from dllama.server.http import EventStream, json_response, until_disconnect
+from dllama.server.inputs import each_text, ids_of
+from dllama.server.logprobs import completion_logprobs
+from dllama.server.options import generation_options
+from dllama.server.requests import CompletionRequest
+from dllama.server.responses import Completion, CompletionChoice, CompletionLogprobs, Usage
+from dllama.server.served import ServedModel
+from dllama.server.usage import usage_of
+
+_MAX_TOKENS = 16
+"""Of a request that names no limit, as at OpenAI."""
+
+
+async def complete(api: Api, request: Request, body: CompletionRequest) -> Response:
+    if body.echo and body.logprobs is not None:
+        raise ApiError("echo with logprobs is not supported: the prompt has none", param="echo")
+    served = api.model(body.model)
+    prompts = await asyncio.to_thread(_prompts, served, body)
+    jobs = [
+        Job(ids, _options(api, body, choice)) for ids in prompts for choice in range(body.n or 1)
+    ]
+    answer = _Answer(Generation(served.service, jobs), body, api.stamp("cmpl"), _echoes(served, body, prompts))
+    if body.stream:
+        return EventStream(answer.chunks(), answer.close)
+    try:
+        return json_response(await until_disconnect(request, answer.whole()))
+    finally:
+        answer.close()
+
+
+def _prompts(served: ServedModel, body: CompletionRequest) -> list[list[int]]:
+    """Token ids of each prompt."""
+    return [ids_of(text, served, "prompt") for text in each_text(body.prompt)]
+
+
+def _options(api: Api, body: CompletionRequest, choice: int) -> GenerationOptions:
+    return generation_options(
+        body,
+        api.settings.sampling,
+        choice=choice,
+        max_tokens=body.max_tokens or _MAX_TOKENS,
+        n_logprobs=body.logprobs,
+        continues=True,
+    )
+
+
+def _echoes(served: ServedModel, body: CompletionRequest, prompts: Sequence[Sequence[int]]) -> list[str]:
+    """What stands before each choice's text."""
+    if not body.echo:
+        return [""] * (len(prompts) * (body.n or 1))
+    texts = [
+        text if isinstance(text, str) else served.tokenizer.decode(text) for text in each_text(body.prompt)
+    ]
+    return [text for text in texts for _ in range(body.n or 1)]
+
+
+class _Answer:
+    """All choices of one request, whole or as chunks."""
+
+    def __init__(
+        self, generation: Generation, body: CompletionRequest, stamp: Stamp, echoes: Sequence[str]
+    ) -> None:
+        self._generation = generation
+        self._body = body
+        self._stamp = stamp
+        self._echoes = echoes
+        self._ends: list[Finished | None] = [None] * len(echoes)
+        self.close = generation.close
+
+    async def whole(self) -> Completion:
+        texts: list[list[str]] = [[echo] for echo in self._echoes]
+        tokens: list[list[TokenInfo]] = [[] for _ in self._echoes]
+        async for index, event in self._generation.events():
+            if isinstance(event, TextDelta):
+                texts[index].append(event.text)
+                tokens[index].extend(event.tokens)
+            elif isinstance(event, Finished):
+                self._ends[index] = event
+        choices = [
+            self._choice(index, "".join(texts[index]), tokens[index], 0, end)
+            for index, end in enumerate(self._ends)
+        ]
+        return self._completion(choices, self._usage())
+
+    async def chunks(self) -> AsyncIterator[str]:
+        """The data of each event; log-probabilities come with the text of their tokens."""
+        waiting: list[list[TokenInfo]] = [[] for _ in self._echoes]
+        lengths = [0] * len(self._echoes)
+        for index, echo in enumerate(self._echoes):
+            if echo:
+                yield self._chunk([self._choice(index, echo, [], 0, None)])
+        async for index, event in self._generation.events():
+            text, end = "", None
+            if isinstance(event, TextDelta):
+                text = event.text
+                waiting[index].extend(event.tokens)
+            elif isinstance(event, Finished):
+                self._ends[index] = end = event
+            if text or end:
+                yield self._chunk([self._choice(index, text, waiting[index], lengths[index], end)])
+                lengths[index] += len(text)
+                waiting[index].clear()
+        if self._body.include_usage:
+            yield self._chunk([], self._usage())
+
+    def _choice(
+        self, index: int, text: str, tokens: Sequence[TokenInfo], offset: int, end: Finished | None
+    ) -> CompletionChoice:
+        logprobs: CompletionLogprobs | None = None
+        if self._body.logprobs is not None:
+            logprobs = completion_logprobs(tokens, offset)
+        return CompletionChoice(
+            index=index, text=text, logprobs=logprobs, finish_reason=end.reason if end else None
+        )
+
+    def _completion(self, choices: list[CompletionChoice], usage: Usage | None) -> Completion:
+        return Completion(**dataclasses.asdict(self._stamp), choices=choices, usage=usage)
+
+    def _chunk(self, choices: list[CompletionChoice], usage: Usage | None = None) -> str:
+        exclude = None if self._body.include_usage else {"usage"}
+        return self._completion(choices, usage).model_dump_json(exclude=exclude)
+
+    def _usage(self) -> Usage:
+        return usage_of(self._ends, self._body.n or 1)

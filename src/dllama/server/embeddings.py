@@ -1,0 +1,83 @@
+"""POST /v1/embeddings: the mean of a text's last hidden states, of length 1."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dllama.engine import EngineService, Ticket
+from dllama.errors import DllamaError
+from dllama.server.api import Api
+from dllama.server.http import json_response, until_disconnect
+from dllama.server.inputs import each_text, ids_of
+from dllama.server.requests import EmbeddingRequest
+from dllama.server.responses import Embedding, EmbeddingList, EmbeddingUsage
+from dllama.server.served import ServedModel
+
+
+async def embed(api: Api, request: Request, body: EmbeddingRequest) -> Response:
+    served = api.model(body.model)
+    inputs = await asyncio.to_thread(_inputs, served, body)
+    vectors = await until_disconnect(request, _embed_all(served.service, inputs))
+    n_tokens = sum(map(len, inputs))
+    return json_response(
+        EmbeddingList(
+            data=[
+                Embedding(index=index, embedding=_written(vector, body.encoding_format))
+                for index, vector in enumerate(vectors)
+            ],
+            model=api.settings.model_name,
+            usage=EmbeddingUsage(prompt_tokens=n_tokens, total_tokens=n_tokens),
+        )
+    )
+
+
+def _inputs(served: ServedModel, body: EmbeddingRequest) -> list[list[int]]:
+    """Token ids of each text."""
+    return [ids_of(text, served, "input") for text in each_text(body.input)]
+
+
+async def _embed_all(
+    service: EngineService, inputs: Sequence[Sequence[int]]
+) -> list[NDArray[np.float32]]:
+    """One vector for each input. Frees whatever is under way when it is cancelled or one input fails.
+
+    One after the other, so that a long list leaves room in the queue for others.
+    """
+    return [await _embed(service, ids) for ids in inputs]
+
+
+async def _embed(service: EngineService, ids: Sequence[int]) -> NDArray[np.float32]:
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[NDArray[np.float32]] = loop.create_future()
+
+    def settle(result: NDArray[np.float32] | DllamaError) -> None:
+        if done.done():
+            return
+        if isinstance(result, DllamaError):
+            done.set_exception(result)
+        else:
+            done.set_result(result)
+
+    def on_done(result: NDArray[np.float32] | DllamaError) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: so has whoever asked
+            loop.call_soon_threadsafe(settle, result)
+
+    ticket: Ticket = service.embed(ids, on_done)
+    try:
+        return await done
+    finally:
+        ticket.cancel()
+
+
+def _written(vector: NDArray[np.float32], encoding: str | None) -> list[float] | str:
+    if encoding == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return [float(value) for value in vector]

@@ -1,0 +1,57 @@
+"""A request's fields become the engine's options."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from dllama.engine import GenerationOptions, SamplingOptions, TokenConstraint
+from dllama.server.errors import ApiError
+from dllama.server.requests import GenerationRequest
+
+
+def generation_options(
+    request: GenerationRequest,
+    defaults: SamplingOptions,
+    *,
+    choice: int,
+    max_tokens: int | None,
+    n_logprobs: int | None,
+    constraint: TokenConstraint | None = None,
+    continues: bool = False,
+) -> GenerationOptions:
+    """Of choice number `choice`: with a seed, each has its own."""
+    return GenerationOptions(
+        sampling=_sampling(request, defaults, choice),
+        max_tokens=max_tokens,
+        stop=request.stop_strings,
+        ignore_eos=bool(request.ignore_eos),
+        n_logprobs=n_logprobs,
+        constraint=constraint,
+        continues=continues,
+    )
+
+
+def _sampling(request: GenerationRequest, defaults: SamplingOptions, choice: int) -> SamplingOptions:
+    seed = defaults.seed if request.seed is None else request.seed
+    wanted: dict[str, Any] = {
+        "temperature": request.temperature,
+        "topp": request.top_p,
+        "topk": request.top_k,
+        "min_p": request.min_p,
+        "repetition_penalty": request.repetition_penalty,
+        "presence_penalty": request.presence_penalty,
+        "frequency_penalty": request.frequency_penalty,
+        "logit_bias": _logit_bias(request.logit_bias),
+        "seed": None if seed is None else (seed + choice) % 2**64,
+    }
+    return dataclasses.replace(
+        defaults, **{name: value for name, value in wanted.items() if value is not None}
+    )
+
+
+def _logit_bias(biases: dict[str, float] | None) -> dict[int, float] | None:
+    for key in biases or ():
+        if not (key.isascii() and key.isdigit()):
+            raise ApiError(f"logit_bias: {key!r} is no token id", param="logit_bias")
+    return None if biases is None else {int(key): bias for key, bias in biases.items()}

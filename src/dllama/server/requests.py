@@ -1,0 +1,231 @@
+"""What clients send, as OpenAI's API has it (https://platform.openai.com/docs/api-reference), plus a few extensions.
+
+Types are strict: "1" is no number. Null means the same as leaving a field out. Unknown fields are ignored, as
+clients send many that say nothing about the answer; those that do, and that dllama cannot honour, must be null.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import pydantic
+from pydantic import Field
+
+MAX_CHOICES = 16
+MAX_STOP_STRINGS = 16
+MAX_TOP_LOGPROBS = 20
+MAX_TOKENS = 2**31 - 1
+MAX_SEED = 2**63 - 1
+
+Unsupported: TypeAlias = Annotated[None, Field(description="not supported: leave it out")]
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+TokenId: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
+StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000)]
+JsonObject: TypeAlias = dict[str, Any]
+
+
+class Request(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True, frozen=True)
+
+
+class ModelRequest(Request):
+    model: str | None = Field(None, description="the served model's name; null for whatever is served")
+
+
+class TextPart(Request):
+    type: Literal["text"]
+    text: str
+
+
+Content: TypeAlias = str | Annotated[list[TextPart], Field(min_length=1)]
+
+
+class FunctionCall(Request):
+    name: Name
+    arguments: str = Field(description="a JSON object, as text")
+
+
+class ToolCall(Request):
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class SystemMessage(Request):
+    role: Literal["system", "developer"]
+    content: Content
+
+
+class UserMessage(Request):
+    role: Literal["user"]
+    content: Content
+
+
+class AssistantMessage(Request):
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class ToolMessage(Request):
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+
+
+Message: TypeAlias = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
+]
+
+
+class Function(Request):
+    name: Name
+    description: str | None = None
+    parameters: JsonObject | None = Field(None, description="a JSON schema of the arguments")
+    strict: bool | None = Field(None, description="arguments always follow the schema, whatever this says")
+
+
+class Tool(Request):
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Request):
+    name: Name
+
+
+class NamedToolChoice(Request):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class TextFormat(Request):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Request):
+    type: Literal["json_object"]
+
+
+class JsonSchema(Request):
+    name: Name
+    description: str | None = None
+    json_schema: JsonObject | None = Field(None, alias="schema")
+    strict: bool | None = Field(None, description="the answer always follows the schema, whatever this says")
+
+
+class JsonSchemaFormat(Request):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat: TypeAlias = Annotated[
+    TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")
+]
+
+
+class StreamOptions(Request):
+    include_usage: bool | None = None
+
+
+class GenerationRequest(ModelRequest):
+    """What chats and completions have in common; null for the defaults that the server was started with."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=MAX_TOKENS, description="0: no limit (an extension)")
+    min_p: float | None = Field(None, ge=0, le=1, description="an extension")
+    repetition_penalty: float | None = Field(None, gt=0, le=10, description="an extension")
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        None, description="keys are token ids"
+    )
+    seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    ignore_eos: bool | None = Field(None, description="go on after an end token (an extension)")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class ChatRequest(GenerationRequest):
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = Field(None, max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    chat_template_kwargs: JsonObject | None = Field(
+        None, description="variables for the chat template, such as enable_thinking (an extension)"
+    )
+    functions: Unsupported = None
+    function_call: Unsupported = None
+    audio: Unsupported = None
+    web_search_options: Unsupported = None
+
+
+Prompt: TypeAlias = (
+    str
+    | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
+    | Annotated[list[TokenId], Field(min_length=1)]
+    | Annotated[
+        list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICES)
+    ]
+)
+
+
+class CompletionRequest(GenerationRequest):
+    prompt: Prompt
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="16 when left out, as at OpenAI")
+    logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    echo: bool | None = None
+    suffix: Unsupported = None
+    best_of: Unsupported = None
+
+
+MAX_EMBEDDING_INPUTS = 256
+
+
+class EmbeddingRequest(ModelRequest):
+    input: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[
+            list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_EMBEDDING_INPUTS)
+        ]
+        | Annotated[list[TokenId], Field(min_length=1)]
+        | Annotated[
+            list[Annotated[list[TokenId], Field(min_length=1)]],
+            Field(min_length=1, max_length=MAX_EMBEDDING_INPUTS),
+        ]
+    )
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Unsupported = None
+
+
+class TokenizeRequest(ModelRequest):
+    """Either `prompt` or `messages`."""
+
+    prompt: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    add_special_tokens: bool | None = Field(
+        None, description="whether the model's first token comes before a prompt"
+    )
+    add_generation_prompt: bool | None = Field(
+        None, description="for messages: open the assistant's turn (default true)"
+    )
+
+
+class DetokenizeRequest(ModelRequest):
+    tokens: list[TokenId]

@@ -1,0 +1,256 @@
+"""What clients get, as OpenAI's API has it. Fields that OpenAI always sends are there, null where nothing is to say."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import pydantic
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
+
+
+class Response(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class Sparse(Response):
+    """Fields without news are left out."""
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_nulls(self, serialize: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+
+class ErrorBody(Response):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(Response):
+    error: ErrorBody
+
+
+class TokenLogprob(Response):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprobs(TokenLogprob):
+    top_logprobs: list[TokenLogprob]
+
+
+class ChatLogprobs(Response):
+    content: list[TokenLogprobs]
+    refusal: None = None
+
+
+class PromptTokensDetails(Response):
+    cached_tokens: int
+
+
+class Usage(Response):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class FunctionCall(Response):
+    name: str
+    arguments: str
+
+
+class ToolCall(Response):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ChatMessage(Response):
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+    tool_calls: list[ToolCall] | None = None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_absent_calls(self, serialize: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        message: dict[str, Any] = serialize(self)
+        if self.tool_calls is None:
+            del message["tool_calls"]
+        return message
+
+
+class ChatChoice(Response):
+    index: int
+    message: ChatMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(Response):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    system_fingerprint: str
+
+
+class FunctionDelta(Sparse):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(Sparse):
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
+class ChatDelta(Sparse):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+
+
+class ChatChunkChoice(Response):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason | None
+
+
+class ChatChunk(Response):
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = None
+    system_fingerprint: str
+
+
+class CompletionLogprobs(Response):
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class CompletionChoice(Response):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class Completion(Response):
+    """Also what a stream's events are; finish_reason is null until the last one of a choice."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage | None = None
+    system_fingerprint: str
+
+
+class Model(Response):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "dllama"
+
+
+class ModelList(Response):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Embedding(Response):
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(Response):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(Response):
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+class Tokens(Response):
+    tokens: list[int]
+    count: int
+    max_model_len: int
+
+
+class DetokenizedText(Response):
+    prompt: str
+
+
+class NodeTimes(Response):
+    """Of one step, or the mean of several: computing, waiting for others, and bytes on their way."""
+
+    compute_s: float
+    wait_s: float
+    wire_s: float
+
+
+class ClusterNode(Response):
+    """`share` is its part of the model, 0 to 1; null is what is not known (yet)."""
+
+    rank: int
+    name: str
+    share: float
+    weight_bytes: int
+    kv_bytes: int | None
+    n_threads: int | None
+    isa: str | None
+    memory_bytes: int | None
+    last: NodeTimes | None
+    mean: NodeTimes | None
+    sent_bytes: int
+    received_bytes: int
+
+
+class EngineNumbers(Response):
+    """Requests and pages now; tokens and steps since the start."""
+
+    running: int
+    queued: int
+    pages_total: int
+    pages_used: int
+    pages_cached: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    steps: int
+    preemptions: int
+    tok_per_s: float
+
+
+class ClusterView(Response):
+    model: str
+    status: Literal["ok", "recovering"]
+    reason: str | None
+    max_model_len: int | None
+    nodes: list[ClusterNode]
+    engine: EngineNumbers | None
+
+
+class Health(Response):
+    status: Literal["ok", "recovering"]
+    reason: str | None = None

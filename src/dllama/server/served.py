@@ -1,0 +1,35 @@
+"""The model behind the API, and what the API was told about itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from dllama.engine import EngineService, SamplingOptions
+from dllama.server.grammar import GrammarCompiler
+from dllama.server.responses import ClusterNode
+from dllama.tokenizer import ChatTemplate, Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """`api_keys` empty: everyone may ask. `sampling` is what a request that says nothing gets."""
+
+    model_name: str
+    api_keys: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
+    max_body_bytes: int = 4 << 20
+    body_timeout_s: float = 60.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """A model that is ready. `template` None: it can only continue text."""
+
+    service: EngineService
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    max_seq_len: int
+    grammars: GrammarCompiler
+    nodes: Callable[[], Sequence[ClusterNode]]

@@ -1,0 +1,80 @@
+"""How the server is: /health, /api/cluster, and the models there are."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dllama.engine import EngineStats
+from dllama.server.api import Api
+from dllama.server.token_rate import TokenRate
+from dllama.server.metrics import CONTENT_TYPE
+from dllama.server.errors import ApiError
+from dllama.server.http import json_response
+from dllama.server.responses import ClusterView, EngineNumbers, Health, Model, ModelList
+
+
+async def health(api: Api, request: Request, body: None) -> Response:
+    """200 while requests can be answered, else 503 with the reason."""
+    try:
+        api.served()
+    except ApiError as error:
+        return json_response(Health(status="recovering", reason=str(error)), 503)
+    return json_response(Health(status="ok"))
+
+
+async def models(api: Api, request: Request, body: None) -> Response:
+    return json_response(ModelList(data=[_model(api)]))
+
+
+async def model(api: Api, request: Request, body: None) -> Response:
+    api.check_name(request.path_params["model"])
+    return json_response(_model(api))
+
+
+async def cluster(api: Api, request: Request, body: None) -> Response:
+    name = api.settings.model_name
+    try:
+        served = api.served()
+    except ApiError as error:
+        return json_response(
+            ClusterView(
+                model=name, status="recovering", reason=str(error), max_model_len=None, nodes=[], engine=None
+            )
+        )
+    return json_response(
+        ClusterView(
+            model=name,
+            status="ok",
+            reason=None,
+            max_model_len=served.max_seq_len,
+            nodes=list(served.nodes()),
+            engine=_engine_numbers(served.service.stats(), api.token_rate),
+        )
+    )
+
+
+async def metrics(api: Api, request: Request, body: None) -> Response:
+    return Response(api.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _engine_numbers(stats: EngineStats, token_rate: TokenRate) -> EngineNumbers:
+    return EngineNumbers(
+        running=stats.n_running,
+        queued=stats.n_queued,
+        pages_total=stats.n_pages_used + stats.n_pages_cached + stats.n_pages_free,
+        pages_used=stats.n_pages_used,
+        pages_cached=stats.n_pages_cached,
+        prompt_tokens=stats.n_prompt_tokens,
+        cached_tokens=stats.n_cached_tokens,
+        completion_tokens=stats.n_completion_tokens,
+        steps=stats.n_steps,
+        preemptions=stats.n_preemptions,
+        tok_per_s=token_rate.update(time.perf_counter(), stats.n_completion_tokens),
+    )
+
+
+def _model(api: Api) -> Model:
+    return Model(id=api.settings.model_name, created=int(api.started))

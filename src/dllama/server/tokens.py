@@ -1,0 +1,41 @@
+"""POST /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dllama.server.api import Api
+from dllama.server.errors import ApiError
+from dllama.server.http import json_response
+from dllama.server.inputs import check_ids
+from dllama.server.prompt import chat_prompt
+from dllama.server.requests import DetokenizeRequest, TokenizeRequest
+from dllama.server.responses import DetokenizedText, Tokens
+from dllama.server.served import ServedModel
+
+
+async def tokenize(api: Api, request: Request, body: TokenizeRequest) -> Response:
+    if (body.prompt is None) == (body.messages is None):
+        raise ApiError("give either prompt or messages", param="prompt")
+    served = api.model(body.model)
+    ids = await asyncio.to_thread(_ids, served, body)
+    return json_response(Tokens(tokens=ids, count=len(ids), max_model_len=served.max_seq_len))
+
+
+async def detokenize(api: Api, request: Request, body: DetokenizeRequest) -> Response:
+    served = api.model(body.model)
+    ids = check_ids(body.tokens, served, "tokens")
+    text = await asyncio.to_thread(served.tokenizer.decode, ids)
+    return json_response(DetokenizedText(prompt=text))
+
+
+def _ids(served: ServedModel, body: TokenizeRequest) -> list[int]:
+    if body.messages is not None:
+        opens = body.add_generation_prompt is not False
+        return chat_prompt(served, body.messages, add_generation_prompt=opens)
+    assert body.prompt is not None
+    add_bos = served.tokenizer.add_bos if body.add_special_tokens is None else body.add_special_tokens
+    return served.tokenizer.encode(body.prompt, add_bos=add_bos)

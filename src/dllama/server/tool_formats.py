@@ -1,0 +1,91 @@
+"""How models of different families write calls of tools, as data.
+
+From the templates of the models themselves: Llama 3.1 to 3.3, Qwen 2.5 and 3 (the format of Hermes), Mistral with
+tokenizers of version 3 and later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+_JSON_NAME = '{"name": "'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToolFormat:
+    """`opener` call (`separator` call)* `closer`, where a call is `before_name` NAME `before_arguments` JSON `after`.
+
+    telltale      what only templates of this format have in them
+    opener        begins the calls, after any text; without one, only an answer that begins with a call has calls
+    max_calls     in one answer; None for any number
+    id_length     how long the template wants ids to be (letters and digits); None where it does not care
+    """
+
+    name: str
+    telltale: str
+    opener: str = ""
+    before_name: str = _JSON_NAME
+    before_arguments: str = '", "arguments": '
+    after: str = "}"
+    separator: str = ""
+    closer: str = ""
+    max_calls: int | None = None
+    id_length: int | None = None
+
+    @property
+    def head(self) -> re.Pattern[str]:
+        """A call up to its arguments; its one group is the name. Calls are always written exactly so: a grammar
+        sees to it (see tool_grammar.py)."""
+        return re.compile(f"{re.escape(self.before_name)}([a-zA-Z0-9_-]+){re.escape(self.before_arguments)}")
+
+
+TOOL_FORMATS = (
+    ToolFormat(
+        name="mistral 11",
+        telltale="[ARGS]",
+        opener="[TOOL_CALLS]",
+        before_name="",
+        before_arguments="[ARGS]",
+        after="",
+        separator="[TOOL_CALLS]",
+        id_length=9,
+    ),
+    ToolFormat(
+        name="mistral 3 (tekken)",
+        telltale="[TOOL_CALLS][",
+        opener="[TOOL_CALLS][",
+        separator=", ",
+        closer="]",
+        id_length=9,
+    ),
+    ToolFormat(
+        name="mistral 3",
+        telltale="[TOOL_CALLS]",
+        opener="[TOOL_CALLS] [",
+        separator=", ",
+        closer="]",
+        id_length=9,
+    ),
+    ToolFormat(
+        name="qwen",
+        telltale="<tool_call>",
+        opener="<tool_call>\n",
+        separator="\n</tool_call>\n<tool_call>\n",
+        closer="\n</tool_call>",
+    ),
+    ToolFormat(
+        name="llama 3",
+        telltale='"parameters": dictionary',
+        before_arguments='", "parameters": ',
+        max_calls=1,
+    ),
+)
+
+PLAIN = next(tool_format for tool_format in TOOL_FORMATS if tool_format.name == "qwen")
+"""For templates that know nothing of tools: dllama tells the model of them itself."""
+
+
+def tool_format_of(template: str) -> ToolFormat | None:
+    """The format that a chat template's source speaks of; None when it knows no tools."""
+    return next((known for known in TOOL_FORMATS if known.telltale in template), None)

@@ -1,0 +1,74 @@
+"""The grammar of an answer that may, or has to, call tools."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from dllama.server.grammar import JSON_STYLE
+from dllama.server.requests import Function
+from dllama.server.tool_formats import ToolFormat
+
+_ANY_OBJECT = {"type": "object"}
+
+
+def tool_grammar(
+    tool_format: ToolFormat,
+    functions: Sequence[Function],
+    special_tokens: Mapping[str, int],
+    *,
+    must_call: bool,
+    parallel: bool,
+) -> str:
+    """In llguidance's Lark: text, or text and calls; calls alone if it `must_call`; one only unless `parallel`.
+
+    Arguments follow each function's schema. Without `strict`, what llguidance does not know of a schema is
+    passed over.
+    """
+
+    def literal(text: str) -> str:
+        return _literal(text, special_tokens)
+
+    several = parallel and tool_format.max_calls != 1
+    more = f"({literal(tool_format.separator)} call)*" if several else ""
+    calls = f"calls: call {more} {literal(tool_format.closer)}"
+    rules = ["%llguidance {}", _start(tool_format, must_call, special_tokens), calls]
+    rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(functions))))
+    for number, function in enumerate(functions):
+        before = literal(tool_format.before_name + function.name + tool_format.before_arguments)
+        rules.append(f"call_{number}: {before} %json {_schema(function)} {literal(tool_format.after)}")
+    return "\n".join(rules)
+
+
+def _start(tool_format: ToolFormat, must_call: bool, special_tokens: Mapping[str, int]) -> str:
+    opener = tool_format.opener
+    if must_call:
+        return f"start: {_literal(opener, special_tokens)} calls"
+    if not opener:  # text may begin with anything but what a call begins with
+        first = re.escape(tool_format.before_name[0])
+        return f"start: text | calls\ntext: /([^{first}](.|\\n)*)?/"
+    marker = next((name for name in special_tokens if opener.startswith(name)), None)
+    if marker is None:  # a lazy lexeme ends as soon as it can: no text goes on after the opener
+        return (
+            f"start: text | lead calls\ntext: TEXT\nTEXT: /(.|\\n)*/\nlead[lazy]: TEXT {json.dumps(opener)}"
+        )
+    return f"start: text | text {_literal(opener, special_tokens)} calls\ntext: /(.|\\n)*/"
+
+
+def _schema(function: Function) -> str:
+    style = JSON_STYLE | {"lenient": not function.strict}
+    return json.dumps({**(function.parameters or _ANY_OBJECT), "x-guidance": style})
+
+
+def _literal(text: str, special_tokens: Mapping[str, int]) -> str:
+    """`text` with the special tokens in it as such."""
+    if not text:
+        return ""
+    names = [re.escape(name) for name in special_tokens if name in text]
+    parts = re.split(f"({'|'.join(names)})", text) if names else [text]
+    return " ".join(
+        f"<[{special_tokens[part]}]>" if part in special_tokens else json.dumps(part, ensure_ascii=False)
+        for part in parts
+        if part
+    )

@@ -1,0 +1,90 @@
+"""What a chat request says of tools and of the form of its answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import string
+
+from dllama.server.errors import ApiError
+from dllama.server.grammar import GrammarConstraint
+from dllama.server.prompt import chat_template
+from dllama.server.requests import (
+    ChatRequest,
+    JsonObject,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedToolChoice,
+    Tool,
+)
+from dllama.server.served import ServedModel
+from dllama.server.tool_formats import PLAIN, ToolFormat, tool_format_of
+from dllama.server.tool_grammar import tool_grammar
+
+_LETTERS = string.ascii_letters + string.digits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnswerForm:
+    """`tools` are those that the model is told of; `tool_format` None: the answer is text, whatever is in it."""
+
+    tools: tuple[Tool, ...] = ()
+    tool_format: ToolFormat | None = None
+    grammar: str | None = None
+    json_schema: JsonObject | None = None
+    param: str = "response_format"
+
+    def constraint(self, served: ServedModel) -> GrammarConstraint | None:
+        """A new one for each choice. Raises ApiError for a schema that is unsound."""
+        if self.grammar is not None:
+            return served.grammars.lark(self.grammar, self.param)
+        if self.json_schema is not None:
+            return served.grammars.json_schema(self.json_schema, self.param)
+        return None
+
+
+def answer_form(body: ChatRequest, served: ServedModel) -> AnswerForm:
+    """Raises ApiError for a choice that the tools do not allow."""
+    choice = body.tool_choice or "auto"
+    tools = tuple(body.tools or ())
+    if not tools:
+        if choice == "required" or isinstance(choice, NamedToolChoice):
+            raise ApiError("tool_choice wants a call, but there are no tools", param="tool_choice")
+        return _text_form(body)
+    if choice == "none":
+        return dataclasses.replace(_text_form(body), tools=tools)
+    offered = tools
+    if isinstance(choice, NamedToolChoice):
+        offered = tuple(tool for tool in tools if tool.function.name == choice.function.name)
+        if not offered:
+            raise ApiError(f"tool_choice: there is no tool {choice.function.name!r}", param="tool_choice")
+    elif choice == "auto" and _schema_of(body) is not None:
+        raise ApiError("response_format and tools do not go together", param="response_format")
+    tool_format = tool_format_of(chat_template(served).source) or PLAIN
+    grammar = tool_grammar(
+        tool_format,
+        [tool.function for tool in offered],
+        served.tokenizer.special_tokens,
+        must_call=choice != "auto",
+        parallel=body.parallel_tool_calls is not False and not isinstance(choice, NamedToolChoice),
+    )
+    return AnswerForm(tools=tools, tool_format=tool_format, grammar=grammar, param="tools")
+
+
+def new_call_id(tool_format: ToolFormat) -> str:
+    if tool_format.id_length is None:
+        return f"call_{secrets.token_hex(12)}"
+    return "".join(secrets.choice(_LETTERS) for _ in range(tool_format.id_length))
+
+
+def _text_form(body: ChatRequest) -> AnswerForm:
+    return AnswerForm(json_schema=_schema_of(body))
+
+
+def _schema_of(body: ChatRequest) -> JsonObject | None:
+    wanted = body.response_format
+    if isinstance(wanted, JsonObjectFormat):
+        return {"type": "object"}
+    if isinstance(wanted, JsonSchemaFormat):
+        return wanted.json_schema.json_schema or {"type": "object"}
+    return None
