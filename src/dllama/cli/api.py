@@ -46,13 +46,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="a web site whose pages may ask (https://chat.example.org, or *); may be given often",
     )
     group.add_argument(
-        "--speculate",
-        type=int,
-        default=0,
-        metavar="N",
-        help="guess up to N tokens a step from the text so far (default: none)",
-    )
-    group.add_argument(
         "--chat-template", metavar="NAME", help="a built-in template in place of the model's own"
     )
     parser.set_defaults(command=run)

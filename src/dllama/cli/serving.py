@@ -17,6 +17,7 @@ from dllama.errors import TokenizerError, UsageError
 from dllama.fabric import format_address, listen
 from dllama.server import Api, ServedModel, ServerSettings, make_app, serve
 from dllama.server.grammar import GrammarCompiler
+from dllama.server.metrics import Metrics
 from dllama.server.responses import ClusterNode
 from dllama.tokenizer import ChatTemplate, Tokenizer
 
@@ -43,7 +44,13 @@ def run(args: argparse.Namespace) -> None:
         session = stack.enter_context(open_session(options, args.isa, args.parallel))
         service = stack.enter_context(contextlib.closing(_service(session, args)))
         served = _served(session, service, args.chat_template)
-        api = Api(settings=settings, served=lambda: served, clock=time.time, started=time.time())
+        api = Api(
+            settings=settings,
+            served=lambda: served,
+            metrics=Metrics(service.stats),
+            clock=time.time,
+            started=time.time(),
+        )
         _say_where(listener, settings)
         serve(make_app(api), listener)
 
@@ -54,7 +61,7 @@ def _service(session: Session, args: argparse.Namespace) -> EngineService:
         session.tokenizer,
         n_parallel=args.parallel,
         max_queued=args.parallel * _QUEUED_PER_TEXT,
-        max_seq_len=session.engine.max_seq_len,
+        max_seq_len=session.max_seq_len,
         speculate=args.speculate,
     )
 
@@ -64,7 +71,7 @@ def _served(session: Session, service: EngineService, template: str | None) -> S
         service=service,
         tokenizer=session.tokenizer,
         template=_template(session.tokenizer, template),
-        max_seq_len=session.engine.max_seq_len,
+        max_seq_len=session.max_seq_len,
         grammars=GrammarCompiler(session.tokenizer, session.config.vocab_size),
         nodes=lambda: [
             ClusterNode(

@@ -21,9 +21,9 @@ from dllama.errors import DllamaError
 from dllama.server.api import Api
 from dllama.server.endpoints import ENDPOINTS, Endpoint
 from dllama.server.errors import ApiError, api_error
+from dllama.server.http import parse_body, read_body
 from dllama.server.metrics import Metrics
 from dllama.server.openapi import openapi_document
-from dllama.server.http import parse_body, read_body
 
 _PAGE_HEADERS = {
     "Cache-Control": "no-cache",

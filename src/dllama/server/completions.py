@@ -31,10 +31,10 @@ async def complete(api: Api, request: Request, body: CompletionRequest) -> Respo
         raise ApiError("echo with logprobs is not supported: the prompt has none", param="echo")
     served = api.model(body.model)
     prompts = await asyncio.to_thread(_prompts, served, body)
-    jobs = [
-        Job(ids, _options(api, body, choice)) for ids in prompts for choice in range(body.n or 1)
-    ]
-    answer = _Answer(Generation(served.service, jobs), body, api.stamp("cmpl"), _echoes(served, body, prompts))
+    jobs = [Job(ids, _options(api, body, choice)) for ids in prompts for choice in range(body.n or 1)]
+    answer = _Answer(
+        Generation(served.service, jobs), body, api.stamp("cmpl"), _echoes(served, body, prompts)
+    )
     if body.stream:
         return EventStream(answer.chunks(), answer.close)
     try:

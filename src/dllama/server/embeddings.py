@@ -44,9 +44,7 @@ def _inputs(served: ServedModel, body: EmbeddingRequest) -> list[list[int]]:
     return [ids_of(text, served, "input") for text in each_text(body.input)]
 
 
-async def _embed_all(
-    service: EngineService, inputs: Sequence[Sequence[int]]
-) -> list[NDArray[np.float32]]:
+async def _embed_all(service: EngineService, inputs: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
     """One vector for each input. Frees whatever is under way when it is cancelled or one input fails.
 
     One after the other, so that a long list leaves room in the queue for others.

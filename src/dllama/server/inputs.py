@@ -21,8 +21,8 @@ def each_text(given: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int
 
 def ids_of(text: Text, served: ServedModel, param: str) -> list[int]:
     """Never empty. Raises ApiError for a text without tokens, and for an id that is no token of the model."""
-    tokenizer = served.tokenizer
     if isinstance(text, str):
+        tokenizer = served.tokenizer
         ids = tokenizer.encode(text, add_bos=tokenizer.add_bos)
     else:
         ids = check_ids(text, served, param)
@@ -36,5 +36,7 @@ def check_ids(ids: Sequence[int], served: ServedModel, param: str) -> list[int]:
     vocab_size = served.tokenizer.vocab_size
     for token_id in ids:
         if token_id >= vocab_size:
-            raise ApiError(f"{param}: the model has no token {token_id}, only 0 to {vocab_size - 1}", param=param)
+            raise ApiError(
+                f"{param}: the model has no token {token_id}, only 0 to {vocab_size - 1}", param=param
+            )
     return list(ids)

@@ -69,7 +69,9 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats()
-        yield GaugeMetricFamily("dllama_up", "1 while requests can be answered", value=float(stats is not None))
+        yield GaugeMetricFamily(
+            "dllama_up", "1 while requests can be answered", value=float(stats is not None)
+        )
         if stats is None:
             return
         for field, (name, text) in _GAUGES.items():

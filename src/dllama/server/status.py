@@ -9,11 +9,11 @@ from starlette.responses import Response
 
 from dllama.engine import EngineStats
 from dllama.server.api import Api
-from dllama.server.token_rate import TokenRate
-from dllama.server.metrics import CONTENT_TYPE
 from dllama.server.errors import ApiError
 from dllama.server.http import json_response
+from dllama.server.metrics import CONTENT_TYPE
 from dllama.server.responses import ClusterView, EngineNumbers, Health, Model, ModelList
+from dllama.server.token_rate import TokenRate
 
 
 async def health(api: Api, request: Request, body: None) -> Response:
