@@ -26,8 +26,6 @@ _QUEUED_PER_TEXT = 16
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.speculate < 0:
-        raise UsageError(f"--speculate takes a number from 0 up, not {args.speculate}")
     if not 0 <= args.port < 65536:
         raise UsageError(
             f"--port {args.port} is no port: take one from 1 to 65535, or 0 for any that is free"
