@@ -1,0 +1,108 @@
+// The server's answers. All addresses are relative to the page, so that it works behind a path of a proxy too.
+
+import { chunksOf, eventData } from "./sse.js";
+
+// What went wrong, in words for people. `kind` says what helps:
+//   "offline"  nobody answers          "key"      a key is needed, or the one given is wrong
+//   "busy"     the queue is full: try again after retryAfter_s
+//   "context"  the conversation is too long
+//   "server"   the server failed       "request"  it refused what was asked
+export class ApiError extends Error {
+  constructor(kind, message, retryAfter_s = null) {
+    super(message);
+    this.kind = kind;
+    this.retryAfter_s = retryAfter_s;
+  }
+}
+
+export class Api {
+  // `key` holds the API key (see key.js).
+  constructor(key) {
+    this.key = key;
+  }
+
+  // What GET /api/cluster says. Does not ask for a key: throws an ApiError "key" where one is missing.
+  async cluster(signal) {
+    const response = await this.#fetch("api/cluster", { signal });
+    if (!response.ok) throw await failure(response);
+    return await json(response);
+  }
+
+  // Yields {text} while the reply grows, {finish} at its end, {usage} after it. `body` is that of
+  // /v1/chat/completions without its streaming options. Asks for a key where one is missing.
+  async* chat(body, signal) {
+    const response = await this.#ask("v1/chat/completions", {
+      method: "POST",
+      signal,
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
+    });
+    let isWhole = false;
+    for await (const data of readable(eventData(chunksOf(response.body)), signal)) {
+      if (data === "[DONE]") {
+        isWhole = true;
+        break;
+      }
+      yield* news(JSON.parse(data));
+    }
+    if (!isWhole) throw new ApiError("offline", "The connection was lost before the reply was complete.");
+  }
+
+  async #ask(path, options) {
+    for (;;) {
+      const response = await this.#fetch(path, options);
+      if (response.ok) return response;
+      const error = await failure(response);
+      if (error.kind !== "key" || !await this.key.ask(error.message, options.signal)) throw error;
+    }
+  }
+
+  async #fetch(path, options) {
+    const headers = { ...options.headers };
+    if (this.key.value) headers.Authorization = `Bearer ${this.key.value}`;
+    try {
+      return await fetch(path, { ...options, headers, cache: "no-store" });
+    } catch (error) {
+      if (error.name === "AbortError" || error.name === "TimeoutError") throw error;
+      throw new ApiError("offline", "The server does not answer. Is it still running, and this computer connected to it?");
+    }
+  }
+}
+
+function* news(event) {
+  if (event.error) throw new ApiError(event.error.code === "context_length_exceeded" ? "context" : "server", event.error.message);
+  const choice = event.choices?.[0];
+  if (choice?.delta?.content) yield { text: choice.delta.content };
+  if (choice?.finish_reason) yield { finish: choice.finish_reason };
+  if (event.usage) yield { usage: event.usage };
+}
+
+// The same events; a connection that breaks on the way becomes an ApiError.
+async function* readable(events, signal) {
+  try {
+    yield* events;
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError("offline", "The connection was lost before the reply was complete.");
+  }
+}
+
+async function failure(response) {
+  const said = await response.json().catch(() => null);
+  const message = said?.error?.message ?? `The server answered ${response.status} ${response.statusText}`.trim();
+  if (response.status === 401 || response.status === 403) return new ApiError("key", message);
+  if (response.status === 429) {
+    const seconds = parseFloat(response.headers.get("Retry-After"));
+    return new ApiError("busy", message, Number.isFinite(seconds) ? seconds : 5);
+  }
+  if (said?.error?.code === "context_length_exceeded") return new ApiError("context", message);
+  return new ApiError(response.status >= 500 ? "server" : "request", message);
+}
+
+async function json(response) {
+  try {
+    return await response.json();
+  } catch {
+    throw new ApiError("server", "The server's answer cannot be read.");
+  }
+}

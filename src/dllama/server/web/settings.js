@@ -1,0 +1,65 @@
+// A conversation's settings: its system prompt, and how tokens are drawn. What is left empty is the server's choice.
+
+const DEFAULTS = "dllama.settings";
+
+// Fields of the form in index.html, by the names of the API.
+const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
+  "max_tokens", "seed"];
+
+// The fields of a request: numbers that were given, and stop strings, one a line (\n in one is a new line).
+export function requestSettings(settings) {
+  const given = NUMBERS.filter((name) => Number.isFinite(settings[name])).map((name) => [name, settings[name]]);
+  const stop = (settings.stop ?? "").split("\n").filter((line) => line !== "").map((line) => line.replaceAll("\\n", "\n"));
+  return { ...Object.fromEntries(given), ...stop.length > 0 && { stop } };
+}
+
+export function defaultSettings() {
+  try {
+    return JSON.parse(localStorage.getItem(DEFAULTS)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+export class SettingsDialog {
+  // `dialog` is the <dialog> of index.html.
+  constructor(dialog) {
+    this.dialog = dialog;
+    this.form = dialog.querySelector("form");
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      dialog.close("kept");
+    });
+    this.form.elements.reset.addEventListener("click", () => this.#show({}));
+    this.form.elements.cancel.addEventListener("click", () => dialog.close(""));
+  }
+
+  // Lets the person change `settings`; the new ones, or null when the dialog was closed without keeping them.
+  ask(settings) {
+    this.#show(settings);
+    this.form.elements.always.checked = false;
+    this.dialog.returnValue = "";
+    this.dialog.showModal();
+    return new Promise((resolve) => {
+      this.dialog.addEventListener("close", () => {
+        if (this.dialog.returnValue !== "kept") return resolve(null);
+        const given = this.#read();
+        if (this.form.elements.always.checked) localStorage.setItem(DEFAULTS, JSON.stringify(given));
+        return resolve(given);
+      }, { once: true });
+    });
+  }
+
+  #show(settings) {
+    for (const name of ["system", "stop"]) this.form.elements[name].value = settings[name] ?? "";
+    for (const name of NUMBERS) this.form.elements[name].value = settings[name] ?? "";
+  }
+
+  #read() {
+    const { elements } = this.form;
+    const given = {};
+    for (const name of ["system", "stop"]) if (elements[name].value.trim()) given[name] = elements[name].value;
+    for (const name of NUMBERS) if (elements[name].value !== "") given[name] = elements[name].valueAsNumber;
+    return given;
+  }
+}

@@ -1,0 +1,5 @@
+// Runs before anything is drawn, so that a chosen theme does not flash: sets the theme that the person chose.
+{
+  const theme = localStorage.getItem("dllama.theme");
+  if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
+}
