@@ -1,4 +1,4 @@
-"""The page's server without a model: real HTTP, replies and a cluster that a test lays down, also those rare in life."""
+"""The page's server without a model: real HTTP, with replies and a cluster that a test lays down, also rare ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ class Reply:
     usage: tuple[int, int] = (24, 16)
 
 
-def node(rank: int, compute_ms: float, wait_ms: float, wire_ms: float, share: float = 1 / 3) -> dict[str, Any]:
+def node(
+    rank: int, compute_ms: float, wait_ms: float, wire_ms: float, share: float = 1 / 3
+) -> dict[str, Any]:
     """A node as GET /api/cluster tells of it."""
     times = {"compute_s": compute_ms / 1000, "wait_s": wait_ms / 1000, "wire_s": wire_ms / 1000}
     return {
@@ -134,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):
             super().handle()
 
-    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+    def do_GET(self) -> None:
         if self.path == "/api/cluster":
             self.api.n_polls += 1
             if self._has_key():
@@ -147,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send_error(404, f"there is no {self.path} here", None)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self._has_key():
             return
@@ -182,9 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._event(_chunk({}, reply.finish))
         n_prompt, n_cached = reply.usage
         usage = {"prompt_tokens": n_prompt, "completion_tokens": len(reply.pieces)}
-        self._event(
-            {"choices": [], "usage": {**usage, "prompt_tokens_details": {"cached_tokens": n_cached}}}
-        )
+        self._event({"choices": [], "usage": {**usage, "prompt_tokens_details": {"cached_tokens": n_cached}}})
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _pass(self, reply: Reply) -> bool:

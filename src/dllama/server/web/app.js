@@ -10,7 +10,7 @@ import { changedElsewhere, Conversations } from "./conversations.js";
 import { fillIcons } from "./dom.js";
 import { Drawers } from "./drawers.js";
 import { asJson, asMarkdown, download, fileName } from "./export.js";
-import { count, rate } from "./format.js";
+import { count, rate, sentence } from "./format.js";
 import { Key } from "./key.js";
 import { notify } from "./notices.js";
 import { defaultSettings, SettingsDialog } from "./settings.js";
@@ -158,18 +158,19 @@ class Page {
     this.clusterView.show(view, performance.now());
     this.view.setModel(view.model);
     const speed = view.engine?.running ? ` · ${rate(view.engine.tok_per_s)} tokens/s` : "";
-    this.#showPill(view.status === "ok" ? count(view.nodes.length, "node") + speed : "recovering", view.status !== "ok");
+    this.#showPill(view.status === "ok" ? count(view.nodes.length, "node") : "recovering", speed, view.status !== "ok");
   }
 
   #onNoCluster(error) {
     const isKey = error.kind === "key";
-    const text = isKey || error.kind ? error.message : "The server takes too long to answer.";
+    const text = error.kind ? sentence(error.message) : "The server takes too long to answer.";
     this.clusterView.showTrouble(text, isKey ? { text: "Enter the key", onclick: () => this.key.ask(text) } : null);
-    this.#showPill(isKey ? "key needed" : "no answer", true);
+    this.#showPill(isKey ? "key needed" : "no answer", "", true);
   }
 
-  #showPill(text, isTrouble) {
+  #showPill(text, speed, isTrouble) {
     at("pill").textContent = text;
+    at("pill-speed").textContent = speed;
     at("open-cluster").classList.toggle("trouble", isTrouble);
   }
 
@@ -187,7 +188,10 @@ class Page {
       const isFree = !this.drawers.isOpen && !document.querySelector("dialog[open]");
       if (event.key === "Escape" && isFree && !at("export").open) this.chat.stop(this.conversation);
     });
-    window.addEventListener("pagehide", () => this.#isReplying(this.conversation.id) && this.conversations.save(this.conversation));
+    window.addEventListener("pagehide", () => {
+      if (this.#isReplying(this.conversation.id)) this.conversations.save(this.conversation);
+      this.chat.stopAll();
+    });
     window.addEventListener("storage", (event) => this.#onOtherTab(event));
   }
 

@@ -53,6 +53,11 @@ export class Chat {
     this.#underWay.get(conversation.id)?.abort();
   }
 
+  // When the page is left: what breaks then is no failure.
+  stopAll() {
+    for (const aborter of this.#underWay.values()) aborter.abort();
+  }
+
   // Takes away message `index` and what follows, and returns a function that brings it back.
   cut(conversation, index) {
     this.stop(conversation);
@@ -129,7 +134,18 @@ function requestBody({ settings, messages }) {
   const said = messages
     .filter(({ role, content, state }) => role === "user" || (content && WORTH_SENDING.has(state)))
     .map(({ role, content }) => ({ role, content: role === "assistant" ? withoutThoughts(content) : content }));
-  return { messages: [...system, ...said], ...requestSettings(settings) };
+  return { messages: [...system, ...joined(said)], ...requestSettings(settings) };
+}
+
+// Messages of one role in a row, after a reply that failed, become one: many chat templates want turns to alternate.
+function joined(said) {
+  const turns = [];
+  for (const { role, content } of said) {
+    const last = turns.at(-1);
+    if (last?.role === role) last.content += `\n\n${content}`;
+    else turns.push({ role, content });
+  }
+  return turns;
 }
 
 // What a model thought aloud before it answered: [thoughts or null, answer, whether it still thinks].

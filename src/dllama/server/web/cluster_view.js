@@ -1,7 +1,7 @@
 // Shows the cluster: a verdict in words, and for every node its times on one scale, its share and its memory.
 
 import { element, polyline } from "./dom.js";
-import { bytes, count, milliseconds, percent, rate } from "./format.js";
+import { bytes, count, milliseconds, percent, rate, sentence } from "./format.js";
 import { nodeName, total_s, verdict } from "./verdict.js";
 
 const N_POINTS = 60; // of the curve of tokens/s: a minute
@@ -29,7 +29,7 @@ export class ClusterView {
     const elapsed_s = this.#last ? (now_ms - this.#last.at) / 1000 : 0;
     this.find("model").textContent = model;
     this.find("about").textContent = about(view);
-    this.#state(status === "ok" ? (engine?.running ? "busy" : "idle") : "trouble", status === "ok" ? "" : reason ?? status);
+    this.#state(status === "ok" ? (engine?.running ? "busy" : "idle") : "trouble", status === "ok" ? "" : sentence(reason ?? status));
     this.#showRate(engine?.tok_per_s ?? 0);
     this.#showEngine(engine);
     if (this.#cards.length !== nodes.length) this.#makeCards(nodes);
@@ -46,7 +46,7 @@ export class ClusterView {
 
   #state(state, trouble) {
     this.find("body").dataset.state = state;
-    this.find("state").textContent = { busy: "working", idle: "idle", trouble: "no answer" }[state];
+    this.find("state").textContent = { busy: "working", idle: "idle", trouble: "no news" }[state];
     const place = this.find("trouble");
     place.hidden = !trouble;
     if (trouble && place.firstChild?.textContent === trouble && place.childElementCount === 1) return;
@@ -86,7 +86,7 @@ export class ClusterView {
     this.find("verdict").dataset.kind = said.kind;
     this.find("verdict-text").textContent = said.text;
     this.find("verdict-advice").textContent = said.advice;
-    this.find("scale").textContent = scale_s > 0 ? `full width: ${milliseconds(scale_s)}` : "";
+    this.find("scale").textContent = scale_s > 0 ? `A full bar is ${milliseconds(scale_s)} ms.` : "";
     nodes.forEach((node, index) => this.#cards[index].showTimes(node, times[index], scale_s, said.rank === node.rank));
   }
 }
@@ -96,20 +96,20 @@ class NodeCard {
     const part = (name) => element("span", { class: `part ${name}` });
     this.name = element("h3");
     this.address = element("span", { class: "address" });
-    this.share = element("span", { class: "share" });
     this.bar = element("div", { class: "bar times", "aria-hidden": "true" }, PARTS.map(([, name]) => part(name)));
     this.words = element("p", { class: "words" });
     this.facts = element("p", { class: "facts" });
+    this.more = element("p", { class: "facts" });
     this.root = element("li", { class: "node" },
-      element("div", { class: "who" }, this.name, this.address, this.share), this.bar, this.words, this.facts);
+      element("div", { class: "who" }, this.name, this.address), this.bar, this.words, this.facts, this.more);
   }
 
   show(node, before, elapsed_s) {
     this.name.textContent = nodeName(node);
     this.address.textContent = node.name === nodeName(node) ? "" : node.name;
     this.address.title = node.name;
-    this.share.textContent = `${percent(node.share)} of the model`;
-    this.facts.textContent = [memory(node), processor(node), traffic(node, before, elapsed_s)].filter(Boolean).join(" · ");
+    this.facts.textContent = `${percent(node.share)} of the model · ${memory(node)}`;
+    this.more.textContent = [processor(node), traffic(node, before, elapsed_s)].filter(Boolean).join(" · ");
   }
 
   showTimes(node, times, scale_s, isMeant) {
@@ -120,7 +120,7 @@ class NodeCard {
       return;
     }
     this.words.replaceChildren(...PARTS.map(([field, name, verb]) => element("span", { class: `word ${name}` },
-      `${verb} ${milliseconds(times[field])}`)));
+      `${verb} ${milliseconds(times[field], scale_s)}`)));
   }
 }
 
@@ -139,7 +139,7 @@ function processor({ n_threads, isa }) {
 }
 
 function traffic(node, before, elapsed_s) {
-  if (!before || elapsed_s <= 0 || node.sent_bytes < before.sent_bytes) return "";
+  if (!before || elapsed_s <= 0 || node.sent_bytes <= before.sent_bytes) return "";
   return `sends ${bytes((node.sent_bytes - before.sent_bytes) / elapsed_s)}/s`;
 }
 

@@ -1,5 +1,6 @@
 // The messages of the conversation on the screen; stays at the end while a reply grows, unless the person scrolled up.
 
+import { thoughtsAndAnswer } from "./chat.js";
 import { element } from "./dom.js";
 import { MessageView } from "./message_view.js";
 import { say, Speaker } from "./notices.js";
@@ -16,6 +17,7 @@ const STARTERS = {
 export class ConversationView {
   #views = new Map(); // message -> MessageView
   #isFollowing = true;
+  #top = 0; // where it was scrolled to
   #speaker = null;
   #isDemo = false;
 
@@ -25,10 +27,7 @@ export class ConversationView {
     this.place = document.getElementById("messages");
     this.scroller = document.getElementById("scroller");
     this.toEnd = document.getElementById("to-end");
-    this.scroller.addEventListener("scroll", () => {
-      this.#isFollowing = this.#isNearEnd();
-      this.toEnd.hidden = this.#isFollowing;
-    }, { passive: true });
+    this.scroller.addEventListener("scroll", () => this.#onScroll(), { passive: true });
     this.toEnd.addEventListener("click", () => this.follow());
     new ResizeObserver(() => this.#keepAtEnd()).observe(this.place);
   }
@@ -96,14 +95,24 @@ export class ConversationView {
   }
 
   #speak(message) {
+    const [, answer] = thoughtsAndAnswer(message.content);
     if (message.state === "streaming") {
       if (this.#speaker?.message !== message) this.#speaker = Object.assign(new Speaker(), { message });
-      this.#speaker.follow(message.content);
+      this.#speaker.follow(answer);
     } else if (this.#speaker?.message === message) {
-      this.#speaker.follow(message.content, true);
+      this.#speaker.follow(answer, true);
       say(message.state === "done" ? "The reply is complete." : message.state === "stopped" ? "The reply was stopped." : "");
       this.#speaker = null;
     }
+  }
+
+  // Only scrolling upwards ends following: a text that grows leaves the end too.
+  #onScroll() {
+    const isUpwards = this.scroller.scrollTop < this.#top;
+    this.#top = this.scroller.scrollTop;
+    if (this.#isNearEnd()) this.#isFollowing = true;
+    else if (isUpwards) this.#isFollowing = false;
+    this.toEnd.hidden = this.#isFollowing;
   }
 
   #isNearEnd() {
@@ -113,6 +122,6 @@ export class ConversationView {
 
   #keepAtEnd() {
     if (this.#isFollowing) this.scroller.scrollTop = this.scroller.scrollHeight;
-    this.toEnd.hidden = this.#isNearEnd();
+    this.toEnd.hidden = this.#isFollowing || this.#isNearEnd();
   }
 }

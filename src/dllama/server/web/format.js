@@ -2,15 +2,14 @@
 
 const UNITS = ["bytes", "kB", "MB", "GB", "TB"];
 
-// 0.842 -> "842 ms", 0.0123 -> "12.3 ms"; `unit` false leaves the unit out.
-export function milliseconds(seconds, unit = true) {
-  const value = seconds * 1000;
-  const digits = value >= 100 || value === 0 ? 0 : value >= 10 ? 1 : 2;
-  return value.toFixed(digits) + (unit ? " ms" : "");
+// 0.842 -> "842", 0.0123 -> "12.3", 0.0012 -> "1.20", in milliseconds; as many digits as the number `like` would get.
+export function milliseconds(seconds, like = seconds) {
+  const digits = like >= 0.1 || like === 0 ? 0 : like >= 0.01 ? 1 : 2;
+  return (seconds * 1000).toFixed(digits);
 }
 
 export function seconds(value) {
-  return value < 1 ? milliseconds(value) : `${value.toFixed(value < 10 ? 1 : 0)} s`;
+  return value < 1 ? `${milliseconds(value)} ms` : `${value.toFixed(value < 10 ? 1 : 0)} s`;
 }
 
 export function bytes(count) {
@@ -27,6 +26,12 @@ export function percent(fraction) {
 // 3.21, 42.5, 128
 export function rate(value) {
   return value.toFixed(value >= 100 || value === 0 ? 0 : value >= 10 ? 1 : 2);
+}
+
+// A server's message as a sentence.
+export function sentence(text) {
+  const trimmed = text.trim();
+  return trimmed && trimmed[0].toUpperCase() + trimmed.slice(1) + (/[.!?]$/.test(trimmed) ? "" : ".");
 }
 
 export function count(number, one, many = `${one}s`) {

@@ -1,5 +1,7 @@
 // The API key: asked for when the server wants one, kept for this tab or, by choice, on this computer.
 
+import { sentence } from "./format.js";
+
 const NAME = "dllama.key";
 
 export class Key {
@@ -32,7 +34,7 @@ export class Key {
       this.form.elements.key.value = "";
       this.form.elements.remember.checked = localStorage.getItem(NAME) !== null;
       this.form.elements.forget.hidden = !this.value;
-      this.dialog.querySelector("[data-reason]").textContent = reason;
+      this.dialog.querySelector("[data-reason]").textContent = sentence(reason);
       this.dialog.returnValue = "";
       this.dialog.showModal();
       const close = () => this.dialog.close("");

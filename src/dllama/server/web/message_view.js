@@ -3,7 +3,7 @@
 import { thoughtsAndAnswer } from "./chat.js";
 import { copyButton } from "./clipboard.js";
 import { element, iconButton } from "./dom.js";
-import { count, rate, seconds } from "./format.js";
+import { count, rate, seconds, sentence } from "./format.js";
 import { showMarkdown } from "./markdown_view.js";
 
 const REASONS = {
@@ -120,7 +120,7 @@ export class MessageView {
       ? element("button", { type: "button", class: "plain", onclick: () => this.act.startNew() }, "New conversation")
       : element("button", { type: "button", class: "plain", onclick: () => this.act.regenerate(this.message) }, "Try again");
     return element("div", { class: "problem", role: "alert" },
-      element("div", {}, element("strong", {}, REASONS[kind] ?? REASONS.server), element("p", {}, message)), button);
+      element("div", {}, element("strong", {}, REASONS[kind] ?? REASONS.server), element("p", {}, sentence(message))), button);
   }
 }
 
@@ -128,7 +128,7 @@ export class MessageView {
 function retryNote({ message, at }) {
   const left = element("span");
   const note = element("div", { class: "problem calm", role: "status" },
-    element("div", {}, element("strong", {}, "The server is busy"), element("p", {}, `${message} `, left)));
+    element("div", {}, element("strong", {}, "The server is busy"), element("p", {}, `${sentence(message)} `, left)));
   const tick = () => {
     left.textContent = `Trying again in ${Math.max(0, Math.ceil((at - Date.now()) / 1000))} s.`;
   };

@@ -28,7 +28,7 @@ export class SettingsDialog {
     this.form = dialog.querySelector("form");
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
-      dialog.close("kept");
+      if (this.#isRight()) dialog.close("kept");
     });
     this.form.elements.reset.addEventListener("click", () => this.#show({}));
     this.form.elements.cancel.addEventListener("click", () => dialog.close(""));
@@ -50,7 +50,18 @@ export class SettingsDialog {
     });
   }
 
+  // Names the first field that is out of its range, and goes there.
+  #isRight() {
+    const wrong = NUMBERS.map((name) => this.form.elements[name]).find((field) => !field.validity.valid
+      && !field.validity.stepMismatch);
+    const name = wrong?.closest("label").firstChild.textContent.trim();
+    this.form.querySelector("[data-wrong]").textContent = wrong ? `${name}: ${wrong.validationMessage}` : "";
+    wrong?.focus();
+    return !wrong;
+  }
+
   #show(settings) {
+    this.form.querySelector("[data-wrong]").textContent = "";
     for (const name of ["system", "stop"]) this.form.elements[name].value = settings[name] ?? "";
     for (const name of NUMBERS) this.form.elements[name].value = settings[name] ?? "";
   }

@@ -23,7 +23,7 @@ export function verdict(nodes, times) {
   }
   const step_s = Math.max(...times.map(total_s));
   if (nodes.length === 1) {
-    return { kind: "alone", text: `One node computes everything, ${milliseconds(step_s)} a step.`, advice: "", rank: null };
+    return { kind: "alone", text: `One node computes everything, ${milliseconds(step_s)} ms a step.`, advice: "", rank: null };
   }
   return slowDevice(nodes, times, step_s) ?? slowLink(nodes, times, step_s) ?? slowNetwork(times, step_s) ?? {
     kind: "even", advice: "", rank: null,
@@ -38,8 +38,8 @@ function slowDevice(nodes, times, step_s) {
   if (wait_s / step_s < LITTLE || times[slowest].compute_s < UNEVEN * other_s) return null;
   return {
     kind: "device", rank: nodes[slowest].rank, advice: shareAdvice(nodes, times, slowest),
-    text: `${capital(nodeName(nodes[slowest]))} is the slowest: ${waiters(nodes)} ${milliseconds(wait_s, false)} ms of `
-      + `${milliseconds(step_s, false)} for it.`,
+    text: `${capital(nodeName(nodes[slowest]))} is the slowest: ${waiters(nodes)} ${milliseconds(wait_s, step_s)} ms of `
+      + `${milliseconds(step_s)} for it.`,
   };
 }
 
@@ -50,8 +50,8 @@ function slowLink(nodes, times, step_s) {
   if (nodes.length < 3 || wire_s / step_s < LITTLE || wire_s < SLOW_LINK * other_s) return null;
   return {
     kind: "link", rank: nodes[slowest].rank,
-    text: `The link of ${nodeName(nodes[slowest])} is the slowest: its bytes are under way for ${milliseconds(wire_s, false)} ms `
-      + `of ${milliseconds(step_s, false)}, those of the others for ${milliseconds(other_s, false)}.`,
+    text: `The link of ${nodeName(nodes[slowest])} is the slowest: its bytes are under way for ${milliseconds(wire_s, step_s)} ms `
+      + `of ${milliseconds(step_s)}, those of the others for ${milliseconds(other_s, step_s)}.`,
     advice: "A better cable or switch port would help; so would a place nearer to the others.",
   };
 }
@@ -61,7 +61,7 @@ function slowNetwork(times, step_s) {
   if (wire_s / step_s < MUCH_WIRE) return null;
   return {
     kind: "network", rank: null,
-    text: `The network takes the most: bytes are under way for ${milliseconds(wire_s, false)} ms of ${milliseconds(step_s, false)}.`,
+    text: `The network takes the most: bytes are under way for ${milliseconds(wire_s, step_s)} ms of ${milliseconds(step_s)}.`,
     advice: "Fewer nodes, or a faster switch, may be quicker.",
   };
 }

@@ -1,0 +1,219 @@
+"""Chatting: what is sent, what is shown, and what the browser keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, expect
+
+from support.fake_api import FakeApi, Reply
+
+
+def send(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.get_by_label("Message", exact=True).press("Enter")
+
+
+def replies(page: Page) -> Locator:
+    return page.get_by_role("article", name="Reply")
+
+
+def listed(page: Page) -> Locator:
+    return page.locator("#list .choose")
+
+
+def test_a_reply_streams(page: Page, api: FakeApi) -> None:
+    reply = Reply(pieces=["Once ", "upon ", "**a time**"], n_before_gate=2)
+    api.replies.append(reply)
+    send(page, "Tell me a story")
+    expect(replies(page)).to_have_text("Once upon")
+    expect(page.get_by_role("button", name="Stop the reply")).to_be_visible()
+    reply.gate.set()
+    expect(replies(page).locator("strong")).to_have_text("a time")
+    expect(page.get_by_role("button", name="Stop the reply")).to_be_hidden()
+    expect(replies(page)).to_contain_text("3 tokens")
+    expect(replies(page)).to_contain_text("16 of 24 prompt tokens from the cache")
+    assert api.requests == [
+        {
+            "messages": [{"role": "user", "content": "Tell me a story"}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ]
+
+
+def test_stopping_ends_the_request(page: Page, api: FakeApi) -> None:
+    reply = Reply(pieces=["One, ", "two, ", "never"], n_before_gate=2)
+    api.replies.append(reply)
+    send(page, "Count")
+    expect(replies(page)).to_contain_text("One, two,")
+    page.get_by_role("button", name="Stop the reply").click()
+    assert reply.cut.wait(20)
+    expect(replies(page)).to_contain_text("Stopped.")
+    send(page, "Go on")
+    expect(replies(page).nth(1)).to_contain_text("You said: Go on")
+    assert [message["content"] for message in api.requests[1]["messages"]] == ["Count", "One, two, ", "Go on"]
+
+
+def test_a_reload_keeps_everything(page: Page) -> None:
+    send(page, "Remember **this**")
+    expect(replies(page).locator("strong")).to_have_text("this")
+    page.reload()
+    expect(page.get_by_role("article", name="You")).to_have_text("Remember **this**")
+    expect(replies(page).locator("strong")).to_have_text("this")
+    expect(listed(page)).to_have_text(["Remember **this**"])
+
+
+def test_a_reply_cut_by_a_reload_keeps_what_came(page: Page, api: FakeApi) -> None:
+    reply = Reply(pieces=["Half ", "whole"], n_before_gate=1)
+    api.replies.append(reply)
+    send(page, "Say it")
+    expect(replies(page)).to_contain_text("Half")
+    page.reload()
+    assert reply.cut.wait(20)
+    expect(replies(page)).to_contain_text("Half")
+    expect(replies(page)).to_contain_text("Stopped.")
+
+
+def test_regenerating_replaces_the_last_reply(page: Page, api: FakeApi) -> None:
+    api.replies.extend([Reply(pieces=["apple"]), Reply(pieces=["pear"])])
+    send(page, "Think of a word")
+    expect(replies(page)).to_contain_text("apple")
+    page.get_by_role("button", name="Regenerate the reply").click()
+    expect(replies(page)).to_contain_text("pear")
+    expect(replies(page)).not_to_contain_text("apple")
+    assert api.requests[0] == api.requests[1]
+    page.get_by_role("button", name="Undo").click()
+    expect(replies(page)).to_contain_text("apple")
+
+
+def test_editing_sends_anew_and_can_be_undone(page: Page, api: FakeApi) -> None:
+    send(page, "one")
+    expect(replies(page)).to_contain_text("You said: one")
+    send(page, "two")
+    expect(replies(page).nth(1)).to_contain_text("You said: two")
+    page.get_by_role("article", name="You").first.hover()
+    page.get_by_role("button", name="Edit your message").first.click()
+    page.get_by_role("textbox", name="Edit your message").fill("three")
+    page.get_by_role("textbox", name="Edit your message").press("Enter")
+    expect(replies(page)).to_have_count(1)
+    expect(replies(page)).to_contain_text("You said: three")
+    assert [message["content"] for message in api.requests[-1]["messages"]] == ["three"]
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("article", name="You")).to_have_text(["one", "two"])
+
+
+def test_a_reply_can_be_corrected(page: Page, api: FakeApi) -> None:
+    api.replies.append(Reply(pieces=["The capital is Lyon"]))
+    send(page, "Capital of France?")
+    page.get_by_role("button", name="Edit the reply").click()
+    page.get_by_role("textbox", name="Edit the reply").fill("The capital is Paris")
+    page.get_by_role("button", name="Keep").click()
+    expect(replies(page)).to_contain_text("Paris")
+    send(page, "Sure?")
+    expect(replies(page)).to_have_count(2)
+    assert api.requests[-1]["messages"][1] == {"role": "assistant", "content": "The capital is Paris"}
+
+
+def test_settings_are_sent_and_kept(page: Page, api: FakeApi) -> None:
+    page.get_by_role("button", name="Settings of this conversation").click()
+    page.get_by_label("System prompt").fill("Be brief.")
+    page.get_by_label("Temperature").fill("0.3")
+    page.get_by_label("Top k").fill("40")
+    page.get_by_label("Longest reply").fill("64")
+    page.get_by_label("Stop at").fill("END\n\\n\\n")
+    page.get_by_label("Also for new conversations").check()
+    page.get_by_role("button", name="Keep").click()
+    page.get_by_role("button", name="New conversation").click()
+    send(page, "Hello")
+    expect(replies(page)).to_contain_text("You said: Hello")
+    sent = api.requests[0]
+    assert sent["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert {name: sent[name] for name in ("temperature", "top_k", "max_tokens", "stop")} == {
+        "temperature": 0.3,
+        "top_k": 40,
+        "max_tokens": 64,
+        "stop": ["END", "\n\n"],
+    }
+    assert "top_p" not in sent
+
+
+def test_a_setting_out_of_range_is_told(page: Page) -> None:
+    page.get_by_role("button", name="Settings of this conversation").click()
+    page.get_by_label("Temperature").fill("5")
+    page.get_by_role("button", name="Keep").click()
+    expect(page.get_by_role("alert")).to_contain_text("Temperature")
+    expect(page.get_by_role("dialog", name="Settings")).to_be_visible()
+
+
+def test_several_conversations(page: Page) -> None:
+    send(page, "About cats")
+    expect(replies(page)).to_contain_text("cats")
+    page.get_by_role("button", name="New conversation").click()
+    expect(replies(page)).to_have_count(0)
+    send(page, "About dogs")
+    expect(listed(page)).to_have_text(["About dogs", "About cats"])
+    listed(page).nth(1).click()
+    expect(replies(page)).to_contain_text("cats")
+    page.get_by_role("button", name="Rename About cats").click()
+    page.get_by_role("textbox", name="Title").fill("Felines")
+    page.get_by_role("textbox", name="Title").press("Enter")
+    expect(listed(page)).to_have_text(["About dogs", "Felines"])
+    page.get_by_role("button", name="Delete Felines").click()
+    expect(listed(page)).to_have_text(["About dogs"])
+    page.get_by_role("button", name="Undo").click()
+    expect(replies(page)).to_contain_text("cats")
+    page.reload()
+    expect(listed(page)).to_have_text(["About dogs", "Felines"])
+
+
+def test_a_reply_goes_on_while_another_conversation_is_shown(page: Page, api: FakeApi) -> None:
+    reply = Reply(pieces=["slow ", "but done"], n_before_gate=1)
+    api.replies.append(reply)
+    send(page, "Take your time")
+    expect(replies(page)).to_contain_text("slow")
+    page.get_by_role("button", name="New conversation").click()
+    send(page, "Meanwhile")
+    expect(replies(page)).to_contain_text("You said: Meanwhile")
+    reply.gate.set()
+    listed(page).filter(has_text="Take your time").click()
+    expect(replies(page)).to_contain_text("slow but done")
+
+
+def test_export(page: Page, tmp_path: Path) -> None:
+    send(page, "Export *me*")
+    expect(replies(page)).to_contain_text("You said")
+    for name, file in (("As Markdown", "export-me.md"), ("As JSON", "export-me.json")):
+        page.locator("#export summary").click()
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).click()
+        assert download.value.suggested_filename == file
+        download.value.save_as(tmp_path / file)
+    markdown = (tmp_path / "export-me.md").read_text()
+    assert markdown == "# Export *me*\n\n## You\n\nExport *me*\n\n## dllama\n\nYou said: Export *me*\n"
+    assert json.loads((tmp_path / "export-me.json").read_text())["messages"] == [
+        {"role": "user", "content": "Export *me*"},
+        {"role": "assistant", "content": "You said: Export *me*"},
+    ]
+
+
+def test_code_is_copied_as_it_is(page: Page, api: FakeApi) -> None:
+    code = "def f(x):\n    return '<b>' + x  # & so on"
+    api.replies.append(Reply(pieces=["Here:\n\n```python\n", code, "\n```\n"]))
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    send(page, "Write code")
+    expect(page.locator("pre .of-keyword")).to_have_text(["def", "return"])
+    page.get_by_role("button", name="Copy code").click()
+    expect(page.locator("#spoken")).to_contain_text("Copied")
+    assert page.evaluate("() => navigator.clipboard.readText()") == code
+
+
+def test_thoughts_are_folded_and_not_sent_back(page: Page, api: FakeApi) -> None:
+    api.replies.append(Reply(pieces=["<think>\nLet me see", "…\n</think>\n\n", "Four."]))
+    send(page, "2 + 2?")
+    expect(page.locator(".thoughts summary")).to_have_text("Thoughts")
+    expect(page.get_by_text("Let me see")).to_be_hidden()
+    send(page, "Sure?")
+    expect(replies(page)).to_have_count(2)
+    assert api.requests[1]["messages"][1]["content"] == "Four."
