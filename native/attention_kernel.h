@@ -1,11 +1,17 @@
 // Attention over a paged KV cache, written once over a vector type S.
 //
-// A query walks the positions it sees in blocks of kAttentionBlock on a fixed grid, with the online softmax of
-// Milakov and Gimelshein (2018). Which other queries share the walk changes nothing in the order of its own
-// float operations, so the result of a row does not depend on its company.
+// A split of positions is computed in three passes: the scores of every key, their softmax, the weighted sum of the
+// values. Splits lie on a fixed grid, and a query's own float operations follow the positions in order, so neither
+// the other queries of a step nor threads change its result. Parts are merged as in the online softmax of Milakov and
+// Gimelshein (2018).
+//
+// Queries go in fours ("quads", the last one padded with copies): each element of a key or value that is read and
+// converted serves four of them. The scores of a quad lie side by side, [position][4], so that the softmax needs no
+// sums across lanes.
 #pragma once
 
-#include "row_kernels.h"
+#include "cache_rows.h"
+#include "opaque.h"
 
 namespace dllama {
 namespace {
@@ -14,91 +20,245 @@ template <class S>
 struct AttentionKernel {
     using F = typename S::F;
     static constexpr int W = S::W;
-    static constexpr int B = kAttentionBlock;
+    static constexpr int Q = kQuad;
+    static constexpr int kStep = W / Q;  // positions whose scores fill a vector
+    // Half of the registers are sums: 8 of 16, or 16 of 32. Their chains hide the latency of a multiply-add (4 cycles,
+    // 2 a cycle), and queries, keys and what is under way fit beside them.
+    static constexpr int kKeys = S::kSumRows;           // keys that a quad is multiplied with at a time
+    static constexpr int kColumns = S::kRegisters / 8;  // vectors of a value that are summed at a time
 
-    // The positions [begin, end) that a row sees.
+    // Positions [begin, end), counted from a split's first.
     struct Range {
         int begin, end;
+        int size() const { return end - begin; }
+        bool empty() const { return begin >= end; }
     };
-    static Range seen(const Attention& a, int row) {
-        const int end = a.positions[row] + 1;
-        return {a.window > 0 && end > a.window ? end - a.window : 0, end};
+    static Range both(Range a, Range b) {
+        const Range r = {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
+        return r.empty() ? Range{0, 0} : r;
     }
-    static Range cut(Range r, int begin, int end) {
-        return {r.begin > begin ? r.begin : begin, r.end < end ? r.end : end};
+    static Range either(Range a, Range b) {
+        if (a.empty() || b.empty()) return a.empty() ? b : a;
+        return {a.begin < b.begin ? a.begin : b.begin, a.end > b.end ? a.end : b.end};
     }
-
-    static F load(const float* p) { return S::load(p); }
-    static F load(const uint16_t* p) { return S::load_half(p); }
-    template <class T>
-    static F load_tail(const T* p, int n) {
-        T values[W] = {};
-        std::memcpy(values, p, size_t(n) * sizeof(T));
-        return load(values);
+    // What a row sees of a split.
+    static Range seen(const Attention& a, int row, int split) {
+        const int end = a.positions[row] + 1, begin = a.window > 0 && end > a.window ? end - a.window : 0;
+        const int first = split * kAttentionSplit;
+        return both({begin - first, end - first}, {0, kAttentionSplit});
     }
 
-    // scores[i][j] = queries[i] . keys[j] for NQ queries and n keys; n is rounded up to fours.
-    template <int NQ, class T>
-    static void dots(const float* const* queries, const T* const* keys, int n, int head_dim, float* scores) {
-        for (int j = 0; j < n; j += 4) {
-            F acc[NQ][4];
-            for (int q = 0; q < NQ; q++)
-                for (int k = 0; k < 4; k++) acc[q][k] = S::set1(0);
+    struct Quad {
+        const float* query[Q];
+        Range range[Q];
+        Range all, common;  // what any of them sees, and what every one does
+
+    };
+    static_assert(sizeof(Quad) <= kQuadFloats * sizeof(float), "scratch has room for quads");
+
+    // Queries first to first + 3 of a tile.
+    static Quad quad_at(const Attention& a, RowTile tile, HeadRange heads, int split, int first) {
+        const int group = heads.end - heads.begin, last = tile.count * group - 1;
+        const size_t row_stride = size_t(a.n_heads + 2 * a.n_kv_heads) * a.head_dim;
+        Quad quad;
+        for (int q = 0; q < Q; q++) {
+            const int i = first + q < last ? first + q : last, row = tile.first + i / group;
+            quad.query[q] = a.qkv + row * row_stride + size_t(heads.begin + i % group) * a.head_dim;
+            quad.range[q] = seen(a, row, split);
+            quad.all = q ? either(quad.all, quad.range[q]) : quad.range[q];
+            quad.common = q ? both(quad.common, quad.range[q]) : quad.range[q];
+        }
+        return quad;
+    }
+
+    // scores[j][q] = query q . key j for keys [range) of a split, and after them what the rows next to come give.
+    // HD is the head's width, or 0 for any: loops of known length cost nothing.
+    template <int HD, bool kPrefetch, class Rows>
+    static void score(const Quad& quad, const Rows& rows, Range range, int width, float* scores) {
+        const int head_dim = HD ? HD : width;
+        for (int j = range.begin; j < range.end; j += kKeys) {
+            typename Rows::Row key[kKeys];
+            UNROLL for (int k = 0; k < kKeys; k++) key[k] = rows.key(j + k);
+            if constexpr (kPrefetch)
+                UNROLL for (int k = 0; k < kKeys; k++) rows.template prefetch_after_key<HD>(j + k);
+            F acc[kKeys][Q];
+            UNROLL for (int k = 0; k < kKeys; k++)
+                UNROLL for (int q = 0; q < Q; q++) acc[k][q] = S::set1(0);
             int e = 0;
-            for (; e + W <= head_dim; e += W) {
-                F query[NQ];
-                for (int q = 0; q < NQ; q++) query[q] = S::load(queries[q] + e);
-                for (int k = 0; k < 4; k++) {
-                    const F key = load(keys[j + k] + e);
-                    for (int q = 0; q < NQ; q++) acc[q][k] = S::fma(query[q], key, acc[q][k]);
+            UNROLL for (; e + W <= head_dim; e += W) {
+                F query[Q];
+                UNROLL for (int q = 0; q < Q; q++) {
+                    query[q] = S::load(quad.query[q] + e);
+                    DLLAMA_OPAQUE(query[q]);  // else GCC loads it anew for each key
+                }
+                UNROLL for (int k = 0; k < kKeys; k++) {
+                    const F value = key[k].load(e);
+                    UNROLL for (int q = 0; q < Q; q++) acc[k][q] = S::fma(query[q], value, acc[k][q]);
                 }
             }
             if (e < head_dim)
-                for (int k = 0; k < 4; k++) {
-                    const F key = load_tail(keys[j + k] + e, head_dim - e);
-                    for (int q = 0; q < NQ; q++)
-                        acc[q][k] = S::fma(load_some<S>(queries[q] + e, head_dim - e), key, acc[q][k]);
+                UNROLL for (int k = 0; k < kKeys; k++) {
+                    const F value = key[k].load_some(e, head_dim - e);
+                    UNROLL for (int q = 0; q < Q; q++)
+                        acc[k][q] = S::fma(load_some<S>(quad.query[q] + e, head_dim - e), value, acc[k][q]);
                 }
-            for (int q = 0; q < NQ; q++)
-                S::store_sums4(scores + q * B + j, acc[q][0], acc[q][1], acc[q][2], acc[q][3]);
+            S::store_sums(scores + j * Q, acc);
         }
     }
 
-    // mixed[i] += sum over j in [begin, end) of weights[i][j] * values[j], for NQ queries.
-    // V vectors of a row at a time: NQ * V accumulators, and a value is loaded once for all queries.
-    template <int NQ, int V, class T>
-    static void mix_columns(const float* weights, const T* const* values, Range range, float* mixed, int stride,
-                            int column) {
+    // Turns the scores of a quad into softmax weights; sets largest and weight of its four queries.
+    static void soften(const Quad& quad, float factor, const SoftmaxState& state, int first, float* scores) {
+        const int begin = quad.all.begin / kStep * kStep, end = (quad.all.end + kStep - 1) / kStep * kStep;
+        for (int q = 0; q < Q; q++) {
+            const Range r = quad.range[q].empty() ? Range{end, end} : quad.range[q];
+            for (int j = begin; j < r.begin; j++) scores[j * Q + q] = -INFINITY;
+            for (int j = r.end; j < end; j++) scores[j * Q + q] = -INFINITY;
+        }
+        F largest = S::set1(-INFINITY);
+        for (int i = begin * Q; i < end * Q; i += W) {
+            const F s = S::mul(S::load(scores + i), S::set1(factor));
+            S::store(scores + i, s);
+            largest = S::max(largest, s);
+        }
+        float lanes[W];
+        S::store(lanes, largest);
+        for (int q = 0; q < Q; q++) {
+            float top = lanes[q];
+            for (int i = q + Q; i < W; i += Q) top = lanes[i] > top ? lanes[i] : top;
+            state.largest[first + q] = top;
+            // Where a query sees nothing, e^(-inf - 0) = 0 and not e^(-inf + inf).
+            for (int i = q; i < W; i += Q) lanes[i] = top == -INFINITY ? 0.0f : top;
+        }
+        const F shift = S::load(lanes);
+        F total = S::set1(0);
+        for (int i = begin * Q; i < end * Q; i += W) {
+            const F weight = exp<S>(S::sub(S::load(scores + i), shift));
+            S::store(scores + i, weight);
+            total = S::add(total, weight);
+        }
+        S::store(lanes, total);
+        for (int q = 0; q < Q; q++) {
+            state.weight[first + q] = lanes[q];
+            for (int i = q + Q; i < W; i += Q) state.weight[first + q] += lanes[i];
+        }
+    }
+
+    // mixed[q] += sum over j in [range) of weights[j][q] * values[j], for NQ queries and V vectors of a row.
+    template <int NQ, int V, int HD, bool kPrefetch, class Rows>
+    static void mix_columns(const float* weights, const Rows& rows, Range range, float* mixed, int stride, int column) {
         F acc[NQ][V];
-        for (int q = 0; q < NQ; q++)
-            for (int v = 0; v < V; v++) acc[q][v] = S::load(mixed + size_t(q) * stride + column + v * W);
+        UNROLL for (int q = 0; q < NQ; q++)
+            UNROLL for (int v = 0; v < V; v++) acc[q][v] = S::load(mixed + size_t(q) * stride + column + v * W);
         for (int j = range.begin; j < range.end; j++) {
+            const auto row = rows.value(j);
+            if constexpr (kPrefetch) rows.template prefetch_after_value<HD>(j);
             F value[V];
-            for (int v = 0; v < V; v++) value[v] = load(values[j] + column + v * W);
-            for (int q = 0; q < NQ; q++) {
-                const F weight = S::set1(weights[q * B + j]);
-                for (int v = 0; v < V; v++) acc[q][v] = S::fma(weight, value[v], acc[q][v]);
+            UNROLL for (int v = 0; v < V; v++) value[v] = row.load(column + v * W);
+            UNROLL for (int q = 0; q < NQ; q++) {
+                const F weight = S::set1(weights[j * Q + q]);
+                UNROLL for (int v = 0; v < V; v++) acc[q][v] = S::fma(weight, value[v], acc[q][v]);
             }
         }
-        for (int q = 0; q < NQ; q++)
-            for (int v = 0; v < V; v++) S::store(mixed + size_t(q) * stride + column + v * W, acc[q][v]);
+        UNROLL for (int q = 0; q < NQ; q++)
+            UNROLL for (int v = 0; v < V; v++) S::store(mixed + size_t(q) * stride + column + v * W, acc[q][v]);
     }
 
-    template <int NQ, class T>
-    static void mix(const float* weights, const T* const* values, Range range, float* mixed, int stride,
-                    int head_dim) {
-        constexpr int V = 8 / NQ;
+    template <int NQ, int HD, bool kPrefetch, class Rows>
+    static void mix(const float* weights, const Rows& rows, Range range, float* mixed, int stride, int width) {
+        if (range.empty()) return;
+        const int head_dim = HD ? HD : width;
         int e = 0;
-        for (; e + V * W <= head_dim; e += V * W)
-            mix_columns<NQ, V>(weights, values, range, mixed, stride, e);
-        for (; e + W <= head_dim; e += W) mix_columns<NQ, 1>(weights, values, range, mixed, stride, e);
+        if (kPrefetch && kColumns * W <= head_dim) {  // with the first columns
+            mix_columns<NQ, kColumns, HD, true>(weights, rows, range, mixed, stride, 0);
+            e = kColumns * W;
+        }
+        for (; e + kColumns * W <= head_dim; e += kColumns * W)
+            mix_columns<NQ, kColumns, HD, false>(weights, rows, range, mixed, stride, e);
+        for (; e + W <= head_dim; e += W) mix_columns<NQ, 1, HD, false>(weights, rows, range, mixed, stride, e);
         if (e < head_dim)
             for (int q = 0; q < NQ; q++) {
                 F acc = S::load(mixed + size_t(q) * stride + e);
                 for (int j = range.begin; j < range.end; j++)
-                    acc = S::fma(S::set1(weights[q * B + j]), load_tail(values[j] + e, head_dim - e), acc);
+                    acc = S::fma(S::set1(weights[j * Q + q]), rows.value(j).load_some(e, head_dim - e), acc);
                 S::store(mixed + size_t(q) * stride + e, acc);
             }
+    }
+
+    // The values of a block for a quad: together where all four see them, else one query after the other, so that a
+    // value that a query does not see, and which may not be a number, cannot reach it.
+    template <int HD, bool kPrefetch, class Rows>
+    static void mix_quad(const Quad& quad, const Rows& rows, Range block, int head_dim, const float* weights,
+                         float* mixed, int stride) {
+        const Range common = both(quad.common, block);
+        if (common.begin == block.begin && common.end == block.end)
+            return mix<Q, HD, kPrefetch>(weights, rows, block, mixed, stride, head_dim);
+        const auto alone = [&](int q, int begin, int end) {
+            mix<1, 0, false>(weights + q, rows, {begin, end}, mixed + size_t(q) * stride, stride, head_dim);
+        };
+        for (int q = 0; q < Q; q++) {
+            const Range own = both(quad.range[q], block);
+            alone(q, own.begin, common.empty() ? own.end : common.begin);
+        }
+        if (common.empty()) return;
+        mix<Q, HD, false>(weights, rows, common, mixed, stride, head_dim);
+        for (int q = 0; q < Q; q++) alone(q, common.end, both(quad.range[q], block).end);
+    }
+
+    template <class T, int HD>
+    static void attend(const Attention& a, RowTile tile, int kv_head, int split, const SoftmaxState& state,
+                       float* scratch) {
+        const HeadRange heads = heads_of(a, kv_head);
+        const int n_queries = tile.count * (heads.end - heads.begin), n_quads = (n_queries + Q - 1) / Q;
+        Quad* quads = reinterpret_cast<Quad*>(scratch);
+        float* scores = scratch + size_t(n_quads) * kQuadFloats;
+        Range all = {0, 0};
+        for (int i = 0; i < n_quads; i++) {
+            quads[i] = quad_at(a, tile, heads, split, i * Q);
+            all = either(all, quads[i].all);
+        }
+        const CacheRows<S, T> rows(a, tile.first, kv_head, split, all.begin, all.end, scores + size_t(n_quads) * kQuadScores);
+        const auto in_blocks = [&](auto work) {  // what a block's keys or values are read for while they are near
+            for (int b = all.begin; b < all.end; b += kAttentionBlock)
+                for (int i = 0; i < n_quads; i++) {
+                    const Range block = both(quads[i].all, {b, b + kAttentionBlock});
+                    if (!block.empty()) work(i, quads[i], block, scores + size_t(i) * kQuadScores);
+                }
+        };
+        in_blocks([&](int i, const Quad& quad, Range block, float* to) {
+            if (i == 0)
+                score<HD, true>(quad, rows, block, a.head_dim, to);
+            else
+                score<HD, false>(quad, rows, block, a.head_dim, to);
+        });
+        const float factor = 1.0f / __builtin_sqrtf(float(a.head_dim));
+        for (int i = 0; i < n_quads; i++) soften(quads[i], factor, state, i * Q, scores + size_t(i) * kQuadScores);
+        std::memset(state.mixed, 0, size_t(n_quads) * Q * state.mixed_stride * sizeof(float));
+        in_blocks([&](int i, const Quad& quad, Range block, const float* weights) {
+            float* mixed = state.mixed + size_t(i) * Q * state.mixed_stride;
+            if (i == 0)
+                mix_quad<HD, true>(quad, rows, block, a.head_dim, weights, mixed, state.mixed_stride);
+            else
+                mix_quad<HD, false>(quad, rows, block, a.head_dim, weights, mixed, state.mixed_stride);
+        });
+    }
+
+    template <class T>
+    static void attend_with(const Attention& a, RowTile tile, int kv_head, int split, const SoftmaxState& state,
+                            float* scratch) {
+        switch (a.head_dim) {  // the widths of most models have code of their own
+            case 64: return attend<T, 64>(a, tile, kv_head, split, state, scratch);
+            case 128: return attend<T, 128>(a, tile, kv_head, split, state, scratch);
+            default: return attend<T, 0>(a, tile, kv_head, split, state, scratch);
+        }
+    }
+
+    static void attend_split(const Attention& a, RowTile tile, int kv_head, int split, const SoftmaxState& state,
+                             float* scratch) {
+        switch (a.cache_type) {
+            case ElementType::f16: return attend_with<uint16_t>(a, tile, kv_head, split, state, scratch);
+            case ElementType::q80: return attend_with<Q80Cell>(a, tile, kv_head, split, state, scratch);
+            default: return attend_with<float>(a, tile, kv_head, split, state, scratch);
+        }
     }
 
     // e^x of one number, the same bits as in a vector.
@@ -106,126 +266,6 @@ struct AttentionKernel {
         float values[W];
         S::store(values, exp<S>(S::set1(x)));
         return values[0];
-    }
-
-    static void scale(float* v, float factor, int head_dim) {
-        for (int e = 0; e < head_dim; e++) v[e] *= factor;
-    }
-
-    // Turns the scores of query i at [range) of a block into softmax weights, updating its state.
-    static void soften(float* scores, Range range, float factor, const SoftmaxState& state, int i, int head_dim) {
-        for (int j = 0; j < range.begin; j++) scores[j] = -INFINITY;
-        for (int j = range.end; j < B; j++) scores[j] = -INFINITY;
-        F largest = S::set1(-INFINITY);
-        for (int j = 0; j < B; j += W) {
-            const F s = S::mul(S::load(scores + j), S::set1(factor));
-            S::store(scores + j, s);
-            largest = S::max(largest, s);
-        }
-        const float before = state.largest[i], block_largest = S::max_of(largest);
-        const float now = block_largest > before ? block_largest : before;
-        F total = S::set1(0);
-        for (int j = 0; j < B; j += W) {
-            const F weight = exp<S>(S::sub(S::load(scores + j), S::set1(now)));
-            S::store(scores + j, weight);
-            total = S::add(total, weight);
-        }
-        const float keep = exp_one(before - now);
-        state.largest[i] = now;
-        state.weight[i] = state.weight[i] * keep + S::sum(total);
-        if (keep != 1.0f) scale(state.mixed + size_t(i) * state.mixed_stride, keep, head_dim);
-    }
-
-    // Addresses of the keys or values of positions [range), indexed from block_begin.
-    template <class T>
-    static void locate(const Attention& a, const void* cache, const int32_t* pages, int kv_head, int block_begin,
-                       Range range, const T** out) {
-        const size_t page_stride = size_t(a.n_kv_heads) * a.page_size * a.head_dim;
-        const T* head = static_cast<const T*>(cache) + size_t(kv_head) * a.page_size * a.head_dim;
-        int page = range.begin / a.page_size, slot = range.begin % a.page_size;
-        for (int p = range.begin; p < range.end; p++) {
-            out[p - block_begin] = head + size_t(pages[page]) * page_stride + size_t(slot) * a.head_dim;
-            if (++slot == a.page_size) slot = 0, page++;
-        }
-    }
-
-    template <class T>
-    static void attend_block(const Attention& a, RowTile tile, int kv_head, int block_begin, Range range,
-                             const SoftmaxState& state, float* scores) {
-        const T *keys[B], *values[B];
-        const int32_t* pages = a.page_table + size_t(a.sequence[tile.first]) * a.max_pages;
-        locate(a, a.keys, pages, kv_head, block_begin, range, keys);
-        locate(a, a.values, pages, kv_head, block_begin, range, values);
-        const int first = range.begin - block_begin, last = range.end - block_begin;
-        const int begin = first / 4 * 4;  // keys in fours: the ends repeat a key, soften() drops their scores
-        for (int j = begin; j < first; j++) keys[j] = keys[first];
-        for (int j = last; j < (last + 3) / 4 * 4; j++) keys[j] = keys[last - 1];
-
-        const HeadRange heads = heads_of(a, kv_head);
-        const int group = heads.end - heads.begin, n_queries = tile.count * group;
-        const size_t row_stride = size_t(a.n_heads + 2 * a.n_kv_heads) * a.head_dim;
-        auto query = [&](int i) {
-            return a.qkv + (tile.first + i / group) * row_stride + size_t(heads.begin + i % group) * a.head_dim;
-        };
-        int i = 0;
-        for (; i + 2 <= n_queries; i += 2) {
-            const float* pair[2] = {query(i), query(i + 1)};
-            dots<2>(pair, keys + begin, last - begin, a.head_dim, scores + i * B + begin);
-        }
-        if (i < n_queries) {
-            const float* one[1] = {query(i)};
-            dots<1>(one, keys + begin, last - begin, a.head_dim, scores + i * B + begin);
-        }
-
-        const float factor = 1.0f / __builtin_sqrtf(float(a.head_dim));
-        int run = 0;  // first query of a run of queries that see the same positions of this block
-        Range run_range = {0, 0};
-        for (int r = 0; r <= tile.count; r++) {
-            Range mine = {-1, -1};
-            if (r < tile.count) {
-                mine = cut(seen(a, tile.first + r), range.begin, range.end);
-                mine = {mine.begin - block_begin, mine.end - block_begin};
-                for (int q = r * group; q < (r + 1) * group && mine.begin < mine.end; q++)
-                    soften(scores + q * B, mine, factor, state, q, a.head_dim);
-            }
-            if (r == 0) run_range = mine;
-            if (mine.begin == run_range.begin && mine.end == run_range.end) continue;
-            mix_run(a, run, r * group, run_range, values, state, scores);
-            run = r * group, run_range = mine;
-        }
-    }
-
-    template <class T>
-    static void mix_run(const Attention& a, int begin, int end, Range range, const T* const* values,
-                        const SoftmaxState& state, const float* scores) {
-        const int stride = state.mixed_stride;
-        int i = begin;
-        for (; i + 4 <= end; i += 4)
-            mix<4>(scores + i * B, values, range, state.mixed + size_t(i) * stride, stride, a.head_dim);
-        for (; i + 2 <= end; i += 2)
-            mix<2>(scores + i * B, values, range, state.mixed + size_t(i) * stride, stride, a.head_dim);
-        for (; i < end; i++)
-            mix<1>(scores + i * B, values, range, state.mixed + size_t(i) * stride, stride, a.head_dim);
-    }
-
-    static void attend_split(const Attention& a, RowTile tile, int kv_head, int split, const SoftmaxState& state,
-                             float* scores) {
-        const HeadRange heads = heads_of(a, kv_head);
-        const int n_queries = tile.count * (heads.end - heads.begin);
-        for (int i = 0; i < n_queries; i++) {
-            state.largest[i] = -INFINITY;
-            state.weight[i] = 0;
-            std::memset(state.mixed + size_t(i) * state.mixed_stride, 0, size_t(state.mixed_stride) * 4);
-        }
-        const Range all = {seen(a, tile.first).begin, seen(a, tile.first + tile.count - 1).end};
-        const Range here = cut(all, split * kAttentionSplit, (split + 1) * kAttentionSplit);
-        for (int b = here.begin / B * B; b < here.end; b += B) {
-            const Range range = cut(here, b, b + B);
-            if (a.half)
-                attend_block<uint16_t>(a, tile, kv_head, b, range, state, scores);
-            else
-                attend_block<float>(a, tile, kv_head, b, range, state, scores);
-        }
     }
 
     static bool empty(const SoftmaxState& s, int i) { return s.largest[i] == -INFINITY && s.weight[i] == 0; }

@@ -12,19 +12,19 @@ constexpr size_t kLine = 64;
 
 size_t round_to_line(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
 
-// Where things lie in the workspace: the tiles, scores for each thread, then softmax states.
+// Where things lie in the workspace: the tiles, scratch for each thread, then softmax states.
 struct Plan {
     int rows_per_tile, queries, mixed_stride;
-    size_t tiles_bytes, scores_bytes, state_bytes;
+    size_t tiles_bytes, scratch_bytes, state_bytes;
     int n_threads;
 
     SoftmaxState state(uint8_t* workspace, size_t i) const {
-        float* p = reinterpret_cast<float*>(workspace + tiles_bytes + n_threads * scores_bytes + i * state_bytes);
+        float* p = reinterpret_cast<float*>(workspace + tiles_bytes + n_threads * scratch_bytes + i * state_bytes);
         const size_t per_query = round_to_line(size_t(queries) * 4) / 4;
         return {p, p + per_query, p + 2 * per_query, mixed_stride};
     }
-    float* scores(uint8_t* workspace, int thread) const {
-        return reinterpret_cast<float*>(workspace + tiles_bytes + thread * scores_bytes);
+    float* scratch(uint8_t* workspace, int thread) const {
+        return reinterpret_cast<float*>(workspace + tiles_bytes + thread * scratch_bytes);
     }
 };
 
@@ -32,10 +32,10 @@ Plan plan_of(const Attention& a, int n_threads) {
     Plan p;
     p.n_threads = n_threads;
     p.rows_per_tile = std::max(1, kTileQueries / a.group);
-    p.queries = p.rows_per_tile * a.group;
+    p.queries = (p.rows_per_tile * a.group + kQuad - 1) / kQuad * kQuad;
     p.mixed_stride = int(round_to_line(size_t(a.head_dim) * 4) / 4);
     p.tiles_bytes = round_to_line(size_t(a.n_rows) * sizeof(RowTile));
-    p.scores_bytes = round_to_line(size_t(p.queries) * kAttentionBlock * 4);
+    p.scratch_bytes = round_to_line(attention_scratch(p.queries, a.head_dim) * 4);
     p.state_bytes = 2 * round_to_line(size_t(p.queries) * 4) + size_t(p.queries) * p.mixed_stride * 4;
     return p;
 }
@@ -85,7 +85,7 @@ size_t Ops::attention_workspace(const Attention& a) const {
     const size_t states = few_pairs(a, n_threads()) && n_threads() > 1
                               ? size_t(a.n_rows) * a.n_kv_heads * most_splits(a)
                               : size_t(n_threads()) * 2;
-    return p.tiles_bytes + n_threads() * p.scores_bytes + states * p.state_bytes;
+    return p.tiles_bytes + n_threads() * p.scratch_bytes + states * p.state_bytes;
 }
 
 void Ops::attention(const Attention& a, uint8_t* workspace) {
@@ -107,7 +107,7 @@ void Ops::attention(const Attention& a, uint8_t* workspace) {
             const SoftmaxState part = p.state(workspace, size_t(2 * thread + 1));
             for (int s = splits.begin; s < splits.end; s++) {
                 const bool first = s == splits.begin;
-                kernels_.attend_split(a, tile, kv_head, s, first ? total : part, p.scores(workspace, thread));
+                kernels_.attend_split(a, tile, kv_head, s, first ? total : part, p.scratch(workspace, thread));
                 if (!first) kernels_.attend_merge(total, part, queries(pair), a.head_dim);
             }
             kernels_.attend_finish(a, tile, kv_head, total);
@@ -123,7 +123,7 @@ void Ops::attention(const Attention& a, uint8_t* workspace) {
         const int split = splits.begin + i % most;
         if (split < splits.end && queries(pair) > 0)
             kernels_.attend_split(a, tile, pair % a.n_kv_heads, split, p.state(workspace, size_t(i)),
-                                  p.scores(workspace, thread));
+                                  p.scratch(workspace, thread));
     });
     pool_.run(pairs, [&](int pair, int) {
         if (queries(pair) <= 0) return;

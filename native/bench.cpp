@@ -154,7 +154,7 @@ struct Bench {
         std::printf("packing %d: %.2f GB/s, one thread\n", int(type), double(layout.bytes()) / t.quick / 1e9);
     }
 
-    void attention(int n_rows, int position, bool half) {
+    void attention(int n_rows, int position, ElementType type) {
         const int heads = 32, kv_heads = 8, head_dim = 64, page = 64, n_pages = (position + n_rows) / page + 1;
         std::vector<float> qkv(size_t(n_rows) * (heads + 2 * kv_heads) * head_dim), out(size_t(n_rows) * heads * head_dim);
         for (float& v : qkv) v = float(int(random() % 2001) - 1000) / 1000;
@@ -162,19 +162,18 @@ struct Bench {
         for (int i = 0; i < n_rows; i++) positions[i] = position + i;
         for (int i = 0; i < n_pages; i++) pages[i] = i;
         const size_t elements = size_t(n_pages) * kv_heads * page * head_dim;
-        std::vector<float> keys(elements, 0.25f), values(elements, 0.5f);
-        if (half) {
-            std::fill_n(reinterpret_cast<uint16_t*>(keys.data()), elements, 0x3400);
-            std::fill_n(reinterpret_cast<uint16_t*>(values.data()), elements, 0x3800);
-        }
+        const size_t bytes = type == ElementType::f32 ? elements * 4 : type == ElementType::f16 ? elements * 2
+                                                                    : elements / kBlock * kQ80Bytes;
+        const OwnedMemory keys(bytes), values(bytes);
+        std::memset(keys.data(), 0x11, bytes), std::memset(values.data(), 0x11, bytes);  // small numbers in every type
         const Attention a{out.data(), qkv.data(), positions.data(), sequence.data(), pages.data(), keys.data(),
-                          values.data(), half, n_rows, heads, kv_heads, head_dim, page, n_pages, 0, heads / kv_heads, 0};
+                          values.data(), type, n_rows, heads, kv_heads, head_dim, page, n_pages, 0, heads / kv_heads, 0};
         const OwnedMemory workspace(ops.attention_workspace(a));
         const Times t = measure(40, 1, [&](int) { ops.attention(a, workspace.data()); });
         const double seen = double(n_rows) * (position + (n_rows + 1) / 2.0);
         std::printf("attention, %3d rows at %5d, %s: %8.1f us; %6.1f Gop/s; cache %6.2f GB/s\n", n_rows, position,
-                    half ? "f16" : "f32", t.quick * 1e6, 4 * seen * heads * head_dim / t.quick / 1e9,
-                    double(position + n_rows) * kv_heads * head_dim * 2 * (half ? 2 : 4) / t.quick / 1e9);
+                    type == ElementType::f16 ? "f16" : type == ElementType::q80 ? "q80" : "f32", t.quick * 1e6, 4 * seen * heads * head_dim / t.quick / 1e9,
+                    2.0 * double(bytes) / t.quick / 1e9);
     }
 
     void rows() {
@@ -209,10 +208,10 @@ void run_all(Bench& bench, const std::string& only) {
         for (ElementType type : types) bench.packing(type);
     }
     if (wanted("attention"))
-        for (bool half : {true, false}) {
-            bench.attention(1, 1000, half);
-            bench.attention(1, 8000, half);
-            bench.attention(512, 0, half);
+        for (ElementType type : {ElementType::f16, ElementType::q80, ElementType::f32}) {
+            bench.attention(1, 1000, type);
+            bench.attention(1, 8000, type);
+            bench.attention(512, 0, type);
         }
 }
 

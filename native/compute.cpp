@@ -53,16 +53,21 @@ struct Paged {
           values(v_cache, "v_cache", 4, access) {
         need_rows(n_rows, this->positions.size(0), "positions");
         need_rows(n_rows, this->sequence.size(0), "sequence");
-        half = keys.is(kFloat16);
-        if (!half && !keys.is(kFloat32)) keys.fail_type("must be float16 or float32");
-        if (!values.is(half ? kFloat16 : kFloat32)) values.fail_type("must have the element type of k_cache");
+        type = keys.is(kFloat16) ? ElementType::f16 : keys.is(kUint8) ? ElementType::q80 : ElementType::f32;
+        if (type == ElementType::f32 && !keys.is(kFloat32)) keys.fail_type("must be float16, float32 or uint8 (q80)");
+        const Element& element = type == ElementType::f16 ? kFloat16 : type == ElementType::q80 ? kUint8 : kFloat32;
+        if (!values.is(element)) values.fail_type("must have the element type of k_cache");
+        require(type != ElementType::q80 || keys.size(3) % kQ80Bytes == 0, "k_cache",
+                "of uint8 must have whole Q80 blocks of 34 bytes in its last dimension");
         for (int dim = 0; dim < 4; dim++) values.need_size(dim, keys.size(dim));
         require(keys.size(1) > 0 && keys.size(2) > 0 && keys.size(3) > 0, "k_cache", "must not be empty");
     }
 
     int n_kv_heads() const { return int(keys.size(1)); }
     int page_size() const { return int(keys.size(2)); }
-    int head_dim() const { return int(keys.size(3)); }
+    int head_dim() const {
+        return int(type == ElementType::q80 ? keys.size(3) / kQ80Bytes * kBlock : keys.size(3));
+    }
     int max_pages() const { return int(page_table.size(1)); }
 
     // Checks positions, sequences and the pages that row t uses; window 0: from the beginning, 1: its own only.
@@ -85,7 +90,7 @@ struct Paged {
     }
 
     ArrayArg positions, sequence, page_table, keys, values;
-    bool half;
+    ElementType type;
 };
 
 }  // namespace
@@ -171,7 +176,7 @@ void Compute::rope_store(Object qkv, Object cos_sin, Object positions, Object se
         require(paged.positions.data<int32_t>()[t] < angles.size(0), "positions", "has a position outside cos_sin");
     const Rope rope{rows.values(), angles.data<float>(), paged.positions.data<int32_t>(),
                     paged.sequence.data<int32_t>(), paged.page_table.data<int32_t>(), paged.keys.data<void>(),
-                    paged.values.data<void>(), paged.half, halves, n_rows, n_heads, paged.n_kv_heads(),
+                    paged.values.data<void>(), paged.type, halves, n_rows, n_heads, paged.n_kv_heads(),
                     paged.head_dim(), paged.page_size(), paged.max_pages()};
     run([&] { ops_.rope_store(rope); });
 }
@@ -192,7 +197,7 @@ void Compute::attention(Object out, Object qkv, Object positions, Object sequenc
     paged.check(n_rows, window);
     if (n_rows == 0 || n_heads == 0) return;
     const Attention a{to.values(), rows.values(), paged.positions.data<int32_t>(), paged.sequence.data<int32_t>(),
-                      paged.page_table.data<int32_t>(), paged.keys.data<void>(), paged.values.data<void>(), paged.half,
+                      paged.page_table.data<int32_t>(), paged.keys.data<void>(), paged.values.data<void>(), paged.type,
                       n_rows, n_heads, paged.n_kv_heads(), paged.head_dim(), paged.page_size(), paged.max_pages(),
                       head_offset, group, window};
     run([&] {

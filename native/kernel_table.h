@@ -61,9 +61,9 @@ struct Attention {
     const int32_t* positions;   // [T]
     const int32_t* sequence;    // [T]
     const int32_t* page_table;  // [S, max_pages]
-    const void* keys;           // [n_pages, K, P, E] float16 or float32
+    const void* keys;           // [n_pages, K, P, E] float32, float16, or Q80 blocks along E
     const void* values;         // the same
-    bool half;                  // the caches are float16
+    ElementType cache_type;
     int n_rows, n_heads, n_kv_heads, head_dim, page_size, max_pages, head_offset, group, window;
 };
 
@@ -72,10 +72,21 @@ struct RowTile {
     int first, count;
 };
 
-constexpr int kAttentionBlock = 32;   // positions whose scores are kept at a time
 constexpr int kAttentionSplit = 256;  // positions whose softmax is computed apart and merged in order
+constexpr int kAttentionBlock = 32;   // positions whose keys or values are read for all queries of a tile at a time:
+                                      // 16 KiB at the most with 128 float32 columns, half of a first-level cache
+constexpr int kQuad = 4;              // queries that are computed side by side
+constexpr int kQuadScores = (kAttentionSplit + kQuad) * kQuad;  // floats; rounding up to vectors goes past the split
+constexpr int kQuadFloats = 32;       // of what is known of a quad beside its scores
 
-// Softmax state of a set of queries (a row tile x the query heads of one KV head, rows outermost).
+// Floats of scratch that attend_split needs, aligned to 64 bytes: quads, their scores, and the scales of keys and
+// values where they are Q80 (written in whole vectors).
+inline size_t attention_scratch(int queries, int head_dim) {
+    return size_t((queries + kQuad - 1) / kQuad) * (kQuadFloats + kQuadScores) +
+           size_t(2 * kAttentionSplit) * (head_dim / kBlock) + 16;
+}
+
+// Softmax state of a set of queries (a row tile x the query heads of one KV head, rows outermost), room for whole quads.
 // largest[i] = -inf and weight[i] = 0 mark a query that has seen no position.
 struct SoftmaxState {
     float* largest;  // [queries]
@@ -110,9 +121,9 @@ struct KernelTable {
     void (*sum_q80)(uint8_t* out, const WireParts& parts, int n_blocks);  // out = the sum as Q80
 
     // state := softmax over the positions of split `split` that each query of the tile sees.
-    // scores is scratch, [queries, kAttentionBlock].
+    // scratch: attention_scratch() floats.
     void (*attend_split)(const Attention&, RowTile tile, int kv_head, int split, const SoftmaxState& state,
-                         float* scores);
+                         float* scratch);
     // total := total and part together; part covers later positions.
     void (*attend_merge)(const SoftmaxState& total, const SoftmaxState& part, int queries, int head_dim);
     // Writes mixed / weight of every query of the tile to attention.out.

@@ -132,12 +132,14 @@ void Ops::head_rms_norm(float* x, const float* weight, float eps, int n, int hea
 
 void Ops::rope_store(const Rope& r) {
     const int width = (r.n_heads + 2 * r.n_kv_heads) * r.head_dim;
-    const size_t head_stride = size_t(r.page_size) * r.head_dim;
+    // Heads of all pages are numbered through: slot i is the i-th [E] of the cache.
     auto store = [&](void* cache, size_t i, const float* from) {
-        if (r.half)
-            kernels_.store_half(static_cast<uint16_t*>(cache) + i, from, r.head_dim);
+        if (r.cache_type == ElementType::f16)
+            kernels_.store_half(static_cast<uint16_t*>(cache) + i * r.head_dim, from, r.head_dim);
+        else if (r.cache_type == ElementType::q80)
+            kernels_.encode_q80(static_cast<uint8_t*>(cache) + i * (r.head_dim / kBlock * kQ80Bytes), from, r.head_dim);
         else
-            std::copy_n(from, r.head_dim, static_cast<float*>(cache) + i);
+            std::copy_n(from, r.head_dim, static_cast<float*>(cache) + i * r.head_dim);
     };
     auto one_row = [&](int t) {
         const int position = r.positions[t];
@@ -148,8 +150,8 @@ void Ops::rope_store(const Rope& r) {
             kernels_.rope(head + size_t(h) * r.head_dim, cos_sin, r.head_dim, r.halves);
         const float* key = head + size_t(r.n_heads) * r.head_dim;
         const float* value = key + size_t(r.n_kv_heads) * r.head_dim;
-        size_t slot = size_t(page) * r.n_kv_heads * head_stride + size_t(position % r.page_size) * r.head_dim;
-        for (int k = 0; k < r.n_kv_heads; k++, slot += head_stride) {
+        size_t slot = size_t(page) * r.n_kv_heads * r.page_size + size_t(position % r.page_size);
+        for (int k = 0; k < r.n_kv_heads; k++, slot += size_t(r.page_size)) {
             store(r.keys, slot, key + size_t(k) * r.head_dim);
             store(r.values, slot, value + size_t(k) * r.head_dim);
         }

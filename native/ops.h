@@ -29,7 +29,8 @@ struct Rope {
     const float* cos_sin;    // [max_pos, E/2, 2]
     const int32_t *positions, *sequence, *page_table;
     void *keys, *values;     // [n_pages, K, P, E]
-    bool half, halves;
+    ElementType cache_type;
+    bool halves;
     int n_rows, n_heads, n_kv_heads, head_dim, page_size, max_pages;
 };
 

@@ -8,19 +8,10 @@
 #include <immintrin.h>  // or what stands in for it where the instruction set is emulated
 #endif
 
+#include "opaque.h"
+
 namespace dllama {
 namespace {
-
-// Keeps the compiler from computing a step once for all rounds, and `v` where it is computed.
-#if defined(DLLAMA_EMULATED)
-#define DLLAMA_OPAQUE(v) (void)(v)
-#elif defined(__x86_64__)
-#define DLLAMA_OPAQUE(v) __asm__ volatile("" : "+x"(v))
-#elif defined(__aarch64__)
-#define DLLAMA_OPAQUE(v) __asm__ volatile("" : "+w"(v))
-#else
-#define DLLAMA_OPAQUE(v) __asm__ volatile("" : "+m"(v))
-#endif
 
 // Eight sums hide the latency of a step: 4 to 5 cycles, at most 2 steps a cycle, on the cores that we know; more did
 // not fit into 16 registers with the compiler's copies. `step(sum, w, x)` returns the next sum. Returns the number of

@@ -13,6 +13,7 @@ namespace {
 
 struct Avx2 {
     static constexpr int W = 8;
+    static constexpr int kRegisters = 16;
     using F = __m256;
     using I = __m256i;
 
@@ -45,10 +46,17 @@ struct Avx2 {
         s = _mm_add_ps(s, _mm_movehl_ps(s, s));
         return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
     }
-    static void store_sums4(float* out, F a, F b, F c, F d) {
-        const F sums = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-        _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1)));
+    // out[r * 4 + i] = sum of v[r][i].
+    static constexpr int kSumRows = 2;
+    static void store_sums(float* out, const F v[2][4]) {
+        F halves[4];  // of v[0][i] and v[1][i], added: one shuffle for both
+        for (int i = 0; i < 4; i++)
+            halves[i] = add(_mm256_blend_ps(v[0][i], v[1][i], 0xF0), _mm256_permute2f128_ps(v[0][i], v[1][i], 0x21));
+        const F ab = add_neighbours(halves[0], halves[1]), cd = add_neighbours(halves[2], halves[3]);
+        store(out, add_neighbours(ab, cd));
     }
+    // As hadd, which is a micro-operation more.
+    static F add_neighbours(F a, F b) { return add(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xDD)); }
     static float max_of(F v) {
         __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
         m = _mm_max_ps(m, _mm_movehl_ps(m, m));

@@ -12,6 +12,7 @@ namespace {
 
 struct Avx512 {
     static constexpr int W = 16;
+    static constexpr int kRegisters = 32;
     using F = __m512;
     using I = __m512i;
 
@@ -49,6 +50,11 @@ struct Avx512 {
         __m128 s = _mm_add_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1));
         s = _mm_add_ps(s, _mm_movehl_ps(s, s));
         return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+    }
+    // out[r * 4 + i] = sum of v[r][i].
+    static constexpr int kSumRows = 4;
+    static void store_sums(float* out, const F v[4][4]) {
+        for (int r = 0; r < 4; r++) store_sums4(out + r * 4, v[r][0], v[r][1], v[r][2], v[r][3]);
     }
     static void store_sums4(float* out, F a, F b, F c, F d) {
         const __m256 ab = _mm256_hadd_ps(_mm256_add_ps(low(a), high(a)), _mm256_add_ps(low(b), high(b)));

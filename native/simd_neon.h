@@ -13,6 +13,7 @@ namespace {
 
 struct Neon {
     static constexpr int W = 4;
+    static constexpr int kRegisters = 32;
     using F = float32x4_t;
     using I = int32x4_t;
 
@@ -39,8 +40,11 @@ struct Neon {
     static F min(F a, F b) { return select_less(a, b, a, b); }  // b when either is NaN, unlike vminq
     static F max(F a, F b) { return select_less(b, a, a, b); }
     static float sum(F v) { return vaddvq_f32(v); }
-    static void store_sums4(float* out, F a, F b, F c, F d) {
-        vst1q_f32(out, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
+    // out[r * 4 + i] = sum of v[r][i].
+    static constexpr int kSumRows = 4;
+    static void store_sums(float* out, const F v[4][4]) {
+        for (int r = 0; r < 4; r++)
+            vst1q_f32(out + r * 4, vpaddq_f32(vpaddq_f32(v[r][0], v[r][1]), vpaddq_f32(v[r][2], v[r][3])));
     }
     static float max_of(F v) {
         const F m = max(v, vextq_f32(v, v, 2));

@@ -51,6 +51,7 @@ uint16_t float_to_half(float value) {
 
 struct Portable {
     static constexpr int W = 4;
+    static constexpr int kRegisters = 16;
     typedef float F __attribute__((vector_size(16)));
     typedef int32_t I __attribute__((vector_size(16)));
     typedef uint32_t U __attribute__((vector_size(16)));
@@ -82,8 +83,10 @@ struct Portable {
     static F min(F a, F b) { return select_less(a, b, a, b); }  // b when either is NaN
     static F max(F a, F b) { return select_less(b, a, a, b); }
     static float sum(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
-    static void store_sums4(float* out, F a, F b, F c, F d) {
-        out[0] = sum(a), out[1] = sum(b), out[2] = sum(c), out[3] = sum(d);
+    // out[r * 4 + i] = sum of v[r][i].
+    static constexpr int kSumRows = 2;
+    static void store_sums(float* out, const F v[2][4]) {
+        for (int i = 0; i < 8; i++) out[i] = sum(v[i / 4][i % 4]);
     }
     static float max_of(F v) {
         const F m = max(v, F{v[2], v[3], v[0], v[1]});

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dllama.dtypes import BLOCK, ElementType, row_bytes
 from dllama.kernels import Compute, oracle
 
 from .checks import EPS, Float32, assert_within
@@ -25,10 +26,14 @@ class Step:
     page_table: NDArray[np.int32]
     k_cache: NDArray[np.floating]
     v_cache: NDArray[np.floating]
+    dtype: ElementType  # as which the kernels get the caches; what k_cache and v_cache hold are their exact values
 
     @property
     def head_dim(self) -> int:
         return self.k_cache.shape[3]
+
+    def stored(self, cache: NDArray[np.floating]) -> NDArray[np.generic]:
+        return encode(cache, self.dtype)
 
     def attend(self, compute: Compute, head_offset: int, group: int, window: int, rows: slice) -> Float32:
         qkv = np.ascontiguousarray(self.qkv[rows])
@@ -39,8 +44,8 @@ class Step:
             self.positions[rows].copy(),
             self.sequence[rows].copy(),
             self.page_table,
-            self.k_cache,
-            self.v_cache,
+            self.stored(self.k_cache),
+            self.stored(self.v_cache),
             self.queries,
             head_offset,
             group,
@@ -50,6 +55,24 @@ class Step:
         return out
 
 
+def encode(cache: NDArray[np.floating], dtype: ElementType) -> NDArray[np.generic]:
+    """A cache [n_pages, K, P, E] as it lies in memory."""
+    if dtype is not ElementType.Q80:
+        return cache.astype(np.float16 if dtype is ElementType.F16 else np.float32)
+    rows = cache.astype(np.float32).reshape(-1, cache.shape[-1])
+    with np.errstate(invalid="ignore"):
+        blocks = oracle.encode(dtype, rows)
+    return blocks.reshape(*cache.shape[:3], -1)
+
+
+def decode(cache: NDArray[np.generic], dtype: ElementType, head_dim: int) -> NDArray[np.floating]:
+    """The inverse of encode: the values [n_pages, K, P, E] that the bytes stand for."""
+    if dtype is not ElementType.Q80:
+        return cache  # type: ignore[return-value]
+    rows = cache.reshape(-1, row_bytes(dtype, head_dim))
+    return oracle.decode(dtype, rows, head_dim).reshape(*cache.shape[:3], head_dim)
+
+
 def make_step(
     rng: np.random.Generator,
     runs: list[tuple[int, int]],
@@ -57,7 +80,7 @@ def make_step(
     kv_heads: int,
     head_dim: int,
     page_size: int,
-    half: bool,
+    dtype: ElementType,
 ) -> Step:
     """One sequence for each run (first position, rows); pages are scattered, and what no row sees is NaN."""
     pages_of = [(first + rows + page_size - 1) // page_size for first, rows in runs]
@@ -65,8 +88,7 @@ def make_step(
     order = rng.permutation(n_pages).astype(np.int32)
     page_table = np.full((len(runs), max(pages_of) + 1), -1, np.int32)
     shape = (n_pages, kv_heads, page_size, head_dim)
-    dtype = np.float16 if half else np.float32
-    k_cache, v_cache = np.full(shape, np.nan, dtype), np.full(shape, np.nan, dtype)
+    k_cache, v_cache = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
     taken = 0
     for s, ((first, rows), n) in enumerate(zip(runs, pages_of, strict=True)):
         page_table[s, :n] = order[taken : taken + n]
@@ -75,6 +97,7 @@ def make_step(
         where = page_table[s, position // page_size], slice(None), position % page_size
         for cache in (k_cache, v_cache):
             cache[where] = rng.standard_normal((len(position), kv_heads, head_dim))
+    k_cache, v_cache = (decode(encode(cache, dtype), dtype, head_dim) for cache in (k_cache, v_cache))
     n_rows = sum(rows for _, rows in runs)
     return Step(
         queries,
@@ -85,8 +108,11 @@ def make_step(
         page_table,
         k_cache,
         v_cache,
+        dtype,
     )
 
+
+DTYPES = [ElementType.F16, ElementType.F32, ElementType.Q80]
 
 LAYOUTS = [
     # queries, kv_heads, head_dim, page_size, head_offset, group, window
@@ -100,7 +126,7 @@ LAYOUTS = [
 ]
 
 
-@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("runs", [[(0, 1)], [(0, 70), (290, 1), (31, 3)], [(1000, 1)], [(240, 50)]])
 def test_attention(
@@ -108,10 +134,12 @@ def test_attention(
     rng: np.random.Generator,
     runs: list[tuple[int, int]],
     layout: tuple[int, ...],
-    half: bool,
+    dtype: ElementType,
 ) -> None:
     queries, kv_heads, head_dim, page_size, head_offset, group, window = layout
-    step = make_step(rng, runs, queries, kv_heads, head_dim, page_size, half)
+    if dtype is ElementType.Q80 and head_dim % BLOCK:
+        pytest.skip("whole blocks only")
+    step = make_step(rng, runs, queries, kv_heads, head_dim, page_size, dtype)
     got = step.attend(compute, head_offset, group, window, slice(None))
     heads = step.qkv[:, : queries * head_dim].reshape(-1, queries, head_dim)
     wanted = oracle.attention(
@@ -137,11 +165,13 @@ def test_attention(
 
 
 @pytest.mark.parametrize("window", [0, 100])
-@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_row_does_not_depend_on_its_company(
-    compute: Compute, rng: np.random.Generator, half: bool, window: int
+    compute: Compute, rng: np.random.Generator, dtype: ElementType, window: int
 ) -> None:
-    step = make_step(rng, [(0, 40), (500, 1), (250, 20)], 6, 3, 72, 16, half)
+    step = make_step(
+        rng, [(0, 40), (500, 1), (250, 20)], 6, 3, 64 if dtype is ElementType.Q80 else 72, 16, dtype
+    )
     together = step.attend(compute, 0, 2, window, slice(None))
     for n_threads in (1, 2, 5):
         other = Compute(n_threads, compute.isa)
@@ -152,7 +182,7 @@ def test_row_does_not_depend_on_its_company(
 
 
 def test_scores_of_any_size(compute: Compute, rng: np.random.Generator) -> None:
-    step = make_step(rng, [(0, 50)], 2, 1, 64, 16, False)
+    step = make_step(rng, [(0, 50)], 2, 1, 64, 16, ElementType.F32)
     step.qkv *= 1e4
     got = step.attend(compute, 0, 2, 0, slice(None))
     assert np.isfinite(got).all()
@@ -160,24 +190,26 @@ def test_scores_of_any_size(compute: Compute, rng: np.random.Generator) -> None:
 
 
 def test_not_a_number_shows(compute: Compute, rng: np.random.Generator) -> None:
-    step = make_step(rng, [(0, 4), (0, 4)], 2, 1, 64, 16, False)
+    step = make_step(rng, [(0, 4), (0, 4)], 2, 1, 64, 16, ElementType.F32)
     step.k_cache[step.page_table[0, 0], 0, 2, 5] = np.nan
     got = step.attend(compute, 0, 2, 0, slice(None))
     assert np.isfinite(got[[0, 1, 4, 5, 6, 7]]).all()
     assert np.isnan(got[2:4]).all()
 
 
-@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("halves", [True, False])
-@pytest.mark.parametrize("head_dim", [2, 6, 64, 80])
+@pytest.mark.parametrize("head_dim", [2, 6, 64, 80, 96])
 def test_rope_store(
-    compute: Compute, rng: np.random.Generator, head_dim: int, halves: bool, half: bool
+    compute: Compute, rng: np.random.Generator, head_dim: int, halves: bool, dtype: ElementType
 ) -> None:
-    step = make_step(rng, [(0, 5), (17, 1), (3, 130)], 3, 2, head_dim, 8, half)
+    if dtype is ElementType.Q80 and head_dim % BLOCK:
+        pytest.skip("whole blocks only")
+    step = make_step(rng, [(0, 5), (17, 1), (3, 130)], 3, 2, head_dim, 8, dtype)
     before = step.qkv.copy()
     angle = rng.uniform(0, 6, (140, head_dim // 2))
     cos_sin = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
-    keys, values = np.full_like(step.k_cache, 0), np.full_like(step.v_cache, 0)
+    keys, values = (np.zeros_like(step.stored(cache)) for cache in (step.k_cache, step.v_cache))
     compute.rope_store(
         step.qkv,
         cos_sin,
@@ -197,6 +229,6 @@ def test_rope_store(
     np.testing.assert_array_equal(got[:, 5:], heads[:, 5:])
     page = step.page_table[step.sequence, step.positions // 8]
     slot = step.positions % 8
-    np.testing.assert_array_equal(keys[page, :, slot], got[:, 3:5].astype(keys.dtype))
-    np.testing.assert_array_equal(values[page, :, slot], got[:, 5:].astype(keys.dtype))
+    np.testing.assert_array_equal(keys[page, :, slot], encode(got[:, None, 3:5], dtype)[:, 0])
+    np.testing.assert_array_equal(values[page, :, slot], encode(got[:, None, 5:], dtype)[:, 0])
     assert np.count_nonzero(keys.any(-1)) <= len(before) * 2

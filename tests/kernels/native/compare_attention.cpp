@@ -11,12 +11,12 @@ using namespace dllama;
 
 struct Shape {
     int n_heads, n_kv_heads, head_dim, page_size, head_offset, group, window, first, n_rows;
-    bool half;
+    ElementType type;
 };
 
 std::string name_of(const Shape& s) {
     return "attention E=" + std::to_string(s.head_dim) + " window=" + std::to_string(s.window) + " rows=" +
-           std::to_string(s.n_rows) + " from " + std::to_string(s.first) + (s.half ? " half" : " float");
+           std::to_string(s.n_rows) + " from " + std::to_string(s.first) + " type " + std::to_string(int(s.type));
 }
 
 // Rows of one sequence at consecutive positions, over a cache whose pages lie in reverse; what no row sees is NaN.
@@ -24,8 +24,8 @@ struct Problem {
     Problem(const Shape& s, Random& random)
         : shape(s), n_pages((s.first + s.n_rows + s.page_size - 1) / s.page_size),
           qkv(size_t(s.n_rows) * (s.n_heads + 2 * s.n_kv_heads) * s.head_dim), positions(s.n_rows), sequence(s.n_rows),
-          page_table(n_pages), keys(cache_size()), values(cache_size()), half_keys(s.half ? cache_size() : 0),
-          half_values(s.half ? cache_size() : 0) {
+          page_table(n_pages), keys(cache_size()), values(cache_size()), stored_keys(stored_size()),
+          stored_values(stored_size()) {
         random.fill_normal(qkv);
         keys.fill(NAN), values.fill(NAN);
         for (int t = 0; t < s.n_rows; t++) positions[t] = s.first + t, sequence[t] = 0;
@@ -36,27 +36,32 @@ struct Problem {
                 for (int e = 0; e < s.head_dim; e++)
                     keys[slot * s.head_dim + e] = random.normal(), values[slot * s.head_dim + e] = random.normal();
             }
-        if (s.half) {
-            scalar_kernels()->store_half(half_keys, keys, int(cache_size()));
-            scalar_kernels()->store_half(half_values, values, int(cache_size()));
+        scalar_kernels()->convert(stored_keys, s.type, bytes_of(keys), ElementType::f32, cache_size());
+        scalar_kernels()->convert(stored_values, s.type, bytes_of(values), ElementType::f32, cache_size());
+    }
+    static const uint8_t* bytes_of(const float* values) { return reinterpret_cast<const uint8_t*>(values); }
+    size_t cache_size() const { return size_t(n_pages) * shape.n_kv_heads * shape.page_size * shape.head_dim; }
+    size_t stored_size() const {
+        switch (shape.type) {
+            case ElementType::q80: return cache_size() / kBlock * kQ80Bytes;
+            case ElementType::f16: return cache_size() * 2;
+            default: return cache_size() * 4;
         }
     }
-    size_t cache_size() const { return size_t(n_pages) * shape.n_kv_heads * shape.page_size * shape.head_dim; }
 
     Attention arguments(float* out) const {
-        const float *float_keys = keys, *float_values = values;
-        const uint16_t *k16 = half_keys, *v16 = half_values;
-        return {out, qkv, positions, sequence, page_table, shape.half ? (const void*)k16 : float_keys,
-                shape.half ? (const void*)v16 : float_values, shape.half, shape.n_rows, shape.n_heads, shape.n_kv_heads,
-                shape.head_dim, shape.page_size, n_pages, shape.head_offset, shape.group, shape.window};
+        const uint8_t *k = stored_keys, *v = stored_values;
+        return {out, qkv, positions, sequence, page_table, k, v, shape.type, shape.n_rows, shape.n_heads,
+                shape.n_kv_heads, shape.head_dim, shape.page_size, n_pages, shape.head_offset, shape.group, shape.window};
     }
 
     // The rows of one tile, split by split and merged in order.
     void run(const KernelTable& k, float* out, RowTile tile) const {
         const Attention a = arguments(out);
-        const int queries = tile.count * shape.group, stride = (shape.head_dim + 15) / 16 * 16;
+        const int queries = (tile.count * shape.group + kQuad - 1) / kQuad * kQuad, stride = (shape.head_dim + 15) / 16 * 16;
         const size_t state_size = size_t(queries) * (2 + stride);
-        std::vector<float> memory(2 * state_size), scores(size_t(queries) * kAttentionBlock);
+        std::vector<float> memory(2 * state_size), scratch(attention_scratch(queries, shape.head_dim) + 16);
+        float* aligned = scratch.data() + (64 - uintptr_t(scratch.data()) % 64) / 4 % 16;
         auto state = [&](int i) {
             float* p = memory.data() + i * state_size;
             return SoftmaxState{p, p + queries, p + 2 * queries, stride};
@@ -67,7 +72,7 @@ struct Problem {
             const HeadRange heads = heads_of(a, head);
             if (heads.begin >= heads.end) continue;
             for (int split = begin; split <= last / kAttentionSplit; split++) {
-                k.attend_split(a, tile, head, split, state(split != begin), scores.data());
+                k.attend_split(a, tile, head, split, state(split != begin), aligned);
                 if (split != begin)
                     k.attend_merge(state(0), state(1), tile.count * (heads.end - heads.begin), shape.head_dim);
             }
@@ -80,7 +85,7 @@ struct Problem {
     Guarded<float> qkv;
     Guarded<int32_t> positions, sequence, page_table;
     Guarded<float> keys, values;
-    Guarded<uint16_t> half_keys, half_values;
+    Guarded<uint8_t> stored_keys, stored_values;
 };
 
 // The longest vector of n, each `width` long, NaN aside.
@@ -120,12 +125,13 @@ void check(const KernelTable& k, const Shape& s, Random& random, Report& report)
 
 void attentions(const KernelTable& k, Report& report) {
     Random random(4);
-    for (const bool half : {false, true})
+    for (const ElementType type : {ElementType::f32, ElementType::f16, ElementType::q80})
         for (const int window : {0, 40})
-            for (const int head_dim : {2, 6, 16, 20, 64, 80, 128}) {
-                check(k, {3, 3, head_dim, 7, 0, 1, window, 0, 5, half}, random, report);
-                check(k, {5, 2, head_dim, 16, 1, 4, window, 29, 4, half}, random, report);
-                check(k, {4, 1, head_dim, 32, 0, 4, window, 510, 5, half}, random, report);
+            for (const int head_dim : {2, 6, 16, 20, 64, 80, 96, 128}) {
+                if (type == ElementType::q80 && head_dim % kBlock) continue;  // whole blocks only
+                check(k, {3, 3, head_dim, 7, 0, 1, window, 0, 5, type}, random, report);
+                check(k, {5, 2, head_dim, 16, 1, 4, window, 29, 4, type}, random, report);
+                check(k, {4, 1, head_dim, 32, 0, 4, window, 510, 5, type}, random, report);
             }
 }
 

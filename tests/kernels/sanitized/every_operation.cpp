@@ -79,10 +79,11 @@ void rows(Ops& ops, int n, int n_rows) {
 }
 
 void attend(Ops& ops, int heads, int kv_heads, int group, int head_dim, int page_size, int first, int n_rows, int window,
-            bool half) {
+            ElementType type) {
     const int n_pages = (first + n_rows + page_size - 1) / page_size;
     const size_t elements = size_t(n_pages) * kv_heads * page_size * head_dim;
-    const auto keys = bytes(elements * (half ? 2 : 4)), values = bytes(elements * (half ? 2 : 4));
+    const auto keys = bytes(PackedLayout{type, 1, int(elements), 1, 4}.row_bytes()),
+               values = bytes(PackedLayout{type, 1, int(elements), 1, 4}.row_bytes());
     std::vector<int32_t> positions(n_rows), sequence(n_rows, 0), pages(n_pages);
     for (int t = 0; t < n_rows; t++) positions[t] = first + t;
     for (int p = 0; p < n_pages; p++) pages[p] = n_pages - 1 - p;
@@ -90,9 +91,9 @@ void attend(Ops& ops, int heads, int kv_heads, int group, int head_dim, int page
     const auto cos_sin = floats(size_t(first + n_rows) * head_dim);
     std::vector<float> out(size_t(n_rows) * heads * head_dim);
     ops.rope_store({qkv.data(), cos_sin.data(), positions.data(), sequence.data(), pages.data(), keys.get(), values.get(),
-                    half, n_rows % 2 == 0, n_rows, heads, kv_heads, head_dim, page_size, n_pages});
+                    type, n_rows % 2 == 0, n_rows, heads, kv_heads, head_dim, page_size, n_pages});
     const Attention a{out.data(), qkv.data(), positions.data(), sequence.data(), pages.data(), keys.get(), values.get(),
-                      half, n_rows, heads, kv_heads, head_dim, page_size, n_pages, 0, group, window};
+                      type, n_rows, heads, kv_heads, head_dim, page_size, n_pages, 0, group, window};
     const auto workspace = bytes(ops.attention_workspace(a));
     ops.attention(a, workspace.get());
 }
@@ -131,11 +132,12 @@ int main() {
                 }
             for (int n : {1, 7, 31, 32, 33, 96, 2080})
                 for (int n_rows : {1, 9}) rows(ops, n, n_rows);
-            for (bool half : {true, false}) {
-                attend(ops, 4, 2, 2, 64, 16, 0, 40, 0, half);
-                attend(ops, 3, 1, 3, 20, 7, 300, 1, 0, half);
-                attend(ops, 2, 2, 1, 6, 1, 10, 5, 3, half);
-                attend(ops, 33, 1, 33, 32, 32, 500, 3, 290, half);
+            for (ElementType type : {ElementType::f16, ElementType::f32, ElementType::q80}) {
+                attend(ops, 4, 2, 2, 64, 16, 0, 40, 0, type);
+                attend(ops, 33, 1, 33, 32, 32, 500, 3, 290, type);
+                if (type == ElementType::q80) continue;  // whole blocks only
+                attend(ops, 3, 1, 3, 20, 7, 300, 1, 0, type);
+                attend(ops, 2, 2, 1, 6, 1, 10, 5, 3, type);
             }
         }
         std::printf("%s\n", tables[i]->isa);
