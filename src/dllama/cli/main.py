@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 from dllama import __version__
 from dllama.cli import api, bench, chat, convert, inference, info, perplexity, worker
+from dllama.cli.job import Command, run_in_job
 from dllama.errors import DllamaError
-
-Command = Callable[[argparse.Namespace], None]
+from dllama.fabric import launched_rank
 
 
 def run() -> NoReturn:
@@ -31,12 +33,25 @@ def run_api() -> NoReturn:
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 0 done, 1 failed, 2 used wrongly, 130 interrupted, 143 told to end."""
     signal.signal(signal.SIGTERM, _end)
-    args = parse_arguments(arguments)
+    rank = launched_rank(os.environ)
+    try:
+        args = parse_arguments(arguments, is_silent=bool(rank))
+    except SystemExit:
+        if rank:
+            return 0  # rank 0 says it
+        raise
     args.isa = os.environ.get("DLLAMA_ISA") or None
+    args.job = None
     logging.basicConfig(
         level=logging.DEBUG if args.debug else logging.WARNING, format="%(name)s: %(message)s"
     )
-    command: Command = args.command
+    if rank is not None and args.command is not worker.run:
+        return run_in_job(rank, args, _guarded)
+    return _guarded(args.command, args)
+
+
+def _guarded(command: Command, args: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code, having said in one line what went wrong."""
     try:
         command(args)
         sys.stdout.flush()
@@ -56,9 +71,12 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Ends the program with exit code 2 and one line when they are wrong."""
-    return _parser().parse_args(arguments)
+def parse_arguments(arguments: Sequence[str], is_silent: bool = False) -> argparse.Namespace:
+    """Ends the program with exit code 2 and one line when they are wrong; without the line where `is_silent`."""
+    if not is_silent:
+        return _parser().parse_args(arguments)
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        return _parser().parse_args(arguments)
 
 
 class _Parser(argparse.ArgumentParser):

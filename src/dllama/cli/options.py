@@ -10,6 +10,7 @@ from pathlib import Path
 from dllama.dtypes import ElementType
 from dllama.engine import SamplingOptions
 from dllama.errors import UsageError
+from dllama.fabric import Job
 from dllama.model import CacheStorage
 from dllama.node import Address, NodeSettings, default_threads
 
@@ -33,6 +34,7 @@ class ModelOptions:
     shares: tuple[float, ...]
     n_threads: int
     node: NodeSettings
+    job: Job | None
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +138,7 @@ def model_options(args: argparse.Namespace) -> ModelOptions:
         shares=tuple(args.shares),
         n_threads=args.nthreads,
         node=node_settings(args),
+        job=args.job,
     )
 
 
@@ -183,7 +186,7 @@ def output_path(text: str) -> Path:
 
 def shares_for(options: ModelOptions) -> tuple[float, ...]:
     """One share for each node. Raises UsageError when their number does not match."""
-    n_nodes = 1 + len(options.workers)
+    n_nodes = options.job.n_ranks if options.job else 1 + len(options.workers)
     shares = options.shares or (1.0,) * n_nodes
     if len(shares) != n_nodes:
         raise UsageError(

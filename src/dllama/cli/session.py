@@ -79,6 +79,7 @@ def cluster_options(
         wire=wire,
         cache_type=options.cache_type or default_cache_type(wire),
         node=options.node,
+        job=options.job,
     )
 
 

@@ -14,7 +14,7 @@ from dllama.fabric.base import Buffer, Fabric, WritableBuffer
 from dllama.fabric.channel import SocketChannel, connect_with_deadline, format_address, listen
 from dllama.fabric.collectives import all_gather, all_to_all, broadcast, exchange_all, gather
 from dllama.fabric.frames import receive_frame, send_frame
-from dllama.fabric.launch import launched_rank
+from dllama.fabric.launch import Job, launched_rank
 from dllama.fabric.liveness import set_options
 from dllama.fabric.local import local_fabrics
 from dllama.fabric.tcp import TcpFabric, TcpPeer
@@ -22,6 +22,7 @@ from dllama.fabric.tcp import TcpFabric, TcpPeer
 __all__ = [
     "Buffer",
     "Fabric",
+    "Job",
     "SocketChannel",
     "TcpFabric",
     "TcpPeer",

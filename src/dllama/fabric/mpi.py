@@ -46,17 +46,17 @@ _N_MESSAGES = struct.Struct("<Q")
 
 
 class MpiJob:
-    """This process's membership; MPI can be joined once in a process's life."""
+    """See Job: this process's membership, which begins once in its life."""
 
     def __init__(self) -> None:
+        """Every process of the job does it. Raises PeerTimeoutError when one does not."""
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
         self._world = MPI.COMM_WORLD
         self.rank: int = self._world.Get_rank()
         self.n_ranks: int = self._world.Get_size()
+        self.lobby = self.connect()
 
     def connect(self) -> MpiFabric:
-        """A fabric of all processes, apart from all others that this job has. All of them call it at the same time.
-        Raises PeerTimeoutError when one does not."""
         communicator, request = self._world.Idup()
         deadline = time.monotonic() + _CONNECT_S
         while not request.Test():
@@ -70,6 +70,7 @@ class MpiJob:
 
     def leave(self) -> None:
         """Ends MPI in good order; all processes do it. Who waits for one that does not is ended after _LEAVE_S."""
+        self.lobby.close()
         watchdog = threading.Timer(_LEAVE_S, self.abort, (1,))
         watchdog.daemon = True
         watchdog.start()

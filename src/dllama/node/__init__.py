@@ -6,7 +6,7 @@ from dllama.node.greeting import Address
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import MemoryNeed, memory_need, session_shape
 from dllama.node.rank import NodeSettings, default_cache_type
-from dllama.node.worker import Worker
+from dllama.node.worker import Worker, refuse_job, serve_job
 
 __all__ = [
     "STEP_TIMEOUT_S",
@@ -23,6 +23,8 @@ __all__ = [
     "machine_id",
     "memory_need",
     "peak_rss_bytes",
+    "refuse_job",
+    "serve_job",
     "session_shape",
     "use_processors",
 ]

@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from dllama.checkpoint import Checkpoint
 from dllama.dtypes import ElementType
 from dllama.errors import PeerError
-from dllama.fabric import Fabric, SocketChannel, TcpFabric, TcpPeer, gather, receive_frame, send_frame
+from dllama.fabric import Fabric, Job, gather, send_frame
 from dllama.families import ModelConfig
 from dllama.kernels import Compute
 from dllama.model import (
@@ -27,19 +26,12 @@ from dllama.model import (
     StepBatch,
     merge_candidates,
 )
-from dllama.node.greeting import Address, call, raise_refusal
+from dllama.node.crew import Crew, await_all, greet_crew
+from dllama.node.greeting import Address
 from dllama.node.loading import send_weights
 from dllama.node.machine import available_memory_bytes, machine_id
 from dllama.node.memory import NodeMemory, check_memory, memory_need, session_shape
-from dllama.node.messages import (
-    MAX_CONTROL_BYTES,
-    Hello,
-    Kind,
-    NodeStatus,
-    Role,
-    SessionPlan,
-    Welcome,
-)
+from dllama.node.messages import Kind, NodeStatus, SessionPlan
 from dllama.node.rank import NodeSettings, RankMemory
 from dllama.node.step_message import candidates_bytes, decode_candidates, encode_step
 from dllama.sharding import ShardPlan, Span, plan_spans, shard_bytes
@@ -51,7 +43,8 @@ STEP_TIMEOUT_S = 60.0
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusterOptions:
     """`shares` has one number for each node, the root first. The cache has room for `n_sequences` texts of
-    `max_seq_len` tokens. `wire` is the type of partial sums that travel."""
+    `max_seq_len` tokens. `wire` is the type of partial sums that travel. With a `job` its other processes are the
+    workers, and there are no addresses."""
 
     workers: tuple[Address, ...]
     shares: tuple[float, ...]
@@ -61,6 +54,7 @@ class ClusterOptions:
     cache_type: ElementType
     node: NodeSettings
     timeout_s: float = STEP_TIMEOUT_S
+    job: Job | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,13 +102,14 @@ class Cluster:
         session = secrets.token_hex(16)
         shards = plan_spans(checkpoint.config, options.shares)
         with contextlib.ExitStack() as stack:
-            welcomed = _call_all(options.workers, session)
-            for channel, _ in welcomed:
-                stack.callback(channel.connection.close)
-            plan = _session_plan(session, checkpoint.config, shards, options)
-            check_memory(_node_memory(plan, options, [welcome for _, welcome in welcomed]))
+            crew = stack.enter_context(contextlib.closing(greet_crew(options.workers, options.job, session)))
+            plan = _session_plan(session, checkpoint.config, shards, options, crew)
+            check_memory(_node_memory(plan, options, crew))
             memory = stack.enter_context(contextlib.closing(RankMemory(compute, plan, options.node)))
-            fabric = stack.enter_context(contextlib.closing(_join(plan, [c for c, _ in welcomed])))
+            fabric = crew.join(
+                Kind.PLAN, lambda rank: dataclasses.replace(plan, rank=rank).encode(), plan.limits.timeout_s
+            )
+            stack.enter_context(contextlib.closing(fabric))
             _load(checkpoint, plan, fabric, memory, on_progress)
             cluster = cls(plan, checkpoint, fabric, memory)
             stack.pop_all()
@@ -151,8 +146,10 @@ class Cluster:
         return self._fabric.sent_bytes
 
     def node_name(self, rank: int) -> str:
-        """The address of a worker; "root" for this node."""
-        return self._plan.addresses[rank] or "root"
+        """The address of a worker, or what its fabric calls it; "root" for this node."""
+        if rank == 0:
+            return "root"
+        return self._plan.addresses[rank] or self._fabric.peer_name(rank)
 
     def step(self, batch: StepBatch) -> Candidates:
         """See Executor.step."""
@@ -196,7 +193,7 @@ class Cluster:
         """What each node holds and used at the most, in rank order."""
         send_frame(self._fabric, self._workers, Kind.STATUS, timeout_s=self._timeout_s)
         statuses = [self._memory.status()]
-        for rank, payload in enumerate(_await_all(self._fabric, Kind.STATUS, self._timeout_s), start=1):
+        for rank, payload in enumerate(await_all(self._fabric, Kind.STATUS, self._timeout_s), start=1):
             statuses.append(NodeStatus.decode(payload, self.node_name(rank)))
         return statuses
 
@@ -231,24 +228,8 @@ class Cluster:
         return merge_candidates(parts, wanted)
 
 
-def _call_all(workers: Sequence[Address], session: str) -> list[tuple[SocketChannel, Welcome]]:
-    """Greets all workers at the same time. Raises the first PeerError, with all connections closed."""
-    if not workers:
-        return []
-    hello = Hello(Role.ROOT, session, 0)
-    with ThreadPoolExecutor(len(workers), thread_name_prefix="call") as pool:
-        futures = [pool.submit(call, address, hello) for address in workers]
-    failures = [future.exception() for future in futures]
-    if any(failures):
-        for future, failure in zip(futures, failures, strict=True):
-            if failure is None:
-                future.result()[0].connection.close()
-        raise next(failure for failure in failures if failure is not None)
-    return [future.result() for future in futures]
-
-
 def _session_plan(
-    session: str, config: ModelConfig, shards: ShardPlan, options: ClusterOptions
+    session: str, config: ModelConfig, shards: ShardPlan, options: ClusterOptions, crew: Crew
 ) -> SessionPlan:
     """The root's own plan; the workers' differ in `rank` alone."""
     cache, limits = session_shape(
@@ -263,7 +244,7 @@ def _session_plan(
     return SessionPlan(
         session=session,
         rank=0,
-        addresses=("", *map(str, options.workers)),
+        addresses=crew.addresses,
         config=config,
         shards=shards,
         cache=cache,
@@ -271,33 +252,20 @@ def _session_plan(
     )
 
 
-def _node_memory(plan: SessionPlan, options: ClusterOptions, welcomes: Sequence[Welcome]) -> list[NodeMemory]:
+def _node_memory(plan: SessionPlan, options: ClusterOptions, crew: Crew) -> list[NodeMemory]:
+    welcomes = crew.welcomes
     kv_on_disk = [options.node.kv_storage is CacheStorage.DISK, *(w.kv_on_disk for w in welcomes)]
     machines = [machine_id(), *(welcome.machine for welcome in welcomes)]
     available = [available_memory_bytes(), *(welcome.available_bytes for welcome in welcomes)]
     return [
         NodeMemory(
-            plan.addresses[rank] or "this node",
+            crew.names[rank],
             machines[rank],
             available[rank],
             memory_need(plan.config, plan.shards, rank, plan.cache, plan.limits, kv_on_disk[rank]),
         )
         for rank in range(plan.shards.n_ranks)
     ]
-
-
-def _join(plan: SessionPlan, channels: Sequence[SocketChannel]) -> TcpFabric:
-    """Sends every worker its plan and waits until all of them have found each other."""
-    for rank, channel in enumerate(channels, start=1):
-        channel.set_deadline(plan.limits.timeout_s)
-        channel.send_frame(Kind.PLAN, dataclasses.replace(plan, rank=rank).encode())
-    peers = {
-        rank: TcpPeer(channel.connection, f"worker {channel.name}")
-        for rank, channel in enumerate(channels, start=1)
-    }
-    fabric = TcpFabric(0, peers)
-    _await_all(fabric, Kind.READY, plan.limits.timeout_s)
-    return fabric
 
 
 def _load(
@@ -316,16 +284,4 @@ def _load(
         on_progress(done, total)
 
     send_weights(checkpoint, plan.shards, fabric, memory.weights, plan.limits.timeout_s, advance)
-    _await_all(fabric, Kind.LOADED, plan.limits.timeout_s)
-
-
-def _await_all(fabric: Fabric, wanted: Kind, timeout_s: float) -> list[bytes]:
-    """Waits for that message from every worker; returns the payloads. Raises PeerError with what a worker says
-    instead."""
-    payloads = []
-    for rank in range(1, fabric.n_ranks):
-        kind, payload = receive_frame(fabric, rank, MAX_CONTROL_BYTES, timeout_s)
-        if kind != wanted:
-            raise_refusal(kind, payload, fabric.peer_name(rank))
-        payloads.append(payload)
-    return payloads
+    await_all(fabric, Kind.LOADED, plan.limits.timeout_s)

@@ -54,7 +54,7 @@ def check_session(
     _require(fault is None, fault or "")
     _require(1 <= rank < shards.n_ranks, f"rank {rank} of {shards.n_ranks}")
     _require(len(addresses) == shards.n_ranks, "addresses for another number of ranks")
-    _require(all(map(_is_address, addresses[1:])), "an address is none")
+    _require(not any(addresses) or all(map(_is_address, addresses[1:])), "an address is none")
     _check_shards(config, shards)
     _require(cache.dtype in (ElementType.F16, ElementType.F32), f"a cache of {cache.dtype.label}")
     _require(cache.n_pages > 0 and cache.page_size > 0, "a cache without pages")

@@ -1,0 +1,96 @@
+"""A worker's side of the way to its root, before they share a fabric: a call that came in, or an MPI job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from dllama.errors import PeerProtocolError
+from dllama.fabric import Fabric, Job, SocketChannel, TcpFabric, TcpPeer, receive_frame, send_frame
+from dllama.node.door import Door
+from dllama.node.greeting import GREETING_TIMEOUT_S, Address, call
+from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Refusal, Role
+
+
+class RootLink(Protocol):
+    """A root that has been welcomed. All methods raise PeerError."""
+
+    @property
+    def name(self) -> str:
+        """What messages to people call the root."""
+
+    def receive_orders(self) -> tuple[int, bytes]:
+        """The kind and payload of the root's next message, before `join`."""
+
+    def refuse(self, reason: str) -> None:
+        """Tells the root, before `join` has returned, why its orders cannot be carried out."""
+
+    def join(self, session: str, rank: int, addresses: Sequence[str]) -> Fabric:
+        """The session's fabric, with all other ranks on it. `addresses` are those of the orders."""
+
+    def close(self) -> None:
+        """Lets the root go; after `join` that is the fabric's `close` alone."""
+
+
+class CallingRoot:
+    """See RootLink. `channel` comes from the door, which also lets in the other workers of the session."""
+
+    def __init__(self, channel: SocketChannel, door: Door) -> None:
+        self.name = channel.name
+        self._channel = channel
+        self._door = door
+
+    def receive_orders(self) -> tuple[int, bytes]:
+        self._channel.set_deadline(GREETING_TIMEOUT_S)
+        return self._channel.receive_frame(MAX_CONTROL_BYTES)
+
+    def refuse(self, reason: str) -> None:
+        self._channel.send_frame(Kind.FAILED, Refusal(reason).encode())
+
+    def join(self, session: str, rank: int, addresses: Sequence[str]) -> TcpFabric:
+        """The mesh: this worker calls those of lower rank and is called by those of higher rank."""
+        peers = {0: TcpPeer(self._channel.connection, f"root {self.name}")}
+        hello = Hello(Role.WORKER, session, rank)
+        for lower in range(1, rank):
+            channel, _ = call(Address.parse(addresses[lower]), hello)
+            peers[lower] = TcpPeer(channel.connection, f"worker {channel.name}")
+        while len(peers) < len(addresses) - 1:
+            higher, channel = self._door.next_peer(GREETING_TIMEOUT_S)
+            if higher in peers or not rank < higher < len(addresses):
+                raise PeerProtocolError(f"{channel.name} says that it is rank {higher}, which is impossible")
+            peers[higher] = TcpPeer(channel.connection, f"worker {addresses[higher]}")
+        return TcpFabric(rank, peers)
+
+    def close(self) -> None:
+        self._channel.connection.close()
+
+
+class JobRoot:
+    """See RootLink."""
+
+    def __init__(self, job: Job, answer: Callable[[], tuple[Kind, bytes]]) -> None:
+        """Waits until the root calls to a session, without a deadline, and sends it `answer()`. Raises PeerLostError
+        when the root has left."""
+        kind, payload = receive_frame(job.lobby, 0, MAX_CONTROL_BYTES, None)
+        self.name = job.lobby.peer_name(0)
+        if kind != Kind.HELLO:
+            raise PeerProtocolError(f"{self.name} sent a message of kind {kind} in place of a greeting")
+        Hello.decode(payload, self.name)
+        self._fabric = job.connect()
+        kind, payload = answer()
+        send_frame(self._fabric, [0], kind, payload, timeout_s=GREETING_TIMEOUT_S)
+
+    def receive_orders(self) -> tuple[int, bytes]:
+        return receive_frame(self._fabric, 0, MAX_CONTROL_BYTES, GREETING_TIMEOUT_S)
+
+    def refuse(self, reason: str) -> None:
+        reasons = Refusal(reason).encode()
+        send_frame(self._fabric, [0], Kind.FAILED, reasons, timeout_s=GREETING_TIMEOUT_S)
+
+    def join(self, session: str, rank: int, addresses: Sequence[str]) -> Fabric:
+        if (rank, len(addresses)) != (self._fabric.rank, self._fabric.n_ranks):
+            raise PeerProtocolError(f"{self.name} takes this node for rank {rank} of {len(addresses)}")
+        return self._fabric
+
+    def close(self) -> None:
+        self._fabric.close()

@@ -1,0 +1,103 @@
+"""What a worker does for one root: it takes a plan, loads its shards, and computes steps until the root ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from dllama.errors import DllamaError, PeerError, PeerProtocolError
+from dllama.fabric import Fabric, gather, receive_frame, send_frame
+from dllama.kernels import Compute
+from dllama.model import CacheStorage, Transformer
+from dllama.node.greeting import raise_refusal
+from dllama.node.loading import receive_weights
+from dllama.node.machine import available_memory_bytes, machine_id
+from dllama.node.memory import NodeMemory, check_memory, memory_need
+from dllama.node.messages import MAX_CONTROL_BYTES, Kind, Refusal, SessionPlan, Welcome
+from dllama.node.rank import NodeSettings, RankMemory
+from dllama.node.root_link import RootLink
+from dllama.node.step_message import decode_step, encode_candidates, max_step_bytes
+
+
+class WorkerSession:
+    """The cores and the memory of this node, at the service of one root after another."""
+
+    def __init__(self, compute: Compute, settings: NodeSettings, on_event: Callable[[str], None]) -> None:
+        """`on_event` gets a line for people at each turn."""
+        self._compute = compute
+        self._settings = settings
+        self._on_event = on_event
+
+    def welcome(self) -> Welcome:
+        """What this node has at the moment."""
+        return Welcome(
+            machine=machine_id(),
+            available_bytes=available_memory_bytes(),
+            n_threads=self._compute.n_threads,
+            isa=self._compute.isa,
+            kv_on_disk=self._settings.kv_storage is CacheStorage.DISK,
+        )
+
+    def serve(self, root: RootLink) -> None:
+        """Serves the root to its end, and gives back all that its session took. Raises DllamaError."""
+        kind, payload = root.receive_orders()
+        if kind != Kind.PLAN:
+            raise PeerProtocolError(f"{root.name} sent a message of kind {kind} in place of a plan")
+        plan = SessionPlan.decode(payload, root.name)
+        with contextlib.ExitStack() as stack:
+            try:
+                self._check_memory(plan)
+                memory = stack.enter_context(
+                    contextlib.closing(RankMemory(self._compute, plan, self._settings))
+                )
+                fabric = root.join(plan.session, plan.rank, plan.addresses)
+                stack.enter_context(contextlib.closing(fabric))
+            except DllamaError as error:
+                root.refuse(str(error))
+                raise
+            send_frame(fabric, [0], Kind.READY, timeout_s=plan.limits.timeout_s)
+            self._load(fabric, memory, plan)
+            self._on_event(f"loaded rank {plan.rank} of {plan.shards.n_ranks}: {plan.config.family} model")
+            self._steps(fabric, memory, plan)
+
+    def _check_memory(self, plan: SessionPlan) -> None:
+        """The root has looked already, but it is this computer that would run out."""
+        welcome = self.welcome()
+        need = memory_need(plan.config, plan.shards, plan.rank, plan.cache, plan.limits, welcome.kv_on_disk)
+        check_memory([NodeMemory("this worker", welcome.machine, welcome.available_bytes, need)])
+
+    def _load(self, fabric: Fabric, memory: RankMemory, plan: SessionPlan) -> None:
+        timeout_s = plan.limits.timeout_s
+        try:
+            receive_weights(plan.config, plan.shards, fabric, memory.weights, timeout_s)
+        except PeerError:
+            raise
+        except DllamaError as error:
+            send_frame(fabric, [0], Kind.FAILED, Refusal(str(error)).encode(), timeout_s=timeout_s)
+            raise
+        send_frame(fabric, [0], Kind.LOADED, timeout_s=timeout_s)
+
+    def _steps(self, fabric: Fabric, memory: RankMemory, plan: SessionPlan) -> None:
+        """Computes what the root asks for until it ends the session. Between steps it waits without a deadline:
+        keepalive probes tell whether the root's computer is still there."""
+        transformer = memory.transformer(fabric)
+        limit = max(MAX_CONTROL_BYTES, max_step_bytes(plan.config, plan.limits, plan.cache))
+        while True:
+            kind, payload = receive_frame(fabric, 0, limit, None)
+            if kind == Kind.STEP:
+                self._step(fabric, transformer, plan, payload)
+            elif kind == Kind.LOGITS:
+                gather(fabric, transformer.logits, [], 0, plan.limits.timeout_s)
+            elif kind == Kind.STATUS:
+                send_frame(
+                    fabric, [0], Kind.STATUS, memory.status().encode(), timeout_s=plan.limits.timeout_s
+                )
+            elif kind == Kind.END:
+                return
+            else:
+                raise_refusal(kind, payload, fabric.peer_name(0))
+
+    def _step(self, fabric: Fabric, transformer: Transformer, plan: SessionPlan, payload: bytes) -> None:
+        batch, inputs = decode_step(payload, plan.config, plan.limits, plan.cache, fabric.peer_name(0))
+        candidates = transformer.forward(batch, inputs)
+        gather(fabric, encode_candidates(candidates), [], 0, plan.limits.timeout_s)
