@@ -39,7 +39,7 @@ class Generation:
         self._end_ids = () if options.ignore_eos else tokenizer.eos_ids
         self._sampler = Sampler(options.sampling)
         self._penalties = Penalties.of(options.sampling, prompt_ids)
-        self._decoder = StreamDecoder(tokenizer, continues=options.continues)
+        self._decoder = StreamDecoder(tokenizer, continues=options.continues, shown=options.shown)
         self._stop = StopStrings(options.stop)
         is_guessing = n_guesses > 0 and options.constraint is None  # a grammar cannot be asked ahead
         self._speculator = Speculator(prompt_ids, n_guesses) if is_guessing else None

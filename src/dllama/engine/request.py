@@ -21,6 +21,7 @@ class GenerationOptions:
     n_logprobs   None: no log-probabilities; k: those of the drawn token and of the k most likely ones
     constraint   a grammar of this request's own
     speculate    most tokens to be guessed for each step; None: what the engine was started with
+    shown        special tokens whose names belong to the text
     continues    the text goes on after text of the prompt, so that a leading space is its own (see StreamDecoder)
     """
 
@@ -31,6 +32,7 @@ class GenerationOptions:
     n_logprobs: int | None = None
     constraint: TokenConstraint | None = None
     speculate: int | None = None
+    shown: frozenset[int] = frozenset()
     continues: bool = False
 
     def __post_init__(self) -> None:

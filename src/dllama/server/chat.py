@@ -65,6 +65,7 @@ def _jobs(served: ServedModel, api: Api, body: ChatRequest, form: AnswerForm) ->
                 max_tokens=body.max_completion_tokens or body.max_tokens,
                 n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
                 constraint=form.constraint(served),
+                shown=form.shown(served),
             ),
         )
         for choice in range(body.n or 1)

@@ -37,16 +37,13 @@ class GrammarConstraint:
         return self._matcher.is_stopped()
 
     def allowed(self) -> NDArray[np.uint8]:
+        """Once a grammar has failed (see `advance`), everything."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)[: self._n_bytes]
-        self._check()
-        return bits
+        return np.full(self._n_bytes, 255, np.uint8) if self._matcher.is_error() else bits
 
     def advance(self, token_id: int) -> None:
-        self._matcher.consume_token(token_id)
-        self._check()
-
-    def _check(self) -> None:
         """Raises DllamaError when the grammar asks for more than llguidance's limits allow."""
+        self._matcher.consume_token(token_id)
         if self._matcher.is_error():
             raise DllamaError(f"the grammar cannot be followed: {_first_line(self._matcher.get_error())}")
 

@@ -18,6 +18,7 @@ def generation_options(
     max_tokens: int | None,
     n_logprobs: int | None,
     constraint: TokenConstraint | None = None,
+    shown: frozenset[int] = frozenset(),
     continues: bool = False,
 ) -> GenerationOptions:
     """Of choice number `choice`: with a seed, each has its own."""
@@ -28,6 +29,7 @@ def generation_options(
         ignore_eos=bool(request.ignore_eos),
         n_logprobs=n_logprobs,
         constraint=constraint,
+        shown=shown,
         continues=continues,
     )
 

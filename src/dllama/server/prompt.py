@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -11,11 +10,10 @@ from typing import Any
 from dllama.server.errors import ApiError
 from dllama.server.requests import AssistantMessage, Content, Message, Tool, ToolCall, ToolMessage
 from dllama.server.served import ServedModel
-from dllama.server.tool_formats import PLAIN, ToolFormat, tool_format_of
+from dllama.server.tool_formats import ID_LETTERS, PLAIN, ToolFormat, tool_format_of
 from dllama.tokenizer import ChatTemplate
 
 _TAKEN_VARIABLES = frozenset({"self", "messages", "tools", "add_generation_prompt"})
-_LETTERS = string.ascii_letters + string.digits
 
 
 def chat_prompt(
@@ -134,4 +132,4 @@ def _id_for(call_id: str, tool_format: ToolFormat) -> str:
     length = tool_format.id_length
     if length is None or (len(call_id) == length and call_id.isalnum()):
         return call_id
-    return "".join(_LETTERS[byte % len(_LETTERS)] for byte in sha256(call_id.encode()).digest()[:length])
+    return "".join(ID_LETTERS[byte % len(ID_LETTERS)] for byte in sha256(call_id.encode()).digest()[:length])

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import string
+
+ID_LETTERS = string.ascii_letters + string.digits
 
 _JSON_NAME = '{"name": "'
 
@@ -32,6 +35,13 @@ class ToolFormat:
     closer: str = ""
     max_calls: int | None = None
     id_length: int | None = None
+
+    @property
+    def all_text(self) -> str:
+        """Everything that a call is written with, but for its name and arguments."""
+        return "\n".join(
+            [self.opener, self.before_name, self.before_arguments, self.after, self.separator, self.closer]
+        )
 
     @property
     def head(self) -> re.Pattern[str]:

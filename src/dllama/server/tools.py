@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import string
 
 from dllama.server.errors import ApiError
 from dllama.server.grammar import GrammarConstraint
@@ -18,10 +17,8 @@ from dllama.server.requests import (
     Tool,
 )
 from dllama.server.served import ServedModel
-from dllama.server.tool_formats import PLAIN, ToolFormat, tool_format_of
+from dllama.server.tool_formats import ID_LETTERS, PLAIN, ToolFormat, tool_format_of
 from dllama.server.tool_grammar import tool_grammar
-
-_LETTERS = string.ascii_letters + string.digits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +38,16 @@ class AnswerForm:
         if self.json_schema is not None:
             return served.grammars.json_schema(self.json_schema, self.param)
         return None
+
+    def shown(self, served: ServedModel) -> frozenset[int]:
+        """The special tokens that calls are written with."""
+        if self.tool_format is None:
+            return frozenset()
+        return frozenset(
+            token_id
+            for name, token_id in served.tokenizer.special_tokens.items()
+            if name in self.tool_format.all_text
+        )
 
 
 def answer_form(body: ChatRequest, served: ServedModel) -> AnswerForm:
@@ -74,7 +81,7 @@ def answer_form(body: ChatRequest, served: ServedModel) -> AnswerForm:
 def new_call_id(tool_format: ToolFormat) -> str:
     if tool_format.id_length is None:
         return f"call_{secrets.token_hex(12)}"
-    return "".join(secrets.choice(_LETTERS) for _ in range(tool_format.id_length))
+    return "".join(secrets.choice(ID_LETTERS) for _ in range(tool_format.id_length))
 
 
 def _text_form(body: ChatRequest) -> AnswerForm:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from dllama.tokenizer.base import Tokenizer
 
@@ -12,17 +12,19 @@ class StreamDecoder:
     """Gives the text of ids one at a time: the concatenation equals `tokenizer.decode` of them all.
 
     Bytes of a character wait until it is complete; they become U+FFFD once it is certain that it never will
-    be. `continues`: the ids go on after earlier text, so that a leading space is the text's own.
+    be. `continues`: the ids go on after earlier text, so that a leading space is the text's own. The special
+    tokens `shown` add their names.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, continues: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, continues: bool = False, shown: Collection[int] = ()) -> None:
         self._tokenizer = tokenizer
+        self._shown = shown
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._drop_space = tokenizer.drops_leading_space and not continues
 
     def feed(self, token_id: int) -> str:
-        """The text that became complete with this token; special tokens add none."""
-        if self._tokenizer.is_special(token_id):
+        """The text that became complete with this token; special tokens that are not shown add none."""
+        if token_id not in self._shown and self._tokenizer.is_special(token_id):
             return ""
         token = self._tokenizer.token_bytes(token_id)
         if self._drop_space and token:
