@@ -1,15 +1,13 @@
 """Measurement: well-known shapes, random weights, and speed beside the machine's limits."""
 
-from dllama.bench.measure import Load, Machine, Speed, Spread, measure_machine, measure_speed
+from dllama.bench.measure import Load, Speed, Spread, measure_speed
 from dllama.bench.shapes import SHAPES, random_checkpoint, shape_named
 
 __all__ = [
     "SHAPES",
     "Load",
-    "Machine",
     "Speed",
     "Spread",
-    "measure_machine",
     "measure_speed",
     "random_checkpoint",
     "shape_named",

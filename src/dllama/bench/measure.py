@@ -7,6 +7,7 @@ import mmap
 import statistics
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +17,16 @@ from dllama.families import ModelConfig, tensor_specs
 from dllama.kernels import Compute
 from dllama.node import Cluster
 
-_READ_BYTES = 512 << 20
+_READ_BYTES = 256 << 20
 """Far larger than any cache that the cores of one home computer share."""
 
 _PEAK_ROUNDS = 1 << 20
 """About 10 ms of nothing but dot products."""
 
+_LIMIT_RUNS = 5
+"""Of each limit, before and after each run; the median counts."""
+
 _SMALL_TENSORS = ("embedding", "head")
-
-
-@dataclasses.dataclass(frozen=True)
-class Machine:
-    """The limits, measured with the threads in use: memory read, and the dot product of the instruction set."""
-
-    read_gb_per_s: float
-    peak_gops: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,56 +56,75 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Medians; fractions are of what `Machine` measured. Bytes and operations are those of this node."""
+    """Medians. Bytes and operations are those of this node.
+
+    Its limits are what its threads read from memory, and do of the instruction set's dot product. They are measured
+    before and after each run, because what others do with this computer changes them by the minute; a fraction is
+    that of a run in the limit beside it.
+    """
 
     prefill_tok_per_s: Spread
     decode_tok_per_s: Spread
     weight_bytes_per_token: int
     decode_gb_per_s: float
+    read_gb_per_s: float
     decode_fraction_of_read: float
     prefill_gops: float
+    peak_gops: float
     prefill_fraction_of_peak: float
     python_overhead_fraction: float
-
-
-def measure_machine(compute: Compute) -> Machine:
-    """Takes about two seconds."""
-    memory = _filled_memory(_READ_BYTES)
-    rates = [_READ_BYTES / _seconds(lambda: compute.read_memory(memory)) for _ in range(7)]
-    peaks = []
-    for _ in range(7):
-        start = time.perf_counter()
-        n_operations = compute.dot_peak(_PEAK_ROUNDS)
-        peaks.append(n_operations / (time.perf_counter() - start))
-    return Machine(statistics.median(rates) / 1e9, statistics.median(peaks) / 1e9)
 
 
 def measure_speed(
     cluster: Cluster,
     compute: Compute,
-    machine: Machine,
     load: Load,
     on_progress: Callable[[int, int], None],
 ) -> Speed:
     """`on_progress(done, total)` counts steps. The first run of each kind warms up and is not counted."""
     bench = _Bench(cluster, compute, load, on_progress)
-    prefill_s = [bench.prefill() for _ in range(load.n_repeats + 1)][1:]
-    decodes = [bench.decode() for _ in range(load.n_repeats + 1)][1:]
-    weight_bytes = cluster.weight_bytes
-    prefill = Spread.of([load.n_prompt / seconds for seconds in prefill_s])
-    decode = Spread.of([load.n_gen * load.n_sequences / one.seconds for one in decodes])
-    steps_per_s = decode.median / load.n_sequences
-    gops = 2e-9 * prefill.median * _layer_weights(cluster.config) / cluster.n_nodes
+    limits = _Limits(compute)
+    prefills = [_beside(limits.peak_gops, bench.prefill) for _ in range(load.n_repeats + 1)][1:]
+    decodes = [_beside(limits.read_gb_per_s, bench.decode) for _ in range(load.n_repeats + 1)][1:]
+    gop = 2e-9 * load.n_prompt * _layer_weights(cluster.config) / cluster.n_nodes
+    gb = 1e-9 * load.n_gen * cluster.weight_bytes
+    n_tokens = load.n_gen * load.n_sequences
     return Speed(
-        prefill_tok_per_s=prefill,
-        decode_tok_per_s=decode,
-        weight_bytes_per_token=weight_bytes,
-        decode_gb_per_s=weight_bytes * steps_per_s / 1e9,
-        decode_fraction_of_read=weight_bytes * steps_per_s / 1e9 / machine.read_gb_per_s,
-        prefill_gops=gops,
-        prefill_fraction_of_peak=gops / machine.peak_gops,
-        python_overhead_fraction=statistics.median(one.overhead for one in decodes),
+        prefill_tok_per_s=Spread.of([load.n_prompt / seconds for seconds, _ in prefills]),
+        decode_tok_per_s=Spread.of([n_tokens / one.seconds for one, _ in decodes]),
+        weight_bytes_per_token=cluster.weight_bytes,
+        decode_gb_per_s=statistics.median(gb / one.seconds for one, _ in decodes),
+        read_gb_per_s=statistics.median(limit for _, limit in decodes),
+        decode_fraction_of_read=statistics.median(gb / one.seconds / limit for one, limit in decodes),
+        prefill_gops=statistics.median(gop / seconds for seconds, _ in prefills),
+        peak_gops=statistics.median(limit for _, limit in prefills),
+        prefill_fraction_of_peak=statistics.median(gop / seconds / limit for seconds, limit in prefills),
+        python_overhead_fraction=statistics.median(one.overhead for one, _ in decodes),
     )
+
+
+_Measured = TypeVar("_Measured")
+
+
+def _beside(limit: Callable[[], float], run: Callable[[], _Measured]) -> tuple[_Measured, float]:
+    """What a run measured, and the limit of that time."""
+    before = [limit() for _ in range(_LIMIT_RUNS)]
+    measured = run()
+    return measured, statistics.median(before + [limit() for _ in range(_LIMIT_RUNS)])
+
+
+class _Limits:
+    def __init__(self, compute: Compute) -> None:
+        self._compute = compute
+        self._memory = _filled_memory(_READ_BYTES)
+
+    def read_gb_per_s(self) -> float:
+        return 1e-9 * _READ_BYTES / _seconds(lambda: self._compute.read_memory(self._memory))
+
+    def peak_gops(self) -> float:
+        start = time.perf_counter()
+        n_operations = self._compute.dot_peak(_PEAK_ROUNDS)
+        return 1e-9 * n_operations / (time.perf_counter() - start)
 
 
 @dataclasses.dataclass(frozen=True)

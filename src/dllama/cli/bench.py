@@ -16,16 +16,14 @@ from dllama import __version__
 from dllama.bench import (
     SHAPES,
     Load,
-    Machine,
     Speed,
     Spread,
-    measure_machine,
     measure_speed,
     random_checkpoint,
     shape_named,
 )
 from dllama.checkpoint import Checkpoint, open_checkpoint
-from dllama.cli.console import note, progress_count
+from dllama.cli.console import progress_count
 from dllama.cli.options import add_model_flags, model_options, positive_int
 from dllama.cli.session import cluster_options, connect, make_compute
 from dllama.dtypes import ElementType
@@ -72,8 +70,6 @@ def run(args: argparse.Namespace) -> None:
         n_repeats=args.repeat,
     )
     compute = make_compute(args.nthreads, args.isa)
-    note("measuring the machine")
-    machine = measure_machine(compute)
     options = model_options(args)
     with contextlib.closing(_checkpoint(args)) as checkpoint:
         name = args.shape or (str(args.model) if args.model else _DEFAULT_SHAPE)
@@ -85,8 +81,8 @@ def run(args: argparse.Namespace) -> None:
         settings = cluster_options(options, checkpoint.config, n_positions, n_sequences=load.n_sequences)
         with contextlib.closing(connect(checkpoint, compute, settings)) as cluster:
             with progress_count("measuring", "runs") as advance:
-                speed = measure_speed(cluster, compute, machine, load, advance)
-            values = _values(speed, machine, load) | {
+                speed = measure_speed(cluster, compute, load, advance)
+            values = _values(speed, load) | {
                 "shape": name,
                 "layers": checkpoint.config.n_layers,
                 "weight_type": checkpoint.config.weight_type.label,
@@ -98,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         with write_atomically(args.json) as file:
             file.write(json.dumps(values, indent=1).encode())
-    Console().print(_table(name, speed, machine))
+    Console().print(_table(name, speed))
 
 
 def _checkpoint(args: argparse.Namespace) -> Checkpoint:
@@ -112,9 +108,9 @@ def _checkpoint(args: argparse.Namespace) -> Checkpoint:
     )
 
 
-def _values(speed: Speed, machine: Machine, load: Load) -> dict[str, Any]:
+def _values(speed: Speed, load: Load) -> dict[str, Any]:
     """The JSON: medians under their names, least and most beside them."""
-    values: dict[str, Any] = dataclasses.asdict(load) | dataclasses.asdict(machine)
+    values: dict[str, Any] = dataclasses.asdict(load)
     for name, value in vars(speed).items():
         if isinstance(value, Spread):
             values |= {name: value.median, f"{name}_min": value.min, f"{name}_max": value.max}
@@ -123,7 +119,7 @@ def _values(speed: Speed, machine: Machine, load: Load) -> dict[str, Any]:
     return values
 
 
-def _table(name: str, speed: Speed, machine: Machine) -> Table:
+def _table(name: str, speed: Speed) -> Table:
     table = Table("", "median", "least", "most", "of the limit", title=name, title_justify="left")
 
     def row(what: str, spread: Spread, fraction: float) -> None:
@@ -133,7 +129,7 @@ def _table(name: str, speed: Speed, machine: Machine) -> Table:
     row("prefill tokens/s", speed.prefill_tok_per_s, speed.prefill_fraction_of_peak)
     row("decode tokens/s", speed.decode_tok_per_s, speed.decode_fraction_of_read)
     table.add_section()
-    table.add_row("prefill", f"{speed.prefill_gops:.0f} Gop/s", "", "", f"{machine.peak_gops:.0f} Gop/s")
-    table.add_row("decode", f"{speed.decode_gb_per_s:.1f} GB/s", "", "", f"{machine.read_gb_per_s:.1f} GB/s")
+    table.add_row("prefill", f"{speed.prefill_gops:.0f} Gop/s", "", "", f"{speed.peak_gops:.0f} Gop/s")
+    table.add_row("decode", f"{speed.decode_gb_per_s:.1f} GB/s", "", "", f"{speed.read_gb_per_s:.1f} GB/s")
     table.add_row("Python", f"{speed.python_overhead_fraction:.1%}", "", "", "")
     return table
