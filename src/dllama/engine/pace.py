@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import math
 
 _LONGEST_GAP = 2.25
 """A step with prompt rows may take so many times what it takes without them: the aim of 3 times at the 99th
@@ -12,8 +11,9 @@ percentile, less what steps vary by themselves."""
 _FIRST_ROWS = 4
 """Prompt rows beside decoding ones as long as nothing is known of what they cost."""
 
-_GROWTH = 2
-"""More rows than twice those of the last time are beyond what was measured."""
+_CHANGE = 2.0
+"""What a row of a prompt costs changes by this factor at the most from one measurement to the next, so that rows that
+seem free are tried out step by step, and a step that was held up by something else does little."""
 
 _RENEW_AFTER = 64
 """Steps with prompt rows after which one without them is measured again: texts have grown meanwhile."""
@@ -35,19 +35,19 @@ class StepPace:
         self._max_rows = max_rows
         self._decode_s: dict[int, float] = {}
         self._n_mixed: dict[int, int] = {}  # steps with prompt rows since that mean was renewed
-        self._prompt_row_s = math.nan
-        self._last_rows = _FIRST_ROWS // _GROWTH
+        self._prompt_row_s: float | None = None
 
     def observe(self, n_decode: int, n_prompt: int, seconds: float) -> None:
         """A step of `n_decode` rows of texts that are being written and `n_prompt` rows of prompts took so long."""
         if not n_prompt:
-            self._decode_s[n_decode] = _mean(self._decode_s.get(n_decode, math.nan), seconds)
+            old = self._decode_s.get(n_decode, seconds)
+            self._decode_s[n_decode] = old + _NEW_WEIGHT * (min(seconds, _OUTLIER * old) - old)
             self._n_mixed[n_decode] = 0
         elif n_decode in self._decode_s:
             self._n_mixed[n_decode] += 1
-            row_s = max(seconds - self._decode_s[n_decode], 0.0) / n_prompt
-            self._prompt_row_s = _mean(self._prompt_row_s, row_s)
-            self._last_rows = n_prompt
+            old = self._row_s(self._decode_s[n_decode])
+            row_s = (seconds - self._decode_s[n_decode]) / n_prompt
+            self._prompt_row_s = (old + min(max(row_s, old / _CHANGE), old * _CHANGE)) / 2
 
     def decode_s(self, n_rows: int) -> float:
         """Seconds of a step of `n_rows` without prompts, from those of the nearest sizes; 1 if there was none."""
@@ -75,13 +75,11 @@ class StepPace:
         usual_s = self._decode_s.get(n_decode)
         if usual_s is None or self._n_mixed[n_decode] >= _RENEW_AFTER:
             return 0
-        n_rows = _GROWTH * self._last_rows
-        if self._prompt_row_s * n_rows > (_LONGEST_GAP - 1) * usual_s:
-            n_rows = int((_LONGEST_GAP - 1) * usual_s / self._prompt_row_s)
+        n_rows = int((_LONGEST_GAP - 1) * usual_s / self._row_s(usual_s))
         return max(1, min(n_rows, self._max_rows - n_decode))
 
-
-def _mean(old: float, new: float) -> float:
-    if math.isnan(old):
-        return new
-    return old + _NEW_WEIGHT * (min(new, _OUTLIER * old) - old)
+    def _row_s(self, usual_s: float) -> float:
+        """What one more row of a prompt costs."""
+        if self._prompt_row_s is None:
+            return (_LONGEST_GAP - 1) * usual_s / _FIRST_ROWS
+        return self._prompt_row_s

@@ -32,10 +32,11 @@ class Penalties:
         self._scale = np.ones(_FIRST_SIZE, np.float32)
         self._add = np.zeros(_FIRST_SIZE, np.float32)
         for token_id, bias in options.logit_bias.items():
-            self._add[self._place_of(token_id)] = bias
-        if self._repetition != 1:
-            for token_id in prompt_ids:
-                self._scale[self._place_of(token_id)] = self._repetition
+            place = self._place_of(token_id)
+            self._add[place] = bias
+        for token_id in prompt_ids if self._repetition != 1 else ():
+            place = self._place_of(token_id)
+            self._scale[place] = self._repetition
 
     @classmethod
     def of(cls, options: SamplingOptions, prompt_ids: Iterable[int]) -> Self | None:
@@ -67,6 +68,7 @@ class Penalties:
         return self._ids[:n].copy(), self._scale[:n].copy(), self._add[:n].copy()
 
     def _place_of(self, token_id: int) -> int:
+        """Where this token is in the arrays, which may be others afterwards."""
         place = self._place.get(token_id)
         if place is None:
             place = self._place[token_id] = len(self._place)
