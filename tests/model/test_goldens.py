@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dllama.engine import CachedSequence, Engine, Run, Want
 from dllama.errors import UsageError
 from support.local_cluster import GOLDENS, LocalCluster
+from support.sequences import CachedSequence, Run, Steps, Want
 
 NAMES = sorted(path.name for path in GOLDENS.iterdir() if path.is_dir())
 
 
 def prompt_logits(
     cluster: LocalCluster, ids: Sequence[int], chunk: int
-) -> tuple[Engine, CachedSequence, NDArray[np.float32]]:
-    engine, sequence = Engine(cluster, cluster.config.max_seq_len), CachedSequence()
+) -> tuple[Steps, CachedSequence, NDArray[np.float32]]:
+    engine, sequence = Steps(cluster), CachedSequence()
     parts = []
     for first in range(0, len(ids), chunk):
         engine.step([Run(sequence, ids[first : first + chunk], Want.ALL)])
@@ -27,7 +27,7 @@ def prompt_logits(
     return engine, sequence, np.concatenate(parts)
 
 
-def greedy_ids(engine: Engine, sequence: CachedSequence, first: int, n: int) -> list[int]:
+def greedy_ids(engine: Steps, sequence: CachedSequence, first: int, n: int) -> list[int]:
     ids = [first]
     while len(ids) < n:
         ids.append(int(engine.step([Run(sequence, [ids[-1]])]).ids[0, 0]))

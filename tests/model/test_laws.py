@@ -9,14 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
-from dllama.engine import CachedSequence, Engine, Run, Want
 from support.local_cluster import GOLDENS, LocalCluster
+from support.sequences import CachedSequence, Run, Steps, Want
 
 FAMILIES = ("llama-gqa", "mistral-window", "qwen2-gqa-tied", "qwen3-shards")
 PROMPT = [5, 9, 200, 31, 77, 4, 150, 63, 12, 99, 181, 7, 8, 45, 230, 16, 3, 120, 55, 88, 9, 10, 11]
 
 
-def all_logits(engine: Engine, ids: Sequence[int], chunks: Sequence[int]) -> NDArray[np.float32]:
+def all_logits(engine: Steps, ids: Sequence[int], chunks: Sequence[int]) -> NDArray[np.float32]:
     """Logits [len(ids), V] of a new sequence, appended in pieces of these sizes, the last one repeated."""
     sequence, parts, first = CachedSequence(), [], 0
     for number in range(len(ids)):
@@ -41,7 +41,7 @@ def assert_same_bits(got: NDArray[np.float32], wanted: NDArray[np.float32]) -> N
 @pytest.mark.parametrize("name", FAMILIES)
 def test_chunked_prefill_equals_whole(name: str, weight_type: ElementType) -> None:
     with LocalCluster(GOLDENS / name, weight_type=weight_type) as cluster:
-        engine = Engine(cluster, 256)
+        engine = Steps(cluster)
         whole = all_logits(engine, PROMPT, [len(PROMPT)])
         for chunks in ([1], [7, 1], [16, 3], [5]):
             assert_same_bits(all_logits(engine, PROMPT, chunks), whole)
@@ -53,7 +53,7 @@ def test_a_ragged_batch_equals_its_sequences_alone(shares: Sequence[float], wire
     with LocalCluster(
         GOLDENS / "llama-gqa", shares=shares, weight_type=ElementType.Q40, wire=wire
     ) as cluster:
-        engine = Engine(cluster, 128)
+        engine = Steps(cluster)
         texts = [PROMPT, PROMPT[3:9], PROMPT[::-1], [42]]
         alone = [all_logits(engine, text, [len(text)]) for text in texts]
         sequences = [CachedSequence() for _ in texts]
@@ -68,7 +68,7 @@ def test_a_ragged_batch_equals_its_sequences_alone(shares: Sequence[float], wire
 
 def test_reused_pages_leave_no_trace() -> None:
     with LocalCluster(GOLDENS / "llama-gqa", n_pages=6) as cluster:
-        engine = Engine(cluster, 96)
+        engine = Steps(cluster)
         fresh = all_logits(engine, PROMPT, [len(PROMPT)])
         all_logits(engine, PROMPT[::-1] * 3, [len(PROMPT)])
         holder = CachedSequence()
@@ -78,7 +78,7 @@ def test_reused_pages_leave_no_trace() -> None:
 
 def test_truncated_sequence_goes_on_as_if_it_had_ended_there() -> None:
     with LocalCluster(GOLDENS / "qwen3-shards") as cluster:
-        engine = Engine(cluster, 128)
+        engine = Steps(cluster)
         sequence = CachedSequence()
         engine.step([Run(sequence, [*PROMPT, 1, 2, 3, 4])])
         engine.truncate(sequence, 11)
@@ -92,7 +92,7 @@ def test_threads_change_nothing(weight_type: ElementType) -> None:
     results = []
     for n_threads in (1, 2, 3):
         with LocalCluster(GOLDENS / "llama-gqa", weight_type=weight_type, n_threads=n_threads) as cluster:
-            results.append(all_logits(Engine(cluster, 128), PROMPT, [len(PROMPT)]))
+            results.append(all_logits(Steps(cluster), PROMPT, [len(PROMPT)]))
     assert_same_bits(results[1], results[0])
     assert_same_bits(results[2], results[0])
 
@@ -113,7 +113,7 @@ def test_quantised_wire_stays_within_its_bound(weight_type: ElementType, shares:
     step for each of the four inputs of a layer's products."""
     name = "llama-gqa"
     with LocalCluster(GOLDENS / name, weight_type=weight_type) as cluster:
-        exact = all_logits(Engine(cluster, 128), PROMPT, [len(PROMPT)])
+        exact = all_logits(Steps(cluster), PROMPT, [len(PROMPT)])
         n_sums = 2 * cluster.config.n_layers
     with LocalCluster(
         GOLDENS / name,
@@ -122,7 +122,7 @@ def test_quantised_wire_stays_within_its_bound(weight_type: ElementType, shares:
         wire=ElementType.Q80,
         cache_type=ElementType.F32,
     ) as cluster:
-        quantised = all_logits(Engine(cluster, 128), PROMPT, [len(PROMPT)])
+        quantised = all_logits(Steps(cluster), PROMPT, [len(PROMPT)])
     bound = n_sums * (len(shares) ** 0.5 + (2 if weight_type.is_blocked else 0)) / 127
     relative = np.linalg.norm(quantised - exact, axis=1) / np.linalg.norm(exact, axis=1)
     assert relative.max() <= bound, (int(np.argmax(relative)), relative.max(), bound)
@@ -133,9 +133,9 @@ def test_quantised_wire_stays_within_its_bound(weight_type: ElementType, shares:
 @pytest.mark.parametrize("name", ["llama-odd", "qwen2-odd"])
 def test_dimensions_that_are_no_whole_blocks(name: str, weight_type: ElementType, wire: ElementType) -> None:
     with LocalCluster(GOLDENS / name, weight_type=weight_type) as cluster:
-        exact = all_logits(Engine(cluster, 128), PROMPT, [len(PROMPT)])
+        exact = all_logits(Steps(cluster), PROMPT, [len(PROMPT)])
     with LocalCluster(GOLDENS / name, weight_type=weight_type, shares=(1, 1, 1), wire=wire) as cluster:
-        split = all_logits(Engine(cluster, 128), PROMPT, [len(PROMPT)])
+        split = all_logits(Steps(cluster), PROMPT, [len(PROMPT)])
         n_sums = 2 * cluster.config.n_layers
     bound = n_sums * 3**0.5 / 127 if wire is ElementType.Q80 else 1e-4
     relative = np.linalg.norm(split - exact, axis=1) / np.linalg.norm(exact, axis=1)

@@ -9,13 +9,13 @@ import pytest
 
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
-from dllama.engine import CachedSequence, Engine, Run
 from dllama.errors import UsageError
 from dllama.model import CacheShape, CacheStorage, KvCache
 from dllama.node import NodeSettings
 from dllama.sharding import plan_spans
 from support.local_cluster import GOLDENS, LocalCluster
 from support.processes import DEMO_MODEL, Running, inference, run_well
+from support.sequences import CachedSequence, Run, Steps
 
 
 def on_disk(folder: Path) -> list[object]:
@@ -29,7 +29,7 @@ def test_same_logits_as_in_memory(tmp_path: Path) -> None:
         settings = NodeSettings(kv_storage=storage, kv_directory=tmp_path)
         with LocalCluster(GOLDENS / "llama-gqa", shares=(1, 1), node=settings) as cluster:
             assert len(list(tmp_path.iterdir())) == (2 if storage is CacheStorage.DISK else 0)
-            Engine(cluster, 64).step([Run(CachedSequence(), ids)])
+            Steps(cluster).step([Run(CachedSequence(), ids)])
             logits.append(cluster.whole_logits())
     np.testing.assert_array_equal(logits[0], logits[1])
     assert list(tmp_path.iterdir()) == []
