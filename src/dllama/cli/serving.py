@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from dllama.cli.console import note
@@ -17,6 +18,7 @@ from dllama.errors import TokenizerError, UsageError
 from dllama.fabric import format_address, listen
 from dllama.server import Api, ServedModel, ServerSettings, make_app, serve
 from dllama.server.grammar import GrammarCompiler
+from dllama.server.keeper import ModelKeeper
 from dllama.server.metrics import Metrics
 from dllama.server.responses import ClusterNode
 from dllama.tokenizer import ChatTemplate, Tokenizer
@@ -37,15 +39,20 @@ def run(args: argparse.Namespace) -> None:
         cors_origins=tuple(args.cors_origin),
         sampling=sampling_options(args),
     )
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(listen(args.host, args.port))
-        session = stack.enter_context(open_session(options, args.isa, args.parallel))
-        service = stack.enter_context(contextlib.closing(_service(session, args)))
-        served = _served(session, service, args.chat_template)
+
+    @contextlib.contextmanager
+    def open_model() -> Iterator[ServedModel]:
+        with (
+            open_session(options, args.isa, args.parallel) as session,
+            contextlib.closing(_service(session, args)) as service,
+        ):
+            yield _served(session, service, args.chat_template)
+
+    with listen(args.host, args.port) as listener, ModelKeeper(open_model, note) as keeper:
         api = Api(
             settings=settings,
-            served=lambda: served,
-            metrics=Metrics(service.stats),
+            served=keeper.served,
+            metrics=Metrics(keeper.stats),
             clock=time.time,
             started=time.time(),
         )
