@@ -21,7 +21,7 @@ export function showMarkdown(container, text) {
 
 function blockElement(block) {
   switch (block.kind) {
-    case "heading": return element(`h${Math.min(6, block.level + 2)}`, {}, inlineNodes(block.text));
+    case "heading": return element(`h${Math.min(6, Math.max(3, block.level + 1))}`, {}, inlineNodes(block.text));
     case "rule": return element("hr");
     case "code": return codeElement(block);
     case "quote": return element("blockquote", {}, block.blocks.map(blockElement));

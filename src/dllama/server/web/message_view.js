@@ -30,7 +30,7 @@ export class MessageView {
     this.numbers = element("span", { class: "numbers" });
     this.tools = element("div", { class: "tools" }, this.#buttons(isUser), this.numbers);
     this.root = element("article", { class: `message ${message.role}`, "aria-label": isUser ? "You" : "Reply" },
-      isUser ? null : this.thinking, this.body, this.status, this.tools);
+      element("h2", { class: "only-read" }, isUser ? "You" : "Reply"), isUser ? null : this.thinking, this.body, this.status, this.tools);
     this.draw();
   }
 

@@ -1,0 +1,83 @@
+"""The page on the program itself: `dllama api` with two workers and the demo model, as people run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from support.processes import Running, worker_processes
+
+
+@pytest.fixture(scope="module")
+def server_url() -> Iterator[str]:
+    with worker_processes(2) as workers:
+        addresses = [worker.address for worker in workers]
+        api = Running("api", "--port", 0, "--nthreads", 1, "--temperature", 0, "--workers", *addresses)
+        with api:
+            yield api.err.wait_for(r"is served on (http://\S+)")[1]
+
+
+@pytest.fixture
+def real_page(browser: Browser, server_url: str) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+    page = context.new_page()
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.on("console", lambda said: failures.append(said.text) if said.type == "error" else None)
+    page.goto(server_url)
+    yield page
+    context.close()
+    assert not failures
+
+
+def send(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.get_by_label("Message", exact=True).press("Enter")
+
+
+def test_a_chat_on_three_nodes(real_page: Page, screenshots: Path) -> None:
+    page = real_page
+    expect(page.locator(".node")).to_have_count(3)
+    expect(page.get_by_role("button", name="Tell me a story about a fox and a bear.")).to_be_visible()
+    send(page, "What is the opposite of hot?")
+    reply = page.get_by_role("article", name="Reply")
+    expect(reply.first).to_contain_text("cold")
+    expect(reply.first).to_contain_text("tokens/s")
+    send(page, "Tell me a story about a fox and a bear.")
+    expect(reply.nth(1)).to_contain_text("from the cache")  # the first turn was not computed again
+    page.reload()
+    expect(reply).to_have_count(2)
+    expect(reply.first).to_contain_text("cold")
+    expect(page.locator(".node")).to_have_count(3)
+    page.screenshot(path=screenshots / "real-server.png")
+
+
+def test_stopping_frees_the_server(real_page: Page) -> None:
+    page = real_page
+    page.get_by_role("button", name="Settings of this conversation").click()
+    page.get_by_label("Stop at").fill("never said")
+    page.get_by_role("button", name="Keep").click()
+    send(page, "Tell me a story about a fox and a bear.")
+    expect(page.get_by_role("button", name="Stop the reply")).to_be_visible()
+    page.get_by_label("Message", exact=True).press("Escape")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    expect(page.locator("[data-show=requests]")).to_have_text("none")
+    send(page, "What is the opposite of hot?")
+    expect(page.get_by_role("article", name="Reply").last).to_contain_text("tokens/s")
+
+
+def test_a_refusal_of_the_real_server_is_told(real_page: Page) -> None:
+    send(real_page, "word " * 3000)
+    problem = real_page.get_by_role("alert")
+    expect(problem).to_contain_text("too long for the model")
+    expect(problem).to_contain_text("1024")
+
+
+def test_the_real_policy_is_strict(real_page: Page, server_url: str) -> None:
+    response = real_page.request.get(server_url)
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
