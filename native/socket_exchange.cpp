@@ -29,6 +29,9 @@ constexpr int kPauses = 32;
 // A peer that has not answered by then may be waiting for this very core.
 constexpr double kYieldAfter_s = 20e-6;
 
+// Moving more than this takes longer than the 30 us or so in which a thread is woken up.
+constexpr size_t kSpinBytes = 128 << 10;
+
 void pause() {
 #if defined(__x86_64__)
     for (int i = 0; i < kPauses; i++) _mm_pause();
@@ -101,6 +104,7 @@ void SocketExchange::load(int link, void* data, size_t bytes, bool outgoing) {
         to.waits = true;
         n_waiting_++;
     }
+    bytes_ += bytes;
     (outgoing ? to.outgoing : to.incoming).push_back({data, bytes});
 }
 
@@ -112,6 +116,7 @@ void SocketExchange::clear() {
         link.waits = false;
     }
     busy_.clear();
+    bytes_ = 0;
     n_waiting_ = 0;
 }
 
@@ -145,6 +150,7 @@ void SocketExchange::count_time() {
 ExchangeState SocketExchange::run(double spin_s, double patience_s) {
     ExchangeState state{ExchangeState::done, -1, 0};
     if (busy_.empty()) return state;
+    if (bytes_ > kSpinBytes) spin_s = 0;
     std::vector<pollfd> polled;
     bool stands = true;  // the clock of this spell without progress has been started
     while (true) {

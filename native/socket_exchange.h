@@ -47,7 +47,8 @@ public:
     // Forgets what is not through.
     void clear();
     // Moves bytes until all are through (done), a connection ends (ended), or nothing has moved for `patience_s` or a
-    // signal came (idle: call again to go on). Asks again and again for `spin_s` after the last byte, then sleeps.
+    // signal came (idle: call again to go on). Asks again and again for `spin_s` after the last byte, then sleeps; at
+    // once where there is much to move, which lasts longer than to be woken up, and while others may compute.
     ExchangeState run(double spin_s, double patience_s);
     // Seconds since the last byte moved, or since the exchange was loaded.
     double idle_s() const { return seconds_since(last_move_); }
@@ -61,6 +62,7 @@ private:
     void count_time();
 
     std::vector<int> busy_;
+    size_t bytes_ = 0;  // of the exchange, both ways
     int n_waiting_ = 0;
     Clock::time_point start_, last_move_, all_began_;
 };

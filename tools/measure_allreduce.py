@@ -6,6 +6,7 @@ python tools/measure_allreduce.py [--ranks 2] [--rows 1] [--dim 4096] [--algorit
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import socket
 import time
@@ -13,8 +14,9 @@ import time
 import numpy as np
 
 from dllama.dtypes import ElementType
-from dllama.fabric import TcpFabric, TcpPeer
+from dllama.fabric import ExchangeTimes, TcpFabric, TcpPeer, broadcast, measure_exchange
 from dllama.kernels import Compute
+from dllama.model.all_reduce import Algorithm, plan_reduce
 from dllama.model.partial_sums import PartialSums
 
 TIMEOUT_S = 60.0
@@ -38,21 +40,27 @@ def connected(rank: int, listeners: list[socket.socket]) -> TcpFabric:
 def measure(rank: int, listeners: list[socket.socket], args: argparse.Namespace) -> None:
     if len(listeners) == os.cpu_count():
         os.sched_setaffinity(0, {rank})
-    with_fabric = connected(rank, listeners)
-    sums = PartialSums(Compute(1), with_fabric, args.dim, args.rows, ElementType.Q80, TIMEOUT_S)
-    random = np.random.default_rng(rank)
+    fabric = connected(rank, listeners)
+    times = measure_exchange(fabric, TIMEOUT_S)
+    numbers = np.array([times.latency_s, times.byte_s])
+    broadcast(fabric, numbers, 0, TIMEOUT_S)
+    times = ExchangeTimes(latency_s=float(numbers[0]), byte_s=float(numbers[1]))
+    plan = plan_reduce(args.ranks, times, Algorithm(args.algorithm))
+    plan = dataclasses.replace(plan, overlap_bytes=None)
     x = np.zeros((args.rows, args.dim), np.float32)
+    (run,) = PartialSums(Compute(1), fabric, x, ElementType.Q80, plan, TIMEOUT_S).runs(args.rows)
+    random = np.random.default_rng(rank)
     partial = random.standard_normal((args.rows, args.dim), np.float32)
-    times = np.empty(args.rounds)
+    seconds = np.empty(args.rounds)
     for index in range(args.rounds):
         start = time.perf_counter()
-        sums.add(x, partial, args.rows)
-        times[index] = time.perf_counter() - start
+        run.begin(partial)
+        seconds[index] = time.perf_counter() - start
     if rank == 0:
-        numbers = np.percentile(times[args.rounds // 10 :] * 1e6, PERCENTILES)
+        numbers = np.percentile(seconds[args.rounds // 10 :] * 1e6, PERCENTILES)
         figures = ", ".join(f"p{p:g} {number:.1f}" for p, number in zip(PERCENTILES, numbers, strict=True))
-        print(f"{len(listeners)} ranks, {args.rows} x {args.dim}, {args.algorithm}: {figures} us")
-    with_fabric.close()
+        print(f"{len(listeners)} ranks, {args.rows} x {args.dim}, {args.algorithm}: {figures} us; {plan}")
+    fabric.close()
 
 
 def main() -> None:

@@ -57,6 +57,14 @@ def test_q40_weights_and_f32_buffers(tmp_path: Path, pool: WorkerPool) -> None:
     assert together["token_ids"] == alone["token_ids"]
 
 
+@pytest.mark.parametrize("algorithm", ["direct", "scattered"])
+def test_either_all_reduce_gives_the_ids_of_one(
+    algorithm: str, tmp_path: Path, pool: WorkerPool, ids_of_one_node: list[int]
+) -> None:
+    report = report_of(tmp_path, *EXACT, "--all-reduce", algorithm, workers=pool.addresses(3))
+    assert report["token_ids"] == ids_of_one_node
+
+
 def test_report(tmp_path: Path, pool: WorkerPool) -> None:
     """Keys are the documented ones; bytes follow the formula: each rank sends all others its Q80 part twice for
     each layer, and the rest (inputs, headers) stays below 5 % of that and the embedded inputs."""

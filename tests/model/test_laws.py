@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
+from dllama.model import ReducePlan
 from support.local_cluster import GOLDENS, LocalCluster
 from support.sequences import CachedSequence, Run, Steps, Want
 
@@ -64,6 +65,50 @@ def test_a_ragged_batch_equals_its_sequences_alone(shares: Sequence[float], wire
         engine.step([Run(s, ids) for s, ids in zip(sequences, rest, strict=True)])
         for row, logits in zip(engine.whole_logits(), alone, strict=True):
             assert_same_bits(row, logits[-1])
+
+
+REDUCE_PLANS = {
+    "direct": ReducePlan(),
+    "scattered": ReducePlan(scatter_bytes=0),
+    # As between three nodes and more: the way depends on the size, and large steps are computed in halves.
+    "auto": ReducePlan(scatter_bytes=1000, rounds=True, overlap_bytes=2000),
+}
+
+
+@pytest.mark.parametrize("wire", [ElementType.F32, ElementType.Q80], ids=str)
+@pytest.mark.parametrize("plan", REDUCE_PLANS.values(), ids=REDUCE_PLANS)
+@pytest.mark.parametrize(("name", "shares"), [("llama-gqa", (1, 1, 1)), ("mistral-window", (1, 1))])
+def test_chunked_prefill_equals_whole_however_sums_are_added_up(
+    name: str, shares: Sequence[float], plan: ReducePlan, wire: ElementType
+) -> None:
+    ids = PROMPT * 3
+    with LocalCluster(
+        GOLDENS / name,
+        shares=shares,
+        weight_type=ElementType.Q40,
+        wire=wire,
+        reduce_plan=plan,
+        max_rows=80,
+    ) as cluster:
+        engine = Steps(cluster)
+        whole = all_logits(engine, ids, [len(ids)])
+        for chunks in ([1], [7, 1], [40, 3], [5]):
+            assert_same_bits(all_logits(engine, ids, chunks), whole)
+
+
+def test_scattered_sums_are_the_rounded_direct_ones() -> None:
+    results = []
+    for plan in (ReducePlan(rounds=True), ReducePlan(scatter_bytes=0), REDUCE_PLANS["auto"]):
+        with LocalCluster(
+            GOLDENS / "llama-gqa",
+            shares=(2, 1, 1),
+            weight_type=ElementType.Q40,
+            wire=ElementType.Q80,
+            reduce_plan=plan,
+        ) as cluster:
+            results.append(all_logits(Steps(cluster), PROMPT * 2, [2 * len(PROMPT)]))
+    assert_same_bits(results[1], results[0])
+    assert_same_bits(results[2], results[0])
 
 
 def test_reused_pages_leave_no_trace() -> None:

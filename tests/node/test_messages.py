@@ -15,6 +15,7 @@ from dllama.errors import PeerProtocolError
 from dllama.node.messages import (
     Hello,
     NodeStatus,
+    ReduceChoice,
     Refusal,
     Role,
     SessionPlan,
@@ -59,7 +60,7 @@ def test_any_value_in_any_place_is_refused_or_of_its_type(message: Any, data: st
             type(message).decode(payload, "10.0.0.1:9990")
 
 
-@pytest.mark.parametrize("kind", [Hello, Welcome, Refusal, NodeStatus, SessionPlan])
+@pytest.mark.parametrize("kind", [Hello, Welcome, Refusal, NodeStatus, ReduceChoice, SessionPlan])
 @given(payload=st.binary(max_size=100) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_anything_else_is_refused(kind: Any, payload: bytes) -> None:
     with contextlib.suppress(PeerProtocolError):

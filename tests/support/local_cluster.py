@@ -14,7 +14,15 @@ from dllama.dtypes import ElementType
 from dllama.fabric import Fabric, local_fabrics
 from dllama.families import ModelConfig
 from dllama.kernels import Compute
-from dllama.model import CacheShape, Candidates, StepBatch, StepLimits, Transformer, merge_candidates
+from dllama.model import (
+    CacheShape,
+    Candidates,
+    ReducePlan,
+    StepBatch,
+    StepLimits,
+    Transformer,
+    merge_candidates,
+)
 from dllama.node.loading import receive_weights, send_weights
 from dllama.node.messages import SessionPlan
 from dllama.node.rank import NodeSettings, RankMemory, default_cache_type
@@ -41,6 +49,7 @@ class LocalCluster:
         page_size: int = 16,
         n_pages: int = 24,
         node: NodeSettings | None = None,
+        reduce_plan: ReducePlan | None = None,
     ) -> None:
         self._checkpoint = open_checkpoint(model, weight_type)
         self.config: ModelConfig = self._checkpoint.config
@@ -68,6 +77,7 @@ class LocalCluster:
             for rank in range(len(shares))
         ]
         fabrics = local_fabrics(len(shares))
+        self._reduce_plan = reduce_plan or ReducePlan()
         self._memories = [RankMemory(Compute(n_threads, isa), plan, node or NodeSettings()) for plan in plans]
         self._threads = ThreadPoolExecutor(len(shares))
         self._transformers: list[Transformer] = self._each(self._bring_up, plans, fabrics, self._memories)
@@ -106,7 +116,7 @@ class LocalCluster:
             )
         else:
             receive_weights(plan.config, plan.shards, fabric, memory.weights, TIMEOUT_S)
-        return memory.transformer(fabric)
+        return memory.transformer(fabric, self._reduce_plan)
 
     def _each(self, function, *arguments):  # type: ignore[no-untyped-def]
         return list(self._threads.map(function, *arguments))

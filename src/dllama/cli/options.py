@@ -11,7 +11,7 @@ from dllama.dtypes import ElementType
 from dllama.engine import SamplingOptions
 from dllama.errors import UsageError
 from dllama.fabric import Job
-from dllama.model import CacheStorage
+from dllama.model import Algorithm, CacheStorage
 from dllama.node import Address, NodeSettings, default_threads
 
 DEFAULT_PORT = 9990
@@ -32,6 +32,7 @@ class ModelOptions:
     max_seq_len: int | None
     workers: tuple[Address, ...]
     shares: tuple[float, ...]
+    all_reduce: Algorithm
     n_threads: int
     node: NodeSettings
     job: Job | None
@@ -75,6 +76,12 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         default=(),
         metavar="X",
         help="relative part of each node, root first (default: equal)",
+    )
+    group.add_argument(
+        "--all-reduce",
+        choices=[str(algorithm) for algorithm in Algorithm],
+        default=str(Algorithm.AUTO),
+        help="how partial sums are brought together (default: what is quickest by measurement)",
     )
     add_node_flags(parser)
 
@@ -136,6 +143,7 @@ def model_options(args: argparse.Namespace) -> ModelOptions:
         max_seq_len=args.max_seq_len,
         workers=tuple(args.workers),
         shares=tuple(args.shares),
+        all_reduce=Algorithm(args.all_reduce),
         n_threads=args.nthreads,
         node=node_settings(args),
         job=args.job,

@@ -80,6 +80,7 @@ def cluster_options(
         cache_type=options.cache_type or default_cache_type(wire),
         node=options.node,
         job=options.job,
+        all_reduce=options.all_reduce,
     )
 
 

@@ -6,21 +6,33 @@ mpi.py          MPI messages between the processes of one job; launch.py: whethe
 liveness.py     when a peer's system counts as gone
 failures.py     how a broken fabric says so
 collectives.py  broadcast, gather, all-gather, all-to-all
+timing.py       how long an exchange of all with all takes
 frames.py       typed, bounded messages over a fabric
 channel.py      the same messages over one socket, before there is a fabric; connecting and listening
 """
 
 from dllama.fabric.base import Buffer, Fabric, WritableBuffer
 from dllama.fabric.channel import SocketChannel, connect_with_deadline, format_address, listen
-from dllama.fabric.collectives import all_gather, all_to_all, broadcast, exchange_all, gather
+from dllama.fabric.collectives import (
+    all_gather,
+    all_to_all,
+    broadcast,
+    exchange_all,
+    from_all,
+    gather,
+    to_all,
+    to_each,
+)
 from dllama.fabric.frames import receive_frame, send_frame
 from dllama.fabric.launch import Job, launched_rank
 from dllama.fabric.liveness import set_options
 from dllama.fabric.local import local_fabrics
 from dllama.fabric.tcp import TcpFabric, TcpPeer
+from dllama.fabric.timing import ExchangeTimes, measure_exchange
 
 __all__ = [
     "Buffer",
+    "ExchangeTimes",
     "Fabric",
     "Job",
     "SocketChannel",
@@ -33,11 +45,15 @@ __all__ = [
     "connect_with_deadline",
     "exchange_all",
     "format_address",
+    "from_all",
     "gather",
     "launched_rank",
     "listen",
     "local_fabrics",
+    "measure_exchange",
     "receive_frame",
     "send_frame",
     "set_options",
+    "to_all",
+    "to_each",
 ]

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 
 from dllama.fabric.base import Buffer, Fabric, WritableBuffer, bytes_view
 
+Sends = list[tuple[int, Buffer]]
+Receives = list[tuple[int, WritableBuffer]]
+
 
 def broadcast(fabric: Fabric, buffer: WritableBuffer, root: int, timeout_s: float | None) -> None:
     """Every rank's `buffer` becomes the root's. The root's own is only read."""
     if fabric.rank == root:
-        fabric.exchange([(rank, buffer) for rank in _peers(fabric)], [], timeout_s)
+        fabric.exchange(to_all(fabric, buffer), [], timeout_s)
     else:
         fabric.exchange([], [(root, buffer)], timeout_s)
 
@@ -29,7 +32,7 @@ def gather(
     not (pass an empty list).
     """
     if fabric.rank == root:
-        fabric.exchange([], _from_peers(fabric, parts), timeout_s)
+        fabric.exchange([], from_all(fabric, parts), timeout_s)
     else:
         fabric.exchange([(root, own)], [], timeout_s)
 
@@ -39,7 +42,7 @@ def exchange_all(
 ) -> None:
     """Sends `own` to every other rank while `received[r]` becomes rank r's `own`; `received[own rank]` is not
     touched (None, for example)."""
-    fabric.exchange([(rank, own) for rank in _peers(fabric)], _from_peers(fabric, received), timeout_s)
+    fabric.exchange(to_all(fabric, own), from_all(fabric, received), timeout_s)
 
 
 def all_to_all(
@@ -53,12 +56,7 @@ def all_to_all(
     The entries of the own rank are not touched (None, for example). Adding up `received` makes it a
     reduce-scatter.
     """
-    sends: list[tuple[int, Buffer]] = []
-    for rank in _peers(fabric):
-        part = parts[rank]
-        assert part is not None, f"no part for rank {rank}"
-        sends.append((rank, part))
-    fabric.exchange(sends, _from_peers(fabric, received), timeout_s)
+    fabric.exchange(to_each(fabric, parts), from_all(fabric, received), timeout_s)
 
 
 def all_gather(fabric: Fabric, whole: WritableBuffer, sizes: Sequence[int], timeout_s: float | None) -> None:
@@ -75,16 +73,32 @@ def all_gather(fabric: Fabric, whole: WritableBuffer, sizes: Sequence[int], time
     exchange_all(fabric, parts[fabric.rank], parts, timeout_s)
 
 
-def _peers(fabric: Fabric) -> list[int]:
-    """The other ranks, beginning after the own one, so that not everyone sends to rank 0 first."""
-    n_ranks, rank = fabric.n_ranks, fabric.rank
-    return [(rank + step) % n_ranks for step in range(1, n_ranks)]
+def to_all(fabric: Fabric, own: Buffer) -> Sends:
+    """What `exchange` sends where every other rank gets `own`. The lists may be kept and used again."""
+    return [(rank, own) for rank in _peers(fabric)]
 
 
-def _from_peers(fabric: Fabric, buffers: Sequence[WritableBuffer | None]) -> list[tuple[int, WritableBuffer]]:
-    receives: list[tuple[int, WritableBuffer]] = []
+def to_each(fabric: Fabric, parts: Sequence[Buffer | None]) -> Sends:
+    """What `exchange` sends where every other rank r gets `parts[r]`."""
+    sends: Sends = []
+    for rank in _peers(fabric):
+        part = parts[rank]
+        assert part is not None, f"no part for rank {rank}"
+        sends.append((rank, part))
+    return sends
+
+
+def from_all(fabric: Fabric, buffers: Sequence[WritableBuffer | None]) -> Receives:
+    """What `exchange` receives where `buffers[r]` becomes what every other rank r sends."""
+    receives: Receives = []
     for rank in _peers(fabric):
         buffer = buffers[rank]
         assert buffer is not None, f"no buffer for what rank {rank} sends"
         receives.append((rank, buffer))
     return receives
+
+
+def _peers(fabric: Fabric) -> list[int]:
+    """The other ranks, beginning after the own one, so that not everyone sends to rank 0 first."""
+    n_ranks, rank = fabric.n_ranks, fabric.rank
+    return [(rank + step) % n_ranks for step in range(1, n_ranks)]

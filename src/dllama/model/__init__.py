@@ -1,5 +1,6 @@
 """The forward pass of one rank: weights, KV cache, layers."""
 
+from dllama.model.all_reduce import Algorithm, ReducePlan, plan_reduce
 from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, merge_candidates
 from dllama.model.kv_cache import PAGE_SIZE, CacheShape, CacheStorage, KvCache, cache_bytes
@@ -9,6 +10,7 @@ from dllama.model.weights import ModelWeights
 
 __all__ = [
     "PAGE_SIZE",
+    "Algorithm",
     "CacheShape",
     "CacheStorage",
     "Candidates",
@@ -18,10 +20,12 @@ __all__ = [
     "LogitRows",
     "ModelWeights",
     "RankCandidates",
+    "ReducePlan",
     "StepBatch",
     "StepLimits",
     "Transformer",
     "buffer_row_bytes",
     "cache_bytes",
     "merge_candidates",
+    "plan_reduce",
 ]

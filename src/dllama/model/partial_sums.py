@@ -2,60 +2,161 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.fabric import Fabric, exchange_all
+from dllama.dtypes import ElementType
+from dllama.fabric import Fabric
 from dllama.kernels import Compute
+from dllama.model.all_reduce import (
+    Bytes,
+    Direct,
+    ReducePlan,
+    Reduction,
+    Scattered,
+    buffer_bytes,
+    wire_row_bytes,
+)
+
+_HALF_ROWS = 16
+"""Rows that matrix products take together: the first half of a step is a multiple."""
 
 
 class PartialSums:
-    """Adds every rank's partial sum to the residual stream, so that all ranks hold the same bits.
+    """Adds every rank's partial sums to the residual stream, so that all ranks hold the same bits.
 
     With `wire` Q80 every rank's own part is used as the others see it: quantised. One rank alone adds its sum
-    unquantised.
+    unquantised. The parts of a sum are added to each other before they are added to the residual.
     """
 
     def __init__(
-        self, compute: Compute, fabric: Fabric, dim: int, max_rows: int, wire: ElementType, timeout_s: float
+        self,
+        compute: Compute,
+        fabric: Fabric,
+        x: NDArray[np.float32],
+        wire: ElementType,
+        plan: ReducePlan,
+        timeout_s: float,
     ) -> None:
-        self._compute = compute
-        self._fabric = fabric
-        self._wire = wire
-        self._timeout_s = timeout_s
-        self._dim = dim
-        self._row_bytes = wire_row_bytes(dim, wire)
-        self._parts = np.empty(fabric.n_ranks * max_rows * self._row_bytes, np.uint8)
-        self.wait_s = 0.0  # time in exchanges since it was last set to zero
+        """`x` [max_rows, D] is the residual stream."""
+        self._reducer = _Reducer(compute, fabric, wire, plan, timeout_s)
+        self._x = x
+        self._row_bytes = wire_row_bytes(x.shape[1], wire)
+        n_rows = len(x) + _HALF_ROWS if fabric.n_ranks > 1 else 0
+        self._memory = np.empty(buffer_bytes(n_rows * self._row_bytes, fabric.n_ranks), np.uint8)
+        self._runs: dict[int, tuple[RowSums, ...]] = {}
 
-    def add(self, x: NDArray[np.float32], partial: NDArray[np.float32], n_rows: int) -> None:
-        """x [T, D] += the sum over ranks of `partial` [T, D]. Raises PeerError when a rank is lost."""
-        if self._fabric.n_ranks == 1:
-            self._compute.add_f32(x, partial.reshape(1, -1)[:, : n_rows * self._dim], n_rows)
+    @property
+    def wait_s(self) -> float:
+        """Time that computing has waited for exchanges so far."""
+        return self._reducer.wait_s
+
+    def runs(self, n_rows: int) -> tuple[RowSums, ...]:
+        """The rows of a step in one run, or in two that are to be computed in turn: one's sums travel while the
+        other is computed. The later one attends to the earlier one's keys."""
+        runs = self._runs.get(n_rows)
+        if runs is None:
+            runs = self._runs[n_rows] = self._new_runs(n_rows)
+        return runs
+
+    def _new_runs(self, n_rows: int) -> tuple[RowSums, ...]:
+        n_ranks, overlap_bytes = self._reducer.fabric.n_ranks, self._reducer.plan.overlap_bytes
+        is_large = overlap_bytes is not None and n_rows * self._row_bytes >= overlap_bytes
+        if n_ranks == 1 or not is_large or n_rows < 2 * _HALF_ROWS:
+            return (self._run(slice(0, n_rows), n_rows, self._memory),)
+        half = (n_rows + _HALF_ROWS) // (2 * _HALF_ROWS) * _HALF_ROWS
+        memory = self._memory[buffer_bytes(half * self._row_bytes, n_ranks) :]
+        return (
+            self._run(slice(0, half), n_rows, self._memory),
+            self._run(slice(half, n_rows), n_rows, memory),
+        )
+
+    def _run(self, rows: slice, n_rows: int, memory: Bytes) -> RowSums:
+        """Of a step of `n_rows`."""
+        return RowSums(self._reducer, self._x[rows], rows, n_rows, memory)
+
+
+class RowSums:
+    """The partial sums of some rows: `begin` hands them over, `finish` has added everyone's to the residual."""
+
+    def __init__(
+        self, reducer: _Reducer, x: NDArray[np.float32], rows: slice, n_step_rows: int, memory: Bytes
+    ) -> None:
+        """`x` [T, D] is the residual of `rows` of a step of `n_step_rows`."""
+        self.x = x
+        self.rows = rows
+        self._reducer = reducer
+        self._is_q80 = reducer.wire is ElementType.Q80
+        self._overlaps = len(x) < n_step_rows
+        self._posted: Future[None] | None = None
+        if reducer.fabric.n_ranks == 1:
             return
-        n_bytes = n_rows * self._row_bytes
-        parts = self._parts[: self._fabric.n_ranks * n_bytes].reshape(self._fabric.n_ranks, n_bytes)
-        own = parts[self._fabric.rank]
-        if self._wire is ElementType.Q80:
-            self._compute.encode_q80(own.reshape(n_rows, -1), partial, n_rows)
-        else:
-            own[:] = partial[:n_rows].reshape(-1).view(np.uint8)
-        self._exchange(own, parts)
-        if self._wire is ElementType.Q80:
-            self._compute.add_q80(x, parts, n_rows)
-        else:
-            self._compute.add_f32(x, parts.view(np.float32), n_rows)
+        row_bytes = wire_row_bytes(x.shape[1], reducer.wire)
+        self._reduction = reducer.reduction(len(x) * row_bytes, n_step_rows * row_bytes, memory)
+        self._own = self._reduction.own.reshape(len(x), row_bytes)
+        self._rounds = reducer.plan.rounds and isinstance(self._reduction, Direct)
 
-    def _exchange(self, own: NDArray[Any], parts: NDArray[Any]) -> None:
+    def begin(self, partial: NDArray[np.float32]) -> None:
+        """x += the sum over ranks of the first T of `partial` [.., D], at the latest when `finish` returns. `partial`
+        may be changed at once. Raises PeerError when a rank is lost."""
+        reducer, n_rows = self._reducer, len(self.x)
+        if reducer.fabric.n_ranks == 1:
+            reducer.compute.add_f32(self.x, partial[:n_rows].reshape(1, -1), n_rows)
+            return
+        if self._is_q80:
+            reducer.compute.encode_q80(self._own, partial, n_rows)
+        else:
+            self._own[:] = partial[:n_rows].view(np.uint8)
+        if self._overlaps:
+            self._posted = reducer.post(self._reduction)
+            return
         start = time.perf_counter()
-        exchange_all(self._fabric, own, list(parts), self._timeout_s)
-        self.wait_s += time.perf_counter() - start
+        self._reduction.run(reducer.timeout_s)
+        reducer.wait_s += time.perf_counter() - start
+        self._add()
+
+    def finish(self) -> None:
+        """Waits for what `begin` left under way. Raises PeerError when a rank is lost."""
+        if self._posted is None:
+            return
+        start = time.perf_counter()
+        self._posted.result()
+        self._posted = None
+        self._reducer.wait_s += time.perf_counter() - start
+        self._add()
+
+    def _add(self) -> None:
+        if self._is_q80:
+            self._reducer.compute.add_q80(self.x, self._reduction.parts, len(self.x), self._rounds)
+        else:
+            self._reducer.compute.add_f32(self.x, self._reduction.parts.view(np.float32), len(self.x))
 
 
-def wire_row_bytes(dim: int, wire: ElementType) -> int:
-    """Bytes of one row of partial sums; a last block that is not full travels padded."""
-    return row_bytes(wire, -(-dim // BLOCK) * BLOCK if wire.is_blocked else dim)
+@dataclasses.dataclass
+class _Reducer:
+    """What all sums of a session share."""
+
+    compute: Compute
+    fabric: Fabric
+    wire: ElementType
+    plan: ReducePlan
+    timeout_s: float
+    wait_s: float = 0.0
+    courier: ThreadPoolExecutor | None = None
+
+    def reduction(self, n_bytes: int, n_step_bytes: int, memory: Bytes) -> Reduction:
+        """Of parts of `n_bytes`, in a step whose parts have `n_step_bytes`."""
+        scatter_bytes = self.plan.scatter_bytes
+        if scatter_bytes is not None and n_step_bytes >= scatter_bytes:
+            return Scattered(self.compute, self.fabric, self.wire, memory, n_bytes)
+        return Direct(self.fabric, memory, n_bytes)
+
+    def post(self, reduction: Reduction) -> Future[None]:
+        """Runs `reduction` in the thread that has the fabric while the others compute."""
+        if self.courier is None:
+            self.courier = ThreadPoolExecutor(1, thread_name_prefix="courier")
+        return self.courier.submit(reduction.run, self.timeout_s)

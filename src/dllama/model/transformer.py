@@ -16,11 +16,12 @@ from dllama.dtypes import ElementType
 from dllama.fabric import Fabric
 from dllama.families import ModelConfig, RopeStyle
 from dllama.kernels import Compute, Q80Rows
+from dllama.model.all_reduce import ReducePlan, wire_row_bytes
 from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, edit_logits, select_candidates
 from dllama.model.kv_cache import KvCache
 from dllama.model.logits import LogitRows
-from dllama.model.partial_sums import PartialSums, wire_row_bytes
+from dllama.model.partial_sums import PartialSums, RowSums
 from dllama.model.rope import rope_table
 from dllama.model.weights import LayerWeights, ModelWeights
 from dllama.sharding import RankSpans
@@ -52,6 +53,7 @@ class Transformer:
         cache: KvCache,
         fabric: Fabric,
         limits: StepLimits,
+        reduce_plan: ReducePlan,
     ) -> None:
         self._compute, self._config, self._weights, self._cache = compute, config, weights, cache
         self._n_heads = len(spans.heads)
@@ -59,11 +61,11 @@ class Transformer:
         self._head_offset = spans.heads.start - spans.kv_heads.start * config.group
         self._limits = limits
         self._rope = rope_table(config, limits.max_positions)
-        self.sums = PartialSums(compute, fabric, config.dim, limits.max_rows, limits.wire, limits.timeout_s)
 
         n_rows, n_q, n_ffn = limits.max_rows, self._n_heads * config.head_dim, len(spans.ffn)
         n_qkv = n_q + 2 * self._n_kv_heads * config.head_dim
         self._x = np.empty((n_rows, config.dim), np.float32)  # residual stream
+        self.sums = PartialSums(compute, fabric, self._x, limits.wire, reduce_plan, limits.timeout_s)
         self._normed = self._rows(n_rows, config.dim)
         self._qkv = np.empty((n_rows, n_qkv), np.float32)
         self._attended = np.empty((n_rows, n_q), np.float32)
@@ -84,9 +86,14 @@ class Transformer:
         self._n_rows, self._n_logits = batch.n_rows, len(batch.wanted.rows)
         x = self._x[: batch.n_rows]
         x[:] = inputs
+        runs = self.sums.runs(batch.n_rows)  # two where sums are to travel while the other run is computed
         for index, layer in enumerate(self._weights.layers):
-            self._attention(layer, index, x, batch)
-            self._feed_forward(layer, x, batch.n_rows)
+            for run in runs:
+                self._attention(layer, index, run, batch)
+            for run in runs:
+                self._feed_forward(layer, run)
+        for run in runs:
+            run.finish()
         return self._head(x, batch.wanted)
 
     @property
@@ -101,10 +108,12 @@ class Transformer:
         self._compute.rms_norm(normed, self._x[: self._n_rows], final_norm, eps, self._n_rows)
         return normed
 
-    def _attention(self, layer: LayerWeights, index: int, x: NDArray[np.float32], batch: StepBatch) -> None:
-        compute, config, n_rows, qkv = self._compute, self._config, batch.n_rows, self._qkv
+    def _attention(self, layer: LayerWeights, index: int, run: RowSums, batch: StepBatch) -> None:
+        compute, config, n_rows, qkv = self._compute, self._config, len(run.x), self._qkv
         keys, values = self._cache.keys[index], self._cache.values[index]
-        compute.rms_norm(self._normed, x, layer.attention_norm, config.norm_eps, n_rows)
+        positions, sequence = batch.positions[run.rows], batch.sequence[run.rows]
+        run.finish()  # x of these rows is complete
+        compute.rms_norm(self._normed, run.x, layer.attention_norm, config.norm_eps, n_rows)
         compute.matmul(qkv, layer.qkv, self._normed, n_rows)  # [T, (H_local + 2 K_local) E]
         if layer.qkv_bias is not None:
             compute.add_bias(qkv, layer.qkv_bias, n_rows)
@@ -112,25 +121,26 @@ class Transformer:
             compute.head_rms_norm(qkv, layer.q_norm, config.norm_eps, 0, self._n_heads, n_rows)
             compute.head_rms_norm(qkv, layer.k_norm, config.norm_eps, self._n_heads, self._n_kv_heads, n_rows)
         compute.rope_store(
-            qkv, self._rope, batch.positions, batch.sequence, batch.page_table, keys, values,
+            qkv, self._rope, positions, sequence, batch.page_table, keys, values,
             self._n_heads, config.rope_style is RopeStyle.HALVES, n_rows,
         )  # fmt: skip
         compute.attention(
-            self._attended, qkv, batch.positions, batch.sequence, batch.page_table, keys, values,
+            self._attended, qkv, positions, sequence, batch.page_table, keys, values,
             self._n_heads, self._head_offset, config.group, config.sliding_window or 0, n_rows,
         )  # fmt: skip
         if isinstance(self._attended_rows, Q80Rows):
             compute.quantize_rows(self._attended_rows, self._attended, n_rows)
         compute.matmul(self._partial, layer.o, self._attended_rows, n_rows)  # [T, D], this rank's heads
-        self.sums.add(x, self._partial, n_rows)
+        run.begin(self._partial)  # x += all-reduce
 
-    def _feed_forward(self, layer: LayerWeights, x: NDArray[np.float32], n_rows: int) -> None:
-        compute, config = self._compute, self._config
-        compute.rms_norm(self._normed, x, layer.ffn_norm, config.norm_eps, n_rows)
+    def _feed_forward(self, layer: LayerWeights, run: RowSums) -> None:
+        compute, config, n_rows = self._compute, self._config, len(run.x)
+        run.finish()  # x of these rows is complete
+        compute.rms_norm(self._normed, run.x, layer.ffn_norm, config.norm_eps, n_rows)
         compute.matmul(self._gate_up, layer.gate_up, self._normed, n_rows)  # [T, 2 F_local]
         compute.silu_mul(self._activated, self._gate_up, n_rows, config.activation)
         compute.matmul(self._partial, layer.down, self._activated, n_rows)  # [T, D], this rank's columns
-        self.sums.add(x, self._partial, n_rows)
+        run.begin(self._partial)  # x += all-reduce
 
     def _head(self, x: NDArray[np.float32], wanted: LogitRows) -> RankCandidates:
         if len(wanted.rows):

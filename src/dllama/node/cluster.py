@@ -18,11 +18,13 @@ from dllama.fabric import Fabric, Job, gather, send_frame
 from dllama.families import ModelConfig
 from dllama.kernels import Compute
 from dllama.model import (
+    Algorithm,
     CacheShape,
     CacheStorage,
     Candidates,
     LogitRows,
     RankCandidates,
+    ReducePlan,
     StepBatch,
     merge_candidates,
 )
@@ -33,6 +35,7 @@ from dllama.node.machine import available_memory_bytes, machine_id
 from dllama.node.memory import NodeMemory, check_memory, memory_need, session_shape
 from dllama.node.messages import Kind, NodeStatus, SessionPlan
 from dllama.node.rank import NodeSettings, RankMemory
+from dllama.node.reduce_agreement import choose_reduce
 from dllama.node.step_message import candidates_bytes, decode_candidates, encode_step
 from dllama.sharding import ShardPlan, Span, plan_spans, shard_bytes
 
@@ -53,6 +56,7 @@ class ClusterOptions:
     wire: ElementType
     cache_type: ElementType
     node: NodeSettings
+    all_reduce: Algorithm = Algorithm.AUTO
     timeout_s: float = STEP_TIMEOUT_S
     job: Job | None = None
 
@@ -73,14 +77,23 @@ class Cluster:
     After a PeerError it is of no use but to be closed.
     """
 
-    def __init__(self, plan: SessionPlan, checkpoint: Checkpoint, fabric: Fabric, memory: RankMemory) -> None:
+    def __init__(
+        self,
+        plan: SessionPlan,
+        checkpoint: Checkpoint,
+        fabric: Fabric,
+        memory: RankMemory,
+        reduce_plan: ReducePlan,
+        load_sent_bytes: list[int],
+    ) -> None:
         """See `open`, which makes one. Takes fabric and memory over, not the checkpoint."""
         self._plan = plan
         self._checkpoint = checkpoint
         self._fabric = fabric
         self._memory = memory
-        self._transformer = memory.transformer(fabric)
-        self.load_sent_bytes: list[int] = fabric.sent_bytes
+        self._transformer = memory.transformer(fabric, reduce_plan)
+        self.reduce_plan = reduce_plan
+        self.load_sent_bytes = load_sent_bytes  # to each rank
         self.last_step = StepTimes(eval_s=0.0, sync_s=0.0, sent_bytes=0, received_bytes=0)
         self.n_whole_logits = 0
         self._whole_logits: NDArray[np.float32] | None = None
@@ -110,8 +123,9 @@ class Cluster:
                 Kind.PLAN, lambda rank: dataclasses.replace(plan, rank=rank).encode(), plan.limits.timeout_s
             )
             stack.enter_context(contextlib.closing(fabric))
-            _load(checkpoint, plan, fabric, memory, on_progress)
-            cluster = cls(plan, checkpoint, fabric, memory)
+            reduce_plan = choose_reduce(fabric, options.all_reduce, options.timeout_s)
+            load_sent_bytes = _load(checkpoint, plan, fabric, memory, on_progress)
+            cluster = cls(plan, checkpoint, fabric, memory, reduce_plan, load_sent_bytes)
             stack.pop_all()
             return cluster
 
@@ -155,7 +169,7 @@ class Cluster:
         """See Executor.step."""
         start = time.perf_counter()
         sent, received = sum(self._fabric.sent_bytes), sum(self._fabric.received_bytes)
-        self._transformer.sums.wait_s = 0.0
+        waited_s = self._transformer.sums.wait_s
         self._whole_logits = None
         inputs = self._checkpoint.embed(batch.token_ids)
         if self._fabric.n_ranks > 1:
@@ -165,7 +179,7 @@ class Cluster:
         computed = time.perf_counter()
         candidates = self._merge(own, batch.wanted)
         end = time.perf_counter()
-        sync_s = self._transformer.sums.wait_s + end - computed
+        sync_s = self._transformer.sums.wait_s - waited_s + end - computed
         self.last_step = StepTimes(
             eval_s=end - start - sync_s,
             sync_s=sync_s,
@@ -274,7 +288,9 @@ def _load(
     fabric: Fabric,
     memory: RankMemory,
     on_progress: Callable[[int, int], None],
-) -> None:
+) -> list[int]:
+    """Returns the bytes sent to each rank."""
+    before = fabric.sent_bytes
     total = sum(shard_bytes(plan.config, spans) for spans in plan.shards.ranks)
     done = 0
 
@@ -285,3 +301,4 @@ def _load(
 
     send_weights(checkpoint, plan.shards, fabric, memory.weights, plan.limits.timeout_s, advance)
     await_all(fabric, Kind.LOADED, plan.limits.timeout_s)
+    return [after - sent for after, sent in zip(fabric.sent_bytes, before, strict=True)]

@@ -36,6 +36,7 @@ class Kind(enum.IntEnum):
     STATUS = 10  # root to worker, answered by the same kind: NodeStatus
     END = 11  # root to worker: the session is over
     LOGITS = 12  # root to worker: the answer is its part of the last step's logits, bare
+    REDUCE = 13  # root to worker, when all have measured their exchanges: ReduceChoice
 
 
 class Role(enum.StrEnum):
@@ -78,6 +79,15 @@ class Welcome(_Json):
 @dataclasses.dataclass(frozen=True)
 class Refusal(_Json):
     reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ReduceChoice(_Json):
+    """A ReducePlan (model/all_reduce.py)."""
+
+    scatter_bytes: int | None
+    rounds: bool
+    overlap_bytes: int | None
 
 
 @dataclasses.dataclass(frozen=True)

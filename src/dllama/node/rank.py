@@ -8,7 +8,7 @@ from pathlib import Path
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric
 from dllama.kernels import Compute
-from dllama.model import CacheStorage, KvCache, ModelWeights, Transformer, cache_bytes
+from dllama.model import CacheStorage, KvCache, ModelWeights, ReducePlan, Transformer, cache_bytes
 from dllama.node.machine import peak_rss_bytes
 from dllama.node.messages import NodeStatus, SessionPlan
 from dllama.sharding import shard_bytes
@@ -32,10 +32,17 @@ class RankMemory:
         self.cache = KvCache(plan.config, self._spans, plan.cache, settings.kv_storage, settings.kv_directory)
         self.weights = ModelWeights(compute, plan.config, self._spans)
 
-    def transformer(self, fabric: Fabric) -> Transformer:
+    def transformer(self, fabric: Fabric, reduce_plan: ReducePlan) -> Transformer:
         plan = self._plan
         return Transformer(
-            self._compute, plan.config, self._spans, self.weights, self.cache, fabric, plan.limits
+            self._compute,
+            plan.config,
+            self._spans,
+            self.weights,
+            self.cache,
+            fabric,
+            plan.limits,
+            reduce_plan,
         )
 
     def status(self) -> NodeStatus:

@@ -15,6 +15,7 @@ from dllama.node.machine import available_memory_bytes, machine_id
 from dllama.node.memory import NodeMemory, check_memory, memory_need
 from dllama.node.messages import MAX_CONTROL_BYTES, Kind, Refusal, SessionPlan, Welcome
 from dllama.node.rank import NodeSettings, RankMemory
+from dllama.node.reduce_agreement import learn_reduce
 from dllama.node.root_link import RootLink
 from dllama.node.step_message import decode_step, encode_candidates, max_step_bytes
 
@@ -56,9 +57,10 @@ class WorkerSession:
                 root.refuse(str(error))
                 raise
             send_frame(fabric, [0], Kind.READY, timeout_s=plan.limits.timeout_s)
+            reduce_plan = learn_reduce(fabric, plan.limits.timeout_s)
             self._load(fabric, memory, plan)
             self._on_event(f"loaded rank {plan.rank} of {plan.shards.n_ranks}: {plan.config.family} model")
-            self._steps(fabric, memory, plan)
+            self._steps(fabric, memory.transformer(fabric, reduce_plan), memory, plan)
 
     def _check_memory(self, plan: SessionPlan) -> None:
         """The root has looked already, but it is this computer that would run out."""
@@ -77,10 +79,9 @@ class WorkerSession:
             raise
         send_frame(fabric, [0], Kind.LOADED, timeout_s=timeout_s)
 
-    def _steps(self, fabric: Fabric, memory: RankMemory, plan: SessionPlan) -> None:
+    def _steps(self, fabric: Fabric, transformer: Transformer, memory: RankMemory, plan: SessionPlan) -> None:
         """Computes what the root asks for until it ends the session. Between steps it waits without a deadline:
         keepalive probes tell whether the root's computer is still there."""
-        transformer = memory.transformer(fabric)
         limit = max(MAX_CONTROL_BYTES, max_step_bytes(plan.config, plan.limits, plan.cache))
         while True:
             kind, payload = receive_frame(fabric, 0, limit, None)
