@@ -8,9 +8,10 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 
-from dllama.fabric import SocketChannel
+from dllama.fabric import SocketChannel, TcpFabric, TcpPeer, send_frame
 from dllama.node.greeting import Address, call
 from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Role, SessionPlan, Welcome
+from dllama.node.reduce_agreement import learn_reduce
 
 TIMEOUT_S = 30.0
 
@@ -76,9 +77,11 @@ def dies_while_loading(connection: socket.socket) -> None:
     kind, payload = channel.receive_frame(MAX_CONTROL_BYTES)
     assert kind == Kind.PLAN
     plan = SessionPlan.decode(payload, "root")
-    with contextlib.ExitStack() as stack:
-        for address in plan.addresses[1 : plan.rank]:
-            peer, _ = call(Address.parse(address), Hello(Role.WORKER, plan.session, plan.rank))
-            stack.callback(peer.connection.close)
-        channel.send_frame(Kind.READY)
-        channel.read_exact(1000)
+    peers = {0: TcpPeer(connection, "root")}
+    for rank in range(1, plan.rank):
+        peer, _ = call(Address.parse(plan.addresses[rank]), Hello(Role.WORKER, plan.session, plan.rank))
+        peers[rank] = TcpPeer(peer.connection, f"worker {rank}")
+    with contextlib.closing(TcpFabric(plan.rank, peers)) as fabric:
+        send_frame(fabric, [0], Kind.READY, timeout_s=TIMEOUT_S)
+        learn_reduce(fabric, TIMEOUT_S)
+        fabric.exchange([], [(0, bytearray(1000))], TIMEOUT_S)
