@@ -24,7 +24,8 @@ struct Element {
     const char* formats;  // characters of Python's struct module
     Py_ssize_t bytes;
 };
-constexpr Element kFloat32{"float32", "f", 4}, kFloat16{"float16", "e", 2}, kInt32{"int32", "il", 4}, kUint8{"uint8", "B", 1};
+constexpr Element kFloat32{"float32", "f", 4}, kFloat16{"float16", "e", 2}, kInt32{"int32", "il", 4}, kUint8{"uint8", "B", 1},
+    kFloat64{"float64", "d", 8};
 
 enum class Access { read, write };
 

@@ -2,7 +2,7 @@
 // same buffer, and operations per second of products with many rows.
 //
 //   cmake -S . -B build/bench -DDLLAMA_BENCH=ON && cmake --build build/bench --target dllama_bench
-//   build/bench/dllama_bench [isa] [threads] [rows|decode|prefill|pack|attention]
+//   build/bench/dllama_bench [isa] [threads] [rows|candidates|decode|prefill|pack|attention]
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -176,6 +176,20 @@ struct Bench {
                     2.0 * double(bytes) / t.quick / 1e9);
     }
 
+    void candidates(int n_rows, int n, int n_candidates, float temperature) {
+        std::vector<float> logits(size_t(n_rows) * n), temperatures(n_rows, temperature), largest(size_t(n_rows) * n_candidates);
+        std::normal_distribution<float> normal(0, 3);
+        for (float& v : logits) v = normal(random);
+        std::vector<int32_t> ids(largest.size());
+        std::vector<double> sums(size_t(n_rows) * 2);
+        const TopCandidates c{logits.data(), temperatures.data(), n_rows, n, 0, n_candidates,
+                              ids.data(), largest.data(), sums.data()};
+        const OwnedMemory workspace(ops.candidates_workspace(c));
+        const Times t = measure(200, 1, [&](int) { ops.top_candidates(c, workspace.data()); });
+        std::printf("%d of %d logits, %d rows, temperature %.1f: %.1f us quick, %.1f us median\n", n_candidates, n, n_rows,
+                    double(temperature), t.quick * 1e6, t.median * 1e6);
+    }
+
     void rows() {
         const int n = 2048, f = 8192;
         std::vector<float> x(size_t(f) * 2, 0.5f), weight(n, 1.0f);
@@ -192,6 +206,11 @@ void run_all(Bench& bench, const std::string& only) {
     const auto wanted = [&](const char* part) { return only.empty() || only == part; };
     const ElementType types[] = {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32};
     if (wanted("rows")) bench.starting(), bench.rows();
+    if (wanted("candidates")) {
+        for (int n : {128256, 64128, 16032})
+            for (int n_candidates : {1, 256}) bench.candidates(1, n, n_candidates, n_candidates == 1 ? 0.0f : 0.8f);
+        bench.candidates(16, 128256, 256, 0.8f);
+    }
     if (wanted("decode")) {
         for (ElementType type : types)
             for (const auto& s : {std::pair{2048, 2048}, {5632, 2048}, {2048, 5632}}) bench.matmul(type, s.first, s.second, 1);

@@ -166,6 +166,8 @@ void define_compute(nb::module_& m) {
         .def("attention", &Compute::attention, nb::arg("out"), nb::arg("qkv"), nb::arg("positions"),
              nb::arg("sequence"), nb::arg("page_table"), nb::arg("k_cache"), nb::arg("v_cache"), nb::arg("n_heads"),
              nb::arg("head_offset"), nb::arg("group"), nb::arg("window"), nb::arg("n_rows"))
+        .def("top_candidates", &Compute::top_candidates, nb::arg("ids"), nb::arg("largest"), nb::arg("sums"),
+             nb::arg("logits"), nb::arg("temperature"), nb::arg("first_id"), nb::arg("n_rows"))
         .def("encode_q80", &Compute::encode_q80, nb::arg("out"), nb::arg("x"), nb::arg("n_rows"))
         .def("add_q80", &Compute::add_q80, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"),
              nb::arg("rounded") = false)

@@ -1,5 +1,6 @@
 #include "compute.h"
 
+#include <limits>
 #include <optional>
 
 #include "array_arg.h"
@@ -200,14 +201,33 @@ void Compute::attention(Object out, Object qkv, Object positions, Object sequenc
                       paged.page_table.data<int32_t>(), paged.keys.data<void>(), paged.values.data<void>(), paged.type,
                       n_rows, n_heads, paged.n_kv_heads(), paged.head_dim(), paged.page_size(), paged.max_pages(),
                       head_offset, group, window};
-    run([&] {
-        const size_t bytes = ops_.attention_workspace(a);
-        if (bytes > workspace_bytes_) {
-            workspace_ = std::make_unique<OwnedMemory>(bytes);
-            workspace_bytes_ = bytes;
-        }
-        ops_.attention(a, workspace_->data());
-    });
+    run([&] { ops_.attention(a, workspace(ops_.attention_workspace(a))); });
+}
+
+uint8_t* Compute::workspace(size_t bytes) {
+    if (bytes > workspace_bytes_) {
+        workspace_ = std::make_unique<OwnedMemory>(bytes);
+        workspace_bytes_ = bytes;
+    }
+    return workspace_ ? workspace_->data() : nullptr;
+}
+
+void Compute::top_candidates(Object ids, Object largest, Object sums, Object logits, Object temperature, int first_id,
+                             int n_rows) {
+    const FloatRows from(logits, "logits", n_rows);
+    const FloatRows values(largest, "largest", n_rows, Access::write);
+    const ArrayArg numbers(ids, "ids", kInt32, 2, Access::write), temperatures(temperature, "temperature", kFloat32, 1);
+    const ArrayArg totals(sums, "sums", kFloat64, 2, Access::write);
+    require(values.n() >= 1 && values.n() <= from.n(), "largest", "must have 1 to as many columns as logits");
+    require(first_id >= 0 && first_id <= std::numeric_limits<int>::max() - from.n(), "first_id", "is out of range");
+    need_rows(n_rows, numbers.size(0), "ids");
+    numbers.need_size(1, values.n());
+    temperatures.need_at_least(0, n_rows);
+    totals.need_size(0, 2);
+    totals.need_size(1, n_rows);
+    const TopCandidates c{from.values(), temperatures.data<float>(), n_rows, from.n(), first_id, values.n(),
+                          numbers.data<int32_t>(), values.values(), totals.data<double>()};
+    run([&] { ops_.top_candidates(c, workspace(ops_.candidates_workspace(c))); });
 }
 
 void Compute::encode_q80(Object out, Object x, int n_rows) {

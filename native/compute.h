@@ -32,6 +32,8 @@ public:
                     Object v_cache, int n_heads, bool halves, int n_rows);
     void attention(Object out, Object qkv, Object positions, Object sequence, Object page_table, Object k_cache,
                    Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows);
+    void top_candidates(Object ids, Object largest, Object sums, Object logits, Object temperature, int first_id,
+                        int n_rows);
     void encode_q80(Object out, Object x, int n_rows);
     void add_q80(Object x, Object parts, int n_rows, bool rounded);
     void add_f32(Object x, Object parts, int n_rows);
@@ -51,11 +53,14 @@ private:
         native_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
 
+    // Memory for an operation under way; grows to the largest asked for.
+    uint8_t* workspace(size_t bytes);
+
     Ops ops_;
     MatrixMemory matrix_memory_;
     std::mutex mutex_;
     double native_s_ = 0;  // spent in operations so far
-    std::unique_ptr<OwnedMemory> workspace_;  // of attention; grows to the largest asked for
+    std::unique_ptr<OwnedMemory> workspace_;
     size_t workspace_bytes_ = 0;
 };
 

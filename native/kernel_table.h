@@ -95,6 +95,9 @@ struct SoftmaxState {
     int mixed_stride;
 };
 
+constexpr int kLogitBlock = 32;  // logits that share a maximum: with 128k of them and 256 candidates, 1 block
+                                 // in 8 is searched, and the maxima take a few microseconds to look through
+
 struct KernelTable {
     const char* isa;
     int tile_rows;   // rows that one tile of a packed matrix interleaves
@@ -128,6 +131,10 @@ struct KernelTable {
     void (*attend_merge)(const SoftmaxState& total, const SoftmaxState& part, int queries, int head_dim);
     // Writes mixed / weight of every query of the tile to attention.out.
     void (*attend_finish)(const Attention&, RowTile tile, int kv_head, const SoftmaxState& total);
+
+    // The largest of each kLogitBlock of x; sums of 2^((x - largest) * scale) for one or two scales.
+    void (*block_maxima)(float* out, const float* x, int n);
+    void (*sum_exp)(double* sums, const float* x, int n, float largest, const float* scales, int n_scales);
 
     // False when an element or scale was not finite, before or after. n elements; blocked types take whole blocks.
     bool (*convert)(uint8_t* out, ElementType out_type, const uint8_t* src, ElementType src_type, size_t n);

@@ -34,6 +34,16 @@ struct Rope {
     int n_rows, n_heads, n_kv_heads, head_dim, page_size, max_pages;
 };
 
+// The n_candidates <= n largest logits of each row, and its sums of exponentials relative to the largest.
+struct TopCandidates {
+    const float* logits;       // [N, n], of the tokens from first_id on
+    const float* temperature;  // [N], 0 for no second sum
+    int n_rows, n, first_id, n_candidates;
+    int32_t* ids;    // [N, n_candidates] by falling logit, of equals the lower id first
+    float* largest;  // [N, n_candidates] their logits
+    double* sums;    // [2, N]: of exp(logit - largest), and of exp((logit - largest) / temperature)
+};
+
 class Ops {
 public:
     Ops(const KernelTable* kernels, int n_threads) : kernels_(*kernels), pool_(n_threads) {}
@@ -53,6 +63,9 @@ public:
     // workspace: attention_workspace(a) bytes, aligned to 64.
     size_t attention_workspace(const Attention& a) const;
     void attention(const Attention& a, uint8_t* workspace);
+    // workspace: candidates_workspace(c) bytes, aligned to 64. A row with NaN or infinity has sums and logits of NaN.
+    size_t candidates_workspace(const TopCandidates& c) const;
+    void top_candidates(const TopCandidates& c, uint8_t* workspace);
     void encode_q80(uint8_t* out, const float* x, int n, int n_rows);
     // x += the sum of the parts, each of them rows like those of x.
     void add_q80(float* x, const WireParts& parts, int n, int n_rows, bool rounded);

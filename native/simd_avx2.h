@@ -87,6 +87,7 @@ struct Avx2 {
     static F power_of_two(I n) {
         return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
     }
+    static F low_bits_as_exponent(F v) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(v), 23)); }
     static void store_int8(int8_t* out, const I v[4]) {
         // The packs work on 128-bit halves; the permutation puts groups of four back in order.
         const I bytes = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));

@@ -98,6 +98,7 @@ struct Avx512 {
     static F power_of_two(I n) {
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
     }
+    static F low_bits_as_exponent(F v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(v), 23)); }
     static void store_int8(int8_t* out, const I v[2]) {
         _mm_storeu_si128((__m128i*)out, _mm512_cvtsepi32_epi8(v[0]));
         _mm_storeu_si128((__m128i*)(out + 16), _mm512_cvtsepi32_epi8(v[1]));

@@ -64,6 +64,7 @@ struct Neon {
     static I trunc_to_int(F v) { return vcvtq_s32_f32(v); }
     static F to_float(I v) { return vcvtq_f32_s32(v); }
     static F power_of_two(I n) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }
+    static F low_bits_as_exponent(F v) { return vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(v), 23)); }
     static void store_int8(int8_t* out, const I v[8]) {
         for (int i = 0; i < 2; i++) {
             const int16x8_t first = vcombine_s16(vqmovn_s32(v[4 * i]), vqmovn_s32(v[4 * i + 1]));

@@ -113,6 +113,7 @@ struct Portable {
     static I trunc_to_int(F v) { return __builtin_convertvector(v, I); }  // for 0 <= v < 2^31
     static F to_float(I v) { return __builtin_convertvector(v, F); }
     static F power_of_two(I n) { return (F)((U)(n + 127) << 23); }  // -126 <= n <= 127
+    static F low_bits_as_exponent(F v) { return (F)((U)v << 23); }
     // 32 integers as int8 (saturated or cut: they are in range unless a NaN came in).
     static void store_int8(int8_t* out, const I v[kBlock / W]) {
         for (int i = 0; i < kBlock; i++) out[i] = int8_t(uint8_t(uint32_t(v[i / W][i % W])));

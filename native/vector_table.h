@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention_kernel.h"
+#include "candidates_kernel.h"
 #include "convert_kernel.h"
 #include "float_matmul.h"
 #include "sum_kernel.h"
@@ -33,6 +34,9 @@ KernelTable vector_table(const char* isa) {
     table.attend_split = AttentionKernel<S>::attend_split;
     table.attend_merge = AttentionKernel<S>::attend_merge;
     table.attend_finish = AttentionKernel<S>::attend_finish;
+
+    table.block_maxima = CandidatesKernel<S>::block_maxima;
+    table.sum_exp = CandidatesKernel<S>::sum_exp;
 
     table.convert = ConvertKernel<S>::convert;
     return table;

@@ -89,6 +89,16 @@ class Compute:
         window: int,
         n_rows: int,
     ) -> None: ...
+    def top_candidates(
+        self,
+        ids: Ints,
+        largest: Floats,
+        sums: NDArray[np.float64],
+        logits: Floats,
+        temperature: Floats,
+        first_id: int,
+        n_rows: int,
+    ) -> None: ...
     def encode_q80(self, out: NDArray[np.uint8], x: Floats, n_rows: int) -> None: ...
     def add_q80(self, x: Floats, parts: NDArray[np.uint8], n_rows: int, rounded: bool = False) -> None: ...
     def sum_q80(self, out: NDArray[np.uint8], parts: NDArray[np.uint8]) -> None: ...

@@ -42,6 +42,20 @@ def paged(**changes: Any) -> dict[str, Any]:
     return sound | changes
 
 
+def top_candidates(**changes: Any) -> None:
+    """A sound call with 4 rows of 64 logits, with some arguments changed."""
+    sound: dict[str, Any] = {
+        "ids": np.zeros((4, 8), np.int32),
+        "largest": np.zeros((4, 8), np.float32),
+        "sums": np.zeros((2, 4)),
+        "logits": X,
+        "temperature": np.ones(4, np.float32),
+        "first_id": 0,
+        "n_rows": 4,
+    }
+    COMPUTE.top_candidates(**(sound | changes))
+
+
 def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     copy = array.copy()
     copy.flags.writeable = False
@@ -77,6 +91,14 @@ def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         (lambda: COMPUTE.silu_mul(Q80Rows(4, 32), X, 1, "relu"), ValueError, "activation"),
         (lambda: COMPUTE.add_bias(X, OUT[0].copy(), 1), ValueError, "bias"),
         (lambda: COMPUTE.head_rms_norm(X, np.ones(16, np.float32), 1e-5, 2, 3, 1), ValueError, "n_heads"),
+        (lambda: top_candidates(ids=np.zeros((4, 9), np.int32)), ValueError, r"ids.shape\[1\] must be 8"),
+        (lambda: top_candidates(largest=np.zeros((4, 65), np.float32)), ValueError, "largest must have 1 to"),
+        (lambda: top_candidates(largest=np.zeros((4, 0), np.float32)), ValueError, "largest must have 1 to"),
+        (lambda: top_candidates(sums=np.zeros((2, 4), np.float32)), TypeError, "sums must be float64"),
+        (lambda: top_candidates(sums=np.zeros((2, 3))), ValueError, r"sums.shape\[1\] must be 4"),
+        (lambda: top_candidates(temperature=np.zeros(3, np.float32)), ValueError, r"temperature.shape\[0\]"),
+        (lambda: top_candidates(first_id=2**31 - 64), ValueError, "first_id"),
+        (lambda: top_candidates(n_rows=5), ValueError, "n_rows 5"),
         (lambda: COMPUTE.encode_q80(np.zeros((4, 34), np.uint8), X, 1), ValueError, "out"),
         (lambda: COMPUTE.add_q80(X, np.zeros((2, 68), np.uint8), 2), ValueError, "parts"),
         (lambda: COMPUTE.add_f32(X, np.zeros((2, 64), np.float32), 2), ValueError, "parts"),

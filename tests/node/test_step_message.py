@@ -25,6 +25,7 @@ from dllama.node.step_message import (
     max_step_bytes,
 )
 from dllama.sharding import Span
+from support.candidates import COMPUTE
 
 NUMBERS = st.sampled_from([-(2**31), -1, 0, 1, 2, 3, 7, 17, 100, 2**31 - 1]) | st.integers(-9, 200)
 
@@ -176,7 +177,7 @@ VOCAB = Span(100, 140)
 def answer_of(wanted: LogitRows) -> RankCandidates:
     random = np.random.default_rng(len(wanted.rows))
     return select_candidates(
-        random.normal(0, 3, (len(wanted.rows), len(VOCAB))).astype(np.float32), wanted, VOCAB.start
+        COMPUTE, random.normal(0, 3, (len(wanted.rows), len(VOCAB))).astype(np.float32), wanted, VOCAB.start
     )
 
 
@@ -192,7 +193,7 @@ def test_an_answer_comes_back(n_wanted: int, n_candidates: int) -> None:
 
 def test_an_answer_of_logits_that_are_no_numbers_comes_back() -> None:
     wanted = logit_rows(1, 1, 200)
-    part = select_candidates(np.full((1, len(VOCAB)), np.nan, np.float32), wanted, VOCAB.start)
+    part = select_candidates(COMPUTE, np.full((1, len(VOCAB)), np.nan, np.float32), wanted, VOCAB.start)
     assert_equal(decode_candidates(encode_candidates(part), wanted, VOCAB, "worker"), part)
 
 

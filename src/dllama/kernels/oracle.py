@@ -121,6 +121,27 @@ def rope(x: Floats, cos_sin: Floats, halves: bool) -> Float64:
     return np.asarray(turned.reshape(x.shape))
 
 
+def top_candidates(logits: Float32, n: int, temperature: Float32) -> tuple[Ints, Float32, Float64]:
+    """Of each row of `logits [N, V]` the n largest, of equals the first: places and values `[N, n]`; and the sums of
+    exp(logit - largest) and of exp((logit - largest) / temperature): `[2, N]`, the second NaN at temperature 0.
+
+    A row with NaN or infinity has the first n places, and NaN everywhere else; one of nothing but minus infinity
+    sums of 0.
+    """
+    bad = ~(logits.max(-1) < np.inf)
+    places = np.argsort(-logits, axis=-1, kind="stable")[:, :n].astype(np.int32)
+    places[bad] = np.arange(n)
+    values = np.take_along_axis(logits, places, axis=-1)
+    values[bad] = np.nan
+    sums = np.full((2, len(logits)), np.nan)
+    for index in np.flatnonzero(~bad):
+        below = logits[index].astype(np.float64) - max(values[index, 0], np.finfo(np.float32).min)
+        sums[0, index] = np.exp(below).sum()
+        if temperature[index] > 0:
+            sums[1, index] = np.exp(below / temperature[index]).sum()
+    return places, values, sums
+
+
 def gather(cache: Floats, pages: Ints, n: int) -> Float64:
     """The first n positions of a sequence with these pages, from `cache [n_pages, K, P, E]`: `[n, K, E]`."""
     page_size = cache.shape[2]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dllama.kernels import Compute
 from dllama.model.logits import Candidates, LogitEdits, LogitMasks, LogitRows
 
 
@@ -40,23 +41,18 @@ def edit_logits(logits: NDArray[np.float32], wanted: LogitRows, first_id: int) -
         _apply_masks(logits, wanted.masks, first_id)
 
 
-def select_candidates(logits: NDArray[np.float32], wanted: LogitRows, first_id: int) -> RankCandidates:
+def select_candidates(
+    compute: Compute, logits: NDArray[np.float32], wanted: LogitRows, first_id: int
+) -> RankCandidates:
     """The candidates among `logits` [N, V_local], those after edits and masks, of the tokens from `first_id` on."""
     n_rows, n_local = logits.shape
     n = min(wanted.n_candidates, n_local)
     ids, largest = np.empty((n_rows, n), np.int32), np.empty((n_rows, n), np.float32)
-    sums = np.full((2, n_rows), np.nan)
-    for index, row in enumerate(logits):
-        if not row.max() < np.inf:  # NaN, or infinite
-            ids[index], largest[index] = np.arange(n), np.nan
-            continue
-        ids[index] = _largest(row, n)
-        largest[index] = row[ids[index]]
-        sums[0, index] = _sum_exp(row, 1.0)
-        if wanted.temperature[index] > 0:
-            sums[1, index] = _sum_exp(row, float(wanted.temperature[index]))
+    sums = np.empty((2, n_rows), np.float64)
+    if n_rows:
+        compute.top_candidates(ids, largest, sums, logits, wanted.temperature, first_id, n_rows)
     return RankCandidates(
-        ids=ids + np.int32(first_id),
+        ids=ids,
         logits=largest,
         sum_exp=sums[0],
         sum_exp_at_t=sums[1],
@@ -101,24 +97,6 @@ def _apply_masks(logits: NDArray[np.float32], masks: LogitMasks, first_id: int) 
         bits = np.unpackbits(allowed[first_byte:last_byte], bitorder="little")
         forbidden = bits[first_id - 8 * first_byte :][: logits.shape[1]] == 0
         logits[index, forbidden] = -np.inf
-
-
-def _largest(row: NDArray[np.float32], n: int) -> NDArray[np.intp]:
-    """Where the n largest of `row` [V_local] are, by falling value, of equals the first ones."""
-    if n == 1:
-        return np.asarray([np.argmax(row)])
-    falling = -row
-    bound = np.partition(falling, n - 1)[n - 1]
-    places = np.flatnonzero(falling <= bound)  # n, and more where others equal the last one
-    return places[np.argsort(falling[places], kind="stable")[:n]]
-
-
-def _sum_exp(row: NDArray[np.float32], temperature: float) -> float:
-    """The sum of exp((logit - largest) / temperature); 0 when all are minus infinity."""
-    largest = row.max()
-    if largest == -np.inf:
-        return 0.0
-    return float(np.exp((row.astype(np.float64) - largest) / temperature).sum())
 
 
 def _targets(logits: NDArray[np.float32], places: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -149,7 +149,7 @@ class Transformer:
             self._compute.rms_norm(self._normed, chosen, final_norm, eps, len(chosen))
             self._compute.matmul(self._logits, self._weights.head, self._normed, len(chosen))  # [N, V_local]
             edit_logits(self.logits, wanted, self._first_id)
-        return select_candidates(self.logits, wanted, self._first_id)
+        return select_candidates(self._compute, self.logits, wanted, self._first_id)
 
     def _rows(self, n_rows: int, n: int) -> Rows:
         if self._config.weight_type.is_blocked:

@@ -154,5 +154,6 @@ void matmuls(const dllama::KernelTable& kernels, Report& report);
 void rows(const dllama::KernelTable& kernels, Report& report);
 void conversions(const dllama::KernelTable& kernels, Report& report);
 void attentions(const dllama::KernelTable& kernels, Report& report);
+void candidates(const dllama::KernelTable& kernels, Report& report);
 
 }  // namespace compare

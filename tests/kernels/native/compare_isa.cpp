@@ -54,6 +54,7 @@ int main(int n_args, char** args) {
     compare::rows(*kernels, report);
     compare::conversions(*kernels, report);
     compare::attentions(*kernels, report);
+    compare::candidates(*kernels, report);
     std::printf("%s: %d of %d comparisons failed\n", kernels->isa, report.n_failures(), report.n_checks());
     return report.n_failures() > 0;
 }

@@ -1,5 +1,6 @@
 // Runs every operation of every usable instruction set on heap buffers of exactly the size they need, at awkward
 // sizes, with several threads: the sanitizers that this is built with see any step outside, and any undefined one.
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <random>
@@ -98,6 +99,19 @@ void attend(Ops& ops, int heads, int kv_heads, int group, int head_dim, int page
     ops.attention(a, workspace.get());
 }
 
+void candidates(Ops& ops, int n_rows, int n, int n_candidates) {
+    auto logits = floats(size_t(n_rows) * n);
+    logits[0] = -INFINITY;
+    if (n_rows > 1) logits[size_t(n) + n / 2] = NAN;
+    std::vector<float> temperature(n_rows, 0.8f), largest(size_t(n_rows) * n_candidates);
+    std::vector<int32_t> ids(largest.size());
+    std::vector<double> sums(size_t(n_rows) * 2);
+    const TopCandidates c{logits.data(), temperature.data(), n_rows, n, 7, n_candidates,
+                          ids.data(), largest.data(), sums.data()};
+    const auto workspace = bytes(ops.candidates_workspace(c));
+    ops.top_candidates(c, workspace.get());
+}
+
 void convert_all(const KernelTable& k) {
     const ElementType types[] = {ElementType::f32, ElementType::f16, ElementType::q40, ElementType::q80, ElementType::bf16};
     const auto row_bytes = [](ElementType type, int n) { return PackedLayout{type, 1, n, 1, 4}.row_bytes(); };
@@ -132,6 +146,12 @@ int main() {
                 }
             for (int n : {1, 7, 31, 32, 33, 96, 2080})
                 for (int n_rows : {1, 9}) rows(ops, n, n_rows);
+            for (int n_rows : {1, 3}) {
+                candidates(ops, n_rows, 1, 1);
+                candidates(ops, n_rows, 33, 33);
+                candidates(ops, n_rows, 20001, 1);
+                candidates(ops, n_rows, 20001, 100);
+            }
             for (ElementType type : {ElementType::f16, ElementType::f32, ElementType::q80}) {
                 attend(ops, 4, 2, 2, 64, 16, 0, 40, 0, type);
                 attend(ops, 33, 1, 33, 32, 32, 500, 3, 290, type);
