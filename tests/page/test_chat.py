@@ -9,6 +9,36 @@ from playwright.sync_api import Locator, Page, expect
 
 from support.fake_api import FakeApi, Reply
 
+LONG_REPLY = """Tensor parallelism cuts **every layer** across the nodes: each holds and computes only its part.
+
+## How a layer is cut
+
+1. Matrices that *produce* a span, `q`, `k`, `v`, `gate` and `up`, are cut by rows.
+2. Matrices that *consume* it, `o` and `down`, are cut by columns:
+   - each node then has a partial sum of the whole,
+   - which is quantised, exchanged and added in rank order.
+
+Two exchanges a layer are all that crosses the network:
+
+```python
+def feed_forward(x: Array, rank: Rank) -> Array:
+    \"\"\"[T, D] in, [T, D] out; every rank computes its own columns.\"\"\"
+    normed = rms_norm(x, eps=1e-5)
+    hidden = silu(normed @ rank.gate) * (normed @ rank.up)  # [T, F_local]
+    return x + all_reduce(hidden @ rank.down)
+```
+
+| matrix | cut by | each node has |
+|---|---|---|
+| `q`, `k`, `v` | rows | its own heads |
+| `gate`, `up` | rows | its own columns of the FFN |
+| `o`, `down` | columns | a partial sum |
+
+> The slowest node sets the pace: give it a smaller share.
+
+Ask me about `--shares`, or see [the architecture](https://example.org/architecture).
+"""
+
 
 def send(page: Page, text: str) -> None:
     page.get_by_label("Message", exact=True).fill(text)
@@ -207,6 +237,27 @@ def test_code_is_copied_as_it_is(page: Page, api: FakeApi) -> None:
     page.get_by_role("button", name="Copy code").click()
     expect(page.locator("#spoken")).to_contain_text("Copied")
     assert page.evaluate("() => navigator.clipboard.readText()") == code
+
+
+def test_a_long_reply(page: Page, api: FakeApi, screenshots: Path) -> None:
+    """Everything that Markdown has, from its beginning; docs/page.png is this picture."""
+    api.replies.append(Reply(pieces=[LONG_REPLY[at : at + 20] for at in range(0, len(LONG_REPLY), 20)]))
+    send(page, "How is a layer cut, so that three computers can share it?")
+    reply = replies(page)
+    expect(reply).to_contain_text("tokens/s")
+    expect(reply.get_by_role("heading", level=3)).to_have_text("How a layer is cut")
+    expect(reply.get_by_role("table").get_by_role("row")).to_have_count(4)
+    expect(reply.locator("ol > li")).to_have_count(2)
+    expect(reply.locator("pre")).to_contain_text("return x + all_reduce(hidden @ rank.down)")
+    scroller = page.locator("#scroller")
+    from_end = "box => box.scrollHeight - box.scrollTop - box.clientHeight"
+    assert scroller.evaluate(from_end) < 2  # it followed the growing text
+    scroller.evaluate("box => box.scrollTo(0, 0)")
+    expect(page.get_by_role("button", name="Go to the end")).to_be_visible()
+    page.screenshot(path=screenshots / "page.png")
+    page.get_by_role("button", name="Go to the end").click()
+    expect(page.get_by_role("button", name="Go to the end")).to_be_hidden()
+    assert scroller.evaluate(from_end) < 2
 
 
 def test_thoughts_are_folded_and_not_sent_back(page: Page, api: FakeApi) -> None:

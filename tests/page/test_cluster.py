@@ -14,7 +14,7 @@ def test_every_node_is_shown(page: Page) -> None:
     expect(nodes.nth(2)).to_contain_text("worker 2")
     expect(nodes.nth(2)).to_contain_text("10.0.0.2:9998")
     expect(nodes.nth(2)).to_contain_text("33 % of the model · 342 MB of 8.6 GB")
-    expect(nodes.nth(2)).to_contain_text("4 threads, neon-dotprod")
+    expect(nodes.nth(2)).to_contain_text("4 threads, neon-dotprod · could do 25.0 steps/s")
     expect(nodes.nth(2).locator(".words")).to_have_text("computes 40.0waits 0.0sends 4.0")
     expect(page.locator("[data-show=rate]")).to_have_text("24.1")
     expect(page.locator("[data-show=about]")).to_have_text("3 nodes · 8,192 tokens of context")
@@ -60,8 +60,8 @@ def test_before_the_first_step_and_while_recovering(page: Page, api: FakeApi) ->
     for one in view["nodes"]:
         one.update(last=None, mean=None, kv_bytes=None, memory_bytes=None, n_threads=None, isa=None)
     api.cluster = view | {"engine": None, "max_model_len": None}
-    expect(page.locator("[data-show=verdict]")).to_contain_text("No step has been computed yet.")
-    expect(page.locator(".node").first).to_contain_text("no step yet")
+    expect(page.locator("[data-show=verdict]")).to_contain_text("No times of a step have come yet.")
+    expect(page.locator(".node").first).to_contain_text("no times yet")
     api.cluster = view | {"status": "recovering", "reason": "worker 1 is gone", "nodes": [], "engine": None}
     expect(page.locator("[data-show=trouble]")).to_have_text("Worker 1 is gone.")
 

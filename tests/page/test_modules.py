@@ -219,7 +219,7 @@ def test_events_however_they_are_cut() -> None:
         ([(10, 1, 30), (10, 1, 30), (10, 1, 30)], "network", "bytes are under way for 30.0 ms of 41.0."),
         ([(30, 1, 3), (31, 0, 3), (30, 1, 3)], "even", "Well balanced"),
         ([(22, 0, 0)], "alone", "One node computes everything, 22.0 ms a step."),
-        ([], "unknown", "No step has been computed yet."),
+        ([], "unknown", "No times of a step have come yet."),
     ],
 )  # fmt: skip
 def test_the_verdict(times: list[tuple[float, float, float]], kind: str, words: str) -> None:

@@ -71,6 +71,18 @@ def test_a_full_queue_is_waited_for(page: Page, api: FakeApi) -> None:
     expect(note).to_contain_text("Stopped.")
 
 
+def test_a_cluster_that_recovers_is_waited_for(page: Page, api: FakeApi) -> None:
+    lost = Reply(status=503, message="worker 2 is gone", code="node_lost", headers={"Retry-After": "600"})
+    back = Reply(status=503, message="worker 2 is gone", code="node_lost", headers={"Retry-After": "0"})
+    api.replies.extend([back, Reply(pieces=["here again"]), lost])
+    send(page, "Hello")
+    expect(page.get_by_role("article", name="Reply")).to_contain_text("here again")
+    send(page, "Hello")
+    note = page.get_by_role("article", name="Reply").last
+    expect(note).to_contain_text("The cluster is being put together again")
+    expect(note).to_contain_text("Worker 2 is gone. Trying again in")
+
+
 def test_a_full_context_leads_to_a_new_conversation(page: Page, api: FakeApi) -> None:
     message = "the prompt has 8312 tokens, and the context holds 8192"
     api.replies.append(Reply(status=400, message=message, code="context_length_exceeded"))

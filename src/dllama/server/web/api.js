@@ -5,6 +5,7 @@ import { chunksOf, eventData } from "./sse.js";
 // What went wrong, in words for people. `kind` says what helps:
 //   "offline"  nobody answers          "key"      a key is needed, or the one given is wrong
 //   "busy"     the queue is full: try again after retryAfter_s
+//   "recovering"  a node was lost and the others are put together again: the same
 //   "context"  the conversation is too long
 //   "server"   the server failed       "request"  it refused what was asked
 export class ApiError extends Error {
@@ -91,10 +92,9 @@ async function failure(response) {
   const said = await response.json().catch(() => null);
   const message = said?.error?.message ?? `The server answered ${response.status} ${response.statusText}`.trim();
   if (response.status === 401 || response.status === 403) return new ApiError("key", message);
-  if (response.status === 429) {
-    const seconds = parseFloat(response.headers.get("Retry-After"));
-    return new ApiError("busy", message, Number.isFinite(seconds) ? seconds : 5);
-  }
+  const retryAfter_s = parseFloat(response.headers.get("Retry-After"));
+  if (response.status === 429) return new ApiError("busy", message, Number.isFinite(retryAfter_s) ? retryAfter_s : 5);
+  if (response.status === 503 && Number.isFinite(retryAfter_s)) return new ApiError("recovering", message, retryAfter_s);
   if (said?.error?.code === "context_length_exceeded") return new ApiError("context", message);
   return new ApiError(response.status >= 500 ? "server" : "request", message);
 }

@@ -5,7 +5,7 @@ import { titleOf } from "./conversations.js";
 import { requestSettings } from "./settings.js";
 
 const SAVE_EVERY_MS = 1000;
-const MAX_TRIES = 20; // while the server's queue is full
+const MAX_TRIES = 20; // while the server asks for patience
 const WORTH_SENDING = new Set(["done", "stopped", "failed"]);
 
 export class Chat {
@@ -90,15 +90,15 @@ export class Chat {
     }
   }
 
-  // The reply's events; waits and asks again while the queue is full, and tells by `retry` {message, at (ms)}.
+  // The reply's events; waits and asks again while the queue is full, and tells by `retry` {kind, message, at (ms)}.
   async* #patiently(conversation, reply, body, signal) {
     for (let n_tries = 1; ; n_tries += 1) {
       try {
         yield* this.api.chat(body, signal);
         return;
       } catch (error) {
-        if (error.kind !== "busy" || n_tries === MAX_TRIES) throw error;
-        reply.retry = { message: error.message, at: Date.now() + error.retryAfter_s * 1000 };
+        if (!Number.isFinite(error.retryAfter_s) || n_tries === MAX_TRIES) throw error;
+        reply.retry = { kind: error.kind, message: error.message, at: Date.now() + error.retryAfter_s * 1000 };
         this.onchange(conversation, reply);
         await delay(error.retryAfter_s * 1000, signal);
         delete reply.retry;

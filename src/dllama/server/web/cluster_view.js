@@ -59,7 +59,8 @@ export class ClusterView {
     const first = N_POINTS - this.#rates.length;
     const points = this.#rates.map((value, index) => [first + index, 30 - 28 * value / most]);
     this.find("rate").textContent = rate(tok_per_s);
-    this.find("curve").replaceChildren(polyline([[first, 31], ...points, [N_POINTS - 1, 31]], N_POINTS - 1, 32));
+    const line = [[first, 31], ...points, [N_POINTS - 1, 31]];
+    this.find("curve").replaceChildren(...this.#rates.length > 1 ? [polyline(line, N_POINTS - 1, 32)] : []);
   }
 
   #showEngine(engine) {
@@ -109,14 +110,15 @@ class NodeCard {
     this.address.textContent = node.name === nodeName(node) ? "" : node.name;
     this.address.title = node.name;
     this.facts.textContent = `${percent(node.share)} of the model · ${memory(node)}`;
-    this.more.textContent = [processor(node), traffic(node, before, elapsed_s)].filter(Boolean).join(" · ");
+    this.traffic = traffic(node, before, elapsed_s);
   }
 
   showTimes(node, times, scale_s, isMeant) {
     this.root.classList.toggle("meant", isMeant);
+    this.more.textContent = [processor(node), pace(times), this.traffic].filter(Boolean).join(" · ");
     setParts(this.bar, PARTS.map(([field]) => (times && scale_s > 0 ? times[field] / scale_s : 0)));
     if (!times) {
-      this.words.textContent = "no step yet";
+      this.words.textContent = "no times yet";
       return;
     }
     this.words.replaceChildren(...PARTS.map(([field, name, verb]) => element("span", { class: `word ${name}` },
@@ -136,6 +138,11 @@ function memory({ weight_bytes, kv_bytes, memory_bytes }) {
 
 function processor({ n_threads, isa }) {
   return [n_threads && count(n_threads, "thread"), isa].filter(Boolean).join(", ");
+}
+
+// What the node could do if nobody and nothing held it up: its own speed, to compare with the others'.
+function pace(times) {
+  return times?.compute_s > 0 ? `could do ${rate(1 / times.compute_s)} steps/s` : "";
 }
 
 function traffic(node, before, elapsed_s) {

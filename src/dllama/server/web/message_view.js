@@ -10,6 +10,7 @@ const REASONS = {
   offline: "The server is gone",
   key: "An API key is needed",
   busy: "The server is busy",
+  recovering: "The cluster is being put together again",
   context: "This conversation is too long for the model",
   server: "The server failed",
   request: "The server refused this",
@@ -125,10 +126,10 @@ export class MessageView {
 }
 
 // Counts down to the next try. The clock ends when the note has left the page.
-function retryNote({ message, at }) {
+function retryNote({ kind, message, at }) {
   const left = element("span");
   const note = element("div", { class: "problem calm", role: "status" },
-    element("div", {}, element("strong", {}, "The server is busy"), element("p", {}, `${sentence(message)} `, left)));
+    element("div", {}, element("strong", {}, REASONS[kind]), element("p", {}, `${sentence(message)} `, left)));
   const tick = () => {
     left.textContent = `Trying again in ${Math.max(0, Math.ceil((at - Date.now()) / 1000))} s.`;
   };

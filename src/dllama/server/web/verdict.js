@@ -19,7 +19,7 @@ export function total_s(times) {
 // {kind: "even" | "device" | "link" | "network" | "alone" | "unknown", text, advice, rank}: rank of who is meant, or null.
 export function verdict(nodes, times) {
   if (nodes.length === 0 || times.length !== nodes.length || times.some((one) => !one || total_s(one) <= 0)) {
-    return { kind: "unknown", text: "No step has been computed yet.", advice: "", rank: null };
+    return { kind: "unknown", text: "No times of a step have come yet.", advice: "", rank: null };
   }
   const step_s = Math.max(...times.map(total_s));
   if (nodes.length === 1) {
