@@ -31,18 +31,22 @@ export class Drawers {
     const side = document.getElementById(name);
     side.classList.add("open");
     this.shade.hidden = false;
-    document.getElementById("chat").inert = true;
+    this.#setOthersInert(name, true);
     opener.setAttribute("aria-expanded", "true");
     this.#open = name;
     this.#opener = opener;
     side.querySelector("button").focus();
   }
 
+  #setOthersInert(name, isInert) {
+    for (const id of ["chat", ...Object.keys(DRAWERS)]) if (id !== name) document.getElementById(id).inert = isInert;
+  }
+
   close() {
     if (!this.#open) return;
     document.getElementById(this.#open).classList.remove("open");
     this.shade.hidden = true;
-    document.getElementById("chat").inert = false;
+    this.#setOthersInert(this.#open, false);
     this.#opener.setAttribute("aria-expanded", "false");
     this.#opener.focus();
     this.#open = null;
