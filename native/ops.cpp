@@ -9,6 +9,8 @@ namespace {
 
 // Elements of simple work (a norm, a sum) that are worth handing to another thread: about 2 microseconds.
 constexpr int kGrain = 8192;
+// An activation (an exponential and a division) takes about four times as long.
+constexpr int kActivationCost = 4;
 // Columns of one row that a thread takes at a time where columns do not depend on each other; whole blocks.
 constexpr int kSpan = 1024;
 // Activation rows of a matrix product that a chunk takes: their quants stay in the second-level cache.
@@ -52,11 +54,11 @@ void Ops::for_rows(int n_rows, int row_cost, const Work& work) {
               [&](int chunk, int) { work(chunk * step, std::min(n_rows, (chunk + 1) * step)); });
 }
 
-// Calls work(row, column, columns) for runs of columns of each row.
+// Calls work(row, column, columns) for runs of columns of each row; element_cost is that of one beside simple work.
 template <class Work>
-void Ops::for_spans(int n_rows, int n, const Work& work) {
+void Ops::for_spans(int n_rows, int n, int element_cost, const Work& work) {
     const int spans = divide_up(n, kSpan), total = n_rows * spans;
-    const int step = std::max(1, kGrain / kSpan);
+    const int step = std::max(1, kGrain / (kSpan * element_cost));
     pool_.run(divide_up(total, step), [&](int chunk, int) {
         for (int i = chunk * step; i < std::min(total, (chunk + 1) * step); i++) {
             const int column = i % spans * kSpan;
@@ -94,7 +96,7 @@ void Ops::matmul(const FloatMatmul& m, ElementType type, int n_rows) {
 }
 
 void Ops::quantize_rows(const RowsOut& out, const float* x, int n_rows) {
-    for_spans(n_rows, out.n, [&](int t, int column, int columns) {
+    for_spans(n_rows, out.n, 1, [&](int t, int column, int columns) {
         kernels_.quantize(out.at(t, column), x + size_t(t) * out.n + column, columns);
     });
 }
@@ -107,7 +109,7 @@ void Ops::rms_norm(const RowsOut& out, const float* x, const float* weight, floa
 
 void Ops::silu_mul(const RowsOut& out, const float* gate_up, Activation activation, int n_rows) {
     const int n = out.n;
-    for_spans(n_rows, n, [&](int t, int column, int columns) {
+    for_spans(n_rows, n, kActivationCost, [&](int t, int column, int columns) {
         const float* gate = gate_up + size_t(t) * 2 * n + column;
         kernels_.gated(out.at(t, column), gate, gate + n, activation, columns);
     });
@@ -163,7 +165,7 @@ void Ops::rope_store(const Rope& r) {
 
 void Ops::encode_q80(uint8_t* out, const float* x, int n, int n_rows) {
     const size_t row_bytes = size_t(divide_up(n, kBlock)) * kQ80Bytes;
-    for_spans(n_rows, n, [&](int t, int column, int columns) {
+    for_spans(n_rows, n, 1, [&](int t, int column, int columns) {
         kernels_.encode_q80(out + t * row_bytes + size_t(column / kBlock) * kQ80Bytes, x + size_t(t) * n + column,
                             columns);
     });
@@ -171,14 +173,14 @@ void Ops::encode_q80(uint8_t* out, const float* x, int n, int n_rows) {
 
 void Ops::add_q80(float* x, const WireParts& parts, int n, int n_rows, bool rounded) {
     const size_t row_bytes = size_t(divide_up(n, kBlock)) * kQ80Bytes;
-    for_spans(n_rows, n, [&](int t, int column, int columns) {
+    for_spans(n_rows, n, 1, [&](int t, int column, int columns) {
         const uint8_t* blocks = parts.data + t * row_bytes + size_t(column / kBlock) * kQ80Bytes;
         kernels_.add_sum_q80(x + size_t(t) * n + column, {blocks, parts.stride, parts.count}, columns, rounded);
     });
 }
 
 void Ops::add_f32(float* x, const float* parts, int n_parts, size_t part_stride, int n, int n_rows) {
-    for_spans(n_rows, n, [&](int t, int column, int columns) {
+    for_spans(n_rows, n, 1, [&](int t, int column, int columns) {
         const size_t i = size_t(t) * n + column;
         kernels_.add_sum_f32(x + i, parts + i, part_stride, n_parts, columns);
     });

@@ -78,7 +78,7 @@ public:
 
 private:
     template <class Work>
-    void for_spans(int n_rows, int n, const Work& work);
+    void for_spans(int n_rows, int n, int element_cost, const Work& work);
     template <class Work>
     void for_tiles(int n_tiles, size_t tile_bytes, int n_rows, const Work& work);
     template <class Work>
