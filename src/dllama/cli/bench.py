@@ -23,6 +23,7 @@ from dllama.bench import (
     shape_named,
 )
 from dllama.checkpoint import Checkpoint, open_checkpoint
+from dllama.cli import bench_fabric
 from dllama.cli.console import progress_count
 from dllama.cli.options import add_model_flags, model_options, positive_int
 from dllama.cli.session import cluster_options, connect, make_compute
@@ -59,6 +60,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
     parser.set_defaults(command=run)
+    bench_fabric.add_parser(parser.add_subparsers(metavar="[fabric]"))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -37,6 +37,10 @@ class Kind(enum.IntEnum):
     END = 11  # root to worker: the session is over
     LOGITS = 12  # root to worker: the answer is its part of the last step's logits, bare
     REDUCE = 13  # root to worker, when all have measured their exchanges: ReduceChoice
+    PROBE = 20  # root to worker, in place of PLAN: ProbeOrders (node/probe.py), answered by READY
+    MEASURE = 21  # root to worker: Measure
+    MEASURED = 22  # to the root, from the one that holds the clock: Measured
+    LINKS = 23  # root to worker, and its answer: faults of its links
 
 
 class Role(enum.StrEnum):
@@ -44,7 +48,7 @@ class Role(enum.StrEnum):
     WORKER = "worker"
 
 
-class _Json:
+class Json:
     """A frozen dataclass of JSON values that travels as UTF-8 JSON; unknown or missing keys are refused."""
 
     def encode(self) -> bytes:
@@ -57,7 +61,7 @@ class _Json:
 
 
 @dataclasses.dataclass(frozen=True)
-class Hello(_Json):
+class Hello(Json):
     """`session` names what a worker wants to join; a root makes it up. `rank` is the sender's."""
 
     role: str  # one of Role
@@ -66,7 +70,7 @@ class Hello(_Json):
 
 
 @dataclasses.dataclass(frozen=True)
-class Welcome(_Json):
+class Welcome(Json):
     """`machine` is the same for all nodes of one computer, whose memory they share."""
 
     machine: str
@@ -77,12 +81,12 @@ class Welcome(_Json):
 
 
 @dataclasses.dataclass(frozen=True)
-class Refusal(_Json):
+class Refusal(Json):
     reason: str
 
 
 @dataclasses.dataclass(frozen=True)
-class ReduceChoice(_Json):
+class ReduceChoice(Json):
     """A ReducePlan (model/all_reduce.py)."""
 
     scatter_bytes: int | None
@@ -91,7 +95,7 @@ class ReduceChoice(_Json):
 
 
 @dataclasses.dataclass(frozen=True)
-class NodeStatus(_Json):
+class NodeStatus(Json):
     """What `--report` says about a node."""
 
     weight_bytes: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -48,11 +49,14 @@ class CallingRoot:
         self._channel.send_frame(Kind.FAILED, Refusal(reason).encode())
 
     def join(self, session: str, rank: int, addresses: Sequence[str]) -> TcpFabric:
-        """The mesh: this worker calls those of lower rank and is called by those of higher rank."""
+        """The mesh: this worker calls those of lower rank and is called by those of higher rank.
+
+        The addresses are those that the root uses. What it reaches on its own loopback is at the root's address for us.
+        """
         peers = {0: TcpPeer(self._channel.connection, f"root {self.name}")}
         hello = Hello(Role.WORKER, session, rank)
         for lower in range(1, rank):
-            channel, _ = call(Address.parse(addresses[lower]), hello)
+            channel, _ = call(as_seen_from_here(addresses[lower], self.name), hello)
             peers[lower] = TcpPeer(channel.connection, f"worker {channel.name}")
         while len(peers) < len(addresses) - 1:
             higher, channel = self._door.next_peer(GREETING_TIMEOUT_S)
@@ -63,6 +67,21 @@ class CallingRoot:
 
     def close(self) -> None:
         self._channel.connection.close()
+
+
+def as_seen_from_here(address: str, root: str) -> Address:
+    """Where a worker is that the root reaches at `address`; `root` is the root's own address as seen from here."""
+    worker, root_host = Address.parse(address), Address.parse(root).host
+    if _is_loopback(worker.host) and not _is_loopback(root_host):
+        return Address(root_host, worker.port)
+    return worker
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class JobRoot:

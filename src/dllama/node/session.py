@@ -14,6 +14,7 @@ from dllama.node.loading import receive_weights
 from dllama.node.machine import available_memory_bytes, machine_id
 from dllama.node.memory import NodeMemory, check_memory, memory_need
 from dllama.node.messages import MAX_CONTROL_BYTES, Kind, Refusal, SessionPlan, Welcome
+from dllama.node.probe import serve_probe
 from dllama.node.rank import NodeSettings, RankMemory
 from dllama.node.reduce_agreement import learn_reduce
 from dllama.node.root_link import RootLink
@@ -42,6 +43,9 @@ class WorkerSession:
     def serve(self, root: RootLink) -> None:
         """Serves the root to its end, and gives back all that its session took. Raises DllamaError."""
         kind, payload = root.receive_orders()
+        if kind == Kind.PROBE:
+            serve_probe(root, payload)
+            return
         if kind != Kind.PLAN:
             raise PeerProtocolError(f"{root.name} sent a message of kind {kind} in place of a plan")
         plan = SessionPlan.decode(payload, root.name)

@@ -54,7 +54,7 @@ def check_session(
     _require(fault is None, fault or "")
     _require(1 <= rank < shards.n_ranks, f"rank {rank} of {shards.n_ranks}")
     _require(len(addresses) == shards.n_ranks, "addresses for another number of ranks")
-    _require(not any(addresses) or all(map(_is_address, addresses[1:])), "an address is none")
+    _require(are_addresses(addresses), "an address is none")
     _check_shards(config, shards)
     _require(cache.dtype in (ElementType.F16, ElementType.F32), f"a cache of {cache.dtype.label}")
     _require(cache.n_pages > 0 and cache.page_size > 0, "a cache without pages")
@@ -86,6 +86,11 @@ def _check_cover(spans: Sequence[Span], total: int, what: str) -> None:
     starts = [span.start for span in spans]
     is_cover = starts == edges[:-1] and edges[-1] == total and all(s.start < s.stop for s in spans)
     _require(is_cover, f"{what} that are not each given to one rank")
+
+
+def are_addresses(addresses: Sequence[object]) -> bool:
+    """Whether these are the addresses of all ranks: "" for the root, host:port or, in an MPI job, "" for the others."""
+    return not any(addresses) or all(map(_is_address, addresses[1:]))
 
 
 def _is_address(text: object) -> bool:
