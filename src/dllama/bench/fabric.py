@@ -10,10 +10,11 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dllama.dtypes import ElementType, row_bytes
+from dllama.dtypes import ElementType
 from dllama.errors import UsageError
 from dllama.fabric import Fabric, Job, receive_frame, send_frame
 from dllama.families import ModelConfig
+from dllama.model.all_reduce import wire_row_bytes
 from dllama.node import Address
 from dllama.node.crew import Crew, greet_crew
 from dllama.node.links import link_faults
@@ -137,7 +138,7 @@ def _pair(fabric: Fabric, first: int, second: int) -> PairSpeed:
 
 
 def _collectives(config: ModelConfig) -> list[tuple[str, Measure]]:
-    row = row_bytes(ElementType.Q80, -(-config.dim // 32) * 32)
+    row = wire_row_bytes(config.dim, ElementType.Q80)
     rows = _PREFILL_ROWS * row
     return [
         ("all-reduce of 1 row, direct", Measure(Pattern.EXCHANGE_ALL, row, _DECODE_ROUNDS)),
@@ -169,7 +170,7 @@ def modelled_token_s(config: ModelConfig, n_ranks: int, pairs: Sequence[PairSpee
     where sums are scattered, and the bytes that every rank sends over its link."""
     latency_s = max(pair.latency_s for pair in pairs)
     bytes_per_s = min(pair.mbit for pair in pairs) * 1e6 / 8
-    row = row_bytes(ElementType.Q80, -(-config.dim // 32) * 32)
+    row = wire_row_bytes(config.dim, ElementType.Q80)
     n_layers = config.n_layers
     return {
         "direct": (2 * n_layers + 2) * latency_s + 2 * n_layers * (n_ranks - 1) * row / bytes_per_s,
