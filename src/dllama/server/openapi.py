@@ -68,8 +68,7 @@ def _operation(endpoint: Endpoint, schemas: Any, needs_key: bool) -> Json:
     else:
         success["content"] = {"text/plain": {"schema": {"type": "string"}}}
     if endpoint.stream is not None:
-        events = "each event's data is a " + endpoint.stream.__name__ + ", the last one [DONE]"
-        success["content"]["text/event-stream"] = {"schema": {"type": "string", "description": events}}
+        success["content"]["text/event-stream"] = {"schema": _event(endpoint.stream, schemas)}
     responses = {"200": success}
     for status in sorted({*endpoint.statuses, *((401,) if needs_key else ())}):
         responses[str(status)] = {"description": _REASONS[status], "content": content(ErrorResponse)}
@@ -86,6 +85,17 @@ def _operation(endpoint: Endpoint, schemas: Any, needs_key: bool) -> Json:
     if needs_key:
         operation["security"] = [{"key": []}]
     return operation
+
+
+def _event(model: type[pydantic.BaseModel], schemas: Any) -> Json:
+    """One server-sent event; the last one's data is [DONE]."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": schemas[model, "validation"],
+        "description": "the last one is [DONE]; an error on the way is an ErrorResponse, and ends the stream",
+    }
+    return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
 def _parameters(path: str) -> list[Json]:

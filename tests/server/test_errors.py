@@ -1,0 +1,246 @@
+"""What a client does wrong is told in OpenAI's shape, with the right status, and ends nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+import requests
+
+from support.api_process import MODEL, ApiProcess, ask, events_of
+from support.processes import TIMEOUT_S, run_dllama
+
+KEYS = ("key-one", "key-two")
+CHAT = "/v1/chat/completions"
+
+
+def error_of(response: requests.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert isinstance(body["error"]["message"], str)
+    error: dict[str, Any] = body["error"]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "no JSON"),
+        (b"{", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"null", "the body: "),
+        (b"[]", "the body: "),
+    ],
+)
+def test_malformed_bodies(api: ApiProcess, body: bytes, says: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = requests.post(api.url + CHAT, data=body, headers=headers, timeout=TIMEOUT_S)
+    assert says in error_of(response, 400)["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": None}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "king", "content": "x"}]}, "messages[0]"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "messages[0].content[0].type",
+        ),
+        ({"temperature": "1"}, "temperature"),
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": -0.1}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"n": 1000}, "n"),
+        ({"stop": ""}, "stop"),
+        ({"stop": [1]}, "stop[0]"),
+        ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"functions": []}, "functions"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "schema": {"type": "y"}},
+                }
+            },
+            "response_format",
+        ),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+    ],
+    ids=str,
+)
+def test_wrong_fields(api: ApiProcess, fields: dict[str, Any], param: str) -> None:
+    data = json.dumps(ask("x") | fields)
+    headers = {"Content-Type": "application/json"}
+    error = error_of(requests.post(api.url + CHAT, data=data, headers=headers, timeout=TIMEOUT_S), 400)
+    assert error["param"] == param
+    assert error["type"] == "invalid_request_error"
+
+
+def test_token_ids_that_do_not_exist(api: ApiProcess) -> None:
+    error = error_of(api.post("/v1/completions", {"prompt": [1, 99999]}), 400)
+    assert error["message"] == "prompt: the model has no token 99999, only 0 to 2047"
+    error_of(api.post("/v1/embeddings", {"input": [99999]}), 400)
+    error_of(api.post("/detokenize", {"tokens": [99999]}), 400)
+    error_of(api.post(CHAT, ask("x", logit_bias={"99999": 1})), 400)
+
+
+def test_a_prompt_that_is_too_long(api: ApiProcess) -> None:
+    for stream in (False, True):
+        error = error_of(api.post(CHAT, ask("fox " * 2000, stream=stream)), 400)
+        assert error["code"] == "context_length_exceeded"
+        assert " 1024" in error["message"]
+        assert int(error["message"].split(" tokens")[0].split()[-1]) > 2000
+    error_of(api.post("/v1/embeddings", {"input": "fox " * 2000}), 400)
+
+
+def test_unknown_things(api: ApiProcess, client: openai.OpenAI) -> None:
+    assert error_of(api.post(CHAT, ask("x") | {"model": "another"}), 404)["code"] == "model_not_found"
+    with pytest.raises(openai.NotFoundError, match="this server has 'demo'"):
+        client.chat.completions.create(model="another", messages=[{"role": "user", "content": "x"}])
+    error_of(api.get("/v1/nothing"), 404)
+    error_of(api.post("/v1/responses", {}), 404)
+    response = api.get(CHAT)
+    error_of(response, 405)
+    assert response.headers["Allow"] == "POST"
+
+
+def test_other_types_and_sizes_of_body(api: ApiProcess) -> None:
+    """A type that web pages may send without asking is refused; so is what is too large, before it is all there."""
+    for headers in ({"Content-Type": "text/plain"}, {"Content-Type": ""}):
+        response = requests.post(
+            api.url + CHAT, data=json.dumps(ask("x")), headers=headers, timeout=TIMEOUT_S
+        )
+        error_of(response, 415)
+    big = json.dumps(ask("x" * (5 << 20)))
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    try:
+        response = requests.post(api.url + CHAT, data=big, headers=headers, timeout=TIMEOUT_S)
+    except requests.ConnectionError:
+        pass  # closed while we still wrote
+    else:
+        error_of(response, 413)
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+        connection.sendall(b"Content-Length: 99999999999\r\n\r\n")
+        connection.settimeout(TIMEOUT_S)
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+    assert api.post(CHAT, ask("What is two plus two?", max_tokens=2)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "given", [b"\x00\x01\x02 garbage\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST " + b"x" * 100_000]
+)
+def test_what_is_no_http(api: ApiProcess, given: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as connection:
+        connection.settimeout(TIMEOUT_S)
+        try:
+            connection.sendall(given)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1000):
+                pass
+        except ConnectionError:
+            pass
+    assert api.get("/health").json() == {"status": "ok", "reason": None}
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[ApiProcess]:
+    """With keys, one text at a time and a page of its own elsewhere."""
+    arguments = [part for key in KEYS for part in ("--api-key", key)]
+    with ApiProcess(*arguments, "--parallel", 1, "--cors-origin", "https://chat.example.org") as process:
+        yield process
+
+
+def test_keys(guarded: ApiProcess) -> None:
+    for key in KEYS:
+        with guarded.openai(key) as client:
+            assert client.models.list().data
+    for headers in (
+        {},
+        {"Authorization": "Bearer nope"},
+        {"Authorization": "Basic a2V5"},
+        {"Authorization": "Bearer"},
+    ):
+        for path in ("/v1/models", "/api/cluster", "/metrics"):
+            response = guarded.get(path, headers=headers)
+            assert error_of(response, 401)["type"] == "authentication_error"
+            assert response.headers["WWW-Authenticate"] == "Bearer"
+    error_of(guarded.post(CHAT, ask("x")), 401)
+    error_of(guarded.post(CHAT, ask("x"), headers={"Authorization": "Bearer k\xf6nig"}), 401)
+    for public in ("/", "/health", "/openapi.json"):
+        assert guarded.get(public).status_code == 200
+    scheme = guarded.get("/openapi.json").json()["components"]["securitySchemes"]
+    assert scheme == {"key": {"type": "http", "scheme": "bearer"}}
+
+
+def test_a_key_from_the_environment() -> None:
+    with ApiProcess(env={"DLLAMA_API_KEY": "secret"}) as process:
+        assert process.get("/v1/models").status_code == 401
+        with process.openai("secret") as client:
+            assert client.models.list().data
+
+
+def test_other_web_sites(guarded: ApiProcess, api: ApiProcess) -> None:
+    asking = {"Origin": "https://chat.example.org", "Access-Control-Request-Method": "POST"}
+    asking["Access-Control-Request-Headers"] = "authorization,content-type"
+    allowed = requests.options(guarded.url + CHAT, headers=asking, timeout=TIMEOUT_S)
+    assert allowed.headers["Access-Control-Allow-Origin"] == "https://chat.example.org"
+    for url, origin in ((guarded.url, "https://evil.example"), (api.url, "https://chat.example.org")):
+        refused = requests.options(url + CHAT, headers=asking | {"Origin": origin}, timeout=TIMEOUT_S)
+        assert "Access-Control-Allow-Origin" not in refused.headers
+
+
+def test_a_full_queue(guarded: ApiProcess) -> None:
+    """One text at work and 16 that wait; the next is sent away, and there is room when others go."""
+    headers = {"Authorization": f"Bearer {KEYS[0]}"}
+    endless = ask("Tell me a story.", ignore_eos=True, stream=True)
+    waiting = []
+    try:
+        for _ in range(17):
+            waiting.append(guarded.post(CHAT, endless, headers=headers, stream=True))
+            assert waiting[-1].status_code == 200
+        refused = guarded.post(CHAT, ask("x"), headers=headers)
+        assert error_of(refused, 429)["code"] == "queue_full"
+        assert int(refused.headers["Retry-After"]) >= 1
+        with guarded.openai(KEYS[0]) as client, pytest.raises(openai.RateLimitError):
+            client.chat.completions.create(**ask("x"))
+    finally:
+        for response in waiting:
+            response.close()
+    response = guarded.post(CHAT, ask("What is two plus two?", stream=True, max_tokens=3), headers=headers)
+    assert events_of(response)[-1] == "[DONE]"
+
+
+def test_wrong_flags() -> None:
+    for flags, says in (
+        (["--port", 70000], "--port 70000 is no port"),
+        (["--chat-template", "x"], "no chat template"),
+    ):
+        done = run_dllama("api", *flags, "--model-name", MODEL)
+        assert done.code in (1, 2)
+        assert says in done.error_line
+
+
+def test_a_port_in_use(api: ApiProcess) -> None:
+    done = run_dllama("api", "--port", api.url.rpartition(":")[2])
+    assert done.code == 2
+    assert "is in use" in done.error_line
