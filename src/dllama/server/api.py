@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import functools
 import secrets
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 from dllama import __version__
 from dllama.server.errors import ApiError
 from dllama.server.metrics import Metrics
 from dllama.server.served import ServedModel, ServerSettings
 from dllama.server.token_rate import TokenRate
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_N_THREADS = 2
+"""For templates, tokenising and grammars. Few, as the model needs the processors too."""
 
 FINGERPRINT = f"dllama-{__version__}"
 
@@ -35,6 +45,12 @@ class Api:
     clock: Callable[[], float]
     started: float
     token_rate: TokenRate = dataclasses.field(default_factory=TokenRate)
+    pool: Executor = dataclasses.field(default_factory=lambda: ThreadPoolExecutor(_N_THREADS, "prompts"))
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `function` returns, while the event loop goes on: for what takes longer than a millisecond."""
+        call = functools.partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self.pool, call)
 
     def model(self, name: str | None) -> ServedModel:
         """Raises ApiError when another model than the served one is wanted, or none is there."""

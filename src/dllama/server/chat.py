@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Iterable, Sequence
 
@@ -43,8 +42,10 @@ async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
         raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
     served = api.model(body.model)
     form = answer_form(body, served)
-    jobs = await asyncio.to_thread(_jobs, served, api, body, form)
-    answer = _Answer(Generation(served.service, jobs), body, api.stamp("chatcmpl"), form)
+    jobs = await api.in_thread(_jobs, served, api, body, form)
+    answer = _Answer(
+        Generation(served.service, jobs, api.metrics.first_token), body, api.stamp("chatcmpl"), form
+    )
     if body.stream:
         return EventStream(answer.chunks(), answer.close)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
 
@@ -30,10 +29,13 @@ async def complete(api: Api, request: Request, body: CompletionRequest) -> Respo
     if body.echo and body.logprobs is not None:
         raise ApiError("echo with logprobs is not supported: the prompt has none", param="echo")
     served = api.model(body.model)
-    prompts = await asyncio.to_thread(_prompts, served, body)
+    prompts = await api.in_thread(_prompts, served, body)
     jobs = [Job(ids, _options(api, body, choice)) for ids in prompts for choice in range(body.n or 1)]
     answer = _Answer(
-        Generation(served.service, jobs), body, api.stamp("cmpl"), _echoes(served, body, prompts)
+        Generation(served.service, jobs, api.metrics.first_token),
+        body,
+        api.stamp("cmpl"),
+        _echoes(served, body, prompts),
     )
     if body.stream:
         return EventStream(answer.chunks(), answer.close)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from dllama.engine import EngineService, Event, Failed, Finished, GenerationOptions, Ticket
+from dllama.engine import EngineService, Event, Failed, Finished, GenerationOptions, TextDelta, Ticket
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +22,15 @@ class Job:
 class Generation:
     """Several texts under way; `close` frees what they hold in the engine, whatever became of them."""
 
-    def __init__(self, service: EngineService, jobs: Sequence[Job]) -> None:
-        """Starts all jobs. Raises what EngineService.submit raises, with none of them started."""
+    def __init__(
+        self, service: EngineService, jobs: Sequence[Job], on_first: Callable[[float], None]
+    ) -> None:
+        """Starts all jobs; `on_first` gets the seconds to the first token of any.
+
+        Raises what EngineService.submit raises, with none of them started.
+        """
+        self._on_first = on_first
+        self._start = time.perf_counter()
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._n_open = len(jobs)
@@ -36,8 +44,12 @@ class Generation:
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
         """(index of the job, event), until every job has ended. Raises the error of the first that fails."""
+        is_first = True
         while self._n_open:
             index, event = await self._events.get()
+            if is_first and isinstance(event, TextDelta):
+                self._on_first(time.perf_counter() - self._start)
+                is_first = False
             if isinstance(event, Failed):
                 raise event.error
             if isinstance(event, Finished):
