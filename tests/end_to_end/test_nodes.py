@@ -102,8 +102,15 @@ def test_report(tmp_path: Path, pool: WorkerPool) -> None:
     partial_sums = 2 * n_layers * n_others * (dim // 32 * 34)
     inputs = n_others * 4 * dim
     assert partial_sums + inputs <= decode["sent_bytes_per_tok"] <= 1.05 * partial_sums + inputs
-    # Of greedy text a worker answers one candidate: an id, its logit, a target's logit and two sums.
-    assert decode["recv_bytes_per_tok"] == partial_sums + n_others * 28
+    # Of greedy text a worker answers its times and one candidate: an id, its logit, a target's logit and two sums.
+    assert decode["recv_bytes_per_tok"] == partial_sums + n_others * (24 + 28)
+    assert report["n_whole_logits"] == 0
+    timeline = report["timeline"]
+    assert timeline["waited_for"] in (0, 1, 2)
+    assert [set(node) for node in timeline["nodes"]] == [{"rank", "compute_ms", "wait_ms", "wire_ms"}] * 3
+    for node in timeline["nodes"]:
+        assert node["compute_ms"] > 0
+        assert min(node["wait_ms"], node["wire_ms"]) >= 0
 
 
 def test_a_second_root_is_told_who_is_served(pool: WorkerPool) -> None:

@@ -17,13 +17,14 @@ from dllama.model import LogitEdits, LogitMasks, LogitRows, RankCandidates, Step
 from dllama.model.candidates import select_candidates
 from dllama.node.messages import SessionPlan
 from dllama.node.step_message import (
-    candidates_bytes,
-    decode_candidates,
+    answer_bytes,
+    decode_answer,
     decode_step,
-    encode_candidates,
+    encode_answer,
     encode_step,
     max_step_bytes,
 )
+from dllama.node.timing import NodeTimes
 from dllama.sharding import Span
 from support.candidates import COMPUTE
 
@@ -172,6 +173,7 @@ def test_a_step_of_another_size(plan: SessionPlan, n_bytes: int) -> None:
 # Answers
 
 VOCAB = Span(100, 140)
+TIMES = NodeTimes(compute_s=0.25, wait_s=0.0, wire_s=1e-6)
 
 
 def answer_of(wanted: LogitRows) -> RankCandidates:
@@ -186,15 +188,17 @@ def answer_of(wanted: LogitRows) -> RankCandidates:
 def test_an_answer_comes_back(n_wanted: int, n_candidates: int) -> None:
     wanted = dataclasses.replace(logit_rows(4, n_wanted, 200), n_candidates=n_candidates)
     part = answer_of(wanted)
-    payload = encode_candidates(part)
-    assert len(payload) == candidates_bytes(wanted, VOCAB)
-    assert_equal(decode_candidates(payload, wanted, VOCAB, "worker"), part)
+    payload = encode_answer(TIMES, part)
+    assert len(payload) == answer_bytes(wanted, VOCAB)
+    times, back = decode_answer(payload, wanted, VOCAB, "worker")
+    assert times == TIMES
+    assert_equal(back, part)
 
 
 def test_an_answer_of_logits_that_are_no_numbers_comes_back() -> None:
     wanted = logit_rows(1, 1, 200)
     part = select_candidates(COMPUTE, np.full((1, len(VOCAB)), np.nan, np.float32), wanted, VOCAB.start)
-    assert_equal(decode_candidates(encode_candidates(part), wanted, VOCAB, "worker"), part)
+    assert_equal(decode_answer(encode_answer(TIMES, part), wanted, VOCAB, "worker")[1], part)
 
 
 @settings(max_examples=300)
@@ -202,13 +206,14 @@ def test_an_answer_of_logits_that_are_no_numbers_comes_back() -> None:
 def test_an_answer_with_anything_in_any_place(data: st.DataObject) -> None:
     """Refused, or candidates that a draw may walk over."""
     wanted = logit_rows(3, 2, 200)
-    payload = encode_candidates(answer_of(wanted))
+    payload = encode_answer(TIMES, answer_of(wanted))
     place = data.draw(st.integers(0, len(payload) // 4 - 1))
     floats = st.sampled_from([np.nan, np.inf, -np.inf, -1.0, 0.0, 1e30])
     word = data.draw(NUMBERS.map(np.int32) | floats.map(np.float32))
     payload[4 * place : 4 * place + 4] = np.asarray([word]).view(np.uint8)
     with contextlib.suppress(PeerProtocolError):
-        part = decode_candidates(payload, wanted, VOCAB, "10.0.0.1:9990")
+        times, part = decode_answer(payload, wanted, VOCAB, "10.0.0.1:9990")
+        assert all(0 <= value < np.inf for value in vars(times).values())
         assert all(VOCAB.start <= token_id < VOCAB.stop for token_id in part.ids.reshape(-1))
         assert not (np.diff(part.logits, axis=1) > 0).any()
         assert not (part.logits == np.inf).any()
@@ -216,11 +221,13 @@ def test_an_answer_with_anything_in_any_place(data: st.DataObject) -> None:
         assert not ((sums < 0) | np.isinf(sums)).any()
 
 
-@pytest.mark.parametrize(("place", "number"), [(4 * 8, 99), (4 * 8, 140), (0, -(2**30))])
+@pytest.mark.parametrize(
+    ("place", "number"), [(24 + 4 * 8, 99), (24 + 4 * 8, 140), (24, -(2**30)), (0, -(2**30))]
+)
 def test_impossible_answers_name_the_sender(place: int, number: int) -> None:
     wanted = logit_rows(3, 2, 200)
-    payload = encode_candidates(answer_of(wanted))
+    payload = encode_answer(TIMES, answer_of(wanted))
     payload[place : place + 4] = np.asarray([number], np.int32).view(np.uint8)
     payload[place + 4 : place + 8] = np.asarray([number], np.int32).view(np.uint8)
     with pytest.raises(PeerProtocolError, match=r"10.0.0.1:9990 sent a malformed answer to a step"):
-        decode_candidates(payload, dataclasses.replace(wanted), VOCAB, "10.0.0.1:9990")
+        decode_answer(payload, wanted, VOCAB, "10.0.0.1:9990")

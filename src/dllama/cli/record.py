@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dllama.cli.session import Session
 from dllama.formats.atomic import write_atomically
-from dllama.node import StepTimes
+from dllama.node import NodeInfo, StepTimes, slowest
 
 _NO_STEP = StepTimes(eval_s=0.0, sync_s=0.0, sent_bytes=0, received_bytes=0)
 
@@ -130,9 +131,24 @@ def write_report(path: Path, record: RunRecord, session: Session) -> None:
             "recv_bytes_per_tok": record.decode.per_token(record.decode.received_bytes),
         },
         "time_to_first_token_s": record.first_token_s,
+        "n_whole_logits": cluster.n_whole_logits,
+        "timeline": _timeline(cluster.nodes()),
     }
     with write_atomically(path) as file:
         file.write(json.dumps(values, indent=1).encode())
+
+
+def _timeline(nodes: Sequence[NodeInfo]) -> dict[str, Any]:
+    """What each node did with the time of a step, over the last ones, and which of them the others waited for."""
+    means = [node.mean for node in nodes if node.mean is not None]
+    return {
+        "nodes": [
+            {"rank": rank}
+            | {name.removesuffix("_s") + "_ms": 1e3 * value for name, value in vars(mean).items()}
+            for rank, mean in enumerate(means)
+        ],
+        "waited_for": slowest(means) if len(means) > 1 else None,
+    }
 
 
 def _speed(phase: Phase) -> dict[str, float]:

@@ -16,11 +16,13 @@ from dllama.cli.session import Session, open_session
 from dllama.engine import EngineService
 from dllama.errors import TokenizerError, UsageError
 from dllama.fabric import format_address, listen
+from dllama.node import NodeTimes
 from dllama.server import Api, ServedModel, ServerSettings, make_app, serve
 from dllama.server.grammar import GrammarCompiler
 from dllama.server.keeper import ModelKeeper
 from dllama.server.metrics import Metrics
 from dllama.server.responses import ClusterNode
+from dllama.server.responses import NodeTimes as TimesView
 from dllama.tokenizer import ChatTemplate, Tokenizer
 
 _QUEUED_PER_TEXT = 16
@@ -80,22 +82,26 @@ def _served(session: Session, service: EngineService, template: str | None) -> S
         grammars=GrammarCompiler(session.tokenizer, session.config.vocab_size),
         nodes=lambda: [
             ClusterNode(
-                rank=rank,
-                name=session.cluster.node_name(rank),
-                share=1 / session.cluster.n_nodes,
-                weight_bytes=0,
-                kv_bytes=None,
-                n_threads=None,
-                isa=None,
-                memory_bytes=None,
-                last=None,
-                mean=None,
-                sent_bytes=0,
-                received_bytes=0,
+                rank=node.rank,
+                name=node.name,
+                share=node.share,
+                weight_bytes=node.weight_bytes,
+                kv_bytes=node.kv_bytes,
+                n_threads=node.n_threads,
+                isa=node.isa,
+                memory_bytes=node.available_bytes,
+                last=_times(node.last),
+                mean=_times(node.mean),
+                sent_bytes=node.sent_bytes,
+                received_bytes=node.received_bytes,
             )
-            for rank in range(session.cluster.n_nodes)
+            for node in session.cluster.nodes()
         ],
     )
+
+
+def _times(times: NodeTimes | None) -> TimesView | None:
+    return None if times is None else TimesView(**vars(times))
 
 
 def _template(tokenizer: Tokenizer, name: str | None) -> ChatTemplate | None:

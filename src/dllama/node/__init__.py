@@ -6,6 +6,7 @@ from dllama.node.greeting import Address
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import MemoryNeed, memory_need, session_shape
 from dllama.node.rank import NodeSettings, default_cache_type
+from dllama.node.timing import NodeInfo, NodeTimes, slowest
 from dllama.node.worker import Worker, refuse_job, serve_job
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "Cluster",
     "ClusterOptions",
     "MemoryNeed",
+    "NodeInfo",
     "NodeSettings",
+    "NodeTimes",
     "StepTimes",
     "Worker",
     "available_memory_bytes",
@@ -26,5 +29,6 @@ __all__ = [
     "refuse_job",
     "serve_job",
     "session_shape",
+    "slowest",
     "use_processors",
 ]

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from dllama.model import (
     RankCandidates,
     ReducePlan,
     StepBatch,
+    cache_bytes,
     merge_candidates,
 )
 from dllama.node.crew import Crew, await_all, greet_crew
@@ -33,10 +34,11 @@ from dllama.node.greeting import Address
 from dllama.node.loading import send_weights
 from dllama.node.machine import available_memory_bytes, machine_id
 from dllama.node.memory import NodeMemory, check_memory, memory_need, session_shape
-from dllama.node.messages import Kind, NodeStatus, SessionPlan
+from dllama.node.messages import Kind, NodeStatus, SessionPlan, Welcome
 from dllama.node.rank import NodeSettings, RankMemory
 from dllama.node.reduce_agreement import choose_reduce
-from dllama.node.step_message import candidates_bytes, decode_candidates, encode_step
+from dllama.node.step_message import answer_bytes, decode_answer, encode_step
+from dllama.node.timing import NodeInfo, NodeTimes, StepTimer, Timeline
 from dllama.sharding import ShardPlan, Span, plan_spans, shard_bytes
 
 STEP_TIMEOUT_S = 60.0
@@ -85,8 +87,10 @@ class Cluster:
         memory: RankMemory,
         reduce_plan: ReducePlan,
         load_sent_bytes: list[int],
+        welcomes: Sequence[Welcome],
     ) -> None:
-        """See `open`, which makes one. Takes fabric and memory over, not the checkpoint."""
+        """See `open`, which makes one. Takes fabric and memory over, not the checkpoint. `welcomes`: what each node
+        said of itself, the root too."""
         self._plan = plan
         self._checkpoint = checkpoint
         self._fabric = fabric
@@ -95,7 +99,10 @@ class Cluster:
         self.reduce_plan = reduce_plan
         self.load_sent_bytes = load_sent_bytes  # to each rank
         self.last_step = StepTimes(eval_s=0.0, sync_s=0.0, sent_bytes=0, received_bytes=0)
-        self.n_whole_logits = 0
+        self.n_whole_logits = 0  # how often candidates did not reach
+        self.timeline = Timeline()
+        self._timer = StepTimer(fabric, self._transformer)
+        self._welcomes = welcomes
         self._whole_logits: NDArray[np.float32] | None = None
 
     @classmethod
@@ -118,6 +125,7 @@ class Cluster:
             crew = stack.enter_context(contextlib.closing(greet_crew(options.workers, options.job, session)))
             plan = _session_plan(session, checkpoint.config, shards, options, crew)
             check_memory(_node_memory(plan, options, crew))
+            welcomes = [_own_welcome(compute, options.node), *crew.welcomes]
             memory = stack.enter_context(contextlib.closing(RankMemory(compute, plan, options.node)))
             fabric = crew.join(
                 Kind.PLAN, lambda rank: dataclasses.replace(plan, rank=rank).encode(), plan.limits.timeout_s
@@ -125,7 +133,7 @@ class Cluster:
             stack.enter_context(contextlib.closing(fabric))
             reduce_plan = choose_reduce(fabric, options.all_reduce, options.timeout_s)
             load_sent_bytes = _load(checkpoint, plan, fabric, memory, on_progress)
-            cluster = cls(plan, checkpoint, fabric, memory, reduce_plan, load_sent_bytes)
+            cluster = cls(plan, checkpoint, fabric, memory, reduce_plan, load_sent_bytes, welcomes)
             stack.pop_all()
             return cluster
 
@@ -167,9 +175,8 @@ class Cluster:
 
     def step(self, batch: StepBatch) -> Candidates:
         """See Executor.step."""
-        start = time.perf_counter()
+        self._timer.start()
         sent, received = sum(self._fabric.sent_bytes), sum(self._fabric.received_bytes)
-        waited_s = self._transformer.sums.wait_s
         self._whole_logits = None
         inputs = self._checkpoint.embed(batch.token_ids)
         if self._fabric.n_ranks > 1:
@@ -177,12 +184,13 @@ class Cluster:
             send_frame(self._fabric, self._workers, Kind.STEP, *payload, timeout_s=self._timeout_s)
         own = self._transformer.forward(batch, inputs)
         computed = time.perf_counter()
-        candidates = self._merge(own, batch.wanted)
-        end = time.perf_counter()
-        sync_s = self._transformer.sums.wait_s - waited_s + end - computed
+        answers = self._gather_answers(batch.wanted)
+        times = self._timer.stop(time.perf_counter() - computed)
+        candidates = merge_candidates([own, *(part for _, part in answers)], batch.wanted)
+        self.timeline.add([times, *(of_worker for of_worker, _ in answers)])
         self.last_step = StepTimes(
-            eval_s=end - start - sync_s,
-            sync_s=sync_s,
+            eval_s=times.compute_s,
+            sync_s=times.wait_s + times.wire_s,
             sent_bytes=sum(self._fabric.sent_bytes) - sent,
             received_bytes=sum(self._fabric.received_bytes) - received,
         )
@@ -202,6 +210,29 @@ class Cluster:
     def hidden(self) -> NDArray[np.float32]:
         """See Executor.hidden."""
         return self._transformer.hidden()
+
+    def nodes(self) -> list[NodeInfo]:
+        """All nodes in rank order, from what the root has at hand: nothing travels. May be called from any thread."""
+        config, spans = self._plan.config, self._plan.shards.ranks
+        weight_bytes = [shard_bytes(config, of_rank) for of_rank in spans]
+        sent, received = self._fabric.sent_bytes, self._fabric.received_bytes
+        return [
+            NodeInfo(
+                rank=rank,
+                name=self.node_name(rank),
+                share=weight_bytes[rank] / sum(weight_bytes),
+                weight_bytes=weight_bytes[rank],
+                kv_bytes=cache_bytes(config, spans[rank], self._plan.cache),
+                n_threads=welcome.n_threads,
+                isa=welcome.isa,
+                available_bytes=welcome.available_bytes,
+                last=self.timeline.last(rank),
+                mean=self.timeline.mean(rank),
+                sent_bytes=received[rank] if rank else sum(sent),
+                received_bytes=sent[rank] if rank else sum(received),
+            )
+            for rank, welcome in enumerate(self._welcomes)
+        ]
 
     def statuses(self) -> list[NodeStatus]:
         """What each node holds and used at the most, in rank order."""
@@ -230,16 +261,25 @@ class Cluster:
     def _vocab(self) -> list[Span]:
         return [spans.vocab for spans in self._plan.shards.ranks]
 
-    def _merge(self, own: RankCandidates, wanted: LogitRows) -> Candidates:
-        """The candidates of all ranks, this one's and those that the workers answer."""
-        answers = [np.empty(candidates_bytes(wanted, span), np.uint8) for span in self._vocab]
+    def _gather_answers(self, wanted: LogitRows) -> list[tuple[NodeTimes, RankCandidates]]:
+        """What each worker answers to a step."""
+        answers = [np.empty(answer_bytes(wanted, span), np.uint8) for span in self._vocab]
         gather(self._fabric, b"", answers, 0, self._timeout_s)
-        parts = [own]
-        for rank in self._workers:
-            parts.append(
-                decode_candidates(answers[rank], wanted, self._vocab[rank], self._fabric.peer_name(rank))
-            )
-        return merge_candidates(parts, wanted)
+        return [
+            decode_answer(answers[rank], wanted, self._vocab[rank], self._fabric.peer_name(rank))
+            for rank in self._workers
+        ]
+
+
+def _own_welcome(compute: Compute, node: NodeSettings) -> Welcome:
+    """What a worker would say of this node."""
+    return Welcome(
+        machine=machine_id(),
+        available_bytes=available_memory_bytes(),
+        n_threads=compute.n_threads,
+        isa=compute.isa,
+        kv_on_disk=node.kv_storage is CacheStorage.DISK,
+    )
 
 
 def _session_plan(

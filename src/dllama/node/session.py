@@ -18,7 +18,8 @@ from dllama.node.probe import serve_probe
 from dllama.node.rank import NodeSettings, RankMemory
 from dllama.node.reduce_agreement import learn_reduce
 from dllama.node.root_link import RootLink
-from dllama.node.step_message import decode_step, encode_candidates, max_step_bytes
+from dllama.node.step_message import decode_step, encode_answer, max_step_bytes
+from dllama.node.timing import StepTimer
 
 
 class WorkerSession:
@@ -86,11 +87,13 @@ class WorkerSession:
     def _steps(self, fabric: Fabric, transformer: Transformer, memory: RankMemory, plan: SessionPlan) -> None:
         """Computes what the root asks for until it ends the session. Between steps it waits without a deadline:
         keepalive probes tell whether the root's computer is still there."""
+        timer = StepTimer(fabric, transformer)
         limit = max(MAX_CONTROL_BYTES, max_step_bytes(plan.config, plan.limits, plan.cache))
         while True:
             kind, payload = receive_frame(fabric, 0, limit, None)
             if kind == Kind.STEP:
-                self._step(fabric, transformer, plan, payload)
+                timer.start()
+                self._step(fabric, transformer, timer, plan, payload)
             elif kind == Kind.LOGITS:
                 gather(fabric, transformer.logits, [], 0, plan.limits.timeout_s)
             elif kind == Kind.STATUS:
@@ -102,7 +105,9 @@ class WorkerSession:
             else:
                 raise_refusal(kind, payload, fabric.peer_name(0))
 
-    def _step(self, fabric: Fabric, transformer: Transformer, plan: SessionPlan, payload: bytes) -> None:
+    def _step(
+        self, fabric: Fabric, transformer: Transformer, timer: StepTimer, plan: SessionPlan, payload: bytes
+    ) -> None:
         batch, inputs = decode_step(payload, plan.config, plan.limits, plan.cache, fabric.peer_name(0))
         candidates = transformer.forward(batch, inputs)
-        gather(fabric, encode_candidates(candidates), [], 0, plan.limits.timeout_s)
+        gather(fabric, encode_answer(timer.stop(), candidates), [], 0, plan.limits.timeout_s)

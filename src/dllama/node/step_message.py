@@ -20,10 +20,12 @@ from dllama.model import (
     StepLimits,
 )
 from dllama.node.messages import parse_message
+from dllama.node.timing import NodeTimes
 from dllama.sharding import Span
 
 _INT, _FLOAT, _DOUBLE = np.dtype("<i4"), np.dtype("<f4"), np.dtype("<f8")
 _N_COUNTS = 8
+_N_TIMES, _TIMES_BYTES = 3, 24
 
 
 def encode_step(batch: StepBatch, inputs: NDArray[np.float32]) -> list[NDArray[Any]]:
@@ -100,10 +102,11 @@ def max_step_bytes(config: ModelConfig, limits: StepLimits, cache: CacheShape) -
     return 4 * words + limits.max_logit_rows * -(-config.vocab_size // 8)
 
 
-def encode_candidates(part: RankCandidates) -> NDArray[np.uint8]:
-    """The answer to a STEP: float64 sum_exp [N], sum_exp_at_t [N]; int32 ids [N, C_local]; float32 logits
-    [N, C_local], target_logits [N]."""
+def encode_answer(times: NodeTimes, part: RankCandidates) -> NDArray[np.uint8]:
+    """The answer to a STEP: float64 compute_s, wait_s, wire_s, sum_exp [N], sum_exp_at_t [N]; int32 ids [N, C_local];
+    float32 logits [N, C_local], target_logits [N]."""
     parts: list[NDArray[Any]] = [
+        np.asarray([times.compute_s, times.wait_s, times.wire_s], _DOUBLE),
         part.sum_exp.astype(_DOUBLE),
         part.sum_exp_at_t.astype(_DOUBLE),
         part.ids.astype(_INT),
@@ -112,27 +115,31 @@ def encode_candidates(part: RankCandidates) -> NDArray[np.uint8]:
     return np.concatenate([values.reshape(-1).view(np.uint8) for values in parts])
 
 
-def candidates_bytes(wanted: LogitRows, vocab: Span) -> int:
+def answer_bytes(wanted: LogitRows, vocab: Span) -> int:
     """Bytes of the answer of a rank with that span."""
-    return len(wanted.rows) * (20 + 8 * min(wanted.n_candidates, len(vocab)))
+    return _TIMES_BYTES + len(wanted.rows) * (20 + 8 * min(wanted.n_candidates, len(vocab)))
 
 
-def decode_candidates(
+def decode_answer(
     payload: NDArray[np.uint8], wanted: LogitRows, vocab: Span, sender: str
-) -> RankCandidates:
-    """The inverse of encode_candidates. Raises PeerProtocolError on anything impossible."""
+) -> tuple[NodeTimes, RankCandidates]:
+    """The inverse of encode_answer. Raises PeerProtocolError on anything impossible."""
 
-    def parse() -> RankCandidates:
+    def parse() -> tuple[NodeTimes, RankCandidates]:
         n_rows, n = len(wanted.rows), min(wanted.n_candidates, len(vocab))
-        sums = payload[: 16 * n_rows].view(_DOUBLE).reshape(2, n_rows)
-        ids = payload[16 * n_rows :][: 4 * n_rows * n].view(_INT).reshape(n_rows, n)
-        floats = payload[16 * n_rows + 4 * n_rows * n :].view(_FLOAT)
+        doubles = payload[: _TIMES_BYTES + 16 * n_rows].view(_DOUBLE)
+        times, sums = doubles[:_N_TIMES], doubles[_N_TIMES:].reshape(2, n_rows)
+        rest = payload[_TIMES_BYTES + 16 * n_rows :]
+        ids = rest[: 4 * n_rows * n].view(_INT).reshape(n_rows, n)
+        floats = rest[4 * n_rows * n :].view(_FLOAT)
+        _require(bool(((times >= 0) & (times < np.inf)).all()), "times")
         logits, targets = floats[: n_rows * n].reshape(n_rows, n), floats[n_rows * n :]
         _require(bool(((ids >= vocab.start) & (ids < vocab.stop)).all()), "token ids")
         _require(not (logits[:, 1:] > logits[:, :-1]).any() and not np.isposinf(logits).any(), "logits")
         _require(not np.isposinf(targets).any(), "target logits")
         _require(not (sums < 0).any() and not np.isinf(sums).any(), "sums")
-        return RankCandidates(
+        compute_s, wait_s, wire_s = times.tolist()
+        return NodeTimes(compute_s=compute_s, wait_s=wait_s, wire_s=wire_s), RankCandidates(
             ids=ids, logits=logits, sum_exp=sums[0], sum_exp_at_t=sums[1], target_logits=targets
         )
 

@@ -1,0 +1,117 @@
+"""Where the time of a step goes on each node."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from collections.abc import Sequence
+
+from dllama.fabric import Fabric, TcpFabric
+from dllama.model import Transformer
+
+N_RECENT_STEPS = 64
+"""Steps that a mean is taken over: a few seconds of text."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NodeTimes:
+    """One step of one node, or the mean of several; together the step from its message to its answer.
+
+    compute_s  its own work
+    wait_s     waiting until something had come from all nodes that owed bytes: for the slowest of them
+    wire_s     waiting for the rest of those bytes
+    """
+
+    compute_s: float
+    wait_s: float
+    wire_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NodeInfo:
+    """One node as the root knows it. `last` and `mean` (over the last N_RECENT_STEPS steps) are None before the
+    first step. `share` is its part of the weights. Bytes are those on its link with the root; the root's are those
+    on all of its links. `available_bytes` is the memory that was free when the session began."""
+
+    rank: int
+    name: str
+    share: float
+    weight_bytes: int
+    kv_bytes: int
+    n_threads: int
+    isa: str
+    available_bytes: int
+    last: NodeTimes | None
+    mean: NodeTimes | None
+    sent_bytes: int
+    received_bytes: int
+
+
+class StepTimer:
+    """Takes the time of one step after another on this node."""
+
+    def __init__(self, fabric: Fabric, transformer: Transformer) -> None:
+        self._fabric = fabric
+        self._sums = transformer.sums
+        self.start()
+
+    def start(self) -> None:
+        self._start = time.perf_counter()
+        self._blocked_s = self._sums.wait_s
+        self._exchanges_s = _exchange_times(self._fabric)
+
+    def stop(self, also_blocked_s: float = 0.0) -> NodeTimes:
+        """The step since `start`, of which computing stood still for the sums and for `also_blocked_s`.
+
+        An exchange that goes on behind computing costs nothing: the time that computing stood still is divided as
+        the time of all exchanges is. A fabric that cannot tell waiting from receiving only waits.
+        """
+        seconds = time.perf_counter() - self._start
+        blocked_s = min(seconds, self._sums.wait_s - self._blocked_s + also_blocked_s)
+        wait_s, wire_s = (
+            now - then for now, then in zip(_exchange_times(self._fabric), self._exchanges_s, strict=True)
+        )
+        wire_part = wire_s / (wait_s + wire_s) if wire_s > 0 else 0.0
+        return NodeTimes(
+            compute_s=seconds - blocked_s,
+            wait_s=blocked_s * (1 - wire_part),
+            wire_s=blocked_s * wire_part,
+        )
+
+
+class Timeline:
+    """The times of all nodes, step by step."""
+
+    def __init__(self) -> None:
+        self._recent: collections.deque[Sequence[NodeTimes]] = collections.deque(maxlen=N_RECENT_STEPS)
+
+    def add(self, step: Sequence[NodeTimes]) -> None:
+        """`step` has one entry for each rank."""
+        self._recent.append(step)
+
+    def last(self, rank: int) -> NodeTimes | None:
+        return self._recent[-1][rank] if self._recent else None
+
+    def mean(self, rank: int) -> NodeTimes | None:
+        times = [step[rank] for step in list(self._recent)]
+        return mean_times(times) if times else None
+
+
+def mean_times(times: Sequence[NodeTimes]) -> NodeTimes:
+    """Of at least one."""
+    return NodeTimes(
+        **{
+            field.name: sum(getattr(one, field.name) for one in times) / len(times)
+            for field in dataclasses.fields(NodeTimes)
+        }
+    )
+
+
+def slowest(times: Sequence[NodeTimes]) -> int:
+    """The rank that the others waited for: the one that computes longest."""
+    return max(range(len(times)), key=lambda rank: times[rank].compute_s)
+
+
+def _exchange_times(fabric: Fabric) -> tuple[float, float]:
+    return (fabric.waited_s, fabric.moved_s) if isinstance(fabric, TcpFabric) else (0.0, 0.0)
