@@ -1,0 +1,82 @@
+"""A model that is lost is opened again, as often as it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dllama.errors import DllamaError, PeerLostError, PeerUnreachableError
+from dllama.server.errors import ApiError
+from dllama.server.keeper import ModelKeeper
+from support.processes import wait_until
+
+
+@dataclasses.dataclass
+class FakeService:
+    failure: DllamaError | None = None
+
+
+@dataclasses.dataclass
+class FakeModel:
+    service: FakeService
+
+
+class Models:
+    """`open` gives a new model, or raises what stands in `troubles`; counts what is open."""
+
+    def __init__(self) -> None:
+        self.troubles: list[Exception] = []
+        self.n_open = 0
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Any]:
+        if self.troubles:
+            raise self.troubles.pop(0)
+        self.n_open += 1
+        try:
+            yield FakeModel(FakeService())
+        finally:
+            self.n_open -= 1
+
+
+def has_model(keeper: ModelKeeper) -> bool:
+    try:
+        keeper.served()
+    except ApiError:
+        return False
+    return True
+
+
+def test_a_lost_node_is_a_pause() -> None:
+    models, notes = Models(), list[str]()
+    with ModelKeeper(models.open, notes.append, retry_s=0.01) as keeper:
+        first = keeper.served()
+        models.troubles = [
+            PeerUnreachableError("nobody there"),
+            PeerUnreachableError("nobody there"),
+            OSError("no"),
+        ]
+        first.service.failure = PeerLostError("lost worker 1")  # type: ignore[misc]
+        with pytest.raises(ApiError, match="lost worker 1") as caught:
+            keeper.served()
+        assert caught.value.status == 503
+        assert int(caught.value.headers["Retry-After"]) >= 1
+        assert keeper.stats() is None
+        wait_until(lambda: has_model(keeper))
+        assert keeper.served() is not first
+        assert models.n_open == 1
+        assert notes[1:] == ["nobody there", "loading failed: no", "the model is ready again"]
+        assert "lost worker 1" in notes[0]
+    assert models.n_open == 0
+
+
+def test_a_model_that_cannot_be_opened_at_first() -> None:
+    models = Models()
+    models.troubles = [PeerUnreachableError("nobody there")]
+    with pytest.raises(PeerUnreachableError), ModelKeeper(models.open, print):
+        pass
+    assert models.n_open == 0
