@@ -107,6 +107,9 @@ def test_a_step_comes_back(plan: SessionPlan, data: st.DataObject) -> None:
     back, back_inputs = decoded(plan, payload)
     assert_equal(back, batch)
     assert_equal(back_inputs, inputs)
+    narrow = encoded(batch, (inputs.view(np.uint32) & 0xFFFF0000).view(np.float32))
+    assert len(narrow) == len(payload) - 2 * inputs.size
+    assert_equal(decoded(plan, narrow)[1], (inputs.view(np.uint32) & 0xFFFF0000).view(np.float32))
 
 
 def test_the_largest_step_fits_its_limit(plan: SessionPlan) -> None:
@@ -122,7 +125,7 @@ def test_the_largest_step_fits_its_limit(plan: SessionPlan) -> None:
 def test_a_step_with_any_number_in_any_place(plan: SessionPlan, data: st.DataObject) -> None:
     """Refused, or within everything that the kernels index; never a large allocation."""
     payload = bytearray(encoded(*step_of(plan, [3, 1, 2], [0, 99, 60], n_edits=3, n_masks=1)))
-    n_words = 8 + 3 + 3 + 3 * plan.cache.n_pages + 2 + 2 + 3 + 3 + 1 + 2 + 3 + 3
+    n_words = 9 + 3 + 3 + 3 * plan.cache.n_pages + 2 + 2 + 3 + 3 + 1 + 2 + 3 + 3
     place, number = data.draw(st.integers(0, n_words - 1)), data.draw(NUMBERS)
     payload[4 * place : 4 * place + 4] = int(number).to_bytes(4, "little", signed=True)
     with contextlib.suppress(PeerProtocolError):

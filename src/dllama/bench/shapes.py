@@ -96,10 +96,11 @@ class _RandomSource:
     ) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         """uint8, random elements with a standard deviation of about `scale`."""
         if not dtype.is_blocked:
-            values = (self._random.standard_normal(n, np.float32) * scale).astype(
-                np.float16 if dtype is ElementType.F16 else np.float32
-            )
-            return values.view(np.uint8)
+            values = self._random.standard_normal(n, np.float32) * np.float32(scale)
+            if dtype is ElementType.F16:
+                return values.astype(np.float16).view(np.uint8)
+            # What is float32 here (norms, the embedding) was bf16 when it was published.
+            return (values.view(np.uint32) & 0xFFFF0000).view(np.uint8)
         n_blocks = n // BLOCK
         blocks = self._random.integers(0, 256, (n_blocks, row_bytes(dtype, BLOCK)), np.uint8)
         step = scale / (

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dllama.dtypes import ElementType, row_bytes
 from dllama.families import ModelConfig
 from dllama.model import (
     CacheShape,
@@ -19,37 +20,39 @@ from dllama.model import (
     StepBatch,
     StepLimits,
 )
+from dllama.node.input_rows import STORED, decode_inputs, encode_inputs
 from dllama.node.messages import parse_message
 from dllama.node.timing import NodeTimes
 from dllama.sharding import Span
 
 _INT, _FLOAT, _DOUBLE = np.dtype("<i4"), np.dtype("<f4"), np.dtype("<f8")
-_N_COUNTS = 8
+_N_COUNTS = 9
 _N_TIMES, _TIMES_BYTES = 3, 24
 
 
 def encode_step(batch: StepBatch, inputs: NDArray[np.float32]) -> list[NDArray[Any]]:
     """A STEP's payload as buffers that follow each other.
 
-    Eight int32: T, S, P pages of each sequence, N, C, K edits, M masks, D. Then int32: sequence lengths [S],
-    first positions [S], page_table [S, P], wanted rows [N], targets [N], index and ids of the edits [K], index of
-    the masks [M]. Then float32: temperature [N], scale and add of the edits [K], inputs [T, D]. Then the masks
-    [M, ceil(V / 8)] uint8. Token ids stay with the root.
+    Nine int32: T, S, P pages of each sequence, N, C, K edits, M masks, D, element type of the inputs. Then int32:
+    sequence lengths [S], first positions [S], page_table [S, P], wanted rows [N], targets [N], index and ids of the
+    edits [K], index of the masks [M]. Then float32: temperature [N], scale and add of the edits [K]. Then the inputs
+    [T, D] in the narrowest type that holds them. Then the masks [M, ceil(V / 8)] uint8. Token ids stay with the root.
     """
     first_rows = np.flatnonzero(np.diff(batch.sequence, prepend=-1))
     lengths = np.diff(first_rows, append=batch.n_rows)
     wanted, edits, masks = batch.wanted, batch.wanted.edits or NO_EDITS, batch.wanted.masks or NO_MASKS
     n_edits, n_masks = len(edits.ids), len(masks.index)
     counts = [batch.n_rows, *batch.page_table.shape, len(wanted.rows), wanted.n_candidates, n_edits, n_masks]
+    dtype, stored = encode_inputs(inputs)
     ints = [
-        np.asarray([*counts, inputs.shape[1]]),
+        np.asarray([*counts, inputs.shape[1], dtype]),
         lengths,
         batch.positions[first_rows],
         batch.page_table.reshape(-1),
     ]
     ints += [wanted.rows, wanted.targets, edits.index, edits.ids, masks.index]
     floats = [wanted.temperature, edits.scale, edits.add]
-    return [np.concatenate(ints).astype(_INT), np.concatenate(floats).astype(_FLOAT), inputs, masks.allowed]
+    return [np.concatenate(ints).astype(_INT), np.concatenate(floats).astype(_FLOAT), stored, masks.allowed]
 
 
 def decode_step(
@@ -59,7 +62,7 @@ def decode_step(
 
     def parse() -> tuple[StepBatch, NDArray[np.float32]]:
         counts = _step_counts(payload, config, limits, cache)
-        n_rows, n_sequences, n_pages, n_wanted, _, n_edits, n_masks, _ = counts
+        n_rows, n_sequences, n_pages, n_wanted, _, n_edits, n_masks, _, input_type = counts
         mask_bytes = -(-config.vocab_size // 8)
         ints = [
             n_sequences,
@@ -71,12 +74,15 @@ def decode_step(
             n_edits,
             n_masks,
         ]
-        floats = [n_wanted, n_edits, n_edits, n_rows * config.dim]
-        n_words = _N_COUNTS + sum(ints) + sum(floats)
-        _require(len(payload) == 4 * n_words + n_masks * mask_bytes, "size")
+        floats = [n_wanted, n_edits, n_edits]
+        dtype = ElementType(input_type)
+        inputs_start = 4 * (_N_COUNTS + sum(ints) + sum(floats))
+        masks_start = inputs_start + row_bytes(dtype, n_rows * config.dim)
+        _require(len(payload) == masks_start + n_masks * mask_bytes, "size")
         lengths, starts, table, *wanted_ints = _split(payload, _INT, 4 * _N_COUNTS, ints)
-        *wanted_floats, inputs = _split(payload, _FLOAT, 4 * (_N_COUNTS + sum(ints)), floats)
-        allowed = np.frombuffer(payload, np.uint8, offset=4 * n_words).reshape(n_masks, mask_bytes)
+        wanted_floats = _split(payload, _FLOAT, 4 * (_N_COUNTS + sum(ints)), floats)
+        (inputs,) = _split(payload, STORED[dtype], inputs_start, [n_rows * config.dim])
+        allowed = np.frombuffer(payload, np.uint8, offset=masks_start).reshape(n_masks, mask_bytes)
         _require(lengths.min() > 0 and lengths.sum(dtype=np.int64) == n_rows, "sequence lengths")
         n_positions = min(limits.max_positions, n_pages * cache.page_size)
         _require(starts.min() >= 0 and (starts.astype(np.int64) + lengths).max() <= n_positions, "positions")
@@ -89,7 +95,7 @@ def decode_step(
             page_table=table.reshape(n_sequences, n_pages),
             wanted=_wanted(counts, wanted_ints, wanted_floats, allowed, config.vocab_size),
         )
-        return batch, inputs.reshape(n_rows, config.dim)
+        return batch, decode_inputs(dtype, inputs).reshape(n_rows, config.dim)
 
     return parse_message("step", sender, parse)
 
@@ -156,9 +162,9 @@ NO_MASKS = LogitMasks(index=np.empty(0, np.int32), allowed=np.empty((0, 0), np.u
 
 
 def _step_counts(payload: bytes, config: ModelConfig, limits: StepLimits, cache: CacheShape) -> list[int]:
-    """T, S, P, N, C, K, M, D. Raises ValueError for what the buffers are not made for."""
+    """T, S, P, N, C, K, M, D, element type of the inputs. Raises ValueError for what the buffers are not made for."""
     counts = [int(count) for count in np.frombuffer(payload, _INT, _N_COUNTS)]
-    n_rows, n_sequences, n_pages, n_wanted, n_candidates, n_edits, n_masks, n_columns = counts
+    n_rows, n_sequences, n_pages, n_wanted, n_candidates, n_edits, n_masks, n_columns, input_type = counts
     _require(0 < n_rows <= limits.max_rows, "number of rows")
     _require(0 < n_sequences <= n_rows, "number of sequences")
     _require(0 < n_pages <= cache.n_pages, "number of pages")
@@ -167,6 +173,7 @@ def _step_counts(payload: bytes, config: ModelConfig, limits: StepLimits, cache:
     _require(0 <= n_edits <= n_wanted * config.vocab_size, "number of edits")
     _require(0 <= n_masks <= n_wanted, "number of masks")
     _require(n_columns == config.dim, "width")
+    _require(input_type in STORED, "type of inputs")
     return counts
 
 
@@ -177,7 +184,7 @@ def _wanted(
     allowed: NDArray[np.uint8],
     vocab_size: int,
 ) -> LogitRows:
-    n_rows, _, _, n_wanted, n_candidates, n_edits, n_masks, _ = counts
+    n_rows, _, _, n_wanted, n_candidates, n_edits, n_masks, *_ = counts
     rows, targets, edit_index, edit_ids, mask_index = ints
     temperature, scale, add = floats
     _require(_within(rows, n_rows) and _ascends(rows), "logit rows")
