@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dllama.dtypes import ElementType
 from dllama.fabric import ExchangeTimes, Fabric, local_fabrics
 from dllama.kernels import Compute, oracle
+from dllama.model import Trace
 from dllama.model.all_reduce import Algorithm, ReducePlan, plan_reduce, wire_row_bytes
 from dllama.model.partial_sums import PartialSums
 
@@ -39,7 +40,7 @@ def all_reduce(
 
     def one(fabric: Fabric) -> Float32:
         x = np.ones((len(parts[0]) + 7, parts.shape[2]), np.float32)
-        sums = PartialSums(Compute(1), fabric, x, wire, plan, TIMEOUT_S)
+        sums = PartialSums(Compute(1), fabric, x, wire, plan, TIMEOUT_S, Trace())
         n_rows = parts.shape[1]
         for _ in range(n_rounds):
             runs = sums.runs(n_rows)

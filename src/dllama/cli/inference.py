@@ -16,7 +16,7 @@ from dllama.cli.options import (
     positive_int,
     sampling_options,
 )
-from dllama.cli.record import RunRecord, step_line, summary_lines, write_report
+from dllama.cli.record import RunRecord, step_line, summary_lines, write_report, write_trace
 from dllama.cli.session import Session, open_session
 from dllama.engine import Event, Failed, Finished, GenerationOptions, TextDelta, score
 from dllama.errors import ContextFullError, UsageError
@@ -40,6 +40,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--stream", action="store_true", help="print the text alone, as it comes")
     parser.add_argument("--report", type=output_path, metavar="FILE", help="write what was measured as JSON")
     parser.add_argument(
+        "--trace", type=output_path, metavar="FILE", help="write what every node did when, for Perfetto"
+    )
+    parser.add_argument(
         "--logits", type=output_path, metavar="FILE.npy", help="store the prompt's logits [n, vocab] (slow)"
     )
     parser.set_defaults(command=run)
@@ -59,8 +62,11 @@ def run(args: argparse.Namespace) -> None:
             speculate=args.speculate,
             continues=True,
         )
+        trace = session.cluster.begin_trace() if args.trace else None
         _generate(session, record, options, args.stream)
         print("\n".join(["", *summary_lines(record, session)]))
+        if trace:
+            write_trace(args.trace, trace, session)
         if args.report:
             write_report(args.report, record, session)
         if args.logits:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dllama.cli.session import Session
 from dllama.formats.atomic import write_atomically
-from dllama.node import NodeInfo, StepTimes, slowest
+from dllama.node import ClusterTrace, NodeInfo, StepTimes, chrome_trace, slowest
 
 _NO_STEP = StepTimes(eval_s=0.0, sync_s=0.0, sent_bytes=0, received_bytes=0)
 
@@ -136,6 +136,13 @@ def write_report(path: Path, record: RunRecord, session: Session) -> None:
     }
     with write_atomically(path) as file:
         file.write(json.dumps(values, indent=1).encode())
+
+
+def write_trace(path: Path, trace: ClusterTrace, session: Session) -> None:
+    """The JSON of --trace: open it at https://ui.perfetto.dev or chrome://tracing."""
+    names = [session.cluster.node_name(rank) for rank in range(session.cluster.n_nodes)]
+    with write_atomically(path) as file:
+        file.write(json.dumps(chrome_trace(trace.gather(), names)).encode())
 
 
 def _timeline(nodes: Sequence[NodeInfo]) -> dict[str, Any]:

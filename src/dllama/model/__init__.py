@@ -5,10 +5,13 @@ from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, merge_candidates
 from dllama.model.kv_cache import PAGE_SIZE, CacheShape, CacheStorage, KvCache, cache_bytes
 from dllama.model.logits import Candidates, LogitEdits, LogitMasks, LogitRows
+from dllama.model.trace import EVENT, MAX_EVENTS, SpanName, Trace, Track
 from dllama.model.transformer import StepLimits, Transformer, buffer_row_bytes
 from dllama.model.weights import ModelWeights
 
 __all__ = [
+    "EVENT",
+    "MAX_EVENTS",
     "PAGE_SIZE",
     "Algorithm",
     "CacheShape",
@@ -21,8 +24,11 @@ __all__ = [
     "ModelWeights",
     "RankCandidates",
     "ReducePlan",
+    "SpanName",
     "StepBatch",
     "StepLimits",
+    "Trace",
+    "Track",
     "Transformer",
     "buffer_row_bytes",
     "cache_bytes",

@@ -21,6 +21,7 @@ from dllama.model.all_reduce import (
     buffer_bytes,
     wire_row_bytes,
 )
+from dllama.model.trace import SpanName, Trace, Track
 
 _HALF_ROWS = 16
 """Rows that matrix products take together: the first half of a step is a multiple."""
@@ -41,9 +42,10 @@ class PartialSums:
         wire: ElementType,
         plan: ReducePlan,
         timeout_s: float,
+        trace: Trace,
     ) -> None:
         """`x` [max_rows, D] is the residual stream."""
-        self._reducer = _Reducer(compute, fabric, wire, plan, timeout_s)
+        self._reducer = _Reducer(compute, fabric, wire, plan, timeout_s, trace)
         self._x = x
         self._row_bytes = wire_row_bytes(x.shape[1], wire)
         n_rows = len(x) + _HALF_ROWS if fabric.n_ranks > 1 else 0
@@ -115,7 +117,7 @@ class RowSums:
             self._posted = reducer.post(self._reduction)
             return
         start = time.perf_counter()
-        self._reduction.run(reducer.timeout_s)
+        reducer.run(self._reduction, Track.COMPUTE)
         reducer.wait_s += time.perf_counter() - start
         self._add()
 
@@ -145,6 +147,7 @@ class _Reducer:
     wire: ElementType
     plan: ReducePlan
     timeout_s: float
+    trace: Trace
     wait_s: float = 0.0
     courier: ThreadPoolExecutor | None = None
 
@@ -159,4 +162,9 @@ class _Reducer:
         """Runs `reduction` in the thread that has the fabric while the others compute."""
         if self.courier is None:
             self.courier = ThreadPoolExecutor(1, thread_name_prefix="courier")
-        return self.courier.submit(reduction.run, self.timeout_s)
+        return self.courier.submit(self.run, reduction, Track.COURIER)
+
+    def run(self, reduction: Reduction, track: Track) -> None:
+        start_s = self.trace.clock()
+        reduction.run(self.timeout_s)
+        self.trace.add(SpanName.EXCHANGE, start_s, track=track)

@@ -23,6 +23,7 @@ from dllama.model.kv_cache import KvCache
 from dllama.model.logits import LogitRows
 from dllama.model.partial_sums import PartialSums, RowSums
 from dllama.model.rope import rope_table
+from dllama.model.trace import SpanName, Trace
 from dllama.model.weights import LayerWeights, ModelWeights
 from dllama.sharding import RankSpans
 
@@ -65,7 +66,10 @@ class Transformer:
         n_rows, n_q, n_ffn = limits.max_rows, self._n_heads * config.head_dim, len(spans.ffn)
         n_qkv = n_q + 2 * self._n_kv_heads * config.head_dim
         self._x = np.empty((n_rows, config.dim), np.float32)  # residual stream
-        self.sums = PartialSums(compute, fabric, self._x, limits.wire, reduce_plan, limits.timeout_s)
+        self.trace = Trace()
+        self.sums = PartialSums(
+            compute, fabric, self._x, limits.wire, reduce_plan, limits.timeout_s, self.trace
+        )
         self._normed = self._rows(n_rows, config.dim)
         self._qkv = np.empty((n_rows, n_qkv), np.float32)
         self._attended = np.empty((n_rows, n_q), np.float32)
@@ -84,17 +88,26 @@ class Transformer:
         Raises PeerError when a rank is lost; the cache then holds part of the step.
         """
         self._n_rows, self._n_logits = batch.n_rows, len(batch.wanted.rows)
+        trace, start_s = self.trace, self.trace.clock()
         x = self._x[: batch.n_rows]
         x[:] = inputs
         runs = self.sums.runs(batch.n_rows)  # two where sums are to travel while the other run is computed
         for index, layer in enumerate(self._weights.layers):
             for run in runs:
+                span_s = trace.clock()
                 self._attention(layer, index, run, batch)
+                trace.add(SpanName.ATTENTION, span_s, index)
             for run in runs:
+                span_s = trace.clock()
                 self._feed_forward(layer, run)
+                trace.add(SpanName.FEED_FORWARD, span_s, index)
         for run in runs:
             run.finish()
-        return self._head(x, batch.wanted)
+        span_s = trace.clock()
+        candidates = self._head(x, batch.wanted)
+        trace.add(SpanName.HEAD, span_s)
+        trace.add(SpanName.STEP, start_s)
+        return candidates
 
     @property
     def logits(self) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_byt
 from dllama.node.memory import MemoryNeed, memory_need, session_shape
 from dllama.node.rank import NodeSettings, default_cache_type
 from dllama.node.timing import NodeInfo, NodeTimes, slowest
+from dllama.node.tracing import ClusterTrace, chrome_trace
 from dllama.node.worker import Worker, refuse_job, serve_job
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Address",
     "Cluster",
     "ClusterOptions",
+    "ClusterTrace",
     "MemoryNeed",
     "NodeInfo",
     "NodeSettings",
@@ -21,6 +23,7 @@ __all__ = [
     "StepTimes",
     "Worker",
     "available_memory_bytes",
+    "chrome_trace",
     "default_cache_type",
     "default_threads",
     "machine_id",

@@ -25,6 +25,7 @@ from dllama.model import (
     LogitRows,
     RankCandidates,
     ReducePlan,
+    SpanName,
     StepBatch,
     cache_bytes,
     merge_candidates,
@@ -39,6 +40,7 @@ from dllama.node.rank import NodeSettings, RankMemory
 from dllama.node.reduce_agreement import choose_reduce
 from dllama.node.step_message import answer_bytes, decode_answer, encode_step
 from dllama.node.timing import NodeInfo, NodeTimes, StepTimer, Timeline
+from dllama.node.tracing import ClusterTrace
 from dllama.sharding import ShardPlan, Span, plan_spans, shard_bytes
 
 STEP_TIMEOUT_S = 60.0
@@ -103,6 +105,7 @@ class Cluster:
         self.timeline = Timeline()
         self._timer = StepTimer(fabric, self._transformer)
         self._welcomes = welcomes
+        self._step_end_s: float | None = None  # of the last traced step
         self._whole_logits: NDArray[np.float32] | None = None
 
     @classmethod
@@ -176,6 +179,9 @@ class Cluster:
     def step(self, batch: StepBatch) -> Candidates:
         """See Executor.step."""
         self._timer.start()
+        trace = self._transformer.trace
+        if self._step_end_s is not None:
+            trace.add(SpanName.SAMPLING, self._step_end_s)
         sent, received = sum(self._fabric.sent_bytes), sum(self._fabric.received_bytes)
         self._whole_logits = None
         inputs = self._checkpoint.embed(batch.token_ids)
@@ -194,6 +200,7 @@ class Cluster:
             sent_bytes=sum(self._fabric.sent_bytes) - sent,
             received_bytes=sum(self._fabric.received_bytes) - received,
         )
+        self._step_end_s = trace.clock() if trace.is_on else None
         return candidates
 
     def whole_logits(self) -> NDArray[np.float32]:
@@ -210,6 +217,10 @@ class Cluster:
     def hidden(self) -> NDArray[np.float32]:
         """See Executor.hidden."""
         return self._transformer.hidden()
+
+    def begin_trace(self) -> ClusterTrace:
+        """Traces the steps of all nodes from now on. Raises PeerError."""
+        return ClusterTrace(self._fabric, self._transformer.trace, self._timeout_s)
 
     def nodes(self) -> list[NodeInfo]:
         """All nodes in rank order, from what the root has at hand: nothing travels. May be called from any thread."""

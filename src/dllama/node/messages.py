@@ -37,6 +37,8 @@ class Kind(enum.IntEnum):
     END = 11  # root to worker: the session is over
     LOGITS = 12  # root to worker: the answer is its part of the last step's logits, bare
     REDUCE = 13  # root to worker, when all have measured their exchanges: ReduceChoice
+    CLOCK = 14  # root to worker: trace from now on; the answer, of the same kind, is its clock, a float64
+    TRACE = 15  # root to worker; the answer, of the same kind, are its spans (node/tracing.py)
     PROBE = 20  # root to worker, in place of PLAN: ProbeOrders (node/probe.py), answered by READY
     MEASURE = 21  # root to worker: Measure
     MEASURED = 22  # to the root, from the one that holds the clock: Measured

@@ -20,6 +20,7 @@ from dllama.node.reduce_agreement import learn_reduce
 from dllama.node.root_link import RootLink
 from dllama.node.step_message import decode_step, encode_answer, max_step_bytes
 from dllama.node.timing import StepTimer
+from dllama.node.tracing import answer_clock, answer_trace
 
 
 class WorkerSession:
@@ -96,6 +97,10 @@ class WorkerSession:
                 self._step(fabric, transformer, timer, plan, payload)
             elif kind == Kind.LOGITS:
                 gather(fabric, transformer.logits, [], 0, plan.limits.timeout_s)
+            elif kind == Kind.CLOCK:
+                answer_clock(fabric, transformer.trace, plan.limits.timeout_s)
+            elif kind == Kind.TRACE:
+                answer_trace(fabric, transformer.trace, plan.limits.timeout_s)
             elif kind == Kind.STATUS:
                 send_frame(
                     fabric, [0], Kind.STATUS, memory.status().encode(), timeout_s=plan.limits.timeout_s
