@@ -21,6 +21,12 @@ def server_url() -> Iterator[str]:
 
 
 @pytest.fixture
+def server_with_key() -> Iterator[str]:
+    with Running("api", "--port", 0, "--nthreads", 1, "--temperature", 0, "--api-key", "sesame") as api:
+        yield api.err.wait_for(r"is served on (http://\S+)")[1]
+
+
+@pytest.fixture
 def real_page(browser: Browser, server_url: str) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
@@ -81,3 +87,16 @@ def test_the_real_policy_is_strict(real_page: Page, server_url: str) -> None:
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+def test_the_key_of_the_real_server(browser: Browser, server_with_key: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(server_with_key)
+    expect(page.get_by_role("button", name="Enter the key")).to_be_visible()
+    send(page, "What is the opposite of hot?")
+    page.get_by_label("Key", exact=True).fill("sesame")
+    page.get_by_role("button", name="Use key").click()
+    expect(page.get_by_role("article", name="Reply")).to_contain_text("cold")
+    expect(page.locator(".node")).to_have_count(1)
+    context.close()

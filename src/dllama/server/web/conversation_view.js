@@ -101,7 +101,7 @@ export class ConversationView {
       this.#speaker.follow(answer);
     } else if (this.#speaker?.message === message) {
       this.#speaker.follow(answer, true);
-      say(message.state === "done" ? "The reply is complete." : message.state === "stopped" ? "The reply was stopped." : "");
+      if (message.state !== "failed") say(message.state === "done" ? "The reply is complete." : "The reply was stopped.");
       this.#speaker = null;
     }
   }
