@@ -25,7 +25,7 @@ SCREENSHOTS = Path(__file__).parent.parent.parent / "build" / "screenshots"
 LONGEST_MS = 20_000
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # no longer: while it lives, no other test can run an event loop
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this computer")
