@@ -55,8 +55,17 @@ def test_on_an_uneven_machine_as_few_steps_are_late(spread: float) -> None:
     assert np.mean(rows) > (9 if spread < 0.1 else 2)
 
 
-def test_without_decoding_texts_a_prompt_has_the_step_to_itself() -> None:
-    assert StepPace(512).prompt_rows(0) == 512
+def test_without_decoding_texts_a_prompt_gets_as_much_as_two_seconds_hold() -> None:
+    pace = StepPace(512)
+    assert pace.prompt_rows(0) == 64
+    pace.observe(0, 64, 0.064)
+    assert pace.prompt_rows(0) == 512
+    for _ in range(30):  # a slower computer: 10 rows a second
+        pace.observe(0, pace.prompt_rows(0), pace.prompt_rows(0) / 10)
+    assert pace.prompt_rows(0) == 20
+    for _ in range(30):  # one that hardly moves
+        pace.observe(0, pace.prompt_rows(0), pace.prompt_rows(0) * 5.0)
+    assert pace.prompt_rows(0) == 1
 
 
 def test_what_is_not_known_is_measured_first() -> None:

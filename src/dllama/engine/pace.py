@@ -20,6 +20,12 @@ _AIM_CHANGE = 0.1
 _FIRST_ROWS = 4
 """Prompt rows beside decoding ones as long as nothing is known of what they cost."""
 
+_LONGEST_STEP_S = 2.0
+"""For a step of prompts alone: so long does a newcomer or a cancel go unheard at the most."""
+
+_FIRST_ROWS_ALONE = 64
+"""In a step of prompts alone as long as nothing is known: half a minute on the slowest of computers."""
+
 _CHANGE = 2.0
 """What a row of a prompt costs changes by this factor at the most from one measurement to the next, so that rows that
 seem free are tried out step by step, and a step that was held up by something else does little."""
@@ -44,12 +50,16 @@ class StepPace:
         self._max_rows = max_rows
         self._decode_s: dict[int, float] = {}
         self._n_mixed: dict[int, int] = {}  # steps with prompt rows since that mean was renewed
-        self._prompt_row_s: float | None = None
+        self._prompt_row_s: float | None = None  # beside other rows
+        self._lone_row_s: float | None = None
         self._aim = _FIRST_AIM
 
     def observe(self, n_decode: int, n_prompt: int, seconds: float) -> None:
         """A step of `n_decode` rows of texts that are being written and `n_prompt` rows of prompts took so long."""
-        if not n_prompt:
+        if not n_decode:
+            row_s = seconds / n_prompt
+            self._lone_row_s = row_s if self._lone_row_s is None else (self._lone_row_s + row_s) / 2
+        elif not n_prompt:
             old = self._decode_s.get(n_decode, seconds)
             self._decode_s[n_decode] = old + _NEW_WEIGHT * (min(seconds, _OUTLIER * old) - old)
             self._n_mixed[n_decode] = 0
@@ -87,7 +97,8 @@ class StepPace:
         0 when a step without them has to be measured first.
         """
         if not n_decode:
-            return self._max_rows
+            n_rows = int(_LONGEST_STEP_S / self._lone_row_s) if self._lone_row_s else _FIRST_ROWS_ALONE
+            return max(1, min(n_rows, self._max_rows))
         usual_s = self._decode_s.get(n_decode)
         if usual_s is None or self._n_mixed[n_decode] >= _RENEW_AFTER:
             return 0
