@@ -52,6 +52,11 @@ def test_the_cluster_is_shown(api: ApiProcess, pool: WorkerPool) -> None:
     view = api.get("/api/cluster").json()
     assert [node["name"] for node in view["nodes"]] == ["root", *pool.addresses(2)]
     assert sum(node["share"] for node in view["nodes"]) == pytest.approx(1)
+    for node in view["nodes"]:
+        assert node["last"]["compute_s"] > 0
+        assert node["mean"]["wait_s"] >= 0
+        assert min(node["weight_bytes"], node["kv_bytes"], node["n_threads"], node["sent_bytes"]) > 0
+    assert view["engine"]["completion_tokens"] > 0
 
 
 def test_a_worker_dies() -> None:

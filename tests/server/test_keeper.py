@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from dllama.errors import DllamaError, PeerLostError, PeerUnreachableError
 from dllama.server.errors import ApiError
 from dllama.server.keeper import ModelKeeper
-from support.processes import wait_until
+from support.processes import TIMEOUT_S, wait_until
 
 
 @dataclasses.dataclass
@@ -72,6 +73,16 @@ def test_a_lost_node_is_a_pause() -> None:
         assert notes[1:] == ["nobody there", "loading failed: no", "the model is ready again"]
         assert "lost worker 1" in notes[0]
     assert models.n_open == 0
+
+
+def test_a_model_that_is_not_opened_again() -> None:
+    models, notes, given_up = Models(), list[str](), threading.Event()
+    with ModelKeeper(models.open, notes.append, on_give_up=given_up.set) as keeper:
+        keeper.served().service.failure = failure = PeerLostError("lost rank 1")  # type: ignore[misc]
+        assert given_up.wait(TIMEOUT_S)
+        assert keeper.failure is failure
+        assert not has_model(keeper)
+    assert (models.n_open, notes) == (0, [])
 
 
 def test_a_model_that_cannot_be_opened_at_first() -> None:

@@ -17,7 +17,7 @@ from dllama.engine import EngineService
 from dllama.errors import TokenizerError, UsageError
 from dllama.fabric import format_address, listen
 from dllama.node import NodeTimes
-from dllama.server import Api, ServedModel, ServerSettings, make_app, serve
+from dllama.server import Api, HttpServer, ServedModel, ServerSettings, make_app
 from dllama.server.grammar import GrammarCompiler
 from dllama.server.keeper import ModelKeeper
 from dllama.server.metrics import Metrics
@@ -50,7 +50,14 @@ def run(args: argparse.Namespace) -> None:
         ):
             yield _served(session, service, args.chat_template)
 
-    with listen(args.host, args.port) as listener, ModelKeeper(open_model, note) as keeper:
+    def stop() -> None:
+        http.stop()
+
+    on_give_up = stop if options.job else None  # the other ranks of a job end with the one that was lost
+    with (
+        listen(args.host, args.port) as listener,
+        ModelKeeper(open_model, note, on_give_up=on_give_up) as keeper,
+    ):
         api = Api(
             settings=settings,
             served=keeper.served,
@@ -59,7 +66,10 @@ def run(args: argparse.Namespace) -> None:
             started=time.time(),
         )
         _say_where(listener, settings)
-        serve(make_app(api), listener)
+        http = HttpServer(make_app(api), listener)
+        http.run()
+        if on_give_up and keeper.failure:
+            raise keeper.failure
 
 
 def _service(session: Session, args: argparse.Namespace) -> EngineService:

@@ -2,7 +2,7 @@
 
 from dllama.server.api import Api
 from dllama.server.app import make_app
-from dllama.server.run import serve
+from dllama.server.run import HttpServer
 from dllama.server.served import ServedModel, ServerSettings
 
-__all__ = ["Api", "ServedModel", "ServerSettings", "make_app", "serve"]
+__all__ = ["Api", "HttpServer", "ServedModel", "ServerSettings", "make_app"]

@@ -41,8 +41,7 @@ async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
     served = api.model(body.model)
-    form = answer_form(body, served)
-    jobs = await api.in_thread(_jobs, served, api, body, form)
+    form, jobs = await api.in_thread(_prepare, served, api, body)
     answer = _Answer(
         Generation(served.service, jobs, api.metrics.first_token), body, api.stamp("chatcmpl"), form
     )
@@ -54,9 +53,11 @@ async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
         answer.close()
 
 
-def _jobs(served: ServedModel, api: Api, body: ChatRequest, form: AnswerForm) -> list[Job]:
+def _prepare(served: ServedModel, api: Api, body: ChatRequest) -> tuple[AnswerForm, list[Job]]:
+    """What the answer may look like, and a job for each choice."""
+    form = answer_form(body, served)
     prompt_ids = chat_prompt(served, body.messages, tools=form.tools, variables=body.chat_template_kwargs)
-    return [
+    jobs = [
         Job(
             prompt_ids,
             generation_options(
@@ -71,6 +72,7 @@ def _jobs(served: ServedModel, api: Api, body: ChatRequest, form: AnswerForm) ->
         )
         for choice in range(body.n or 1)
     ]
+    return form, jobs
 
 
 class _Answer:

@@ -53,7 +53,7 @@ def api_error(error: DllamaError) -> ApiError:
         return error
     message = str(error)
     if isinstance(error, ContextFullError):
-        return ApiError(message, param="messages", code="context_length_exceeded")
+        return ApiError(message, code="context_length_exceeded")
     if isinstance(error, QueueFullError):
         retry_after_s = max(1, math.ceil(error.retry_after_s))
         return ApiError(message, status=429, code="queue_full", headers={"Retry-After": str(retry_after_s)})

@@ -32,11 +32,17 @@ class ModelKeeper:
         self,
         open_model: Callable[[], AbstractContextManager[ServedModel]],
         on_note: Callable[[str], None],
+        *,
+        on_give_up: Callable[[], None] | None = None,
         retry_s: float = _RETRY_S,
     ) -> None:
-        """`open_model` loads it onto all nodes and, left, lets go of them; `on_note` gets lines for people."""
+        """`open_model` loads it onto all nodes and, left, lets go of them; `on_note` gets lines for people.
+
+        With `on_give_up` a model that was lost is not opened again: it is called, and `failure` says why.
+        """
         self._open_model = open_model
         self._on_note = on_note
+        self._on_give_up = on_give_up
         self._retry_s = retry_s
         self._stack = contextlib.ExitStack()
         self._model: ServedModel | None = None
@@ -59,6 +65,11 @@ class ModelKeeper:
             )
         assert model is not None
         return model
+
+    @property
+    def failure(self) -> DllamaError | None:
+        """Why there is no model now."""
+        return self._failure if self._model is None else None
 
     def stats(self) -> EngineStats | None:
         model = self._model
@@ -85,11 +96,15 @@ class ModelKeeper:
                 return
             if self._model and self._model.service.failure:
                 self._let_go(self._model.service.failure)
+                if self._on_give_up:
+                    self._on_give_up()
+                    return
             if self._model is None:
                 self._try_to_open()
 
     def _let_go(self, failure: DllamaError) -> None:
-        self._on_note(f"{failure}; trying to load the model again every {self._retry_s:.0f} s")
+        if not self._on_give_up:
+            self._on_note(f"{failure}; trying to load the model again every {self._retry_s:.0f} s")
         self._failure, self._model = failure, None
         try:
             self._stack.close()
