@@ -16,7 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NATIVE = Path(__file__).parents[1] / "native"
-FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-tree-reassoc", "-fno-tree-ter", "-DNDEBUG"]
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-tree-reassoc",
+    "-fno-tree-ter",
+    "-DNDEBUG",
+]
 ISA_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avxvnni": ["-mavx2", "-mfma", "-mf16c", "-mavxvnni"],
@@ -36,13 +44,17 @@ def shapes(assembly: str) -> Iterator[tuple[str, int, int, list[str]]]:
 
 
 def loop_with_most(instruction: str, lines: list[str]) -> list[str]:
-    """The loop body (from a label to the jump back to it) with the most of `instruction`, and nothing shorter around."""
+    """The loop body (from a label to the jump back to it) with the most of `instruction`, none shorter around."""
     labels = {line[:-1]: i for i, line in enumerate(lines) if re.match(r"^\.L\d+:$", line)}
     loops = []
     for i, line in enumerate(lines):
         jump = re.match(r"^\tj\w+\t(\.L\d+)$", line)
         if jump and labels.get(jump[1], i) < i:
-            body = [one for one in lines[labels[jump[1]] : i] if one.startswith("\t") and not one.startswith("\t.")]
+            body = [
+                one
+                for one in lines[labels[jump[1]] : i]
+                if one.startswith("\t") and not one.startswith("\t.")
+            ]
             loops.append(body)
     count = max(sum(instruction in one for one in body) for body in loops)
     return min((body for body in loops if sum(instruction in one for one in body) == count), key=len)
@@ -59,12 +71,16 @@ def simulate(mca: str, cpu: str, body: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("isa", choices=ISA_FLAGS)
     parser.add_argument("cpu", help="as llvm-mca names it")
     parser.add_argument("--mca", default="llvm-mca")
     parser.add_argument("--compiler", default="g++")
-    parser.add_argument("--per-cycle", type=float, default=2, help="dot products that the CPU begins in a cycle")
+    parser.add_argument(
+        "--per-cycle", type=float, default=2, help="dot products that the CPU begins in a cycle"
+    )
     args = parser.parse_args()
     source = [str(NATIVE / f"{args.isa}.cpp"), "-S", "-o", "-"]
     command = [args.compiler, *FLAGS, *ISA_FLAGS[args.isa], *source]

@@ -18,6 +18,7 @@ from dllama.fabric import ExchangeTimes, TcpFabric, TcpPeer, broadcast, measure_
 from dllama.kernels import Compute
 from dllama.model.all_reduce import Algorithm, plan_reduce
 from dllama.model.partial_sums import PartialSums
+from dllama.model.trace import Trace
 
 TIMEOUT_S = 60.0
 PERCENTILES = (50, 90, 99, 99.9)
@@ -48,7 +49,7 @@ def measure(rank: int, listeners: list[socket.socket], args: argparse.Namespace)
     plan = plan_reduce(args.ranks, times, Algorithm(args.algorithm))
     plan = dataclasses.replace(plan, overlap_bytes=None)
     x = np.zeros((args.rows, args.dim), np.float32)
-    (run,) = PartialSums(Compute(1), fabric, x, ElementType.Q80, plan, TIMEOUT_S).runs(args.rows)
+    (run,) = PartialSums(Compute(1), fabric, x, ElementType.Q80, plan, TIMEOUT_S, Trace()).runs(args.rows)
     random = np.random.default_rng(rank)
     partial = random.standard_normal((args.rows, args.dim), np.float32)
     seconds = np.empty(args.rounds)
