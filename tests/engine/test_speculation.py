@@ -53,7 +53,7 @@ def test_the_latest_occurrence_counts_and_the_longer_one() -> None:
 def test_no_guesses_where_they_do_not_pay() -> None:
     speculator = fed([7, 8, 9] * 8)
     assert speculator.guess(1, 8, one_s_a_row) == ()
-    assert speculator.guess(8, 8, lambda n_rows: 1.0 + 0.5 * n_rows) == ()
+    assert speculator.guess(8, 8, lambda n_rows: 1.0 + 2.0 * n_rows) == ()
 
 
 def test_the_number_of_guesses_follows_the_measured_cost() -> None:
