@@ -9,7 +9,7 @@ from dllama.dtypes import ElementType
 
 Floats: TypeAlias = NDArray[np.float32]
 Ints: TypeAlias = NDArray[np.int32]
-Cache: TypeAlias = NDArray[np.float16] | NDArray[np.float32]
+Cache: TypeAlias = NDArray[np.float16] | NDArray[np.float32] | NDArray[np.uint8]  # uint8: blocks of Q80
 Rows: TypeAlias = Q80Rows | Floats
 
 def supported_isas() -> list[str]: ...

@@ -3,13 +3,22 @@
 from dllama.model.all_reduce import Algorithm, ReducePlan, plan_reduce
 from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, merge_candidates
-from dllama.model.kv_cache import PAGE_SIZE, CacheShape, CacheStorage, KvCache, cache_bytes
+from dllama.model.kv_cache import (
+    CACHE_TYPES,
+    PAGE_SIZE,
+    CacheShape,
+    CacheStorage,
+    KvCache,
+    cache_bytes,
+    check_cache_type,
+)
 from dllama.model.logits import Candidates, LogitEdits, LogitMasks, LogitRows
 from dllama.model.trace import EVENT, MAX_EVENTS, SpanName, Trace, Track
 from dllama.model.transformer import StepLimits, Transformer, buffer_row_bytes
 from dllama.model.weights import ModelWeights
 
 __all__ = [
+    "CACHE_TYPES",
     "EVENT",
     "MAX_EVENTS",
     "PAGE_SIZE",
@@ -32,6 +41,7 @@ __all__ = [
     "Transformer",
     "buffer_row_bytes",
     "cache_bytes",
+    "check_cache_type",
     "merge_candidates",
     "plan_reduce",
 ]

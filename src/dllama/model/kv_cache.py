@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.dtypes import ElementType, row_bytes
+from dllama.dtypes import BLOCK, ElementType, row_bytes
 from dllama.errors import NotEnoughDiskError, UsageError
 from dllama.families import ModelConfig
 from dllama.sharding import RankSpans
@@ -27,7 +27,9 @@ _FILE_PREFIX = "dllama-kv-"
 _NUMPY_TYPES: dict[ElementType, np.dtype[Any]] = {
     ElementType.F32: np.dtype(np.float32),
     ElementType.F16: np.dtype(np.float16),
+    ElementType.Q80: np.dtype(np.uint8),
 }
+CACHE_TYPES = tuple(_NUMPY_TYPES)
 
 
 class CacheStorage(enum.StrEnum):
@@ -48,14 +50,24 @@ class CacheShape:
         return self.n_pages * self.page_size
 
 
+def check_cache_type(dtype: ElementType, config: ModelConfig) -> None:
+    """Raises UsageError when a head of the model is no whole number of the type's blocks."""
+    if dtype.is_blocked and config.head_dim % BLOCK:
+        raise UsageError(
+            f"--kv-cache-type {dtype.label} keeps blocks of {BLOCK} values, and a head of this model has "
+            f"{config.head_dim}: use f16"
+        )
+
+
 def cache_bytes(config: ModelConfig, spans: RankSpans, shape: CacheShape) -> int:
     """Bytes of all keys and values of one rank."""
-    per_position = row_bytes(shape.dtype, len(spans.kv_heads) * config.head_dim)
+    per_position = len(spans.kv_heads) * row_bytes(shape.dtype, config.head_dim)
     return 2 * config.n_layers * shape.n_positions * per_position
 
 
 class KvCache:
-    """`keys[layer]` and `values[layer]`: [n_pages, K_local, page_size, E] float16 or float32, zeros at first."""
+    """`keys[layer]` and `values[layer]`: [n_pages, K_local, page_size, E] float16 or float32, or for Q80 uint8
+    [n_pages, K_local, page_size, bytes of E / 32 blocks]. Zeros at first."""
 
     def __init__(
         self,
@@ -67,7 +79,8 @@ class KvCache:
     ) -> None:
         """Raises NotEnoughDiskError or UsageError, with nothing left behind, when the file cannot be made."""
         dtype: np.dtype[Any] = _NUMPY_TYPES[shape.dtype]
-        dims = (config.n_layers, shape.n_pages, len(spans.kv_heads), shape.page_size, config.head_dim)
+        width = row_bytes(shape.dtype, config.head_dim) // dtype.itemsize
+        dims = (config.n_layers, shape.n_pages, len(spans.kv_heads), shape.page_size, width)
         self._file: _CacheFile | None = None
         arrays: NDArray[Any]
         if storage is CacheStorage.DISK:

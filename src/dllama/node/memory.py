@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughMemoryError
 from dllama.families import ModelConfig
-from dllama.model import PAGE_SIZE, CacheShape, StepLimits, buffer_row_bytes, cache_bytes
+from dllama.model import PAGE_SIZE, CacheShape, StepLimits, buffer_row_bytes, cache_bytes, check_cache_type
 from dllama.sharding import ShardPlan, shard_bytes
 
 PROGRAM_BYTES = 90_000_000
@@ -72,7 +72,11 @@ def session_shape(
     cache_type: ElementType,
     timeout_s: float,
 ) -> tuple[CacheShape, StepLimits]:
-    """Pages for `n_sequences` texts of `max_seq_len` tokens, and as many rows in a step as modest buffers hold."""
+    """Pages for `n_sequences` texts of `max_seq_len` tokens, and as many rows in a step as modest buffers hold.
+
+    Raises UsageError for a cache type that the model's heads do not fit.
+    """
+    check_cache_type(cache_type, config)
     per_row = max(buffer_row_bytes(config, spans, plan.n_ranks, wire) for spans in plan.ranks)
     max_rows = max(_MIN_ROWS, min(_MAX_ROWS, _BUFFER_BUDGET_BYTES // per_row // _MIN_ROWS * _MIN_ROWS))
     limits = StepLimits(

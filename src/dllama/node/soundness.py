@@ -11,7 +11,7 @@ from typing import TypeVar
 from dllama.dtypes import BLOCK, ElementType
 from dllama.families import ModelConfig, tensor_specs
 from dllama.families.limits import fault_in
-from dllama.model import CacheShape, StepLimits
+from dllama.model import CACHE_TYPES, CacheShape, StepLimits
 from dllama.sharding import ShardPlan, Span
 
 T = TypeVar("T")
@@ -56,7 +56,8 @@ def check_session(
     _require(len(addresses) == shards.n_ranks, "addresses for another number of ranks")
     _require(are_addresses(addresses), "an address is none")
     _check_shards(config, shards)
-    _require(cache.dtype in (ElementType.F16, ElementType.F32), f"a cache of {cache.dtype.label}")
+    is_whole = not cache.dtype.is_blocked or config.head_dim % BLOCK == 0
+    _require(cache.dtype in CACHE_TYPES and is_whole, f"a cache of {cache.dtype.label}")
     _require(cache.n_pages > 0 and cache.page_size > 0, "a cache without pages")
     _require(cache.n_positions <= _MOST_POSITIONS, f"a cache of {cache.n_positions} positions")
     _require(limits.wire in (ElementType.F32, ElementType.Q80), f"buffers of {limits.wire.label}")
