@@ -175,7 +175,9 @@ void define_compute(nb::module_& m) {
         .def("add_f32", &Compute::add_f32, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"))
         .def("read_memory", &Compute::read_memory, nb::arg("memory"))
         .def("dot_peak", &Compute::dot_peak, nb::arg("rounds"))
-        .def_prop_ro("native_s", &Compute::native_s);
+        .def("float_peak", &Compute::float_peak, nb::arg("rounds"))
+        .def_prop_ro("native_s", &Compute::native_s)
+        .def_prop_ro("attention_s", &Compute::attention_s);
 }
 
 }  // namespace

@@ -201,7 +201,7 @@ void Compute::attention(Object out, Object qkv, Object positions, Object sequenc
                       paged.page_table.data<int32_t>(), paged.keys.data<void>(), paged.values.data<void>(), paged.type,
                       n_rows, n_heads, paged.n_kv_heads(), paged.head_dim(), paged.page_size(), paged.max_pages(),
                       head_offset, group, window};
-    run([&] { ops_.attention(a, workspace(ops_.attention_workspace(a))); });
+    attention_s_ += run([&] { ops_.attention(a, workspace(ops_.attention_workspace(a))); });
 }
 
 uint8_t* Compute::workspace(size_t bytes) {
@@ -272,6 +272,13 @@ uint64_t Compute::read_memory(Object memory) {
     uint64_t result = 0;
     run([&] { result = ops_.read_memory(from.data<uint8_t>(), size_t(from.size(0))); });
     return result;
+}
+
+int64_t Compute::float_peak(int64_t rounds) {
+    require(rounds >= 0, "rounds", "must not be negative");
+    int64_t operations = 0;
+    run([&] { operations = ops_.float_peak(rounds); });
+    return operations;
 }
 
 int64_t Compute::dot_peak(int64_t rounds) {

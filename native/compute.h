@@ -40,17 +40,21 @@ public:
     void sum_q80(Object out, Object parts) const;
     uint64_t read_memory(Object memory);
     int64_t dot_peak(int64_t rounds);
+    int64_t float_peak(int64_t rounds);
     double native_s() const { return native_s_; }
+    double attention_s() const { return attention_s_; }
 
 private:
-    // Callers from several Python threads take turns.
+    // Callers from several Python threads take turns. Returns the seconds that the work took.
     template <class Work>
-    void run(const Work& work) {
+    double run(const Work& work) {
         const nanobind::gil_scoped_release release;
         const std::lock_guard<std::mutex> lock(mutex_);
         const auto start = std::chrono::steady_clock::now();
         work();
-        native_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        native_s_ += seconds;
+        return seconds;
     }
 
     // Memory for an operation under way; grows to the largest asked for.
@@ -59,7 +63,8 @@ private:
     Ops ops_;
     MatrixMemory matrix_memory_;
     std::mutex mutex_;
-    double native_s_ = 0;  // spent in operations so far
+    double native_s_ = 0;     // spent in operations so far
+    double attention_s_ = 0;  // in attention alone
     std::unique_ptr<OwnedMemory> workspace_;
     size_t workspace_bytes_ = 0;
 };

@@ -141,6 +141,7 @@ struct KernelTable {
 
     // Does nothing but 8-bit multiply-adds on registers; returns how many operations (2 for each multiply-add).
     int64_t (*dot_peak)(int64_t rounds);
+    int64_t (*float_peak)(int64_t rounds);  // the same of float32 multiply-adds
 };
 
 // Query heads [begin, end) of this rank that use KV head kv_head.

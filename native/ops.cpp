@@ -201,4 +201,10 @@ int64_t Ops::dot_peak(int64_t rounds) {
     return operations;
 }
 
+int64_t Ops::float_peak(int64_t rounds) {
+    std::atomic<int64_t> operations{0};
+    pool_.run(pool_.n_threads() * 8, [&](int, int) { operations += kernels_.float_peak(rounds); });
+    return operations;
+}
+
 }  // namespace dllama

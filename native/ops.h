@@ -75,6 +75,7 @@ public:
     // does 8-bit multiply-adds on registers and returns how many operations that were.
     uint64_t read_memory(const uint8_t* data, size_t bytes);
     int64_t dot_peak(int64_t rounds);
+    int64_t float_peak(int64_t rounds);  // the same with float32 multiply-adds
 
 private:
     template <class Work>

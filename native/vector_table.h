@@ -5,10 +5,18 @@
 #include "candidates_kernel.h"
 #include "convert_kernel.h"
 #include "float_matmul.h"
+#include "peak.h"
 #include "sum_kernel.h"
 
 namespace dllama {
 namespace {
+
+template <class S>
+int64_t float_peak(int64_t rounds) {
+    using F = typename S::F;
+    return 2 * S::W * dot_peak(rounds, S::set1(0), S::set1(1), S::set1(0.5f),
+                               [](F sum, F w, F x) { return S::fma(w, x, sum); });
+}
 
 // R rows in a tile; products with F16 and F32 weights take NG tiles at a time. What remains to be set are the products
 // with Q40 and Q80 weights, their tile_group and unit_bytes, and dot_peak.
@@ -38,6 +46,7 @@ KernelTable vector_table(const char* isa) {
     table.block_maxima = CandidatesKernel<S>::block_maxima;
     table.sum_exp = CandidatesKernel<S>::sum_exp;
 
+    table.float_peak = float_peak<S>;
     table.convert = ConvertKernel<S>::convert;
     return table;
 }

@@ -58,9 +58,15 @@ def test_what_is_needed_is_what_is_allocated(plan: SessionPlan) -> None:
         assert need.memory_bytes == need.weight_bytes + need.kv_bytes + need.other_bytes
 
 
-@pytest.mark.parametrize("cache_type", [ElementType.F16, ElementType.F32], ids=str)
-def test_the_cache_is_as_large_as_foreseen(cache_type: ElementType) -> None:
-    with LocalCluster(GOLDENS / "llama-gqa", shares=(2, 1), cache_type=cache_type) as cluster:
+CACHE_BITS = [(ElementType.F16, 16), (ElementType.F32, 32), (ElementType.Q80, 8.5)]
+
+
+@pytest.mark.parametrize(("cache_type", "bits"), CACHE_BITS, ids=str)
+def test_the_cache_is_as_large_as_foreseen(cache_type: ElementType, bits: float) -> None:
+    with LocalCluster(GOLDENS / "llama-head-dim", shares=(2, 1), cache_type=cache_type) as cluster:
+        n_heads = sum(memory.cache.keys[0].shape[1] for memory in cluster._memories)
+        n_values = 2 * cluster.config.n_layers * n_heads * cluster.cache.n_positions * cluster.config.head_dim
+        assert sum(memory.status().kv_bytes for memory in cluster._memories) == n_values * bits / 8
         for memory in cluster._memories:
             cache = memory.cache
             assert sum(array.nbytes for array in cache.keys + cache.values) == memory.status().kv_bytes

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import mmap
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dllama.bench.limits import Limits
+from dllama.dtypes import row_bytes
 from dllama.engine import TokenRun, ragged_batch
 from dllama.families import ModelConfig, tensor_specs
 from dllama.kernels import Compute
 from dllama.node import Cluster
 
-_READ_BYTES = 256 << 20
-"""Far larger than any cache that the cores of one home computer share."""
-
-_PEAK_ROUNDS = 1 << 20
-"""About 10 ms of nothing but dot products."""
-
 _LIMIT_RUNS = 5
 """Of each limit, before and after each run; the median counts."""
+
+_MEMORY_PAGE = 4096
 
 _SMALL_TENSORS = ("embedding", "head")
 
@@ -73,6 +69,17 @@ class Speed:
     peak_gops: float
     prefill_fraction_of_peak: float
     python_overhead_fraction: float
+    prefill_attention_fraction: float
+    decode_attention_fraction: float
+    cache_bytes_per_token: int
+    context_times_reading: float | None
+    """What the context adds to a decode step, beside reading its keys and values once; None without a context."""
+    prefill_sent_bytes_per_tok: float
+    prefill_recv_bytes_per_tok: float
+    prefill_sync_ms_per_tok: float
+    decode_sent_bytes_per_tok: float
+    decode_recv_bytes_per_tok: float
+    decode_sync_ms_per_tok: float
 
 
 def measure_speed(
@@ -83,24 +90,45 @@ def measure_speed(
 ) -> Speed:
     """`on_progress(done, total)` counts steps. The first run of each kind warms up and is not counted."""
     bench = _Bench(cluster, compute, load, on_progress)
-    limits = _Limits(compute)
+    limits = Limits(compute)
     prefills = [_beside(limits.peak_gops, bench.prefill) for _ in range(load.n_repeats + 1)][1:]
-    decodes = [_beside(limits.read_gb_per_s, bench.decode) for _ in range(load.n_repeats + 1)][1:]
+    both = [_beside(limits.read_gb_per_s, bench.decode) for _ in range(load.n_repeats + 1)][1:]
+    decodes = [(one, limit) for (one, _), limit in both]
     gop = 2e-9 * load.n_prompt * _layer_weights(cluster.config) / cluster.n_nodes
     gb = 1e-9 * load.n_gen * cluster.weight_bytes
+    cache_gb = 1e-9 * load.n_gen * bench.context_bytes
     n_tokens = load.n_gen * load.n_sequences
     return Speed(
-        prefill_tok_per_s=Spread.of([load.n_prompt / seconds for seconds, _ in prefills]),
+        prefill_tok_per_s=Spread.of([load.n_prompt / one.seconds for one, _ in prefills]),
         decode_tok_per_s=Spread.of([n_tokens / one.seconds for one, _ in decodes]),
         weight_bytes_per_token=cluster.weight_bytes,
         decode_gb_per_s=statistics.median(gb / one.seconds for one, _ in decodes),
         read_gb_per_s=statistics.median(limit for _, limit in decodes),
         decode_fraction_of_read=statistics.median(gb / one.seconds / limit for one, limit in decodes),
-        prefill_gops=statistics.median(gop / seconds for seconds, _ in prefills),
+        prefill_gops=statistics.median(gop / one.seconds for one, _ in prefills),
         peak_gops=statistics.median(limit for _, limit in prefills),
-        prefill_fraction_of_peak=statistics.median(gop / seconds / limit for seconds, limit in prefills),
+        prefill_fraction_of_peak=statistics.median(gop / one.seconds / limit for one, limit in prefills),
         python_overhead_fraction=statistics.median(one.overhead for one, _ in decodes),
+        prefill_attention_fraction=statistics.median(one.attention_s / one.seconds for one, _ in prefills),
+        decode_attention_fraction=statistics.median(one.attention_s / one.seconds for one, _ in decodes),
+        cache_bytes_per_token=bench.context_bytes // load.n_sequences,
+        context_times_reading=statistics.median(
+            (one.seconds - bare.seconds) * limit / cache_gb for (one, bare), limit in both
+        )
+        if cache_gb
+        else None,
+        **_wire("prefill", [one for one, _ in prefills], load.n_prompt),
+        **_wire("decode", [one for one, _ in decodes], n_tokens),
     )
+
+
+def _wire(name: str, runs: list[_Run], n_tokens: int) -> dict[str, float]:
+    """What a token costs on the wire of this node: medians."""
+    return {
+        f"{name}_sent_bytes_per_tok": statistics.median(run.sent_bytes for run in runs) / n_tokens,
+        f"{name}_recv_bytes_per_tok": statistics.median(run.received_bytes for run in runs) / n_tokens,
+        f"{name}_sync_ms_per_tok": 1e3 * statistics.median(run.sync_s for run in runs) / n_tokens,
+    }
 
 
 _Measured = TypeVar("_Measured")
@@ -113,24 +141,21 @@ def _beside(limit: Callable[[], float], run: Callable[[], _Measured]) -> tuple[_
     return measured, statistics.median(before + [limit() for _ in range(_LIMIT_RUNS)])
 
 
-class _Limits:
-    def __init__(self, compute: Compute) -> None:
-        self._compute = compute
-        self._memory = _filled_memory(_READ_BYTES)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Run:
+    """Several steps on this node."""
 
-    def read_gb_per_s(self) -> float:
-        return 1e-9 * _READ_BYTES / _seconds(lambda: self._compute.read_memory(self._memory))
-
-    def peak_gops(self) -> float:
-        start = time.perf_counter()
-        n_operations = self._compute.dot_peak(_PEAK_ROUNDS)
-        return 1e-9 * n_operations / (time.perf_counter() - start)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Decode:
     seconds: float
-    overhead: float  # the part of it neither in native code nor waiting for other nodes
+    native_s: float
+    attention_s: float
+    sync_s: float  # waiting for other nodes
+    sent_bytes: int
+    received_bytes: int
+
+    @property
+    def overhead(self) -> float:
+        """The part of the time neither in native code nor waiting for other nodes."""
+        return 1 - (self.native_s + self.sync_s) / self.seconds
 
 
 class _Bench:
@@ -145,37 +170,77 @@ class _Bench:
         self._n_done = 0
         self._has_context = False
 
-    def prefill(self) -> float:
-        """Seconds for a prompt on its own, with the logits of its last token."""
-        seconds = _seconds(lambda: self._fill(0, self._load.n_prompt))
-        self._tick()
-        return seconds
+    @property
+    def context_bytes(self) -> int:
+        """Keys and values on this node of the contexts of all texts."""
+        cache = self._cluster.cache
+        per_position = self._cluster.kv_bytes // cache.n_positions
+        return self._load.n_sequences * self._load.n_context * per_position
 
-    def decode(self) -> _Decode:
-        """n_gen steps of all texts together, after which they are as long as before."""
-        texts = range(self._load.n_sequences)
+    def prefill(self) -> _Run:
+        """A prompt on its own, with the logits of its last token."""
+        token_ids, size = self._tokens(self._load.n_prompt), self._cluster.max_rows
+        steps = []
+        for first in range(0, len(token_ids), size):
+            part, is_last = token_ids[first : first + size], first + size >= len(token_ids)
+            steps.append([TokenRun(part, first, self._pages(0), int(is_last))])
+        run = self._run(steps)
+        self._tick()
+        return run
+
+    def decode(self) -> tuple[_Run, _Run]:
+        """n_gen steps of all texts together from their contexts on, and, where they have one, as many from the
+        beginning."""
         if not self._has_context:
-            for text in texts:
-                self._fill(text, self._load.n_context)
+            for text in range(self._load.n_sequences):
+                self._touch_context(text)
             self._has_context = True
-        waited_s, native_s = 0.0, self._compute.native_s
-        start = time.perf_counter()
-        for place, token_id in enumerate(self._tokens(self._load.n_gen), start=self._load.n_context):
-            runs = [TokenRun([token_id], place, self._pages(text), 1) for text in texts]
-            self._cluster.step(ragged_batch(runs))
-            waited_s += self._cluster.last_step.sync_s
-        seconds = time.perf_counter() - start
-        native_s = self._compute.native_s - native_s
+        run = self._decode(self._load.n_context)
+        bare = self._decode(0) if self._load.n_context else run
         self._tick()
-        return _Decode(seconds, 1 - (native_s + waited_s) / seconds)
+        return run, bare
 
-    def _fill(self, text: int, n_tokens: int) -> None:
-        """The first `n_tokens` of a text, in as many steps as the buffers need."""
-        token_ids, size = self._tokens(n_tokens), self._cluster.max_rows
-        for first in range(0, n_tokens, size):
-            part = token_ids[first : first + size]
-            is_last = first + size >= n_tokens
-            self._cluster.step(ragged_batch([TokenRun(part, first, self._pages(text), int(is_last))]))
+    def _decode(self, n_context: int) -> _Run:
+        texts = range(self._load.n_sequences)
+        return self._run(
+            [TokenRun([token_id], place, self._pages(text), 1) for text in texts]
+            for place, token_id in enumerate(self._tokens(self._load.n_gen), start=n_context)
+        )
+
+    def _touch_context(self, text: int) -> None:
+        """Puts a token at so many positions of the context that every page of memory under the cache is in use: all
+        that the time of a later step depends on. Between them keys and values stay zeros."""
+        dtype = self._cluster.cache.dtype
+        apart = max(1, _MEMORY_PAGE // row_bytes(dtype, self._cluster.config.head_dim))
+        places = range(0, self._load.n_context, apart)
+        for first in range(0, len(places), self._cluster.max_rows):
+            part = places[first : first + self._cluster.max_rows]
+            runs = [
+                TokenRun([token_id], place, self._pages(text), 0)
+                for place, token_id in zip(part, self._tokens(len(part)), strict=True)
+            ]
+            self._cluster.step(ragged_batch(runs))
+
+    def _run(self, steps: Iterable[list[TokenRun]]) -> _Run:
+        sync_s, sent, received = 0.0, 0, 0
+        native_s, attention_s = self._compute.native_s, self._compute.attention_s
+        start = time.perf_counter()
+        for step in steps:
+            self._cluster.step(ragged_batch(step))
+            last = self._cluster.last_step
+            sync_s, sent, received = (
+                sync_s + last.sync_s,
+                sent + last.sent_bytes,
+                received + last.received_bytes,
+            )
+        return _Run(
+            seconds=time.perf_counter() - start,
+            native_s=self._compute.native_s - native_s,
+            attention_s=self._compute.attention_s - attention_s,
+            sync_s=sync_s,
+            sent_bytes=sent,
+            received_bytes=received,
+        )
 
     def _pages(self, text: int) -> range:
         n = self._cluster.cache.n_pages // self._load.n_sequences
@@ -190,16 +255,6 @@ class _Bench:
         self._on_progress(self._n_done, 2 * (self._load.n_repeats + 1))
 
 
-def _filled_memory(n_bytes: int) -> NDArray[np.uint8]:
-    """Memory like that of the weights: of huge pages where the system has them."""
-    memory = mmap.mmap(-1, n_bytes)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    array = np.frombuffer(memory, np.uint8)
-    array[:] = 1
-    return array
-
-
 def _layer_weights(config: ModelConfig) -> int:
     """Weights that every token of a prompt is multiplied with: all matrices but the head."""
     return sum(
@@ -207,9 +262,3 @@ def _layer_weights(config: ModelConfig) -> int:
         for spec in tensor_specs(config)
         if spec.name not in _SMALL_TENSORS and spec.n_rows > 1
     )
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

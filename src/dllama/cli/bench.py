@@ -23,13 +23,14 @@ from dllama.bench import (
     shape_named,
 )
 from dllama.checkpoint import Checkpoint, open_checkpoint
-from dllama.cli import bench_fabric
+from dllama.cli import bench_fabric, bench_kernels
 from dllama.cli.console import progress_count
 from dllama.cli.options import add_model_flags, model_options, positive_int
 from dllama.cli.session import cluster_options, connect, make_compute
 from dllama.dtypes import ElementType
 from dllama.errors import UsageError
 from dllama.formats.atomic import write_atomically
+from dllama.node import peak_rss_bytes
 
 _DEFAULT_SHAPE = "llama-3.2-1b"
 
@@ -60,7 +61,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
     parser.set_defaults(command=run)
-    bench_fabric.add_parser(parser.add_subparsers(metavar="[fabric]"))
+    kinds = parser.add_subparsers(metavar="[fabric | kernels]")
+    bench_fabric.add_parser(kinds)
+    bench_kernels.add_parser(kinds)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -91,12 +94,17 @@ def run(args: argparse.Namespace) -> None:
                 "isa": compute.isa,
                 "n_threads": compute.n_threads,
                 "n_nodes": cluster.n_nodes,
+                "peak_rss_bytes": peak_rss_bytes(),
                 "version": __version__,
             }
     if args.json:
-        with write_atomically(args.json) as file:
-            file.write(json.dumps(values, indent=1).encode())
-    Console().print(_table(name, speed))
+        _write(args.json, values)
+    Console().print(_table(name, speed, values["n_nodes"]))
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    with write_atomically(path) as file:
+        file.write(json.dumps(values, indent=1).encode())
 
 
 def _checkpoint(args: argparse.Namespace) -> Checkpoint:
@@ -121,7 +129,7 @@ def _values(speed: Speed, load: Load) -> dict[str, Any]:
     return values
 
 
-def _table(name: str, speed: Speed) -> Table:
+def _table(name: str, speed: Speed, n_nodes: int) -> Table:
     table = Table("", "median", "least", "most", "of the limit", title=name, title_justify="left")
 
     def row(what: str, spread: Spread, fraction: float) -> None:
@@ -134,4 +142,27 @@ def _table(name: str, speed: Speed) -> Table:
     table.add_row("prefill", f"{speed.prefill_gops:.0f} Gop/s", "", "", f"{speed.peak_gops:.0f} Gop/s")
     table.add_row("decode", f"{speed.decode_gb_per_s:.1f} GB/s", "", "", f"{speed.read_gb_per_s:.1f} GB/s")
     table.add_row("Python", f"{speed.python_overhead_fraction:.1%}", "", "", "")
+    prefill, decode = speed.prefill_attention_fraction, speed.decode_attention_fraction
+    table.add_row("attention", f"{prefill:.1%} of prefill, {decode:.1%} of decoding", "", "", "")
+    if speed.context_times_reading is not None:
+        table.add_row("context", f"{speed.context_times_reading:.2f} x reading it", "", "", "")
+    if n_nodes > 1:
+        for what, sent, received, sync_ms in (
+            (
+                "prefill",
+                speed.prefill_sent_bytes_per_tok,
+                speed.prefill_recv_bytes_per_tok,
+                speed.prefill_sync_ms_per_tok,
+            ),
+            (
+                "decode",
+                speed.decode_sent_bytes_per_tok,
+                speed.decode_recv_bytes_per_tok,
+                speed.decode_sync_ms_per_tok,
+            ),
+        ):
+            table.add_row(
+                f"{what}, a token", f"{sent / 1e3:.1f} kB sent, {received / 1e3:.1f} kB received", "", "",
+                f"{sync_ms:.2f} ms waited",
+            )  # fmt: skip
     return table

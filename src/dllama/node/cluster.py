@@ -166,6 +166,11 @@ class Cluster:
         return shard_bytes(self._plan.config, self._plan.shards.ranks[0])
 
     @property
+    def kv_bytes(self) -> int:
+        """Of this node's own part of the KV cache."""
+        return cache_bytes(self._plan.config, self._plan.shards.ranks[0], self._plan.cache)
+
+    @property
     def sent_bytes(self) -> list[int]:
         """Bytes sent to each rank so far."""
         return self._fabric.sent_bytes
