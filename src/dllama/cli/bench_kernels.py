@@ -10,10 +10,11 @@ from rich.table import Table
 
 from dllama.bench import KernelSpeed, measure_kernels, n_kernels
 from dllama.cli.console import progress_count
-from dllama.cli.options import default_threads, output_path, positive_int
+from dllama.cli.options import output_path, positive_int
 from dllama.cli.session import make_compute
 from dllama.formats.atomic import write_atomically
 from dllama.kernels import supported_isas
+from dllama.node import default_threads
 
 
 def add_parser(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
