@@ -30,7 +30,9 @@ def quantized(compute: Compute, x: np.ndarray) -> tuple[Q80Rows, np.ndarray]:
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 4, 5, 9])
-@pytest.mark.parametrize(("n_out", "n_in"), [(1, 32), (7, 64), (8, 96), (17, 32), (33, 160), (70, 2048)])
+@pytest.mark.parametrize(
+    ("n_out", "n_in"), [(1, 32), (7, 64), (8, 96), (17, 32), (33, 160), (70, 2048), (1101, 64)]
+)
 @pytest.mark.parametrize("dtype", BLOCKED)
 def test_blocked_weights(
     compute: Compute, rng: np.random.Generator, dtype: ElementType, n_out: int, n_in: int, n_rows: int

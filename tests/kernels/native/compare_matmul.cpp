@@ -195,7 +195,7 @@ void check_not_finite(const KernelTable& k, ElementType type, Random& random, Re
 void matmuls(const KernelTable& k, Report& report) {
     Random random(1);
     const int r = k.tile_rows, group = k.tile_rows * k.tile_group;
-    const std::vector<int> outs = {1, r - 1, r, group + 2 * r + 1};
+    const std::vector<int> outs = {1, r - 1, r, group + 2 * r + 1, 3 * group - 1};
     for (const ElementType type : {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32}) {
         const bool blocked = type == ElementType::q40 || type == ElementType::q80;
         const std::vector<int> ins = blocked ? std::vector<int>{32, 64, 224} : std::vector<int>{1, 2, 127, 128, 259};
