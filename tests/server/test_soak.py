@@ -170,15 +170,16 @@ def settled(api: ApiProcess) -> dict[str, float]:
 
     def is_idle() -> bool:
         numbers = api.metrics()
-        return numbers["requests_running"] == numbers["requests_queued"] == 0 == len(connections())
+        return numbers["requests_running"] == numbers["requests_queued"] == 0
 
-    def connections() -> list[object]:
+    def is_alone() -> bool:
         listening = {"LISTEN", "NONE"}
-        return [found for found in api.process.net_connections("tcp") if found.status not in listening]
+        return all(found.status in listening for found in api.process.net_connections("tcp"))
 
     wait_until(is_idle)
-    process = api.process
-    return api.metrics() | {
+    numbers, process = api.metrics(), api.process
+    wait_until(is_alone)
+    return numbers | {
         "threads": process.num_threads(),
         "descriptors": process.num_fds(),
         "rss_bytes": process.memory_info().rss,

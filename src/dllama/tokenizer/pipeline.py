@@ -139,8 +139,8 @@ class PipelineTokenizer:
         return text
 
     def _encode(self, pipeline: tokenizers.Tokenizer, text: str) -> list[int]:
-        try:
-            ids: list[int] = pipeline.encode(text, add_special_tokens=False).ids
+        try:  # as a batch of one: for a single text the library keeps the interpreter's lock
+            ids: list[int] = pipeline.encode_batch_fast([text], add_special_tokens=False)[0].ids
         except TypeError as error:  # all that the library takes no str for
             raise TokenizerError("the text has half a surrogate pair in it, which is no character") from error
         return ids
