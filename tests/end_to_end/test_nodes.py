@@ -106,7 +106,7 @@ def test_report(tmp_path: Path, pool: WorkerPool) -> None:
     assert decode["recv_bytes_per_tok"] == partial_sums + n_others * (24 + 28)
     assert report["n_whole_logits"] == 0
     timeline = report["timeline"]
-    assert timeline["waited_for"] in (0, 1, 2)
+    assert timeline["waited_for"] in (None, 0, 1, 2)
     assert [set(node) for node in timeline["nodes"]] == [{"rank", "compute_ms", "wait_ms", "wire_ms"}] * 3
     for node in timeline["nodes"]:
         assert node["compute_ms"] > 0

@@ -140,3 +140,38 @@ def test_a_full_storage_is_told(page: Page) -> None:
     send(page, "Hello")
     expect(page.get_by_role("article", name="Reply")).to_contain_text("You said: Hello")
     expect(page.locator("#notices")).to_contain_text("storage is full")
+
+
+BLOCKED = """for (const name of ["localStorage", "sessionStorage"]) {
+    Object.defineProperty(window, name, { get() { throw new DOMException("denied", "SecurityError"); } });
+}"""
+"""As Chromium has it when all cookies are blocked: the attribute itself throws."""
+
+
+def test_without_any_storage_the_page_works_until_it_is_closed(page: Page, api: FakeApi) -> None:
+    note = page.get_by_text("This browser blocks storage")
+    expect(note).to_be_hidden()
+    page.add_init_script(BLOCKED)
+    page.reload()
+    expect(note).to_be_visible()
+    expect(page.locator(".node")).to_have_count(3)
+    api.api_key = "open sesame"
+    send(page, "Hello")
+    page.get_by_label("Key", exact=True).fill("open sesame")
+    page.get_by_role("button", name="Use key").click()
+    expect(page.get_by_role("article", name="Reply")).to_contain_text("You said: Hello")
+    page.get_by_role("button", name="New conversation").click()
+    page.get_by_label("Theme").select_option("dark")
+    page.locator("#list .choose").click()
+    expect(page.get_by_role("article", name="Reply")).to_contain_text("You said: Hello")
+    page.reload()
+    expect(page.locator("#list .choose")).to_have_count(0)
+    expect(note).to_be_visible()
+
+
+def test_a_full_storage_does_not_keep_the_page_from_starting(page: Page) -> None:
+    page.add_init_script(
+        "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }"
+    )
+    page.reload()
+    expect(page.locator(".node")).to_have_count(3)

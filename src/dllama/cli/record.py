@@ -11,7 +11,7 @@ from typing import Any
 
 from dllama.cli.session import Session
 from dllama.formats.atomic import write_atomically
-from dllama.node import ClusterTrace, NodeInfo, StepTimes, chrome_trace, slowest
+from dllama.node import ClusterTrace, NodeInfo, StepTimes, chrome_trace, waited_for
 
 _NO_STEP = StepTimes(eval_s=0.0, sync_s=0.0, sent_bytes=0, received_bytes=0)
 
@@ -146,7 +146,8 @@ def write_trace(path: Path, trace: ClusterTrace, session: Session) -> None:
 
 
 def _timeline(nodes: Sequence[NodeInfo]) -> dict[str, Any]:
-    """What each node did with the time of a step, over the last ones, and which of them the others waited for."""
+    """What each node did with the time of a step, over the last ones, and which of them the others waited for,
+    None if no single one."""
     means = [node.mean for node in nodes if node.mean is not None]
     return {
         "nodes": [
@@ -154,7 +155,7 @@ def _timeline(nodes: Sequence[NodeInfo]) -> dict[str, Any]:
             | {name.removesuffix("_s") + "_ms": 1e3 * value for name, value in vars(mean).items()}
             for rank, mean in enumerate(means)
         ],
-        "waited_for": slowest(means) if len(means) > 1 else None,
+        "waited_for": waited_for(means),
     }
 
 

@@ -6,7 +6,7 @@ from dllama.node.greeting import Address
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import MemoryNeed, memory_need, session_shape
 from dllama.node.rank import NodeSettings, default_cache_type
-from dllama.node.timing import NodeInfo, NodeTimes, slowest
+from dllama.node.timing import NodeInfo, NodeTimes, waited_for
 from dllama.node.tracing import ClusterTrace, chrome_trace
 from dllama.node.worker import Worker, refuse_job, serve_job
 
@@ -32,6 +32,6 @@ __all__ = [
     "refuse_job",
     "serve_job",
     "session_shape",
-    "slowest",
     "use_processors",
+    "waited_for",
 ]

@@ -13,6 +13,12 @@ from dllama.model import Transformer
 N_RECENT_STEPS = 64
 """Steps that a mean is taken over: a few seconds of text."""
 
+LITTLE_WAIT = 0.08
+"""Of a step: nobody minds that much waiting."""
+
+WAITS_APART = 0.04
+"""Of a step: waits that differ by less may be equal. server/web/verdict.js judges by the same two numbers."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NodeTimes:
@@ -108,9 +114,15 @@ def mean_times(times: Sequence[NodeTimes]) -> NodeTimes:
     )
 
 
-def slowest(times: Sequence[NodeTimes]) -> int:
-    """The rank that the others waited for: the one that computes longest."""
-    return max(range(len(times)), key=lambda rank: times[rank].compute_s)
+def waited_for(times: Sequence[NodeTimes]) -> int | None:
+    """The rank that the others wait for: the one that waits least itself, by a margin. None if no rank stands out."""
+    if len(times) < 2:
+        return None
+    step_s = max(one.compute_s + one.wait_s + one.wire_s for one in times)
+    rank = min(range(len(times)), key=lambda rank: times[rank].wait_s)
+    held_s = [one.wait_s - times[rank].wait_s for other, one in enumerate(times) if other != rank]
+    is_held = sum(held_s) / len(held_s) >= LITTLE_WAIT * step_s > 0
+    return rank if is_held and min(held_s) >= WAITS_APART * step_s else None
 
 
 def _exchange_times(fabric: Fabric) -> tuple[float, float]:

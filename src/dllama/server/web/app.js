@@ -15,6 +15,7 @@ import { Key } from "./key.js";
 import { notify } from "./notices.js";
 import { defaultSettings, SettingsDialog } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
+import { inTab, isBlocked, keepIfRoom, onComputer } from "./storage.js";
 
 const CURRENT = "dllama.current";
 const at = (id) => document.getElementById(id);
@@ -23,7 +24,8 @@ class Page {
   constructor() {
     fillIcons(document);
     this.drafts = new Map(); // conversation -> what is written for it and not sent
-    this.conversations = new Conversations(localStorage, notify);
+    this.conversations = new Conversations(onComputer, notify);
+    at("not-kept").hidden = !isBlocked;
     this.key = new Key(at("key"), () => this.watch.now());
     const api = new Api(this.key);
     this.chat = new Chat(api, this.conversations, (...news) => this.#onNews(...news));
@@ -48,7 +50,7 @@ class Page {
     this.clusterView = new ClusterView(at("cluster"));
     this.watch = new ClusterWatch(api, (view) => this.#onCluster(view), (error) => this.#onNoCluster(error));
     this.#listen();
-    this.#show(this.conversations.get(sessionStorage.getItem(CURRENT) ?? localStorage.getItem(CURRENT)) ?? this.#fresh());
+    this.#show(this.conversations.get(inTab.getItem(CURRENT) ?? onComputer.getItem(CURRENT)) ?? this.#fresh());
     this.watch.now();
     if (!window.matchMedia("(pointer: coarse)").matches) this.composer.focus();
   }
@@ -97,7 +99,7 @@ class Page {
   #show(conversation) {
     if (this.conversation) this.drafts.set(this.conversation.id, this.composer.draft);
     this.conversation = conversation;
-    for (const storage of [sessionStorage, localStorage]) storage.setItem(CURRENT, conversation.id);
+    for (const storage of [inTab, onComputer]) keepIfRoom(storage, CURRENT, conversation.id);
     this.composer.draft = this.drafts.get(conversation.id) ?? "";
     this.view.open(conversation);
     this.#showAround();
@@ -178,9 +180,9 @@ class Page {
     at("new").addEventListener("click", () => this.startNew());
     at("change-key").addEventListener("click", () => this.key.ask("The key that this page sends to the server."));
     at("open-settings").addEventListener("click", () => this.#changeSettings());
-    at("theme").value = localStorage.getItem("dllama.theme") ?? "";
+    at("theme").value = onComputer.getItem("dllama.theme") ?? "";
     at("theme").addEventListener("change", ({ target }) => {
-      localStorage.setItem("dllama.theme", target.value);
+      keepIfRoom(onComputer, "dllama.theme", target.value);
       document.documentElement.dataset.theme = target.value;
     });
     this.#listenToExport();

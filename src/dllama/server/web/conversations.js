@@ -1,4 +1,4 @@
-// Conversations, kept in the browser's localStorage: one entry for each, and one that lists them.
+// Conversations, kept in a Storage (storage.js): one entry for each, and one that lists them.
 //
 // A conversation: {id, title, hasOwnTitle, changed (ms since 1970), settings (settings.js), messages}.
 // A message: {role: "user" | "assistant", content}; a reply has also

@@ -1,6 +1,7 @@
 // The API key: asked for when the server wants one, kept for this tab or, by choice, on this computer.
 
 import { sentence } from "./format.js";
+import { inTab, onComputer } from "./storage.js";
 
 const NAME = "dllama.key";
 
@@ -25,14 +26,14 @@ export class Key {
   }
 
   get value() {
-    return sessionStorage.getItem(NAME) ?? localStorage.getItem(NAME) ?? "";
+    return inTab.getItem(NAME) ?? onComputer.getItem(NAME) ?? "";
   }
 
   // Shows the dialog with the reason; true once a key has been given, false when it was closed without one.
   ask(reason, signal = null) {
     this.#waiting ??= new Promise((resolve) => {
       this.form.elements.key.value = "";
-      this.form.elements.remember.checked = localStorage.getItem(NAME) !== null;
+      this.form.elements.remember.checked = onComputer.getItem(NAME) !== null;
       this.form.elements.forget.hidden = !this.value;
       this.dialog.querySelector("[data-reason]").textContent = sentence(reason);
       this.dialog.returnValue = "";
@@ -49,9 +50,9 @@ export class Key {
   }
 
   #keep(value, onThisComputer) {
-    sessionStorage.removeItem(NAME);
-    localStorage.removeItem(NAME);
-    if (value) (onThisComputer ? localStorage : sessionStorage).setItem(NAME, value);
+    inTab.removeItem(NAME);
+    onComputer.removeItem(NAME);
+    if (value) (onThisComputer ? onComputer : inTab).setItem(NAME, value);
     this.onchange();
   }
 }

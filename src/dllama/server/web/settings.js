@@ -1,5 +1,7 @@
 // A conversation's settings: its system prompt, and how tokens are drawn. What is left empty is the server's choice.
 
+import { keepIfRoom, onComputer } from "./storage.js";
+
 const DEFAULTS = "dllama.settings";
 
 // Fields of the form in index.html, by the names of the API.
@@ -15,7 +17,7 @@ export function requestSettings(settings) {
 
 export function defaultSettings() {
   try {
-    return JSON.parse(localStorage.getItem(DEFAULTS)) ?? {};
+    return JSON.parse(onComputer.getItem(DEFAULTS)) ?? {};
   } catch {
     return {};
   }
@@ -44,7 +46,7 @@ export class SettingsDialog {
       this.dialog.addEventListener("close", () => {
         if (this.dialog.returnValue !== "kept") return resolve(null);
         const given = this.#read();
-        if (this.form.elements.always.checked) localStorage.setItem(DEFAULTS, JSON.stringify(given));
+        if (this.form.elements.always.checked) keepIfRoom(onComputer, DEFAULTS, JSON.stringify(given));
         return resolve(given);
       }, { once: true });
     });

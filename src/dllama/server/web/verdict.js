@@ -4,6 +4,7 @@
 import { milliseconds, percent } from "./format.js";
 
 const LITTLE = 0.08; // of a step: nobody minds that much waiting
+const APART = 0.04; // of a step: waits that differ by less may be equal
 const MUCH_WIRE = 0.25; // of a step: from there on the network is worth a word
 const UNEVEN = 1.1; // times the others' mean: computing that stands out
 const SLOW_LINK = 1.5; // times the others' mean: transport that stands out
@@ -16,7 +17,8 @@ export function total_s(times) {
   return times.compute_s + times.wait_s + times.wire_s;
 }
 
-// {kind: "even" | "device" | "link" | "network" | "alone" | "unknown", text, advice, rank}: rank of who is meant, or null.
+// {kind: "device" | "link" | "network" | "nobody" | "even" | "alone" | "unknown", text, advice, rank}: rank of who is
+// meant, or null.
 export function verdict(nodes, times) {
   if (nodes.length === 0 || times.length !== nodes.length || times.some((one) => !one || total_s(one) <= 0)) {
     return { kind: "unknown", text: "No times of a step have come yet.", advice: "", rank: null };
@@ -25,21 +27,28 @@ export function verdict(nodes, times) {
   if (nodes.length === 1) {
     return { kind: "alone", text: `One node computes everything, ${milliseconds(step_s)} ms a step.`, advice: "", rank: null };
   }
-  return slowDevice(nodes, times, step_s) ?? slowLink(nodes, times, step_s) ?? slowNetwork(times, step_s) ?? {
-    kind: "even", advice: "", rank: null,
-    text: `Well balanced: nodes wait ${percent(mean(times.map((one) => one.wait_s)) / step_s)} of each step for others.`,
-  };
+  return slowDevice(nodes, times, step_s) ?? slowLink(nodes, times, step_s) ?? slowNetwork(times, step_s)
+    ?? nobodyAlone(nodes, times, step_s) ?? {
+      kind: "even", advice: "", rank: null,
+      text: `Well balanced: nodes wait ${percent(mean(times.map((one) => one.wait_s)) / step_s)} of each step for others.`,
+    };
 }
 
+// Who is waited for waits least itself. What it waits all the same, the others would wait without it too.
 function slowDevice(nodes, times, step_s) {
-  const slowest = largest(times, (one) => one.compute_s);
-  const wait_s = mean(without(times, slowest).map((one) => one.wait_s));
-  const other_s = mean(without(times, slowest).map((one) => one.compute_s));
-  if (wait_s / step_s < LITTLE || times[slowest].compute_s < UNEVEN * other_s) return null;
+  const slowest = largest(times, (one) => -one.wait_s);
+  const others = without(times, slowest);
+  const held = others.map((one) => one.wait_s - times[slowest].wait_s);
+  const held_s = mean(held);
+  if (held_s / step_s < LITTLE || Math.min(...held) / step_s < APART) return null;
+  if (times[slowest].compute_s < UNEVEN * mean(others.map((one) => one.compute_s))) return null;
+  const shares = evenShares(nodes, times);
   return {
-    kind: "device", rank: nodes[slowest].rank, advice: shareAdvice(nodes, times, slowest),
-    text: `${capital(nodeName(nodes[slowest]))} is the slowest: ${waiters(nodes)} ${milliseconds(wait_s, step_s)} ms of `
+    kind: "device", rank: nodes[slowest].rank,
+    text: `${capital(nodeName(nodes[slowest]))} is the slowest: ${waiters(nodes)} ${milliseconds(held_s, step_s)} ms of `
       + `${milliseconds(step_s)} for it.`,
+    advice: shares === null ? "" : `With ${shares[slowest]} % of the model instead of ${percent(nodes[slowest].share)} `
+      + `it would keep up: --shares ${shares.join(" ")}`,
   };
 }
 
@@ -66,14 +75,31 @@ function slowNetwork(times, step_s) {
   };
 }
 
-// The shares at which all would compute for the same time, at the speed that each shows now.
-function shareAdvice(nodes, times, slowest) {
+function nobodyAlone(nodes, times, step_s) {
+  const waits = times.map((one) => one.wait_s);
+  if (mean(waits) / step_s < LITTLE) return null;
+  return {
+    kind: "nobody", rank: null,
+    text: `Nodes wait ${milliseconds(mean(waits), step_s)} ms of ${milliseconds(step_s)}, and not for one alone.`,
+    advice: Math.min(...waits) / step_s < LITTLE ? evenAdvice(nodes, times)
+      : "All of them wait: they share processor cores, or the step is short beside the network's round trips. "
+        + "Fewer nodes or threads may be quicker.",
+  };
+}
+
+function evenAdvice(nodes, times) {
+  const most = largest(times, (one) => one.compute_s);
+  const shares = evenShares(nodes, times);
+  const isUneven = times[most].compute_s >= UNEVEN * mean(without(times, most).map((one) => one.compute_s));
+  return shares && isUneven ? `They would compute for the same time with --shares ${shares.join(" ")}` : "";
+}
+
+// The percentages at which all would compute for the same time, at the speed that each shows now; or null.
+function evenShares(nodes, times) {
   const speeds = nodes.map((node, index) => node.share / times[index].compute_s);
   const all = speeds.reduce((sum, speed) => sum + speed, 0);
-  if (!Number.isFinite(all) || all <= 0) return "";
-  const parts = speeds.map((speed) => Math.max(1, Math.round(100 * speed / all)));
-  return `With ${parts[slowest]} % of the model instead of ${percent(nodes[slowest].share)} it would keep up: `
-    + `--shares ${parts.join(" ")}`;
+  if (!Number.isFinite(all) || all <= 0) return null;
+  return speeds.map((speed) => Math.max(1, Math.round(100 * speed / all)));
 }
 
 function waiters(nodes) {
