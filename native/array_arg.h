@@ -29,7 +29,30 @@ constexpr Element kFloat32{"float32", "f", 4}, kFloat16{"float16", "e", 2}, kInt
 
 enum class Access { read, write };
 
-// A C-contiguous array borrowed from a Python object for as long as this lives. Made and ended under the GIL.
+// What Python calls a BoundArray: an array whose memory was looked up once, for operations that are called again and
+// again. Looking it up in each call is a large part of a call's time, since weights pass through the caches in between.
+class BoundArray {
+public:
+    explicit BoundArray(nb::handle object) {
+        if (!PyObject_CheckBuffer(object.ptr())) wrong_type("array must be an array");
+        const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT;
+        if (PyObject_GetBuffer(object.ptr(), &view_, flags | PyBUF_WRITABLE) == 0) return;
+        PyErr_Clear();
+        if (PyObject_GetBuffer(object.ptr(), &view_, flags) == 0) return;
+        PyErr_Clear();
+        wrong_value("array must be C-contiguous");
+    }
+    BoundArray(const BoundArray&) = delete;
+    BoundArray& operator=(const BoundArray&) = delete;
+    ~BoundArray() { PyBuffer_Release(&view_); }
+    const Py_buffer& view() const { return view_; }
+
+private:
+    Py_buffer view_{};
+};
+
+// A C-contiguous array borrowed from a Python object, bound or not, for as long as this lives. Made and ended under the
+// GIL.
 class ArrayArg {
 public:
     ArrayArg(nb::handle object, const char* name, const Element& element, int n_dims, Access access = Access::read)
@@ -45,15 +68,17 @@ public:
     }
     ArrayArg(const ArrayArg&) = delete;
     ArrayArg& operator=(const ArrayArg&) = delete;
-    ~ArrayArg() { PyBuffer_Release(&view_); }
+    ~ArrayArg() {
+        if (view_ == &own_) PyBuffer_Release(&own_);
+    }
 
     bool is(const Element& e) const {
-        const char* format = view_.format ? view_.format : "B";
-        return view_.itemsize == e.bytes && format[0] && !format[1] && std::strchr(e.formats, format[0]);
+        const char* format = view_->format ? view_->format : "B";
+        return view_->itemsize == e.bytes && format[0] && !format[1] && std::strchr(e.formats, format[0]);
     }
     template <class T>
-    T* data() const { return static_cast<T*>(view_.buf); }
-    int64_t size(int dim) const { return view_.shape[dim]; }
+    T* data() const { return static_cast<T*>(view_->buf); }
+    int64_t size(int dim) const { return view_->shape[dim]; }
 
     void need_size(int dim, int64_t wanted) const {
         if (size(dim) != wanted) fail_shape(dim, "must be ", wanted);
@@ -63,20 +88,25 @@ public:
     }
     const char* name() const { return name_; }
     [[noreturn]] void fail_type(const std::string& what) const {
-        wrong_type(std::string(name_) + " " + what + ", not of format '" + (view_.format ? view_.format : "B") + "'");
+        wrong_type(std::string(name_) + " " + what + ", not of format '" + (view_->format ? view_->format : "B") + "'");
     }
 
 private:
     void take(nb::handle object, Access access) {
+        if (const BoundArray* bound; nb::try_cast(object, bound)) {
+            view_ = &bound->view();
+            if (access == Access::write && view_->readonly) wrong_value(std::string(name_) + " must be writable");
+            return;
+        }
         if (!PyObject_CheckBuffer(object.ptr())) wrong_type(std::string(name_) + " must be an array");
         const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (access == Access::write ? PyBUF_WRITABLE : 0);
-        if (PyObject_GetBuffer(object.ptr(), &view_, flags) == 0) return;
+        if (PyObject_GetBuffer(object.ptr(), &own_, flags) == 0) return;
         PyErr_Clear();
         wrong_value(std::string(name_) + " must be C-contiguous" + (access == Access::write ? " and writable" : ""));
     }
     void need_dims(int n_dims) {
-        if (view_.ndim == n_dims) return;
-        const int got = view_.ndim;
+        if (view_->ndim == n_dims) return;
+        const int got = view_->ndim;
         wrong_value(std::string(name_) + " must have " + std::to_string(n_dims) + " dimensions, not " +
                     std::to_string(got));
     }
@@ -86,7 +116,8 @@ private:
     }
 
     const char* name_;
-    Py_buffer view_{};
+    Py_buffer own_{};
+    const Py_buffer* view_ = &own_;
 };
 
 }  // namespace dllama

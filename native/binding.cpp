@@ -106,6 +106,7 @@ nb::object view_of(nb::handle owner, T* data, int rows, int columns) {
 }
 
 void define_objects(nb::module_& m) {
+    nb::class_<BoundArray>(m, "BoundArray").def(nb::init<nb::handle>(), nb::arg("array"));
     nb::class_<PackedMatrix>(m, "PackedMatrix")
         .def("__init__", &new_matrix, nb::arg("compute"), nb::arg("dtype"), nb::arg("n_out"), nb::arg("n_in"))
         .def("pack", &pack_rows, nb::arg("first_row"), nb::arg("rows"))

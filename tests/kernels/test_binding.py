@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dllama.dtypes import ElementType
-from dllama.kernels import Compute, PackedMatrix, Q80Rows, convert, oracle, supported_isas
+from dllama.kernels import BoundArray, Compute, PackedMatrix, Q80Rows, convert, oracle, supported_isas
 
 F32, F16, BF16, Q40 = ElementType.F32, ElementType.F16, ElementType.BF16, ElementType.Q40
 COMPUTE = Compute(1)
@@ -232,3 +232,28 @@ def test_idle_threads_sleep() -> None:
     before = time.process_time()
     threading.Event().wait(0.2)
     assert time.process_time() - before < 0.05  # three spinning threads would have used 0.4 s of two cores
+
+
+def test_a_bound_array_stands_for_its_array() -> None:
+    compute = Compute(1)
+    x = np.arange(64, dtype=np.float32).reshape(1, 64)
+    wanted = np.empty_like(x)
+    compute.rms_norm(wanted, x, np.ones(64, np.float32), 1e-5, 1)
+    out = np.zeros_like(x)
+    compute.rms_norm(BoundArray(out), BoundArray(x), BoundArray(np.ones(64, np.float32)), 1e-5, 1)
+    np.testing.assert_array_equal(out, wanted)
+
+
+def test_a_bound_array_is_checked_as_its_array() -> None:
+    compute = Compute(1)
+    x, weight = np.ones((1, 64), np.float32), BoundArray(np.ones(64, np.float32))
+    fixed = np.zeros((1, 64), np.float32)
+    fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="out must be writable"):
+        compute.rms_norm(BoundArray(fixed), x, weight, 1e-5, 1)
+    with pytest.raises(TypeError, match="x must be float32"):
+        compute.rms_norm(np.empty_like(x), BoundArray(x.astype(np.float64)), weight, 1e-5, 1)
+    with pytest.raises(ValueError, match="weight"):
+        compute.rms_norm(np.empty_like(x), x, BoundArray(np.ones(32, np.float32)), 1e-5, 1)
+    with pytest.raises(ValueError, match="C-contiguous"):
+        BoundArray(np.ones((4, 4), np.float32)[:, ::2])

@@ -40,15 +40,15 @@ def all_reduce(
 
     def one(fabric: Fabric) -> Float32:
         x = np.ones((len(parts[0]) + 7, parts.shape[2]), np.float32)
-        sums = PartialSums(Compute(1), fabric, x, wire, plan, TIMEOUT_S, Trace())
+        partial = np.full_like(x, np.nan)
+        sums = PartialSums(Compute(1), fabric, x, partial, wire, plan, TIMEOUT_S, Trace())
         n_rows = parts.shape[1]
         for _ in range(n_rounds):
             runs = sums.runs(n_rows)
             for run in runs:
-                partial = np.full_like(x, np.nan)
-                partial[: len(run.x)] = parts[fabric.rank, run.rows]
-                run.begin(partial)
-                partial[:] = np.nan  # it belongs to the caller again
+                partial[: run.n_rows] = parts[fabric.rank, run.rows]
+                run.begin()
+                partial[:] = np.nan  # it may be changed at once
             for run in runs:
                 run.finish()
         assert (x[n_rows:] == 1).all(), "rows beyond the step have changed"

@@ -27,8 +27,9 @@ def partial_sum_bytes(n_ranks: int, n_rows: int, plan: ReducePlan) -> list[int]:
 
     def one(fabric: Fabric) -> None:
         x = np.zeros((n_rows, DIM), np.float32)
-        (run,) = PartialSums(Compute(1), fabric, x, ElementType.Q80, plan, 20.0, Trace()).runs(n_rows)
-        run.begin(x.copy())
+        sums = PartialSums(Compute(1), fabric, x, x.copy(), ElementType.Q80, plan, 20.0, Trace())
+        (run,) = sums.runs(n_rows)
+        run.begin()
 
     with ThreadPoolExecutor(n_ranks) as pool:
         list(pool.map(one, fabrics))

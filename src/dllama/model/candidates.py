@@ -66,21 +66,27 @@ def merge_candidates(parts: Sequence[RankCandidates], wanted: LogitRows) -> Cand
     Sums are scaled to the largest logit of all and added in rank order, in float64: the same split gives the
     same bits.
     """
-    ids = np.concatenate([part.ids for part in parts], axis=1)
-    logits = np.concatenate([part.logits for part in parts], axis=1)
-    # The sort is stable and spans ascend, so of equal logits the lower id stays first.
-    order = np.argsort(-logits, axis=1, kind="stable")[:, : wanted.n_candidates]
-    targets = np.stack([part.target_logits for part in parts])
-    temperature = np.where(wanted.temperature > 0, wanted.temperature, np.nan).astype(np.float64)
     largest = np.stack([part.logits[:, 0] for part in parts]).astype(np.float64)
+    log_sum_exp_at_t = np.full(len(wanted.rows), np.nan)
+    if wanted.temperature.any():
+        temperature = np.where(wanted.temperature > 0, wanted.temperature, np.nan).astype(np.float64)
+        sums_at_t = np.stack([part.sum_exp_at_t for part in parts])
+        log_sum_exp_at_t = _log_sum_exp(largest / temperature, sums_at_t)
+    ids, logits, target_logits = parts[0].ids, parts[0].logits, parts[0].target_logits
+    if len(parts) > 1:
+        ids = np.concatenate([part.ids for part in parts], axis=1)
+        logits = np.concatenate([part.logits for part in parts], axis=1)
+        # The sort is stable and spans ascend, so of equal logits the lower id stays first.
+        order = np.argsort(-logits, axis=1, kind="stable")[:, : wanted.n_candidates]
+        ids, logits = np.take_along_axis(ids, order, axis=1), np.take_along_axis(logits, order, axis=1)
+        # fmax passes NaN over: one rank at most has the target.
+        target_logits = np.fmax.reduce([part.target_logits for part in parts], axis=0)
     return Candidates(
-        ids=np.take_along_axis(ids, order, axis=1),
-        logits=np.take_along_axis(logits, order, axis=1),
+        ids=ids,
+        logits=logits,
         log_sum_exp=_log_sum_exp(largest, np.stack([part.sum_exp for part in parts])),
-        log_sum_exp_at_t=_log_sum_exp(largest / temperature, np.stack([part.sum_exp_at_t for part in parts])),
-        target_logits=np.fmax.reduce(
-            targets, axis=0
-        ),  # fmax passes NaN over: one rank at most has the target
+        log_sum_exp_at_t=log_sum_exp_at_t,
+        target_logits=target_logits,
     )
 
 
@@ -102,6 +108,8 @@ def _apply_masks(logits: NDArray[np.float32], masks: LogitMasks, first_id: int) 
 def _targets(logits: NDArray[np.float32], places: NDArray[np.int32]) -> NDArray[np.float32]:
     """[N]: logits [N, V_local] at `places` [N], NaN for those that are no place here."""
     here = (places >= 0) & (places < logits.shape[1])
+    if not here.any():
+        return np.full(len(places), np.nan, np.float32)
     chosen = logits[np.arange(len(places)), np.where(here, places, 0)]
     return np.where(here, chosen, np.float32(np.nan))
 

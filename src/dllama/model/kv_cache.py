@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dllama.dtypes import BLOCK, ElementType, row_bytes
 from dllama.errors import NotEnoughDiskError, UsageError
 from dllama.families import ModelConfig
+from dllama.kernels import BoundArray
 from dllama.sharding import RankSpans
 
 PAGE_SIZE = 64
@@ -67,7 +68,8 @@ def cache_bytes(config: ModelConfig, spans: RankSpans, shape: CacheShape) -> int
 
 class KvCache:
     """`keys[layer]` and `values[layer]`: [n_pages, K_local, page_size, E] float16 or float32, or for Q80 uint8
-    [n_pages, K_local, page_size, bytes of E / 32 blocks]. Zeros at first."""
+    [n_pages, K_local, page_size, bytes of E / 32 blocks]. Zeros at first. `bound[layer]`: both, as operations take
+    them."""
 
     def __init__(
         self,
@@ -90,10 +92,11 @@ class KvCache:
             arrays = np.zeros((2, *dims), dtype=dtype)
         self.keys: list[NDArray[Any]] = list(arrays[0])
         self.values: list[NDArray[Any]] = list(arrays[1])
+        self.bound = [(BoundArray(keys), BoundArray(values)) for keys, values in zip(*arrays, strict=True)]
 
     def close(self) -> None:
         """Gives the memory back and removes the file. The cache must not be used afterwards."""
-        self.keys, self.values = [], []
+        self.keys, self.values, self.bound = [], [], []
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric
-from dllama.kernels import Compute
+from dllama.kernels import BoundArray, Compute
 from dllama.model.all_reduce import (
     Bytes,
     Direct,
@@ -39,14 +39,15 @@ class PartialSums:
         compute: Compute,
         fabric: Fabric,
         x: NDArray[np.float32],
+        partial: NDArray[np.float32],
         wire: ElementType,
         plan: ReducePlan,
         timeout_s: float,
         trace: Trace,
     ) -> None:
-        """`x` [max_rows, D] is the residual stream."""
+        """`x` [max_rows, D] is the residual stream, `partial` [max_rows, D] this rank's part of what is to be added."""
         self._reducer = _Reducer(compute, fabric, wire, plan, timeout_s, trace)
-        self._x = x
+        self._x, self._partial = x, partial
         self._row_bytes = wire_row_bytes(x.shape[1], wire)
         n_rows = len(x) + _HALF_ROWS if fabric.n_ranks > 1 else 0
         self._memory = np.empty(buffer_bytes(n_rows * self._row_bytes, fabric.n_ranks), np.uint8)
@@ -79,40 +80,54 @@ class PartialSums:
 
     def _run(self, rows: slice, n_rows: int, memory: Bytes) -> RowSums:
         """Of a step of `n_rows`."""
-        return RowSums(self._reducer, self._x[rows], rows, n_rows, memory)
+        n_run = rows.stop - rows.start
+        return RowSums(self._reducer, self._x[rows], self._partial[:n_run], rows, n_rows, memory)
 
 
 class RowSums:
     """The partial sums of some rows: `begin` hands them over, `finish` has added everyone's to the residual."""
 
     def __init__(
-        self, reducer: _Reducer, x: NDArray[np.float32], rows: slice, n_step_rows: int, memory: Bytes
+        self,
+        reducer: _Reducer,
+        x: NDArray[np.float32],
+        partial: NDArray[np.float32],
+        rows: slice,
+        n_step_rows: int,
+        memory: Bytes,
     ) -> None:
-        """`x` [T, D] is the residual of `rows` of a step of `n_step_rows`."""
-        self.x = x
+        """`x` [T, D] is the residual of `rows` of a step of `n_step_rows`, `partial` [T, D] what `begin` takes."""
+        self.x = BoundArray(x)
         self.rows = rows
+        self.n_rows = len(x)
         self._reducer = reducer
         self._is_q80 = reducer.wire is ElementType.Q80
         self._overlaps = len(x) < n_step_rows
         self._posted: Future[None] | None = None
+        self._partial = partial
         if reducer.fabric.n_ranks == 1:
+            self._bound_partial = BoundArray(partial.reshape(1, -1))
             return
+        self._bound_partial = BoundArray(partial)
         row_bytes = wire_row_bytes(x.shape[1], reducer.wire)
         self._reduction = reducer.reduction(len(x) * row_bytes, n_step_rows * row_bytes, memory)
         self._own = self._reduction.own.reshape(len(x), row_bytes)
+        self._bound_own = BoundArray(self._own)
+        parts = self._reduction.parts
+        self._parts = BoundArray(parts if self._is_q80 else parts.view(np.float32))
         self._rounds = reducer.plan.rounds and isinstance(self._reduction, Direct)
 
-    def begin(self, partial: NDArray[np.float32]) -> None:
-        """x += the sum over ranks of the first T of `partial` [.., D], at the latest when `finish` returns. `partial`
-        may be changed at once. Raises PeerError when a rank is lost."""
-        reducer, n_rows = self._reducer, len(self.x)
+    def begin(self) -> None:
+        """x += the sum over ranks of `partial`, at the latest when `finish` returns. `partial` may be changed at once.
+        Raises PeerError when a rank is lost."""
+        reducer = self._reducer
         if reducer.fabric.n_ranks == 1:
-            reducer.compute.add_f32(self.x, partial[:n_rows].reshape(1, -1), n_rows)
+            reducer.compute.add_f32(self.x, self._bound_partial, self.n_rows)
             return
         if self._is_q80:
-            reducer.compute.encode_q80(self._own, partial, n_rows)
+            reducer.compute.encode_q80(self._bound_own, self._bound_partial, self.n_rows)
         else:
-            self._own[:] = partial[:n_rows].view(np.uint8)
+            self._own[:] = self._partial.view(np.uint8)
         if self._overlaps:
             self._posted = reducer.post(self._reduction)
             return
@@ -133,9 +148,9 @@ class RowSums:
 
     def _add(self) -> None:
         if self._is_q80:
-            self._reducer.compute.add_q80(self.x, self._reduction.parts, len(self.x), self._rounds)
+            self._reducer.compute.add_q80(self.x, self._parts, self.n_rows, self._rounds)
         else:
-            self._reducer.compute.add_f32(self.x, self._reduction.parts.view(np.float32), len(self.x))
+            self._reducer.compute.add_f32(self.x, self._parts, self.n_rows)
 
 
 @dataclasses.dataclass

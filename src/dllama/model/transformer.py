@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric
 from dllama.families import ModelConfig, RopeStyle
-from dllama.kernels import Compute, Q80Rows
+from dllama.kernels import BoundArray, Compute, Q80Rows
 from dllama.model.all_reduce import ReducePlan, wire_row_bytes
 from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, edit_logits, select_candidates
@@ -27,7 +27,7 @@ from dllama.model.trace import SpanName, Trace
 from dllama.model.weights import LayerWeights, ModelWeights
 from dllama.sharding import RankSpans
 
-Rows = Q80Rows | NDArray[np.float32]
+Rows = Q80Rows | BoundArray
 """The input of a matrix product: quantised for Q40 and Q80 weights, float32 for F16 and F32."""
 
 
@@ -40,6 +40,23 @@ class StepLimits:
     max_positions: int
     wire: ElementType
     timeout_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RowPlaces:
+    """Where some rows of a batch stand in their sequences (see StepBatch), as operations take them."""
+
+    positions: BoundArray
+    sequence: BoundArray
+    page_table: BoundArray
+
+    @classmethod
+    def of(cls, batch: StepBatch, rows: slice) -> RowPlaces:
+        return cls(
+            BoundArray(batch.positions[rows]),
+            BoundArray(batch.sequence[rows]),
+            BoundArray(batch.page_table),
+        )
 
 
 class Transformer:
@@ -61,22 +78,23 @@ class Transformer:
         self._n_kv_heads = len(spans.kv_heads)
         self._head_offset = spans.heads.start - spans.kv_heads.start * config.group
         self._limits = limits
-        self._rope = rope_table(config, limits.max_positions)
+        self._rope = BoundArray(rope_table(config, limits.max_positions))
 
         n_rows, n_q, n_ffn = limits.max_rows, self._n_heads * config.head_dim, len(spans.ffn)
         n_qkv = n_q + 2 * self._n_kv_heads * config.head_dim
         self._x = np.empty((n_rows, config.dim), np.float32)  # residual stream
+        partial = np.empty((n_rows, config.dim), np.float32)
         self.trace = Trace()
         self.sums = PartialSums(
-            compute, fabric, self._x, limits.wire, reduce_plan, limits.timeout_s, self.trace
+            compute, fabric, self._x, partial, limits.wire, reduce_plan, limits.timeout_s, self.trace
         )
+        self._partial = BoundArray(partial)
         self._normed = self._rows(n_rows, config.dim)
-        self._qkv = np.empty((n_rows, n_qkv), np.float32)
-        self._attended = np.empty((n_rows, n_q), np.float32)
+        self._qkv = _floats(n_rows, n_qkv)
+        self._attended = _floats(n_rows, n_q)
         self._attended_rows = Q80Rows(n_rows, n_q) if config.weight_type.is_blocked else self._attended
-        self._gate_up = np.empty((n_rows, 2 * n_ffn), np.float32)
+        self._gate_up = _floats(n_rows, 2 * n_ffn)
         self._activated = self._rows(n_rows, n_ffn)
-        self._partial = np.empty((n_rows, config.dim), np.float32)
         self._logits = np.empty((limits.max_logit_rows, len(spans.vocab)), np.float32)
         self._first_id = spans.vocab.start
         self._n_rows, self._n_logits = 0, 0  # of the last step
@@ -92,10 +110,11 @@ class Transformer:
         x = self._x[: batch.n_rows]
         x[:] = inputs
         runs = self.sums.runs(batch.n_rows)  # two where sums are to travel while the other run is computed
+        places = [RowPlaces.of(batch, run.rows) for run in runs]
         for index, layer in enumerate(self._weights.layers):
-            for run in runs:
+            for run, rows in zip(runs, places, strict=True):
                 span_s = trace.clock()
-                self._attention(layer, index, run, batch)
+                self._attention(layer, index, run, rows)
                 trace.add(SpanName.ATTENTION, span_s, index)
             for run in runs:
                 span_s = trace.clock()
@@ -121,10 +140,9 @@ class Transformer:
         self._compute.rms_norm(normed, self._x[: self._n_rows], final_norm, eps, self._n_rows)
         return normed
 
-    def _attention(self, layer: LayerWeights, index: int, run: RowSums, batch: StepBatch) -> None:
-        compute, config, n_rows, qkv = self._compute, self._config, len(run.x), self._qkv
-        keys, values = self._cache.keys[index], self._cache.values[index]
-        positions, sequence = batch.positions[run.rows], batch.sequence[run.rows]
+    def _attention(self, layer: LayerWeights, index: int, run: RowSums, rows: RowPlaces) -> None:
+        compute, config, n_rows, qkv = self._compute, self._config, run.n_rows, self._qkv
+        keys, values = self._cache.bound[index]
         run.finish()  # x of these rows is complete
         compute.rms_norm(self._normed, run.x, layer.attention_norm, config.norm_eps, n_rows)
         compute.matmul(qkv, layer.qkv, self._normed, n_rows)  # [T, (H_local + 2 K_local) E]
@@ -134,26 +152,26 @@ class Transformer:
             compute.head_rms_norm(qkv, layer.q_norm, config.norm_eps, 0, self._n_heads, n_rows)
             compute.head_rms_norm(qkv, layer.k_norm, config.norm_eps, self._n_heads, self._n_kv_heads, n_rows)
         compute.rope_store(
-            qkv, self._rope, positions, sequence, batch.page_table, keys, values,
+            qkv, self._rope, rows.positions, rows.sequence, rows.page_table, keys, values,
             self._n_heads, config.rope_style is RopeStyle.HALVES, n_rows,
         )  # fmt: skip
         compute.attention(
-            self._attended, qkv, positions, sequence, batch.page_table, keys, values,
+            self._attended, qkv, rows.positions, rows.sequence, rows.page_table, keys, values,
             self._n_heads, self._head_offset, config.group, config.sliding_window or 0, n_rows,
         )  # fmt: skip
         if isinstance(self._attended_rows, Q80Rows):
             compute.quantize_rows(self._attended_rows, self._attended, n_rows)
         compute.matmul(self._partial, layer.o, self._attended_rows, n_rows)  # [T, D], this rank's heads
-        run.begin(self._partial)  # x += all-reduce
+        run.begin()  # x += all-reduce of partial
 
     def _feed_forward(self, layer: LayerWeights, run: RowSums) -> None:
-        compute, config, n_rows = self._compute, self._config, len(run.x)
+        compute, config, n_rows = self._compute, self._config, run.n_rows
         run.finish()  # x of these rows is complete
         compute.rms_norm(self._normed, run.x, layer.ffn_norm, config.norm_eps, n_rows)
         compute.matmul(self._gate_up, layer.gate_up, self._normed, n_rows)  # [T, 2 F_local]
         compute.silu_mul(self._activated, self._gate_up, n_rows, config.activation)
         compute.matmul(self._partial, layer.down, self._activated, n_rows)  # [T, D], this rank's columns
-        run.begin(self._partial)  # x += all-reduce
+        run.begin()  # x += all-reduce of partial
 
     def _head(self, x: NDArray[np.float32], wanted: LogitRows) -> RankCandidates:
         if len(wanted.rows):
@@ -167,7 +185,11 @@ class Transformer:
     def _rows(self, n_rows: int, n: int) -> Rows:
         if self._config.weight_type.is_blocked:
             return Q80Rows(n_rows, n)
-        return np.empty((n_rows, n), np.float32)
+        return _floats(n_rows, n)
+
+
+def _floats(n_rows: int, n: int) -> BoundArray:
+    return BoundArray(np.empty((n_rows, n), np.float32))
 
 
 def buffer_row_bytes(config: ModelConfig, spans: RankSpans, n_ranks: int, wire: ElementType) -> int:

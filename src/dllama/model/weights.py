@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 
 from dllama.errors import NumericalError
 from dllama.families import ModelConfig
-from dllama.kernels import Compute, PackedMatrix
+from dllama.kernels import BoundArray, Compute, PackedMatrix
 from dllama.sharding import RankSpans, Shard, rank_shards
 
-Vector = NDArray[np.float32]
+Vector = BoundArray
 Bytes = NDArray[np.uint8]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerWeights:
-    """One layer. Matrices that share an input are one matrix: q, k, v stacked by rows; gate and up likewise."""
+    """One layer; vectors are float32. Matrices that share an input are one matrix: q, k, v stacked by rows; gate and
+    up likewise."""
 
     attention_norm: Vector  # [D]
     qkv: PackedMatrix  # [(H_local + 2 K_local) E, D]
@@ -54,7 +55,7 @@ class ModelWeights:
             values = np.zeros(n, np.float32)
             for name, first in parts.items():
                 self._places[prefix + name] = _vector_place(values, first)
-            return values
+            return BoundArray(values)
 
         self.layers: list[LayerWeights] = []
         for layer in range(config.n_layers):
@@ -95,7 +96,7 @@ def _matrix_place(packed: PackedMatrix, first: int) -> Callable[[int, Bytes], bo
     return lambda row, rows: packed.pack(first + row, rows)
 
 
-def _vector_place(values: Vector, first: int) -> Callable[[int, Bytes], bool]:
+def _vector_place(values: NDArray[np.float32], first: int) -> Callable[[int, Bytes], bool]:
     def place(row: int, rows: NDArray[Any]) -> bool:
         assert row == 0, "a vector is one row"
         part = np.ascontiguousarray(rows).reshape(-1).view(np.float32)
