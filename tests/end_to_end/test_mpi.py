@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import requests
 
+from support.api_process import ask, events_of
 from support.mpi_ranks import mpiexec
 from support.processes import DEMO_MODEL, DLLAMA, Finished, inference, run_well
 
@@ -92,6 +97,63 @@ def test_a_wrong_use_is_one_line_from_rank_0(arguments: list[str], code: int, sa
 def test_commands_without_workers_run_once() -> None:
     finished = run(3, "--version")
     assert (finished.code, finished.out.count("dllama")) == (0, 1)
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A job of 3 ranks that serves the demo model, and its URL."""
+    with start(3, "api", "--port", 0, "--nthreads", 1) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        url = next(found[1] for line in lines if (found := re.search(r"is served on (\S+)", line)))
+        try:
+            yield process, url
+        finally:
+            process.kill()
+
+
+def test_a_server_until_ctrl_c() -> None:
+    with serving() as (process, url):
+        question = ask("What is nine plus eight?") | {"model": "dllama-demo"}
+        answer = requests.post(url + "/v1/chat/completions", json=question, timeout=TIMEOUT_S).json()
+        assert answer["choices"][0]["message"]["content"] == "9 + 8 = 17."
+        streamed = requests.post(
+            url + "/v1/chat/completions", json=question | {"stream": True}, timeout=TIMEOUT_S
+        )
+        *events, done = events_of(streamed)
+        assert done == "[DONE]"
+        assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == "9 + 8 = 17."
+        nodes = requests.get(url + "/api/cluster", timeout=TIMEOUT_S).json()["nodes"]
+        assert [node["rank"] for node in nodes] == [0, 1, 2]
+        assert all(node["mean"]["compute_s"] > 0 for node in nodes)
+        ranks = _ranks(process.pid)
+        process.send_signal(signal.SIGINT)  # the launcher passes it on to all ranks
+        _, err = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        assert not any(psutil.pid_exists(rank.pid) for rank in ranks)
+
+
+def test_a_server_that_is_told_to_end() -> None:
+    with serving() as (process, _):
+        ranks = {rank.environ["PMI_RANK"]: rank.pid for rank in _ranks(process.pid)}
+        os.kill(ranks["0"], signal.SIGTERM)
+        _, err = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 143
+        assert "Traceback" not in err
+        assert not any(psutil.pid_exists(pid) for pid in ranks.values())
+
+
+def test_ctrl_c_in_the_middle_of_a_step() -> None:
+    with start(3, *inference("--ignore-eos", "--model", DEMO_MODEL, steps=1000)) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("Pred"))
+        ranks = _ranks(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        assert not any(psutil.pid_exists(rank.pid) for rank in ranks)
 
 
 def test_a_worker_that_is_killed_ends_the_job() -> None:

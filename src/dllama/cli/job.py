@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -58,7 +59,10 @@ def _as_root(job: MpiJob, args: argparse.Namespace, run: Callable[[Command, argp
             lost.append(error)
             raise
 
-    code = run(command, args)
+    try:
+        code = run(command, args)
+    except SystemExit as end:  # SIGTERM: the session is closed, and the job is to be left as well
+        code = int(end.code or 0)
     if lost:  # someone may be gone, or wait for who is gone: nobody can end in good order
         sys.stdout.flush()
         job.abort(code)
@@ -67,7 +71,11 @@ def _as_root(job: MpiJob, args: argparse.Namespace, run: Callable[[Command, argp
 
 
 def _as_worker(job: MpiJob, args: argparse.Namespace) -> int:
-    """0 also when a session failed: the root says what there is to say."""
+    """0 also when a session failed: the root says what there is to say.
+
+    Ctrl-C reaches every process of a job. The root ends its session then, and the workers with it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         compute = make_compute(args.nthreads, args.isa)
     except DllamaError as error:
