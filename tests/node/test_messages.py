@@ -99,7 +99,8 @@ def test_a_plan_with_any_value_in_any_place(plan: SessionPlan, data: st.DataObje
     with contextlib.suppress(PeerProtocolError):
         decoded = SessionPlan.decode(json.dumps(values).encode(), "root")
         assert 1 <= decoded.rank < decoded.shards.n_ranks
-        assert max_step_bytes(decoded.config, decoded.limits, decoded.cache) > 0
+        vocab = decoded.shards.ranks[decoded.rank].vocab
+        assert max_step_bytes(decoded.config, decoded.limits, decoded.cache, vocab) > 0
 
 
 def cut_a_block(values: dict[str, Any]) -> None:

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from dllama.errors import PeerProtocolError
 from dllama.model import LogitEdits, LogitMasks, LogitRows, RankCandidates, StepBatch
-from dllama.model.candidates import select_candidates
+from dllama.model.candidates import edit_logits, select_candidates
 from dllama.node.messages import SessionPlan
 from dllama.node.step_message import (
     answer_bytes,
     decode_answer,
     decode_step,
     encode_answer,
-    encode_step,
+    encode_steps,
     max_step_bytes,
 )
 from dllama.node.timing import NodeTimes
@@ -72,12 +72,33 @@ def step_of(
     return batch, random.standard_normal((n_rows, plan.config.dim)).astype(np.float32)
 
 
-def encoded(batch: StepBatch, inputs: NDArray[np.float32]) -> bytes:
-    return b"".join(part.tobytes() for part in encode_step(batch, inputs))
+def vocab_of(plan: SessionPlan) -> Span:
+    """Not that of the plan's rank: one whose edges are in the middle of a mask's bytes."""
+    return Span(13, plan.config.vocab_size - 5)
+
+
+def encoded(plan: SessionPlan, batch: StepBatch, inputs: NDArray[np.float32]) -> bytes:
+    (payload,) = encode_steps(batch, inputs, [vocab_of(plan)])
+    return bytes(payload)
 
 
 def decoded(plan: SessionPlan, payload: bytes) -> tuple[StepBatch, NDArray[np.float32]]:
-    return decode_step(payload, plan.config, plan.limits, plan.cache, "root")
+    return decode_step(payload, plan.config, plan.limits, plan.cache, vocab_of(plan), "root")
+
+
+def part_of(wanted: LogitRows, vocab: Span) -> LogitRows:
+    """What the rank with that span has to know: its edits, and the bytes of its masks."""
+    edits, masks = wanted.edits, wanted.masks
+    if edits is not None:
+        here = [vocab.start <= token_id < vocab.stop for token_id in edits.ids]
+        edits = (
+            LogitEdits(**{name: values[here] for name, values in vars(edits).items()}) if any(here) else None
+        )
+    if masks is not None:
+        allowed = masks.allowed.copy()
+        allowed[:, : vocab.start // 8] = allowed[:, (vocab.stop - 1) // 8 + 1 :] = 0
+        masks = LogitMasks(index=masks.index, allowed=allowed)
+    return dataclasses.replace(wanted, edits=edits, masks=masks)
 
 
 def assert_equal(back: Any, sent: Any, name: str = "step") -> None:
@@ -102,12 +123,12 @@ def test_a_step_comes_back(plan: SessionPlan, data: st.DataObject) -> None:
     batch, inputs = step_of(
         plan, lengths, starts, n_wanted, n_edits=n_edits, n_masks=data.draw(st.integers(0, n_wanted))
     )
-    payload = encoded(batch, inputs)
-    assert len(payload) <= max_step_bytes(plan.config, plan.limits, plan.cache)
+    payload = encoded(plan, batch, inputs)
+    assert len(payload) <= max_step_bytes(plan.config, plan.limits, plan.cache, vocab_of(plan))
     back, back_inputs = decoded(plan, payload)
-    assert_equal(back, batch)
+    assert_equal(back, dataclasses.replace(batch, wanted=part_of(batch.wanted, vocab_of(plan))))
     assert_equal(back_inputs, inputs)
-    narrow = encoded(batch, (inputs.view(np.uint32) & 0xFFFF0000).view(np.float32))
+    narrow = encoded(plan, batch, (inputs.view(np.uint32) & 0xFFFF0000).view(np.float32))
     assert len(narrow) == len(payload) - 2 * inputs.size
     assert_equal(decoded(plan, narrow)[1], (inputs.view(np.uint32) & 0xFFFF0000).view(np.float32))
 
@@ -115,8 +136,8 @@ def test_a_step_comes_back(plan: SessionPlan, data: st.DataObject) -> None:
 def test_the_largest_step_fits_its_limit(plan: SessionPlan) -> None:
     n, n_wanted = plan.limits.max_rows, plan.limits.max_logit_rows
     n_edits = n_wanted * plan.config.vocab_size
-    payload = encoded(*step_of(plan, [1] * n, [99] * n, n_wanted, n_edits=n_edits, n_masks=n_wanted))
-    assert len(payload) == max_step_bytes(plan.config, plan.limits, plan.cache)
+    payload = encoded(plan, *step_of(plan, [1] * n, [99] * n, n_wanted, n_edits=n_edits, n_masks=n_wanted))
+    assert len(payload) == max_step_bytes(plan.config, plan.limits, plan.cache, vocab_of(plan))
     decoded(plan, payload)
 
 
@@ -124,7 +145,7 @@ def test_the_largest_step_fits_its_limit(plan: SessionPlan) -> None:
 @given(data=st.data())
 def test_a_step_with_any_number_in_any_place(plan: SessionPlan, data: st.DataObject) -> None:
     """Refused, or within everything that the kernels index; never a large allocation."""
-    payload = bytearray(encoded(*step_of(plan, [3, 1, 2], [0, 99, 60], n_edits=3, n_masks=1)))
+    payload = bytearray(encoded(plan, *step_of(plan, [3, 1, 2], [0, 99, 60], n_edits=3, n_masks=1)))
     n_words = 9 + 3 + 3 + 3 * plan.cache.n_pages + 2 + 2 + 3 + 3 + 1 + 2 + 3 + 3
     place, number = data.draw(st.integers(0, n_words - 1)), data.draw(NUMBERS)
     payload[4 * place : 4 * place + 4] = int(number).to_bytes(4, "little", signed=True)
@@ -135,10 +156,10 @@ def test_a_step_with_any_number_in_any_place(plan: SessionPlan, data: st.DataObj
         assert batch.positions.max() < batch.page_table.shape[1] * plan.cache.page_size
         assert 0 <= batch.page_table.min() <= batch.page_table.max() < plan.cache.n_pages
         assert 0 <= batch.sequence.min() <= batch.sequence.max() < len(batch.page_table)
-        assert_sound(batch.wanted, batch.n_rows, plan.config.vocab_size)
+        assert_sound(batch.wanted, batch.n_rows, plan.config.vocab_size, vocab_of(plan))
 
 
-def assert_sound(wanted: LogitRows, n_rows: int, vocab_size: int) -> None:
+def assert_sound(wanted: LogitRows, n_rows: int, vocab_size: int, vocab: Span) -> None:
     n_wanted = len(wanted.rows)
     assert all(0 <= row < n_rows for row in wanted.rows)
     assert 0 < wanted.n_candidates <= vocab_size
@@ -147,7 +168,9 @@ def assert_sound(wanted: LogitRows, n_rows: int, vocab_size: int) -> None:
     assert all(-1 <= target < vocab_size for target in wanted.targets)
     if wanted.edits is not None:
         pairs = list(zip(wanted.edits.index, wanted.edits.ids, strict=True))
-        assert all(0 <= index < n_wanted and 0 <= token_id < vocab_size for index, token_id in pairs)
+        assert all(
+            0 <= index < n_wanted and vocab.start <= token_id < vocab.stop for index, token_id in pairs
+        )
         assert len(set(pairs)) == len(pairs) == len(wanted.edits.scale) == len(wanted.edits.add)
         assert all(0 < scale < np.inf for scale in wanted.edits.scale)
         assert np.isfinite(wanted.edits.add).all()
@@ -168,9 +191,38 @@ def test_any_bytes_as_a_step(plan: SessionPlan, payload: bytes) -> None:
 
 @pytest.mark.parametrize("n_bytes", [-4, -1, 1, 4])
 def test_a_step_of_another_size(plan: SessionPlan, n_bytes: int) -> None:
-    payload = encoded(*step_of(plan, [3], [0])) + bytes(4)
+    payload = encoded(plan, *step_of(plan, [3], [0])) + bytes(4)
     with pytest.raises(PeerProtocolError, match="impossible size"):
         decoded(plan, payload[: len(payload) - 4 + n_bytes])
+
+
+def test_each_rank_gets_what_concerns_its_vocabulary(plan: SessionPlan) -> None:
+    """And computes from that what it would from the whole."""
+    batch, inputs = step_of(plan, [3, 1, 2], [0, 9, 60], n_edits=40, n_masks=2)
+    vocabs = [spans.vocab for spans in plan.shards.ranks] + [Span(13, 27)]
+    whole = len(bytes(encode_steps(batch, inputs, [Span(0, plan.config.vocab_size)])[0]))
+    logits = np.random.default_rng(1).normal(0, 3, (2, plan.config.vocab_size)).astype(np.float32)
+    for vocab, payload in zip(vocabs, encode_steps(batch, inputs, vocabs), strict=True):
+        assert whole - len(bytes(payload)) >= 2 * ((plan.config.vocab_size - len(vocab)) // 8 - 1)
+        back, _ = decode_step(bytes(payload), plan.config, plan.limits, plan.cache, vocab, "root")
+        own = logits[:, vocab.start : vocab.stop]
+        from_part, from_whole = own.copy(), own.copy()
+        edit_logits(from_part, back.wanted, vocab.start)
+        edit_logits(from_whole, batch.wanted, vocab.start)
+        assert not np.array_equal(from_part, own)
+        assert_equal(from_part, from_whole)
+
+
+def test_a_step_without_edits_and_masks_is_one_buffer(plan: SessionPlan) -> None:
+    first, second = encode_steps(*step_of(plan, [3], [0]), [Span(0, 32), Span(32, 64)])
+    assert first is second
+
+
+def test_an_edit_of_another_rank_is_refused(plan: SessionPlan) -> None:
+    batch, inputs = step_of(plan, [3, 1], [0, 9], n_edits=3)
+    (payload,) = encode_steps(batch, inputs, [Span(0, plan.config.vocab_size)])
+    with pytest.raises(PeerProtocolError, match="impossible edits"):
+        decode_step(bytes(payload), plan.config, plan.limits, plan.cache, Span(0, 8), "root")
 
 
 # Answers

@@ -14,7 +14,8 @@ from dllama.kernels import Compute
 from dllama.model import LogitRows, ReducePlan, StepBatch
 from dllama.model.partial_sums import PartialSums
 from dllama.model.trace import Trace
-from dllama.node.step_message import encode_step
+from dllama.node.step_message import encode_steps
+from dllama.sharding import Span
 
 DIM, N_LAYERS, VOCAB = 4096, 32, 128256
 Q = DIM // 32 * 34
@@ -45,7 +46,8 @@ def step_bytes(n_rows: int, n_pages: int) -> int:
         page_table=np.zeros((1, n_pages), np.int32),
         wanted=LogitRows.greedy(np.asarray([n_rows - 1], np.int32)),
     )
-    return HEADER_BYTES + sum(part.nbytes for part in encode_step(batch, np.ones((n_rows, DIM), np.float32)))
+    (payload,) = encode_steps(batch, np.ones((n_rows, DIM), np.float32), [Span(0, VOCAB)])
+    return HEADER_BYTES + memoryview(payload).nbytes
 
 
 @pytest.mark.parametrize(

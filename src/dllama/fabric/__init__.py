@@ -23,7 +23,7 @@ from dllama.fabric.collectives import (
     to_all,
     to_each,
 )
-from dllama.fabric.frames import receive_frame, send_frame
+from dllama.fabric.frames import join_buffers, receive_frame, send_frame, send_frames
 from dllama.fabric.launch import Job, launched_rank
 from dllama.fabric.liveness import set_options
 from dllama.fabric.local import local_fabrics
@@ -47,12 +47,14 @@ __all__ = [
     "format_address",
     "from_all",
     "gather",
+    "join_buffers",
     "launched_rank",
     "listen",
     "local_fabrics",
     "measure_exchange",
     "receive_frame",
     "send_frame",
+    "send_frames",
     "set_options",
     "to_all",
     "to_each",

@@ -13,7 +13,7 @@ Sizes are checked before anything is allocated, and payloads are never unpickled
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from dllama.errors import PeerProtocolError
 from dllama.fabric.base import Buffer, Fabric, bytes_view
@@ -65,10 +65,23 @@ def send_frame(
 
     Raises what Fabric.exchange raises.
     """
-    views = [view for view in map(bytes_view, payload) if view]
-    whole = views[0] if len(views) == 1 else b"".join(views)  # whoever receives it knows nothing of its parts
-    header = encode_header(kind, len(whole))
-    fabric.exchange([(rank, part) for rank in ranks for part in (header, whole)], [], timeout_s)
+    send_frames(fabric, kind, dict.fromkeys(ranks, join_buffers(payload)), timeout_s=timeout_s)
+
+
+def send_frames(
+    fabric: Fabric, kind: int, payloads: Mapping[int, Buffer], *, timeout_s: float | None
+) -> None:
+    """Sends each rank its own payload, all at the same time. Raises what Fabric.exchange raises."""
+    sends: list[tuple[int, Buffer]] = []
+    for rank, payload in payloads.items():
+        sends += [(rank, encode_header(kind, bytes_view(payload).nbytes)), (rank, payload)]
+    fabric.exchange(sends, [], timeout_s)
+
+
+def join_buffers(buffers: Iterable[Buffer]) -> Buffer:
+    """One buffer of all bytes, since a receiver knows nothing of a payload's parts."""
+    views = [view for view in map(bytes_view, buffers) if view]
+    return views[0] if len(views) == 1 else b"".join(views)
 
 
 def receive_frame(fabric: Fabric, rank: int, max_bytes: int, timeout_s: float | None) -> tuple[int, bytes]:

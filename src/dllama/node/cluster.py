@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dllama.checkpoint import Checkpoint
 from dllama.dtypes import ElementType
 from dllama.errors import PeerError
-from dllama.fabric import Fabric, Job, gather, send_frame
+from dllama.fabric import Fabric, Job, gather, send_frame, send_frames
 from dllama.families import ModelConfig
 from dllama.kernels import Compute
 from dllama.model import (
@@ -38,7 +38,7 @@ from dllama.node.memory import NodeMemory, check_memory, memory_need, session_sh
 from dllama.node.messages import Kind, NodeStatus, SessionPlan, Welcome
 from dllama.node.rank import NodeSettings, RankMemory
 from dllama.node.reduce_agreement import choose_reduce
-from dllama.node.step_message import answer_bytes, decode_answer, encode_step
+from dllama.node.step_message import answer_bytes, decode_answer, encode_steps
 from dllama.node.timing import NodeInfo, NodeTimes, StepTimer, Timeline
 from dllama.node.tracing import ClusterTrace
 from dllama.sharding import ShardPlan, Span, plan_spans, shard_bytes
@@ -191,8 +191,8 @@ class Cluster:
         self._whole_logits = None
         inputs = self._checkpoint.embed(batch.token_ids)
         if self._fabric.n_ranks > 1:
-            payload = encode_step(batch, inputs)
-            send_frame(self._fabric, self._workers, Kind.STEP, *payload, timeout_s=self._timeout_s)
+            payloads = dict(zip(self._workers, encode_steps(batch, inputs, self._vocab[1:]), strict=True))
+            send_frames(self._fabric, Kind.STEP, payloads, timeout_s=self._timeout_s)
         own = self._transformer.forward(batch, inputs)
         computed = time.perf_counter()
         answers = self._gather_answers(batch.wanted)

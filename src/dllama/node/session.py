@@ -89,7 +89,10 @@ class WorkerSession:
         """Computes what the root asks for until it ends the session. Between steps it waits without a deadline:
         keepalive probes tell whether the root's computer is still there."""
         timer = StepTimer(fabric, transformer)
-        limit = max(MAX_CONTROL_BYTES, max_step_bytes(plan.config, plan.limits, plan.cache))
+        limit = max(
+            MAX_CONTROL_BYTES,
+            max_step_bytes(plan.config, plan.limits, plan.cache, plan.shards.ranks[plan.rank].vocab),
+        )
         while True:
             kind, payload = receive_frame(fabric, 0, limit, None)
             if kind == Kind.STEP:
@@ -113,6 +116,13 @@ class WorkerSession:
     def _step(
         self, fabric: Fabric, transformer: Transformer, timer: StepTimer, plan: SessionPlan, payload: bytes
     ) -> None:
-        batch, inputs = decode_step(payload, plan.config, plan.limits, plan.cache, fabric.peer_name(0))
+        batch, inputs = decode_step(
+            payload,
+            plan.config,
+            plan.limits,
+            plan.cache,
+            plan.shards.ranks[plan.rank].vocab,
+            fabric.peer_name(0),
+        )
         candidates = transformer.forward(batch, inputs)
         gather(fabric, encode_answer(timer.stop(), candidates), [], 0, plan.limits.timeout_s)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType, row_bytes
+from dllama.fabric import Buffer, join_buffers
 from dllama.families import ModelConfig
 from dllama.model import (
     CacheShape,
@@ -30,40 +31,75 @@ _N_COUNTS = 9
 _N_TIMES, _TIMES_BYTES = 3, 24
 
 
-def encode_step(batch: StepBatch, inputs: NDArray[np.float32]) -> list[NDArray[Any]]:
-    """A STEP's payload as buffers that follow each other.
+def encode_steps(batch: StepBatch, inputs: NDArray[np.float32], vocabs: Sequence[Span]) -> list[Buffer]:
+    """The payload of a STEP for each of `vocabs`, the vocabulary spans of those who get it.
 
     Nine int32: T, S, P pages of each sequence, N, C, K edits, M masks, D, element type of the inputs. Then int32:
     sequence lengths [S], first positions [S], page_table [S, P], wanted rows [N], targets [N], index and ids of the
     edits [K], index of the masks [M]. Then float32: temperature [N], scale and add of the edits [K]. Then the inputs
-    [T, D] in the narrowest type that holds them. Then the masks [M, ceil(V / 8)] uint8. Token ids stay with the root.
+    [T, D] in the narrowest type that holds them. Then the masks [M, B] uint8. Token ids stay with the root.
+
+    Edits and masks are those of the span: B bytes that hold its bits. A step without them is one buffer for all.
     """
+    dtype, stored = encode_inputs(inputs)
+    if batch.wanted.edits is None and batch.wanted.masks is None:
+        return [_encode(batch, NO_EDITS, NO_MASKS, dtype, stored)] * len(vocabs)
+    return [
+        _encode(
+            batch,
+            _edits_within(batch.wanted.edits or NO_EDITS, vocab),
+            _masks_within(batch.wanted.masks or NO_MASKS, vocab),
+            dtype,
+            stored,
+        )
+        for vocab in vocabs
+    ]
+
+
+def _encode(
+    batch: StepBatch, edits: LogitEdits, masks: LogitMasks, dtype: ElementType, stored: NDArray[Any]
+) -> Buffer:
     first_rows = np.flatnonzero(np.diff(batch.sequence, prepend=-1))
     lengths = np.diff(first_rows, append=batch.n_rows)
-    wanted, edits, masks = batch.wanted, batch.wanted.edits or NO_EDITS, batch.wanted.masks or NO_MASKS
-    n_edits, n_masks = len(edits.ids), len(masks.index)
-    counts = [batch.n_rows, *batch.page_table.shape, len(wanted.rows), wanted.n_candidates, n_edits, n_masks]
-    dtype, stored = encode_inputs(inputs)
-    ints = [
-        np.asarray([*counts, inputs.shape[1], dtype]),
-        lengths,
-        batch.positions[first_rows],
-        batch.page_table.reshape(-1),
-    ]
+    wanted = batch.wanted
+    counts = [batch.n_rows, *batch.page_table.shape, len(wanted.rows), wanted.n_candidates]
+    counts += [len(edits.ids), len(masks.index), stored.size // batch.n_rows, dtype]
+    ints = [np.asarray(counts), lengths, batch.positions[first_rows], batch.page_table.reshape(-1)]
     ints += [wanted.rows, wanted.targets, edits.index, edits.ids, masks.index]
     floats = [wanted.temperature, edits.scale, edits.add]
-    return [np.concatenate(ints).astype(_INT), np.concatenate(floats).astype(_FLOAT), stored, masks.allowed]
+    return join_buffers(
+        [np.concatenate(ints).astype(_INT), np.concatenate(floats).astype(_FLOAT), stored, masks.allowed]
+    )
+
+
+def _edits_within(edits: LogitEdits, vocab: Span) -> LogitEdits:
+    here = (edits.ids >= vocab.start) & (edits.ids < vocab.stop)
+    return LogitEdits(
+        index=edits.index[here], ids=edits.ids[here], scale=edits.scale[here], add=edits.add[here]
+    )
+
+
+def _masks_within(masks: LogitMasks, vocab: Span) -> LogitMasks:
+    """The bytes alone that hold the span's bits: not what LogitMasks are to a node, but what travels of them."""
+    own = _mask_bytes(vocab)
+    return LogitMasks(index=masks.index, allowed=np.ascontiguousarray(masks.allowed[:, own.start : own.stop]))
+
+
+def _mask_bytes(vocab: Span) -> Span:
+    """The bytes of a mask that hold the bits of a span."""
+    return Span(vocab.start // 8, -(-vocab.stop // 8))
 
 
 def decode_step(
-    payload: bytes, config: ModelConfig, limits: StepLimits, cache: CacheShape, sender: str
+    payload: bytes, config: ModelConfig, limits: StepLimits, cache: CacheShape, vocab: Span, sender: str
 ) -> tuple[StepBatch, NDArray[np.float32]]:
-    """The inverse of encode_step (token ids are zeros). Raises PeerProtocolError on anything impossible."""
+    """The inverse of encode_steps for the rank with the span `vocab`: token ids are zeros, and so are the bits of
+    masks that are not in bytes of the span. Raises PeerProtocolError on anything impossible."""
 
     def parse() -> tuple[StepBatch, NDArray[np.float32]]:
-        counts = _step_counts(payload, config, limits, cache)
+        counts = _step_counts(payload, config, limits, cache, vocab)
         n_rows, n_sequences, n_pages, n_wanted, _, n_edits, n_masks, _, input_type = counts
-        mask_bytes = -(-config.vocab_size // 8)
+        own = _mask_bytes(vocab)
         ints = [
             n_sequences,
             n_sequences,
@@ -78,11 +114,14 @@ def decode_step(
         dtype = ElementType(input_type)
         inputs_start = 4 * (_N_COUNTS + sum(ints) + sum(floats))
         masks_start = inputs_start + row_bytes(dtype, n_rows * config.dim)
-        _require(len(payload) == masks_start + n_masks * mask_bytes, "size")
+        _require(len(payload) == masks_start + n_masks * len(own), "size")
         lengths, starts, table, *wanted_ints = _split(payload, _INT, 4 * _N_COUNTS, ints)
         wanted_floats = _split(payload, _FLOAT, 4 * (_N_COUNTS + sum(ints)), floats)
         (inputs,) = _split(payload, STORED[dtype], inputs_start, [n_rows * config.dim])
-        allowed = np.frombuffer(payload, np.uint8, offset=masks_start).reshape(n_masks, mask_bytes)
+        allowed = np.zeros((n_masks, -(-config.vocab_size // 8)), np.uint8)
+        allowed[:, own.start : own.stop] = np.frombuffer(payload, np.uint8, offset=masks_start).reshape(
+            n_masks, len(own)
+        )
         _require(lengths.min() > 0 and lengths.sum(dtype=np.int64) == n_rows, "sequence lengths")
         n_positions = min(limits.max_positions, n_pages * cache.page_size)
         _require(starts.min() >= 0 and (starts.astype(np.int64) + lengths).max() <= n_positions, "positions")
@@ -93,19 +132,19 @@ def decode_step(
             positions=(np.arange(n_rows) + np.repeat(starts - first_rows, lengths)).astype(np.int32),
             sequence=np.repeat(np.arange(n_sequences, dtype=np.int32), lengths),
             page_table=table.reshape(n_sequences, n_pages),
-            wanted=_wanted(counts, wanted_ints, wanted_floats, allowed, config.vocab_size),
+            wanted=_wanted(counts, wanted_ints, wanted_floats, allowed, config.vocab_size, vocab),
         )
         return batch, decode_inputs(dtype, inputs).reshape(n_rows, config.dim)
 
     return parse_message("step", sender, parse)
 
 
-def max_step_bytes(config: ModelConfig, limits: StepLimits, cache: CacheShape) -> int:
-    """The largest STEP that a session may need: every row a sequence of its own with all pages, every logit
-    edited, every wanted row masked."""
+def max_step_bytes(config: ModelConfig, limits: StepLimits, cache: CacheShape, vocab: Span) -> int:
+    """The largest STEP that a session may need: every row a sequence of its own with all pages, every logit of the
+    span edited, every wanted row masked."""
     words = _N_COUNTS + limits.max_rows * (2 + cache.n_pages + config.dim)
-    words += limits.max_logit_rows * (4 + 4 * config.vocab_size)
-    return 4 * words + limits.max_logit_rows * -(-config.vocab_size // 8)
+    words += limits.max_logit_rows * (4 + 4 * len(vocab))
+    return 4 * words + limits.max_logit_rows * len(_mask_bytes(vocab))
 
 
 def encode_answer(times: NodeTimes, part: RankCandidates) -> NDArray[np.uint8]:
@@ -161,7 +200,9 @@ NO_EDITS = LogitEdits(
 NO_MASKS = LogitMasks(index=np.empty(0, np.int32), allowed=np.empty((0, 0), np.uint8))
 
 
-def _step_counts(payload: bytes, config: ModelConfig, limits: StepLimits, cache: CacheShape) -> list[int]:
+def _step_counts(
+    payload: bytes, config: ModelConfig, limits: StepLimits, cache: CacheShape, vocab: Span
+) -> list[int]:
     """T, S, P, N, C, K, M, D, element type of the inputs. Raises ValueError for what the buffers are not made for."""
     counts = [int(count) for count in np.frombuffer(payload, _INT, _N_COUNTS)]
     n_rows, n_sequences, n_pages, n_wanted, n_candidates, n_edits, n_masks, n_columns, input_type = counts
@@ -170,7 +211,7 @@ def _step_counts(payload: bytes, config: ModelConfig, limits: StepLimits, cache:
     _require(0 < n_pages <= cache.n_pages, "number of pages")
     _require(0 <= n_wanted <= min(n_rows, limits.max_logit_rows), "number of logits")
     _require(0 < n_candidates <= config.vocab_size, "number of candidates")
-    _require(0 <= n_edits <= n_wanted * config.vocab_size, "number of edits")
+    _require(0 <= n_edits <= n_wanted * len(vocab), "number of edits")
     _require(0 <= n_masks <= n_wanted, "number of masks")
     _require(n_columns == config.dim, "width")
     _require(input_type in STORED, "type of inputs")
@@ -183,6 +224,7 @@ def _wanted(
     floats: Sequence[NDArray[np.float32]],
     allowed: NDArray[np.uint8],
     vocab_size: int,
+    vocab: Span,
 ) -> LogitRows:
     n_rows, _, _, n_wanted, n_candidates, n_edits, n_masks, *_ = counts
     rows, targets, edit_index, edit_ids, mask_index = ints
@@ -190,7 +232,7 @@ def _wanted(
     _require(_within(rows, n_rows) and _ascends(rows), "logit rows")
     _require(_within(targets.astype(np.int64) + 1, vocab_size + 1), "targets")
     _require(np.isfinite(temperature).all() and (temperature >= 0).all(), "temperature")
-    _require(_within(edit_index, n_wanted) and _within(edit_ids, vocab_size), "edits")
+    _require(_within(edit_index, n_wanted) and _within(edit_ids - vocab.start, len(vocab)), "edits")
     _require(_ascends(np.sort(edit_index.astype(np.int64) * vocab_size + edit_ids)), "edits")
     _require(np.isfinite(scale).all() and (scale > 0).all() and np.isfinite(add).all(), "edits")
     _require(_within(mask_index, n_wanted) and _ascends(mask_index), "masks")
