@@ -33,9 +33,9 @@ _MESSAGE_BYTES = 4 << 20
 """Longer buffers travel as several messages, so that a slow link shows progress: 0.4 s at 100 Mbit/s."""
 
 _SLEEP_FRACTION = 1 / 16
-_LONGEST_SLEEP_S = 1e-3
-"""A wait sleeps for a sixteenth of what it has lasted, so it ends that much late at the most; a thousand looks a
-second cost about 1 % of a core."""
+_LONGEST_SLEEP_S = 4e-3
+"""A wait sleeps for a sixteenth of what it has lasted, so it ends that much late at the most. A look costs some 20 us
+on a slow core, a few hundred a second about 1 % of it."""
 
 _GOODBYE_S = 1.0
 _CONNECT_S = 60.0
