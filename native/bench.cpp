@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <random>
 #include <string>
 #include <vector>
@@ -27,15 +28,21 @@ struct Times {
     double quick, median;
 };
 
+template <class Work>
+double measure_once(const Work& work) {
+    using Clock = std::chrono::steady_clock;
+    const auto start = Clock::now();
+    work();
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
 // work(i) for i in [0, n), `rounds` times.
 template <class Work>
 Times measure(int rounds, int n, const Work& work) {
-    using Clock = std::chrono::steady_clock;
     std::vector<double> times;
     for (int i = -n; i < rounds * n; i++) {
-        const auto start = Clock::now();
-        work((i + n) % n);
-        if (i >= 0) times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+        const double seconds = measure_once([&] { work((i + n) % n); });
+        if (i >= 0) times.push_back(seconds);
     }
     std::sort(times.begin(), times.end());
     return {times[times.size() / 10], times[times.size() / 2]};
@@ -144,26 +151,81 @@ struct Bench {
         std::printf("packing %d: %.2f GB/s, one thread\n", int(type), double(layout.bytes()) / t.quick / 1e9);
     }
 
-    void attention(int n_rows, int position, ElementType type) {
-        const int heads = 32, kv_heads = 8, head_dim = 64, page = 64, n_pages = (position + n_rows) / page + 1;
-        std::vector<float> qkv(size_t(n_rows) * (heads + 2 * kv_heads) * head_dim), out(size_t(n_rows) * heads * head_dim);
-        for (float& v : qkv) v = float(int(random() % 2001) - 1000) / 1000;
-        std::vector<int32_t> positions(n_rows), sequence(n_rows, 0), pages(n_pages);
-        for (int i = 0; i < n_rows; i++) positions[i] = position + i;
-        for (int i = 0; i < n_pages; i++) pages[i] = i;
-        const size_t elements = size_t(n_pages) * kv_heads * page * head_dim;
-        const size_t bytes = type == ElementType::f32 ? elements * 4 : type == ElementType::f16 ? elements * 2
-                                                                    : elements / kBlock * kQ80Bytes;
-        const OwnedMemory keys(bytes), values(bytes);
-        std::memset(keys.data(), 0x11, bytes), std::memset(values.data(), 0x11, bytes);  // small numbers in every type
-        const Attention a{out.data(), qkv.data(), positions.data(), sequence.data(), pages.data(), keys.data(),
-                          values.data(), type, n_rows, heads, kv_heads, head_dim, page, n_pages, 0, heads / kv_heads, 0};
+    // One text's token at `position` on n_caches caches, or n_rows tokens from there on.
+    struct AttentionCase {
+        static constexpr int kHeads = 32, kKvHeads = 8, kWidth = 64, kPage = 64;
+        std::vector<float> qkv, out;
+        std::vector<int32_t> positions, sequence, pages;
+        std::deque<OwnedMemory> caches;  // keys and values in turn
+        size_t bytes;
+        ElementType type;
+
+        AttentionCase(int n_rows, int position, ElementType cache_type, int n_caches, std::mt19937& random)
+            : qkv(size_t(n_rows) * (kHeads + 2 * kKvHeads) * kWidth), out(size_t(n_rows) * kHeads * kWidth),
+              positions(n_rows), sequence(n_rows, 0), pages((position + n_rows + kPage - 1) / kPage), type(cache_type) {
+            for (float& v : qkv) v = float(int(random() % 2001) - 1000) / 1000;
+            for (int i = 0; i < n_rows; i++) positions[i] = position + i;
+            for (size_t i = 0; i < pages.size(); i++) pages[i] = int32_t(i);
+            const size_t elements = pages.size() * kKvHeads * kPage * kWidth;
+            bytes = type == ElementType::f32 ? elements * 4 : type == ElementType::f16 ? elements * 2
+                                                                                       : elements / kBlock * kQ80Bytes;
+            for (int i = 0; i < 2 * n_caches; i++) {
+                caches.emplace_back(bytes);
+                std::memset(caches.back().data(), 0x11, bytes);  // small numbers in every type
+            }
+        }
+        Attention at(int cache) {
+            return {out.data(), qkv.data(), positions.data(), sequence.data(), pages.data(), caches[2 * cache].data(),
+                    caches[2 * cache + 1].data(), type, int(positions.size()), kHeads, kKvHeads, kWidth, kPage,
+                    int(pages.size()), 0, kHeads / kKvHeads, 0};
+        }
+        double n_keys() const {  // of all KV heads that the first row sees
+            return double(positions[0] + 1) * kKvHeads;
+        }
+    };
+
+    // A step's attention, beside reading: keys and values in the second-level cache, and in memory. Everything is
+    // measured in turn, so that a changing clock changes all of it.
+    void attention_of_a_token(const char* name, ElementType type) {
+        const int near_positions = 256 * pool.n_threads();
+        AttentionCase near(1, near_positions - 1, type, 1, random), far(1, 8191, type, 6, random);
+        const OwnedMemory workspace(std::max(ops.attention_workspace(near.at(0)), ops.attention_workspace(far.at(0))));
+        constexpr size_t kBytes = size_t(128) << 20;
+        const OwnedMemory memory(kBytes);
+        std::memset(memory.data(), 1, kBytes);
+        static volatile uint64_t sink;
+        std::vector<double> cached, read, from_memory, ratio;
+        for (int round = 0; round < 40; round++) {
+            const double r = measure_once([&] { sink = ops.read_memory(memory.data(), kBytes); }) / double(kBytes);
+            const double f = measure_once([&] {
+                for (int i = 0; i < 6; i++) ops.attention(far.at(i), workspace.data());
+            }) / 6;
+            ops.attention(near.at(0), workspace.data());
+            cached.push_back(measure_once([&] {
+                for (int i = 0; i < 10; i++) ops.attention(near.at(0), workspace.data());
+            }) / 10);
+            read.push_back(r), from_memory.push_back(f), ratio.push_back(f / (r * 2 * double(far.bytes)));
+        }
+        const auto at = [](std::vector<double> v, double part) {
+            std::sort(v.begin(), v.end());
+            return v[size_t(part * double(v.size() - 1))];
+        };
+        const double near_ns = at(cached, 0.1) / near.n_keys() * 1e9, far_ns = at(from_memory, 0.1) / far.n_keys() * 1e9;
+        const double n_bytes = 2 * double(far.bytes);
+        std::printf("attention of a token, %s: from the cache %5.2f ns for a key and value, from memory %5.2f (%5.2f GB/s; "
+                    "read %5.2f): %.2f times reading quick, %.2f median\n", name, near_ns, far_ns,
+                    n_bytes / at(from_memory, 0.1) / 1e9, 1e-9 / at(read, 0.1),
+                    at(from_memory, 0.1) / (at(read, 0.1) * n_bytes), at(ratio, 0.5));
+    }
+
+    void attention_of_rows(const char* name, int n_rows, int position, ElementType type) {
+        AttentionCase c(n_rows, position, type, 1, random);
+        const Attention a = c.at(0);
         const OwnedMemory workspace(ops.attention_workspace(a));
-        const Times t = measure(40, 1, [&](int) { ops.attention(a, workspace.data()); });
+        const Times t = measure(10, 1, [&](int) { ops.attention(a, workspace.data()); });
         const double seen = double(n_rows) * (position + (n_rows + 1) / 2.0);
-        std::printf("attention, %3d rows at %5d, %s: %8.1f us; %6.1f Gop/s; cache %6.2f GB/s\n", n_rows, position,
-                    type == ElementType::f16 ? "f16" : type == ElementType::q80 ? "q80" : "f32", t.quick * 1e6, 4 * seen * heads * head_dim / t.quick / 1e9,
-                    2.0 * double(bytes) / t.quick / 1e9);
+        std::printf("attention of %d rows from %d on, %s: %.1f us; %.1f Gop/s\n", n_rows, position, name, t.quick * 1e6,
+                    4 * seen * a.n_heads * a.head_dim / t.quick / 1e9);
     }
 
     void candidates(int n_rows, int n, int n_candidates, float temperature) {
@@ -216,12 +278,12 @@ void run_all(Bench& bench, const std::string& only) {
         bench.convert(ElementType::q80);
         for (ElementType type : types) bench.packing(type);
     }
-    if (wanted("attention"))
-        for (ElementType type : {ElementType::f16, ElementType::q80, ElementType::f32}) {
-            bench.attention(1, 1000, type);
-            bench.attention(1, 8000, type);
-            bench.attention(512, 0, type);
-        }
+    if (wanted("attention")) {
+        const std::pair<const char*, ElementType> caches[] = {
+            {"f16", ElementType::f16}, {"q80", ElementType::q80}, {"f32", ElementType::f32}};
+        for (const auto& [name, type] : caches) bench.attention_of_a_token(name, type);
+        for (const auto& [name, type] : caches) bench.attention_of_rows(name, 256, 1024, type);
+    }
 }
 
 }  // namespace
