@@ -29,7 +29,7 @@ from dllama.bench import SHAPES, random_checkpoint, shape_named
 from dllama.dtypes import ElementType
 from dllama.engine import TokenRun, ragged_batch
 from dllama.kernels import Compute
-from dllama.model import Algorithm
+from dllama.model import Algorithm, SpanName
 from dllama.node import Address, Cluster, ClusterOptions, NodeSettings
 
 PHASES = ("prefill", "decode")
@@ -43,7 +43,7 @@ class Root:
         self._answer()  # it is loaded
 
     def measure(self, phase: str) -> dict[str, Any]:
-        """See `_measure`."""
+        """See Meter.measure."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{phase}\n")
         self._process.stdin.flush()
@@ -125,33 +125,57 @@ def serve(args: argparse.Namespace) -> None:
         contextlib.closing(random_checkpoint(config)) as checkpoint,
         contextlib.closing(Cluster.open(checkpoint, compute, options, lambda done, total: None)) as cluster,
     ):
+        meter = Meter(cluster, compute, args.prompt, args.gen)
         print(json.dumps(dataclasses.asdict(cluster.reduce_plan)), flush=True)
         for line in sys.stdin:
-            n_tokens = args.prompt if line.strip() == "prefill" else args.gen
-            print(json.dumps(_measure(cluster, compute, line.strip(), n_tokens)), flush=True)
+            print(json.dumps(meter.measure(line.strip())), flush=True)
 
 
-def _measure(cluster: Cluster, compute: Compute, phase: str, n_tokens: int) -> dict[str, Any]:
-    """Tokens a second; for each node the milliseconds of a step that it computed, waited and received; the
-    milliseconds of a step that the root spent in native operations."""
-    ids = np.random.default_rng(0).integers(0, cluster.config.vocab_size, n_tokens).tolist()
-    pages, size = range(cluster.cache.n_pages), cluster.max_rows if phase == "prefill" else 1
-    runs = [
-        TokenRun(ids[i : i + size], i, pages, int(i + size >= n_tokens)) for i in range(0, n_tokens, size)
-    ]
-    if phase == "decode":
-        runs = [dataclasses.replace(run, n_wanted=1) for run in runs]
-    steps = []
-    start, native_s = time.perf_counter(), compute.native_s
-    for run in runs:
-        cluster.step(ragged_batch([run]))
-        steps.append([dataclasses.astuple(cluster.timeline.last(rank)) for rank in range(cluster.n_nodes)])
-    seconds = time.perf_counter() - start
-    return {
-        "tok_per_s": n_tokens / seconds,
-        "nodes_ms": (1e3 * np.mean(steps, axis=0)).round(3).tolist(),
-        "native_ms": round(1e3 * (compute.native_s - native_s) / len(runs), 3),
-    }
+class Meter:
+    """Computes a phase and says what it took."""
+
+    def __init__(self, cluster: Cluster, compute: Compute, n_prompt: int, n_gen: int) -> None:
+        self._cluster, self._compute = cluster, compute
+        ids = np.random.default_rng(0).integers(0, cluster.config.vocab_size, max(n_prompt, n_gen)).tolist()
+        pages, size = range(cluster.cache.n_pages), cluster.max_rows
+        self._steps = {
+            "prefill": [
+                TokenRun(ids[i : min(i + size, n_prompt)], i, pages, int(i + size >= n_prompt))
+                for i in range(0, n_prompt, size)
+            ],
+            "decode": [TokenRun([ids[i]], i, pages, 1) for i in range(n_gen)],
+        }
+        self._trace = cluster.begin_trace() if cluster.n_nodes > 1 else None
+        self._n_seen = [0] * cluster.n_nodes
+
+    def measure(self, phase: str) -> dict[str, Any]:
+        """Tokens a second; for each node the milliseconds of a step that it computed, waited and received; those that
+        the root spent in native operations; and those that sums were on their way, once everyone had sent his part."""
+        cluster, steps, times = self._cluster, self._steps[phase], []
+        start, native_s = time.perf_counter(), self._compute.native_s
+        for run in steps:
+            cluster.step(ragged_batch([run]))
+            times.append(
+                [dataclasses.astuple(cluster.timeline.last(rank)) for rank in range(cluster.n_nodes)]
+            )
+        seconds = time.perf_counter() - start
+        return {
+            "tok_per_s": sum(len(run.token_ids) for run in steps) / seconds,
+            "nodes_ms": (1e3 * np.mean(times, axis=0)).round(3).tolist(),
+            "native_ms": round(1e3 * (self._compute.native_s - native_s) / len(steps), 3),
+            "wire_ms": round(1e3 * self._wire_s() / len(steps), 3),
+        }
+
+    def _wire_s(self) -> float:
+        """Of the exchanges since the last call. Who comes last to an exchange waits for nobody: his time counts."""
+        if self._trace is None:
+            return 0.0
+        seconds = []
+        for rank, spans in enumerate(self._trace.gather()):
+            exchanges = spans[spans["name"] == SpanName.EXCHANGE][self._n_seen[rank] :]
+            self._n_seen[rank] += len(exchanges)
+            seconds.append(exchanges["stop_s"] - exchanges["start_s"])
+        return float(np.min(seconds, axis=0).sum())
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -178,11 +202,14 @@ def _report(phase: str, pairs: list[tuple[dict[str, Any], dict[str, Any]]], args
         f"ratio {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
     )
     for index, kind in enumerate(("1 node", f"{args.nodes} nodes")):
-        native_ms = statistics.median(pair[index]["native_ms"] for pair in pairs)
+        native_ms, wire_ms = (
+            statistics.median(pair[index][key] for pair in pairs) for key in ("native_ms", "wire_ms")
+        )
         nodes = np.median([pair[index]["nodes_ms"] for pair in pairs], axis=0)
         texts = [f"rank {rank} {c:.2f} + {w:.2f} + {m:.2f}" for rank, (c, w, m) in enumerate(nodes)]
         print(
-            f"  {kind}, ms a step (computing + waiting + receiving): {', '.join(texts)}; root native {native_ms:.2f}"
+            f"  {kind}, ms a step (computing + waiting + receiving): {', '.join(texts)}; root native {native_ms:.2f}; "
+            f"sums on their way {wire_ms:.2f}"
         )
 
 
