@@ -49,13 +49,14 @@ def measure(rank: int, listeners: list[socket.socket], args: argparse.Namespace)
     plan = plan_reduce(args.ranks, times, Algorithm(args.algorithm))
     plan = dataclasses.replace(plan, overlap_bytes=None)
     x = np.zeros((args.rows, args.dim), np.float32)
-    (run,) = PartialSums(Compute(1), fabric, x, ElementType.Q80, plan, TIMEOUT_S, Trace()).runs(args.rows)
     random = np.random.default_rng(rank)
     partial = random.standard_normal((args.rows, args.dim), np.float32)
+    sums = PartialSums(Compute(1), fabric, x, partial, ElementType.Q80, plan, TIMEOUT_S, Trace())
+    (run,) = sums.runs(args.rows)
     seconds = np.empty(args.rounds)
     for index in range(args.rounds):
         start = time.perf_counter()
-        run.begin(partial)
+        run.begin()
         seconds[index] = time.perf_counter() - start
     if rank == 0:
         numbers = np.percentile(seconds[args.rounds // 10 :] * 1e6, PERCENTILES)

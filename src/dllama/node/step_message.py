@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from dllama.sharding import Span
 
 _INT, _FLOAT, _DOUBLE = np.dtype("<i4"), np.dtype("<f4"), np.dtype("<f8")
 _N_COUNTS = 9
-_N_TIMES, _TIMES_BYTES = 3, 24
+_TIMES_BYTES = 24
 
 
 def encode_steps(batch: StepBatch, inputs: NDArray[np.float32], vocabs: Sequence[Span]) -> list[Buffer]:
@@ -59,12 +60,11 @@ def encode_steps(batch: StepBatch, inputs: NDArray[np.float32], vocabs: Sequence
 def _encode(
     batch: StepBatch, edits: LogitEdits, masks: LogitMasks, dtype: ElementType, stored: NDArray[Any]
 ) -> Buffer:
-    first_rows = np.flatnonzero(np.diff(batch.sequence, prepend=-1))
-    lengths = np.diff(first_rows, append=batch.n_rows)
+    lengths, starts = _runs(batch)
     wanted = batch.wanted
     counts = [batch.n_rows, *batch.page_table.shape, len(wanted.rows), wanted.n_candidates]
     counts += [len(edits.ids), len(masks.index), stored.size // batch.n_rows, dtype]
-    ints = [np.asarray(counts), lengths, batch.positions[first_rows], batch.page_table.reshape(-1)]
+    ints = [np.asarray(counts), lengths, starts, batch.page_table.reshape(-1)]
     ints += [wanted.rows, wanted.targets, edits.index, edits.ids, masks.index]
     floats = [wanted.temperature, edits.scale, edits.add]
     return join_buffers(
@@ -88,6 +88,14 @@ def _masks_within(masks: LogitMasks, vocab: Span) -> LogitMasks:
 def _mask_bytes(vocab: Span) -> Span:
     """The bytes of a mask that hold the bits of a span."""
     return Span(vocab.start // 8, -(-vocab.stop // 8))
+
+
+def _runs(batch: StepBatch) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
+    """The number of rows of each sequence and the position of its first one, both [S]."""
+    if batch.n_rows == len(batch.page_table):
+        return np.ones(batch.n_rows, np.int32), batch.positions
+    first_rows = np.flatnonzero(np.diff(batch.sequence, prepend=-1))
+    return np.diff(first_rows, append=batch.n_rows), batch.positions[first_rows]
 
 
 def decode_step(
@@ -122,15 +130,14 @@ def decode_step(
         allowed[:, own.start : own.stop] = np.frombuffer(payload, np.uint8, offset=masks_start).reshape(
             n_masks, len(own)
         )
-        _require(lengths.min() > 0 and lengths.sum(dtype=np.int64) == n_rows, "sequence lengths")
-        n_positions = min(limits.max_positions, n_pages * cache.page_size)
-        _require(starts.min() >= 0 and (starts.astype(np.int64) + lengths).max() <= n_positions, "positions")
         _require(_within(table, cache.n_pages), "page numbers")
-        first_rows = np.cumsum(lengths) - lengths
+        positions, sequence = _rows(
+            lengths, starts, n_rows, min(limits.max_positions, n_pages * cache.page_size)
+        )
         batch = StepBatch(
             token_ids=np.zeros(n_rows, np.int32),
-            positions=(np.arange(n_rows) + np.repeat(starts - first_rows, lengths)).astype(np.int32),
-            sequence=np.repeat(np.arange(n_sequences, dtype=np.int32), lengths),
+            positions=positions,
+            sequence=sequence,
             page_table=table.reshape(n_sequences, n_pages),
             wanted=_wanted(counts, wanted_ints, wanted_floats, allowed, config.vocab_size, vocab),
         )
@@ -172,18 +179,17 @@ def decode_answer(
 
     def parse() -> tuple[NodeTimes, RankCandidates]:
         n_rows, n = len(wanted.rows), min(wanted.n_candidates, len(vocab))
-        doubles = payload[: _TIMES_BYTES + 16 * n_rows].view(_DOUBLE)
-        times, sums = doubles[:_N_TIMES], doubles[_N_TIMES:].reshape(2, n_rows)
+        compute_s, wait_s, wire_s = times = payload[:_TIMES_BYTES].view(_DOUBLE).tolist()
+        sums = payload[_TIMES_BYTES : _TIMES_BYTES + 16 * n_rows].view(_DOUBLE).reshape(2, n_rows)
         rest = payload[_TIMES_BYTES + 16 * n_rows :]
         ids = rest[: 4 * n_rows * n].view(_INT).reshape(n_rows, n)
         floats = rest[4 * n_rows * n :].view(_FLOAT)
-        _require(bool(((times >= 0) & (times < np.inf)).all()), "times")
+        _require(all(0 <= seconds < math.inf for seconds in times), "times")
         logits, targets = floats[: n_rows * n].reshape(n_rows, n), floats[n_rows * n :]
-        _require(bool(((ids >= vocab.start) & (ids < vocab.stop)).all()), "token ids")
-        _require(not (logits[:, 1:] > logits[:, :-1]).any() and not np.isposinf(logits).any(), "logits")
-        _require(not np.isposinf(targets).any(), "target logits")
-        _require(not (sums < 0).any() and not np.isinf(sums).any(), "sums")
-        compute_s, wait_s, wire_s = times.tolist()
+        _require(_within(ids, vocab.stop, least=vocab.start), "token ids")
+        _require(n < 2 or not (logits[:, 1:] > logits[:, :-1]).any(), "logits")
+        _require(not (floats == np.inf).any(), "logits")
+        _require(not ((sums < 0) | (sums == np.inf)).any(), "sums")
         return NodeTimes(compute_s=compute_s, wait_s=wait_s, wire_s=wire_s), RankCandidates(
             ids=ids, logits=logits, sum_exp=sums[0], sum_exp_at_t=sums[1], target_logits=targets
         )
@@ -218,6 +224,23 @@ def _step_counts(
     return counts
 
 
+def _rows(
+    lengths: NDArray[np.int32], starts: NDArray[np.int32], n_rows: int, n_positions: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Position and sequence of each row, both [T]; the inverse of `_runs`. One row of each text, a decode step, is
+    quick: while a worker reads it the root computes already, and will wait for it. Raises ValueError."""
+    numbers = np.arange(len(lengths), dtype=np.int32)
+    if n_rows == len(lengths):
+        _require(bool((lengths == 1).all()), "sequence lengths")
+        _require(_within(starts, n_positions), "positions")
+        return starts, numbers
+    _require(lengths.min() > 0 and lengths.sum(dtype=np.int64) == n_rows, "sequence lengths")
+    _require(starts.min() >= 0 and (starts.astype(np.int64) + lengths).max() <= n_positions, "positions")
+    first_rows = np.cumsum(lengths) - lengths
+    positions = (np.arange(n_rows) + np.repeat(starts - first_rows, lengths)).astype(np.int32)
+    return positions, np.repeat(numbers, lengths)
+
+
 def _wanted(
     counts: Sequence[int],
     ints: Sequence[NDArray[np.int32]],
@@ -230,11 +253,12 @@ def _wanted(
     rows, targets, edit_index, edit_ids, mask_index = ints
     temperature, scale, add = floats
     _require(_within(rows, n_rows) and _ascends(rows), "logit rows")
-    _require(_within(targets.astype(np.int64) + 1, vocab_size + 1), "targets")
-    _require(np.isfinite(temperature).all() and (temperature >= 0).all(), "temperature")
-    _require(_within(edit_index, n_wanted) and _within(edit_ids - vocab.start, len(vocab)), "edits")
-    _require(_ascends(np.sort(edit_index.astype(np.int64) * vocab_size + edit_ids)), "edits")
-    _require(np.isfinite(scale).all() and (scale > 0).all() and np.isfinite(add).all(), "edits")
+    _require(_within(targets, vocab_size, least=-1), "targets")
+    _require(bool(((temperature >= 0) & (temperature < np.inf)).all()), "temperature")
+    if n_edits:
+        _require(_within(edit_index, n_wanted) and _within(edit_ids, vocab.stop, least=vocab.start), "edits")
+        _require(_ascends(np.sort(edit_index.astype(np.int64) * vocab_size + edit_ids)), "edits")
+        _require(np.isfinite(scale).all() and (scale > 0).all() and np.isfinite(add).all(), "edits")
     _require(_within(mask_index, n_wanted) and _ascends(mask_index), "masks")
     return LogitRows(
         rows=rows,
@@ -257,9 +281,9 @@ def _require(holds: bool | np.bool_, what: str) -> None:
         raise ValueError(f"impossible {what}")
 
 
-def _within(values: NDArray[Any], limit: int) -> bool:
-    return not len(values) or (int(values.min()) >= 0 and int(values.max()) < limit)
+def _within(values: NDArray[Any], limit: int, *, least: int = 0) -> bool:
+    return not len(values) or (int(values.min()) >= least and int(values.max()) < limit)
 
 
 def _ascends(values: NDArray[Any]) -> bool:
-    return bool((values[1:] > values[:-1]).all())
+    return len(values) < 2 or bool((values[1:] > values[:-1]).all())
