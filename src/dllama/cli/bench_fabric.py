@@ -11,21 +11,14 @@ from rich.table import Table
 
 from dllama.bench import SHAPES, FabricReport, measure_fabric, shape_named
 from dllama.cli.console import note, progress_count
-from dllama.cli.options import add_node_flags, output_path, parse_address
+from dllama.cli.options import add_node_flags, add_workers_flag, output_path
 from dllama.dtypes import ElementType
 from dllama.formats.atomic import write_atomically
 
 
 def add_parser(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = kinds.add_parser("fabric", help="latency and bandwidth between the nodes")
-    parser.add_argument(
-        "--workers",
-        nargs="+",
-        type=parse_address,
-        default=(),
-        metavar="HOST:PORT",
-        help="nodes that run dllama worker",
-    )
+    add_workers_flag(parser)
     parser.add_argument(
         "--shape",
         default="llama-3.1-8b",

@@ -10,24 +10,17 @@ from rich.table import Table
 
 from dllama.bench import KernelSpeed, measure_kernels, n_kernels
 from dllama.cli.console import progress_count
-from dllama.cli.options import output_path, positive_int
+from dllama.cli.options import add_threads_flag, output_path
 from dllama.cli.session import make_compute
 from dllama.formats.atomic import write_atomically
 from dllama.kernels import supported_isas
-from dllama.node import default_threads
 
 
 def add_parser(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = kinds.add_parser(
         "kernels", help="each kernel by itself, for every instruction set of this computer"
     )
-    parser.add_argument(
-        "--nthreads",
-        type=positive_int,
-        default=default_threads(),
-        metavar="N",
-        help="default: one for each fast core (%(default)s)",
-    )
+    add_threads_flag(parser)
     parser.add_argument("--json", type=output_path, metavar="FILE", help="write the numbers")
     parser.set_defaults(command=run)
 

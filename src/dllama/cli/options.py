@@ -61,14 +61,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="keys and values (default: f32 beside f32 buffers, else f16; q80 takes 53%% of f16's memory)",
     )
     group = parser.add_argument_group("cluster")
-    group.add_argument(
-        "--workers",
-        nargs="+",
-        type=parse_address,
-        default=(),
-        metavar="HOST:PORT",
-        help="nodes that run dllama worker",
-    )
+    add_workers_flag(group)
     group.add_argument(
         "--shares",
         nargs="+",
@@ -89,13 +82,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 def add_node_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of root and worker alike."""
     group = parser.add_argument_group("node")
-    group.add_argument(
-        "--nthreads",
-        type=positive_int,
-        default=default_threads(),
-        metavar="N",
-        help="default: one for each fast core (%(default)s)",
-    )
+    add_threads_flag(group)
     group.add_argument(
         "--kv-cache-storage",
         choices=("ram", "disk", "disc"),
@@ -107,6 +94,27 @@ def add_node_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="for disk (default: the system's temporary directory)",
+    )
+
+
+def add_workers_flag(flags: argparse._ActionsContainer) -> None:
+    flags.add_argument(
+        "--workers",
+        nargs="+",
+        type=parse_address,
+        default=(),
+        metavar="HOST:PORT",
+        help="nodes that run dllama worker",
+    )
+
+
+def add_threads_flag(flags: argparse._ActionsContainer) -> None:
+    flags.add_argument(
+        "--nthreads",
+        type=positive_int,
+        default=default_threads(),
+        metavar="N",
+        help="default: one for each fast core (%(default)s)",
     )
 
 
