@@ -90,7 +90,7 @@ struct Q80Block {
 
 int64_t peak(int64_t rounds) {
     const __m256i ones = _mm256_set1_epi8(1);
-    return 64 * dot_peak(rounds, _mm256_setzero_si256(), ones, ones, [](__m256i sum, __m256i w, __m256i x) {
+    return 64 * dot_peak<8>(rounds, _mm256_setzero_si256(), ones, ones, [](__m256i sum, __m256i w, __m256i x) {
         return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
     });
 }

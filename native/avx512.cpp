@@ -2,6 +2,7 @@
 //
 // vpdpbusd multiplies unsigned weights with signed activations and adds fours of products to int32: weights are
 // read with an offset that makes them unsigned, and sums begin at minus the offset times the activations' sum.
+#include "panel_matmul.h"
 #include "peak.h"
 #include "quant_matmul.h"
 #include "simd_avx512.h"
@@ -12,13 +13,12 @@ namespace {
 
 constexpr int kRows = 16;
 
-// Mat-mat: 32 rows x 4 tokens. Its 8 chains of vpdpbusd (latency 5, one or two a cycle) overlap with those of the
-// next block. 8 integer and 8 float sums, 4 weights, 2 scales and 2 constants are 24 of 32 registers, so a third
-// tile or a sixth token would spill. 16 rows x 8 tokens has as many chains, but loads 17 times for 16 vpdpbusd where
-// this loads 10 times, and two loads a cycle would be the limit on cores with two vpdpbusd a cycle. llvm-mca counts
-// 62 cycles for the 64 vpdpbusd of a block on an Ice Lake, which begins one a cycle.
+// A few rows: 32 rows x 4 tokens, unpacked in registers. Its 8 chains of vpdpbusd overlap with those of the next block. 8
+// integer and 8 float sums, 4 weights, 2 scales and 2 constants are 24 of 32 registers. Unpacking is paid for each run of
+// 4 tokens, so from the second run on a panel (panel_matmul.h) is quicker.
 constexpr int kMatTokens = 4;
 constexpr int kMatTiles = 2;
+constexpr int kPanelPays = 5;  // rows
 
 // Mat-vec: 4 tiles x 1 token are 4 chains of 8 vpdpbusd, which overlap with the next block's, and share each
 // broadcast of activations. llvm-mca counts 50 cycles for 4 x 288 bytes of Q40 on an Ice Lake: 23 bytes a cycle,
@@ -47,12 +47,22 @@ void start(int32_t offset, const int32_t* const x_sum[NT], __m512i dot[NT][NG]) 
 
 struct Q40Block {
     static constexpr int bytes = kRows * kQ40Bytes;
+    static constexpr int32_t offset = 8;  // nibbles 0 to 15 stand for -8 to 7
+
+    static void unpack(const uint8_t* units, uint8_t* out, size_t stride) {
+        const __m512i low = _mm512_set1_epi8(15);
+        UNROLL for (int g = 0; g < 4; g++) {
+            const __m512i w = load_bytes(units + g * 64);  // columns 4g to 4g + 3, and 16 further on
+            _mm512_store_si512(out + g * stride, _mm512_and_si512(w, low));
+            _mm512_store_si512(out + (g + 4) * stride, _mm512_and_si512(_mm512_srli_epi16(w, 4), low));
+        }
+    }
 
     template <int NT, int NG>
     static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
                     __m512i dot[NT][NG]) {
         const __m512i low = _mm512_set1_epi8(15);
-        start<NT, NG>(8, x_sum, dot);  // nibbles 0 to 15 stand for -8 to 7
+        start<NT, NG>(offset, x_sum, dot);
         for (int g = 0; g < 4; g++) {
             __m512i first[NG], second[NG];  // columns 4g to 4g + 3, and 16 further on
             for (int n = 0; n < NG; n++) {
@@ -73,12 +83,20 @@ struct Q40Block {
 
 struct Q80Block {
     static constexpr int bytes = kRows * kQ80Bytes;
+    static constexpr int32_t offset = 128;
+
+    static void unpack(const uint8_t* units, uint8_t* out, size_t stride) {
+        UNROLL for (int g = 0; g < 8; g++) {
+            const __m512i w = _mm512_xor_si512(load_bytes(units + g * 64), _mm512_set1_epi8(-128));  // + 128
+            _mm512_store_si512(out + g * stride, w);
+        }
+    }
 
     template <int NT, int NG>
     static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
                     __m512i dot[NT][NG]) {
         const __m512i sign = _mm512_set1_epi8(-128);
-        start<NT, NG>(128, x_sum, dot);
+        start<NT, NG>(offset, x_sum, dot);
         for (int g = 0; g < 8; g++) {
             __m512i w[NG];
             for (int n = 0; n < NG; n++) w[n] = _mm512_xor_si512(load_bytes(units[n] + g * 64), sign);  // + 128
@@ -90,9 +108,16 @@ struct Q80Block {
     }
 };
 
+template <class Block>
+void matmul(const QuantMatmul& m, int tile_begin, int tile_end, int row_begin, int row_end) {
+    const auto kernel = row_end - row_begin < kPanelPays ? quant_matmul<Avx512, Block, kMatTokens, kMatTiles, kVecTiles>
+                                                         : panel_matmul<Block>;
+    kernel(m, tile_begin, tile_end, row_begin, row_end);
+}
+
 int64_t peak(int64_t rounds) {
     const __m512i ones = _mm512_set1_epi8(1);
-    return 128 * dot_peak(rounds, _mm512_setzero_si512(), ones, ones, [](__m512i sum, __m512i w, __m512i x) {
+    return 128 * dot_peak<16>(rounds, _mm512_setzero_si512(), ones, ones, [](__m512i sum, __m512i w, __m512i x) {
         return _mm512_dpbusd_epi32(sum, w, x);
     });
 }
@@ -101,8 +126,8 @@ KernelTable make_table() {
     KernelTable table = vector_table<Avx512, kRows, kFloatTiles>("avx512");
     table.unit_bytes = 4;
     table.tile_group = kVecTiles;
-    table.matmul_q40 = quant_matmul<Avx512, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
-    table.matmul_q80 = quant_matmul<Avx512, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul_q40 = matmul<Q40Block>;
+    table.matmul_q80 = matmul<Q80Block>;
     table.dot_peak = peak;
     return table;
 }

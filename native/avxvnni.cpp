@@ -82,7 +82,7 @@ struct Q80Block {
 
 int64_t peak(int64_t rounds) {
     const __m256i ones = _mm256_set1_epi8(1);
-    return 64 * dot_peak(rounds, _mm256_setzero_si256(), ones, ones, [](__m256i sum, __m256i w, __m256i x) {
+    return 64 * dot_peak<12>(rounds, _mm256_setzero_si256(), ones, ones, [](__m256i sum, __m256i w, __m256i x) {
         return _mm256_dpbusd_avx_epi32(sum, w, x);
     });
 }

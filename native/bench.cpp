@@ -67,7 +67,9 @@ struct Bench {
         const OwnedMemory weights(layout.bytes() * n_matrices);
         fill(layout, weights.data(), n_matrices);
         Q80Rows x(n_rows, n_in);
-        std::vector<float> values(size_t(n_rows) * n_in), out(size_t(n_rows) * n_out);
+        std::vector<float> values(size_t(n_rows) * n_in);
+        const OwnedMemory out_memory(size_t(n_rows) * n_out * sizeof(float));  // as NumPy has it: on huge pages
+        float* const out = reinterpret_cast<float*>(out_memory.data());
         for (float& v : values) v = float(int(random() % 2001) - 1000) / 1000;
         const RowsOut rows{nullptr, x.quants, x.scales, x.sums, n_in};
         ops.quantize_rows(rows, values.data(), n_rows);
@@ -100,18 +102,18 @@ struct Bench {
     }
 
     void run(const PackedLayout& layout, const uint8_t* weights, const Q80Rows& x, const std::vector<float>& values,
-             std::vector<float>& out, int n_rows) {
+             float* out, int n_rows) {
         if (layout.type == ElementType::q40 || layout.type == ElementType::q80)
             ops.matmul(QuantMatmul{weights, layout.tile_bytes(), layout.n_out, layout.n_in / kBlock, x.quants, x.scales,
-                                   x.sums, out.data()}, layout.type, n_rows);
+                                   x.sums, out}, layout.type, n_rows);
         else
-            ops.matmul(FloatMatmul{weights, layout.tile_bytes(), layout.n_out, layout.n_in, values.data(), out.data()},
+            ops.matmul(FloatMatmul{weights, layout.tile_bytes(), layout.n_out, layout.n_in, values.data(), out},
                        layout.type, n_rows);
     }
 
     // Computing without reading: the first rows of the matrix, again and again from the second-level cache.
     double cached_bytes_per_s(PackedLayout layout, const uint8_t* weights, const Q80Rows& x,
-                              const std::vector<float>& values, std::vector<float>& out, int n_rows) {
+                              const std::vector<float>& values, float* out, int n_rows) {
         layout.n_out = int(kCachedBytes * size_t(pool.n_threads()) / layout.tile_bytes()) * layout.tile_rows;
         const Times t = measure(200, 1, [&](int) { run(layout, weights, x, values, out, n_rows); });
         return double(layout.bytes()) / t.quick;
@@ -268,9 +270,9 @@ void run_all(Bench& bench, const std::string& only) {
             for (const auto& s : {std::pair{2048, 2048}, {5632, 2048}, {2048, 5632}}) bench.matmul(type, s.first, s.second, 1);
     }
     if (wanted("prefill")) {
-        for (int n_rows : {2, 3, 4, 5, 8, 16, 33, 64}) bench.matmul(ElementType::q40, 2048, 2048, n_rows);
+        for (int n_rows : {2, 3, 4, 5, 8, 16, 33, 64, 128, 256}) bench.matmul(ElementType::q40, 2048, 2048, n_rows);
         for (ElementType type : types)
-            for (const auto& s : {std::pair{2048, 2048}, {5632, 2048}, {2048, 5632}})
+            for (const auto& s : {std::pair{2048, 2048}, {5632, 2048}, {2048, 5632}, {16384, 2048}, {2048, 8192}})
                 bench.matmul(type, s.first, s.second, 512);
     }
     if (wanted("pack")) {

@@ -114,7 +114,7 @@ struct Q80Block {
 
 int64_t peak(int64_t rounds) {
     const int8x8_t ones = vdup_n_s8(1);
-    return 16 * dot_peak(rounds, vdupq_n_s16(0), ones, ones, [](int16x8_t sum, int8x8_t w, int8x8_t x) {
+    return 16 * dot_peak<16>(rounds, vdupq_n_s16(0), ones, ones, [](int16x8_t sum, int8x8_t w, int8x8_t x) {
         return vmlal_s8(sum, w, x);
     });
 }

@@ -100,7 +100,7 @@ struct Q80Block {
 
 int64_t peak(int64_t rounds) {
     const int8x16_t ones = vdupq_n_s8(1);
-    return 64 * dot_peak(rounds, vdupq_n_s32(0), ones, ones, [](int32x4_t sum, int8x16_t w, int8x16_t x) {
+    return 64 * dot_peak<16>(rounds, vdupq_n_s32(0), ones, ones, [](int32x4_t sum, int8x16_t w, int8x16_t x) {
         return vmmlaq_s32(sum, w, x);
     });
 }

@@ -13,8 +13,9 @@ constexpr int kGrain = 8192;
 constexpr int kActivationCost = 4;
 // Columns of one row that a thread takes at a time where columns do not depend on each other; whole blocks.
 constexpr int kSpan = 1024;
-// Activation rows of a matrix product that a chunk takes: their quants stay in the second-level cache.
-constexpr int kMatmulRows = 64;
+// Activation rows of a matrix product that a chunk takes: their quants stay in the second-level cache, and weights that a
+// kernel unpacks serve as many rows as this.
+constexpr int kMatmulRows = 128;
 // Bytes of weights that a chunk reads: its four streams run over 16 pages of 4 kB each. 64 kB reach 0.89 of the
 // bandwidth that 256 kB and more reach (docs/log.md); larger chunks only let threads end further apart.
 constexpr size_t kChunkBytes = 256 << 10;
@@ -72,9 +73,10 @@ template <class Work>
 void Ops::for_tiles(int n_tiles, size_t tile_bytes, int n_rows, const Work& work) {
     const int group = kernels_.tile_group, row_blocks = divide_up(n_rows, kMatmulRows);
     const int n_groups = divide_up(n_tiles, group);
-    // As many chunks for each thread as its bytes need, and three at least, so that the last to end is not far behind.
+    // As many chunks for each thread as its bytes need, and three at least, so that the last to end is not far behind. With
+    // several runs of rows there are enough of them, and a run is read from further away for each chunk of tiles.
     const size_t share = tile_bytes * size_t(n_tiles) / size_t(pool_.n_threads());
-    const int rounds = int(std::max<size_t>(3, (share + kChunkBytes - 1) / kChunkBytes));
+    const int rounds = row_blocks > 1 ? 3 : int(std::max<size_t>(3, (share + kChunkBytes - 1) / kChunkBytes));
     const int n_chunks = std::min(n_groups, rounds * pool_.n_threads());
     const auto first_tile = [&](int chunk) { return int(int64_t(n_groups) * chunk / n_chunks) * group; };
     pool_.run(n_chunks * row_blocks, [&](int i, int) {

@@ -42,7 +42,7 @@ void quant_micro(const QuantMatmul& m, int tile, int stride, int row) {
         UNROLL for (int t = 0; t < NT; t++) {
             const typename S::F xs = S::set1(*x_scale[t]);
             UNROLL for (int n = 0; n < NG; n++)
-                acc[t][n] = S::fma(S::to_float(dot[t][n]), S::mul(scale[n], xs), acc[t][n]);
+                acc[t][n] = S::fma(S::mul(S::to_float(dot[t][n]), xs), scale[n], acc[t][n]);
             x[t] += kBlock, x_scale[t]++, x_sum[t]++;
         }
     }

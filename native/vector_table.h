@@ -14,7 +14,7 @@ namespace {
 template <class S>
 int64_t float_peak(int64_t rounds) {
     using F = typename S::F;
-    return 2 * S::W * dot_peak(rounds, S::set1(0), S::set1(1), S::set1(0.5f),
+    return 2 * S::W * dot_peak<S::kRegisters / 2>(rounds, S::set1(0), S::set1(1), S::set1(0.5f),
                                [](F sum, F w, F x) { return S::fma(w, x, sum); });
 }
 

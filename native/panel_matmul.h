@@ -1,0 +1,253 @@
+// Products of many activation rows with packed Q40 and Q80 weights, for AVX-512 VNNI.
+//
+// A panel is what two tiles hold of a run of columns, unpacked once into the first-level cache for all rows of a call.
+// What is left of a block of 16 rows and one token are 8 vpdpbusd and two multiply-adds, on the two ports that have
+// either: 0.80 of the peak is the limit. The conversion to float costs no instruction of its own: sums begin at the bits
+// of the float 1.5 * 2^23, so that a sum s, read as a float, is 1.5 * 2^23 + s, and one multiply-add with the
+// activations' scale d gives d * (1.5 * 2^23 + s) - d * 1.5 * 2^23 = d * s, rounded once. It is what quant_micro in
+// quant_matmul.h computes, bit for bit: |s| < 2^22, and d, a float16, times 1.5 * 2^23 has a float32 value.
+#pragma once
+
+#include <immintrin.h>
+
+#include "opaque.h"
+#include "row_kernels.h"
+
+namespace dllama {
+namespace {
+
+constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: a float's unit is 1 here, 2^22 up and down
+constexpr int32_t kMagicBits = 0x4B400000;
+
+// Blocks of a panel: 16 KiB of weights and 2 KiB of scales, a third of a first-level cache of 48 KiB and half of one of
+// 32. Sums go to memory and back once for each panel, every 640 cycles.
+constexpr int kPanelBlocks = 16;
+// 2 tiles x 4 tokens x 2 blocks are 16 chains of vpdpbusd: 5 to 6 cycles of latency, 2 a cycle. With the 8 float sums and
+// what is under way they are 30 of 32 registers. 12 chains (6 tokens, or 3 tiles, of one block) reach 4 % less.
+constexpr int kPanelTiles = 2;
+constexpr int kPanelTokens = 4;
+constexpr int kPanelRows = 16;
+// Activation rows that share a panel: unpacking is 2 % of the work with 128, 8 % with 32. Their quants are read again for
+// each panel of a pair of tiles, so they are to stay in half of a second-level cache of 1 MiB.
+constexpr int kPanelMaxRows = 128;
+constexpr int kPanelLeastRows = 32;
+constexpr int kPanelQuantBytes = 512 << 10;
+constexpr int kQuadsOfBlock = kBlock / 4;
+
+template <int NG>
+struct alignas(64) Panel {
+    uint8_t weights[kPanelBlocks][kQuadsOfBlock][NG][64];  // 4 columns of 16 rows, unsigned
+    float scales[kPanelBlocks][NG][kPanelRows];
+};
+
+template <class Block, int NG>
+void unpack_panel(const uint8_t* const tiles[NG], int n_blocks, Panel<NG>& panel) {
+    for (int n = 0; n < NG; n++)
+        for (int b = 0; b < n_blocks; b++) {
+            const uint8_t* block = tiles[n] + b * Block::bytes;
+            const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block));
+            _mm512_store_ps(panel.scales[b][n], _mm512_cvtph_ps(halves));
+            Block::unpack(block + 2 * kPanelRows, panel.weights[b][0][n], sizeof panel.weights[b][0]);
+        }
+}
+
+// Where activation rows stand: the first of them at one block, the next ones n_blocks further on each.
+struct PanelRowsAt {
+    const int8_t* quants;
+    const float* scales;
+    const int32_t* sums;
+    size_t n_blocks;
+
+    const int8_t* quants_of(int t) const { return quants + t * n_blocks * kBlock; }
+    void skip_blocks(size_t n) { quants += n * kBlock, scales += n, sums += n; }
+    void skip_rows(size_t n) { skip_blocks(n * n_blocks); }
+};
+
+// What the blocks of a panel add to products with NT rows, worked out a row at a time.
+template <int NT>
+struct alignas(64) PanelTerms {
+    int32_t start[NT][kPanelBlocks];  // where the integer sums begin
+    float scale[NT][kPanelBlocks];
+    float back[NT][kPanelBlocks];  // what takes the start of a sum back to zero
+
+    PanelTerms(const PanelRowsAt& x, int32_t offset, __mmask16 blocks) {
+        UNROLL for (int t = 0; t < NT; t++) {
+            const __m512i sums = _mm512_maskz_loadu_epi32(blocks, x.sums + t * x.n_blocks);
+            const __m512 scales = _mm512_maskz_loadu_ps(blocks, x.scales + t * x.n_blocks);
+            const __m512i down = _mm512_mullo_epi32(sums, _mm512_set1_epi32(offset));
+            _mm512_store_si512(start[t], _mm512_sub_epi32(_mm512_set1_epi32(kMagicBits), down));
+            _mm512_store_ps(scale[t], scales);
+            _mm512_store_ps(back[t], _mm512_mul_ps(scales, _mm512_set1_ps(-kMagic)));
+        }
+    }
+};
+
+// sums[t][n] += NB blocks of a panel's tile n times activation row t.
+template <int NT, int NG, int NB>
+inline void panel_blocks(const uint8_t* weights, const float* scales, const PanelRowsAt& x, const PanelTerms<NT>& terms,
+                         int block, __m512 sums[NT][NG]) {
+    __m512i dot[NB][NT][NG];
+    UNROLL for (int b = 0; b < NB; b++)
+        UNROLL for (int t = 0; t < NT; t++)
+            UNROLL for (int n = 0; n < NG; n++) dot[b][t][n] = _mm512_set1_epi32(terms.start[t][block + b]);
+    UNROLL for (int q = 0; q < kQuadsOfBlock; q++)
+        UNROLL for (int b = 0; b < NB; b++) {
+            __m512i w[NG];
+            UNROLL for (int n = 0; n < NG; n++)
+                w[n] = _mm512_load_si512(weights + ((b * kQuadsOfBlock + q) * NG + n) * 64);
+            UNROLL for (int t = 0; t < NT; t++) {
+                int32_t four;
+                std::memcpy(&four, x.quants_of(t) + b * kBlock + 4 * q, 4);
+                __m512i xt = _mm512_set1_epi32(four);
+                if constexpr (NG > 1) DLLAMA_OPAQUE(xt);  // else GCC loads it anew for each tile
+                UNROLL for (int n = 0; n < NG; n++) dot[b][t][n] = _mm512_dpbusd_epi32(dot[b][t][n], w[n], xt);
+            }
+        }
+    UNROLL for (int b = 0; b < NB; b++)
+        UNROLL for (int t = 0; t < NT; t++) {
+            const __m512 d = _mm512_set1_ps(terms.scale[t][block + b]), back = _mm512_set1_ps(terms.back[t][block + b]);
+            UNROLL for (int n = 0; n < NG; n++) {
+                const __m512 part = _mm512_fmadd_ps(_mm512_castsi512_ps(dot[b][t][n]), d, back);
+                sums[t][n] = _mm512_fmadd_ps(part, _mm512_load_ps(scales + (b * NG + n) * kPanelRows), sums[t][n]);
+            }
+        }
+}
+
+// What is asked for while a panel is used, since what a panel takes from memory in one go would be waited for: the same
+// place of kPanelTiles tiles, `lines` cache lines in each step.
+struct Ahead {
+    const uint8_t* at;
+    size_t tile_bytes;
+    int lines;
+
+    void ask() {
+        for (int i = 0; i < lines; i++, at += 64)
+            UNROLL for (int n = 0; n < kPanelTiles; n++) __builtin_prefetch(at + n * tile_bytes);
+    }
+};
+
+// Where the output of some rows stands: sums on their way through the panels, and their last place.
+template <int NG>
+struct PanelOut {
+    float* sums;  // [rows, NG, kPanelRows]
+    float* out;
+    size_t out_stride;
+    const __mmask16* lanes;  // of each tile, those that are rows of the matrix
+    bool first, last;        // panel of their rows
+};
+
+// sums += a panel's tiles times NT activation rows.
+template <class Block, int NT, int NG>
+inline __attribute__((always_inline)) void panel_micro(const Panel<NG>& panel, int n_blocks, const PanelRowsAt& rows,
+                                                       const PanelOut<NG>& to, Ahead& ahead) {
+    const PanelTerms<NT> terms(rows, Block::offset, __mmask16((1u << n_blocks) - 1));
+    __m512 sums[NT][NG];
+    UNROLL for (int t = 0; t < NT; t++)
+        UNROLL for (int n = 0; n < NG; n++)
+            sums[t][n] = to.first ? _mm512_setzero_ps() : _mm512_load_ps(to.sums + (t * NG + n) * kPanelRows);
+    const uint8_t* weights = panel.weights[0][0][0];
+    const float* scales = panel.scales[0][0];
+    PanelRowsAt x = rows;
+    int b = 0;
+    for (; b + 2 <= n_blocks; b += 2, x.skip_blocks(2)) {
+        ahead.ask();
+        panel_blocks<NT, NG, 2>(weights, scales, x, terms, b, sums);
+        weights += 2 * sizeof panel.weights[0], scales += 2 * NG * kPanelRows;
+    }
+    if (b < n_blocks) panel_blocks<NT, NG, 1>(weights, scales, x, terms, b, sums);
+    UNROLL for (int t = 0; t < NT; t++)
+        UNROLL for (int n = 0; n < NG; n++)
+            if (to.last)
+                _mm512_mask_storeu_ps(to.out + t * to.out_stride + n * kPanelRows, to.lanes[n], sums[t][n]);
+            else
+                _mm512_store_ps(to.sums + (t * NG + n) * kPanelRows, sums[t][n]);
+}
+
+// The product of some rows with some tiles, panel by panel.
+template <class Block>
+class PanelProduct {
+public:
+    // At most kPanelMaxRows rows.
+    PanelProduct(const QuantMatmul& m, int row_begin, int row_end) : m_(m), row_begin_(row_begin), row_end_(row_end) {}
+
+    // Tiles tile to tile + NG - 1 of all columns: the weights are read in long streams, and the sums stay near. (Taking a
+    // run of columns of many tiles at a time keeps activations nearer, but where rows of the output are 64 kB apart their
+    // sums then fall into the same few lines of the second-level cache: 450 Gop/s in place of 530.)
+    template <int NG>
+    void multiply(int tile) {
+        __mmask16 lanes[NG];
+        for (int n = 0; n < NG; n++) {
+            const int left = m_.n_out - (tile + n) * kPanelRows;
+            lanes[n] = left >= kPanelRows ? __mmask16(0xFFFF) : left > 0 ? __mmask16((1u << left) - 1) : __mmask16(0);
+        }
+        for (int block = 0; block < m_.n_blocks; block += kPanelBlocks) {
+            const int n_blocks = m_.n_blocks - block < kPanelBlocks ? m_.n_blocks - block : kPanelBlocks;
+            const bool last = block + n_blocks == m_.n_blocks;
+            alignas(64) Panel<NG> panel;
+            const uint8_t* from[NG];
+            for (int n = 0; n < NG; n++) from[n] = at(tile + n, block);
+            unpack_panel<Block, NG>(from, n_blocks, panel);
+            const PanelOut<NG> to{sums_, m_.out + size_t(row_begin_) * m_.n_out + size_t(tile) * kPanelRows,
+                                  size_t(m_.n_out), lanes, block == 0, last};
+            all_rows<NG>(panel, block, n_blocks, to, last ? at(tile + NG, 0) : at(tile, block + n_blocks));
+        }
+    }
+
+private:
+    const uint8_t* at(int tile, int block) const {
+        return m_.weights + size_t(tile) * m_.tile_bytes + size_t(block) * Block::bytes;
+    }
+
+    template <int NG>
+    void all_rows(const Panel<NG>& panel, int block, int n_blocks, PanelOut<NG> to, const uint8_t* next) const {
+        const int n_rows = row_end_ - row_begin_, n_lines = kPanelBlocks * Block::bytes / 64 + 1;
+        const int n_steps = n_rows / kPanelTokens * (n_blocks / 2);
+        Ahead ahead{next, m_.tile_bytes, n_steps > 0 ? (n_lines + n_steps - 1) / n_steps : 0};
+        const size_t i = size_t(row_begin_) * m_.n_blocks + block;
+        PanelRowsAt x{m_.x_quants + i * kBlock, m_.x_scales + i, m_.x_sums + i, size_t(m_.n_blocks)};
+        int row = 0;
+        for (; row + kPanelTokens <= n_rows; row += kPanelTokens) {
+            if (to.last) ask_for_output(to);
+            panel_micro<Block, kPanelTokens, NG>(panel, n_blocks, x, to, ahead);
+            if (ahead.at >= next + n_lines * 64) ahead.lines = 0;
+            x.skip_rows(kPanelTokens);
+            to.sums += kPanelTokens * NG * kPanelRows, to.out += kPanelTokens * to.out_stride;
+        }
+        ahead.lines = 0;
+        switch (n_rows - row) {
+            case 3: return panel_micro<Block, 3, NG>(panel, n_blocks, x, to, ahead);
+            case 2: return panel_micro<Block, 2, NG>(panel, n_blocks, x, to, ahead);
+            case 1: return panel_micro<Block, 1, NG>(panel, n_blocks, x, to, ahead);
+        }
+    }
+
+    // The lines of the group of rows to come: 447 to 495 Gop/s for 512 rows of 2048.
+    template <int NG>
+    static void ask_for_output(const PanelOut<NG>& to) {
+        UNROLL for (int t = kPanelTokens; t < 2 * kPanelTokens; t++)
+            UNROLL for (int n = 0; n < NG; n++) __builtin_prefetch(to.out + t * to.out_stride + n * kPanelRows, 1);
+    }
+
+    const QuantMatmul& m_;
+    int row_begin_, row_end_;
+    alignas(64) float sums_[kPanelMaxRows * kPanelTiles * kPanelRows];
+};
+
+// Block has, beside what quant_matmul.h asks for, offset (of its unsigned weights), and unpack(units, out, stride): the
+// weights of a tile's block, 4 columns at out + i * stride.
+template <class Block>
+void panel_matmul(const QuantMatmul& m, int tile_begin, int tile_end, int row_begin, int row_end) {
+    const int fitting = kPanelQuantBytes / (m.n_blocks * kBlock);
+    const int most = fitting < kPanelLeastRows ? kPanelLeastRows : fitting > kPanelMaxRows ? kPanelMaxRows : fitting;
+    const int n_rows = row_end - row_begin, n_calls = (n_rows + most - 1) / most;
+    const int step = ((n_rows + n_calls - 1) / n_calls + kPanelTokens - 1) / kPanelTokens * kPanelTokens;
+    for (int row = row_begin; row < row_end; row += step) {
+        PanelProduct<Block> product(m, row, row_end - row < step ? row_end : row + step);
+        int tile = tile_begin;
+        for (; tile + kPanelTiles <= tile_end; tile += kPanelTiles) product.template multiply<kPanelTiles>(tile);
+        if (tile < tile_end) product.template multiply<1>(tile);
+    }
+}
+
+}  // namespace
+}  // namespace dllama
