@@ -209,37 +209,61 @@ struct AttentionKernel {
                        float* scratch) {
         const HeadRange heads = heads_of(a, kv_head);
         const int n_queries = tile.count * (heads.end - heads.begin), n_quads = (n_queries + Q - 1) / Q;
-        Quad* quads = reinterpret_cast<Quad*>(scratch);
-        float* scores = scratch + size_t(n_quads) * kQuadFloats;
+        float* decoded = scratch;
+        const size_t decoded_floats = (size_t(kAttentionBlock + kQuad) * a.head_dim + 15) / 16 * 16;
+        Quad* quads = reinterpret_cast<Quad*>(decoded + decoded_floats);
+        float* scores = decoded + decoded_floats + size_t(n_quads) * kQuadFloats;
         Range all = {0, 0};
         for (int i = 0; i < n_quads; i++) {
             quads[i] = quad_at(a, tile, heads, split, i * Q);
             all = either(all, quads[i].all);
         }
         const CacheRows<S, T> rows(a, tile.first, kv_head, split, all.begin, all.end, scores + size_t(n_quads) * kQuadScores);
-        const auto in_blocks = [&](auto work) {  // what a block's keys or values are read for while they are near
-            for (int b = all.begin; b < all.end; b += kAttentionBlock)
-                for (int i = 0; i < n_quads; i++) {
-                    const Range block = both(quads[i].all, {b, b + kAttentionBlock});
-                    if (!block.empty()) work(i, quads[i], block, scores + size_t(i) * kQuadScores);
-                }
-        };
-        in_blocks([&](int i, const Quad& quad, Range block, float* to) {
-            if (i == 0)
-                score<HD, true>(quad, rows, block, a.head_dim, to);
-            else
-                score<HD, false>(quad, rows, block, a.head_dim, to);
-        });
         const float factor = 1.0f / __builtin_sqrtf(float(a.head_dim));
-        for (int i = 0; i < n_quads; i++) soften(quads[i], factor, state, i * Q, scores + size_t(i) * kQuadScores);
+        const auto scores_of = [&](int i) { return scores + size_t(i) * kQuadScores; };
+        const auto mixed_of = [&](int i) { return state.mixed + size_t(i) * Q * state.mixed_stride; };
         std::memset(state.mixed, 0, size_t(n_quads) * Q * state.mixed_stride * sizeof(float));
-        in_blocks([&](int i, const Quad& quad, Range block, const float* weights) {
-            float* mixed = state.mixed + size_t(i) * Q * state.mixed_stride;
-            if (i == 0)
-                mix_quad<HD, true>(quad, rows, block, a.head_dim, weights, mixed, state.mixed_stride);
-            else
-                mix_quad<HD, false>(quad, rows, block, a.head_dim, weights, mixed, state.mixed_stride);
+        if (n_quads == 1) {
+            const Quad& quad = quads[0];
+            in_blocks(all, [&](Range block) { score<HD, true>(quad, rows, block, a.head_dim, scores); });
+            soften(quad, factor, state, 0, scores);
+            in_blocks(all, [&](Range block) {
+                mix_quad<HD, true>(quad, rows, block, a.head_dim, scores, state.mixed, state.mixed_stride);
+            });
+            return;
+        }
+        // What is read for all quads of a tile while it is near.
+        const auto for_quads = [&](Range block, auto work) {
+            for (int i = 0; i < n_quads; i++) {
+                const Range own = both(quads[i].all, block);
+                if (!own.empty()) work(i, own);
+            }
+        };
+        in_blocks(all, [&](Range block) {
+            for (int j = block.begin; j < block.end; j++) {
+                rows.template prefetch_after_key<HD>(j);
+                decode_row<S>(rows.key(j), HD ? HD : a.head_dim, decoded + size_t(j - block.begin) * a.head_dim);
+            }
+            const DecodedRows<S> near{decoded, block.begin, a.head_dim};
+            for_quads(block, [&](int i, Range own) { score<HD, false>(quads[i], near, own, a.head_dim, scores_of(i)); });
         });
+        for (int i = 0; i < n_quads; i++) soften(quads[i], factor, state, i * Q, scores_of(i));
+        in_blocks(all, [&](Range block) {
+            for (int j = block.begin; j < block.end; j++) {
+                rows.template prefetch_after_value<HD>(j);
+                decode_row<S>(rows.value(j), HD ? HD : a.head_dim, decoded + size_t(j - block.begin) * a.head_dim);
+            }
+            const DecodedRows<S> near{decoded, block.begin, a.head_dim};
+            for_quads(block, [&](int i, Range own) {
+                mix_quad<HD, false>(quads[i], near, own, a.head_dim, scores_of(i), mixed_of(i), state.mixed_stride);
+            });
+        });
+    }
+
+    // Blocks lie on a grid of their own from the first position that a tile sees.
+    template <class Work>
+    static void in_blocks(Range all, const Work& work) {
+        for (int b = all.begin; b < all.end; b += kAttentionBlock) work(both(all, {b, b + kAttentionBlock}));
     }
 
     template <class T>

@@ -7,7 +7,7 @@ namespace dllama {
 namespace {
 
 // Queries of a tile: with 64 to 128 columns each, queries and results take half of a 32 KiB first-level cache.
-constexpr int kTileQueries = 16;
+constexpr int kTileQueries = 32;
 constexpr size_t kLine = 64;
 
 size_t round_to_line(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }

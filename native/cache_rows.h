@@ -119,5 +119,28 @@ private:
     const uint8_t* order_[2 * kAttentionSplit + kAhead];
 };
 
+// A block of keys or values as float32, from position `begin` of a split on: what several quads read is converted once.
+template <class S>
+struct DecodedRows {
+    using Row = CacheRow<S, float>;
+    const float* values;
+    int begin, width;
+
+    Row key(int position) const { return {values + size_t(position - begin) * width}; }
+    Row value(int position) const { return key(position); }
+    template <int HD>
+    void prefetch_after_key(int) const {}
+    template <int HD>
+    void prefetch_after_value(int) const {}
+};
+
+// out = the elements of one row as float32; the bits that Row::load gives.
+template <class S, class Row>
+void decode_row(const Row& row, int head_dim, float* out) {
+    int e = 0;
+    UNROLL for (; e + S::W <= head_dim; e += S::W) S::store(out + e, row.load(e));
+    if (e < head_dim) store_some<S>(out + e, row.load_some(e, head_dim - e), head_dim - e);
+}
+
 }  // namespace
 }  // namespace dllama

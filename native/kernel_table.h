@@ -79,10 +79,11 @@ constexpr int kQuad = 4;              // queries that are computed side by side
 constexpr int kQuadScores = (kAttentionSplit + kQuad) * kQuad;  // floats; rounding up to vectors goes past the split
 constexpr int kQuadFloats = 32;       // of what is known of a quad beside its scores
 
-// Floats of scratch that attend_split needs, aligned to 64 bytes: quads, their scores, and the scales of keys and
-// values where they are Q80 (written in whole vectors).
+// Floats of scratch that attend_split needs, aligned to 64 bytes: a block of keys or values as float32, quads, their
+// scores, and the scales of keys and values where they are Q80 (written in whole vectors).
 inline size_t attention_scratch(int queries, int head_dim) {
-    return size_t((queries + kQuad - 1) / kQuad) * (kQuadFloats + kQuadScores) +
+    return size_t(kAttentionBlock + kQuad) * head_dim + 16 +
+           size_t((queries + kQuad - 1) / kQuad) * (kQuadFloats + kQuadScores) +
            size_t(2 * kAttentionSplit) * (head_dim / kBlock) + 16;
 }
 

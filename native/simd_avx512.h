@@ -51,16 +51,19 @@ struct Avx512 {
         s = _mm_add_ps(s, _mm_movehl_ps(s, s));
         return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
     }
-    // out[r * 4 + i] = sum of v[r][i].
+    // out[r * 4 + i] = sum of v[r][i]: 30 shuffles for 16 sums.
     static constexpr int kSumRows = 4;
-    static void store_sums(float* out, const F v[4][4]) {
-        for (int r = 0; r < 4; r++) store_sums4(out + r * 4, v[r][0], v[r][1], v[r][2], v[r][3]);
+    __attribute__((always_inline)) static void store_sums(float* out, const F v[4][4]) {
+        const F first = add_lanes(add_fours(v[0]), add_fours(v[1])), second = add_lanes(add_fours(v[2]), add_fours(v[3]));
+        _mm512_storeu_ps(out, add_lanes(first, second));
     }
-    static void store_sums4(float* out, F a, F b, F c, F d) {
-        const __m256 ab = _mm256_hadd_ps(_mm256_add_ps(low(a), high(a)), _mm256_add_ps(low(b), high(b)));
-        const __m256 cd = _mm256_hadd_ps(_mm256_add_ps(low(c), high(c)), _mm256_add_ps(low(d), high(d)));
-        const __m256 sums = _mm256_hadd_ps(ab, cd);
-        _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1)));
+    // In each quarter of 128 bits: pairs of a, then of b.
+    static F add_pairs(F a, F b) { return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD)); }
+    // In each quarter: the quarter's sum of each of four vectors.
+    static F add_fours(const F v[4]) { return add_pairs(add_pairs(v[0], v[1]), add_pairs(v[2], v[3])); }
+    // Pairs of a's quarters, then of b's.
+    static F add_lanes(F a, F b) {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
     }
     static float max_of(F v) {
         const __m256 e = _mm256_max_ps(low(v), high(v));
