@@ -2,6 +2,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -148,10 +149,12 @@ void new_compute(Compute* self, int n_threads, const std::optional<std::string>&
 }
 
 void define_compute(nb::module_& m) {
+    nb::class_<Program>(m, "Program").def("run", &Program::run).def("__len__", &Program::size);
     nb::class_<Compute>(m, "Compute")
         .def("__init__", &new_compute, nb::arg("n_threads"), nb::arg("isa") = nb::none())
         .def_prop_ro("isa", [](const Compute& c) { return c.kernels().isa; })
         .def_prop_ro("n_threads", &Compute::n_threads)
+        .def("record", &Compute::record, nb::arg("call"), nb::arg("args"), nb::keep_alive<0, 1>())
         .def("matmul", &Compute::matmul, nb::arg("out"), nb::arg("matrix"), nb::arg("x"), nb::arg("n_rows"))
         .def("quantize_rows", &Compute::quantize_rows, nb::arg("out"), nb::arg("x"), nb::arg("n_rows"))
         .def("rms_norm", &Compute::rms_norm, nb::arg("out"), nb::arg("x"), nb::arg("weight"), nb::arg("eps"),

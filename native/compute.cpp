@@ -43,7 +43,32 @@ struct RowsArg {
     RowsOut rows;
 };
 
-// Where rows stand in their sequences and caches; every index that the kernels will follow is checked here.
+// Where rows stand in their sequences and caches. Every index that the kernels will follow is checked before they do.
+struct Places {
+    const int32_t *positions, *sequence, *page_table;
+    int64_t n_sequences, n_pages;
+    int page_size, max_pages;
+
+    // Checks positions, sequences and the pages that each row uses; window 0: from the beginning, 1: its own only.
+    void check(int n_rows, int window) const {
+        int checked_to = -1;  // last page of the row before, when it has the same sequence
+        for (int t = 0; t < n_rows; t++) {
+            require(sequence[t] >= 0 && sequence[t] < n_sequences, "sequence", "has a number outside page_table");
+            require(positions[t] >= 0 && positions[t] / page_size < max_pages, "positions",
+                    "has a position outside page_table");
+            const int oldest = window > 0 && positions[t] >= window ? positions[t] - window + 1 : 0;
+            const bool goes_on = t > 0 && sequence[t] == sequence[t - 1] && positions[t] >= positions[t - 1];
+            int page = oldest / page_size;
+            if (goes_on && page < checked_to) page = checked_to;
+            const int32_t* pages = page_table + int64_t(sequence[t]) * max_pages;
+            for (; page <= positions[t] / page_size; page++)
+                require(pages[page] >= 0 && pages[page] < n_pages, "page_table", "has a page outside the cache");
+            checked_to = positions[t] / page_size;
+        }
+    }
+};
+
+// The arguments of operations on a paged cache.
 struct Paged {
     Paged(nb::handle positions, nb::handle sequence, nb::handle page_table, nb::handle k_cache, nb::handle v_cache,
           Access access, int n_rows)
@@ -70,24 +95,9 @@ struct Paged {
         return int(type == ElementType::q80 ? keys.size(3) / kQ80Bytes * kBlock : keys.size(3));
     }
     int max_pages() const { return int(page_table.size(1)); }
-
-    // Checks positions, sequences and the pages that row t uses; window 0: from the beginning, 1: its own only.
-    void check(int n_rows, int window) const {
-        const int32_t *position = positions.data<int32_t>(), *of = sequence.data<int32_t>();
-        int checked_to = -1;  // last page of the row before, when it has the same sequence
-        for (int t = 0; t < n_rows; t++) {
-            require(of[t] >= 0 && of[t] < page_table.size(0), "sequence", "has a number outside page_table");
-            require(position[t] >= 0 && position[t] / page_size() < max_pages(), "positions",
-                    "has a position outside page_table");
-            const int oldest = window > 0 && position[t] >= window ? position[t] - window + 1 : 0;
-            const bool goes_on = t > 0 && of[t] == of[t - 1] && position[t] >= position[t - 1];
-            int page = oldest / page_size();
-            if (goes_on && page < checked_to) page = checked_to;
-            const int32_t* pages = page_table.data<int32_t>() + int64_t(of[t]) * max_pages();
-            for (; page <= position[t] / page_size(); page++)
-                require(pages[page] >= 0 && pages[page] < keys.size(0), "page_table", "has a page outside the cache");
-            checked_to = position[t] / page_size();
-        }
+    Places places() const {
+        return {positions.data<int32_t>(), sequence.data<int32_t>(), page_table.data<int32_t>(),
+                page_table.size(0), keys.size(0), page_size(), max_pages()};
     }
 
     ArrayArg positions, sequence, page_table, keys, values;
@@ -96,7 +106,23 @@ struct Paged {
 
 }  // namespace
 
-void Compute::matmul(Object out, const PackedMatrix& matrix, Object x, int n_rows) {
+std::unique_ptr<Program> Compute::record(const nb::callable& call, const nb::args& args) {
+    require(!recording_, "compute", "records already");
+    auto program = std::make_unique<Program>(*this);
+    struct Recording {
+        Compute& compute;
+        ~Recording() { compute.recording_ = nullptr; }
+    } recording{*this};
+    recorder_ = std::this_thread::get_id();
+    recording_ = program.get();
+    call(*args);
+    return program;
+}
+
+void Compute::matmul(Object out, Object matrix_object, Object x, int n_rows) {
+    const PackedMatrix* packed;
+    if (!nb::try_cast(matrix_object, packed)) wrong_type("matrix must be a PackedMatrix");
+    const PackedMatrix& matrix = *packed;
     const PackedLayout& layout = matrix.layout;
     require(layout.tile_rows == kernels().tile_rows && layout.unit_bytes == kernels().unit_bytes, "matrix",
             "was packed for another instruction set");
@@ -109,14 +135,14 @@ void Compute::matmul(Object out, const PackedMatrix& matrix, Object x, int n_row
         require(q->n == layout.n_in, "x", "must have as many columns as the matrix");
         const QuantMatmul m{matrix.memory.data(), layout.tile_bytes(), layout.n_out, layout.n_in / kBlock,
                             q->quants, q->scales, q->sums, to.values()};
-        run([&] { ops_.matmul(m, layout.type, n_rows); });
+        run({out, matrix_object, x}, [this, m, type = layout.type, n_rows] { ops_.matmul(m, type, n_rows); });
     } else {
         if (nb::isinstance<Q80Rows>(x)) wrong_type("x must be float32 for an f16 or f32 matrix");
         const FloatRows from(x, "x", n_rows);
         from.need_size(1, layout.n_in);
         const FloatMatmul m{matrix.memory.data(), layout.tile_bytes(), layout.n_out, layout.n_in, from.values(),
                             to.values()};
-        run([&] { ops_.matmul(m, layout.type, n_rows); });
+        run({out, matrix_object, x}, [this, m, type = layout.type, n_rows] { ops_.matmul(m, type, n_rows); });
     }
 }
 
@@ -124,7 +150,7 @@ void Compute::quantize_rows(Object out, Object x, int n_rows) {
     const FloatRows from(x, "x", n_rows);
     if (!nb::isinstance<Q80Rows>(out)) wrong_type("out must be Q80Rows");
     const RowsArg to(out, "out", n_rows, from.n());
-    run([&] { ops_.quantize_rows(to.rows, from.values(), n_rows); });
+    run({out, x}, [=, to = to.rows, from = from.values()] { ops_.quantize_rows(to, from, n_rows); });
 }
 
 void Compute::rms_norm(Object out, Object x, Object weight, float eps, int n_rows) {
@@ -132,7 +158,9 @@ void Compute::rms_norm(Object out, Object x, Object weight, float eps, int n_row
     const ArrayArg scale(weight, "weight", kFloat32, 1);
     scale.need_size(0, from.n());
     const RowsArg to(out, "out", n_rows, from.n());
-    run([&] { ops_.rms_norm(to.rows, from.values(), scale.data<float>(), eps, n_rows); });
+    run({out, x, weight}, [=, to = to.rows, from = from.values(), scale = scale.data<float>()] {
+        ops_.rms_norm(to, from, scale, eps, n_rows);
+    });
 }
 
 void Compute::silu_mul(Object out, Object gate_up, int n_rows, const std::string& activation) {
@@ -141,14 +169,16 @@ void Compute::silu_mul(Object out, Object gate_up, int n_rows, const std::string
     require(activation == "silu" || activation == "gelu", "activation", "must be 'silu' or 'gelu'");
     const Activation kind = activation == "silu" ? Activation::silu : Activation::gelu;
     const RowsArg to(out, "out", n_rows, from.n() / 2);
-    run([&] { ops_.silu_mul(to.rows, from.values(), kind, n_rows); });
+    run({out, gate_up}, [=, to = to.rows, from = from.values()] { ops_.silu_mul(to, from, kind, n_rows); });
 }
 
 void Compute::add_bias(Object x, Object bias, int n_rows) {
     const FloatRows rows(x, "x", n_rows, Access::write);
     const ArrayArg addend(bias, "bias", kFloat32, 1);
     addend.need_size(0, rows.n());
-    run([&] { ops_.add_bias(rows.values(), addend.data<float>(), rows.n(), n_rows); });
+    run({x, bias}, [=, to = rows.values(), from = addend.data<float>(), n = rows.n()] {
+        ops_.add_bias(to, from, n, n_rows);
+    });
 }
 
 void Compute::head_rms_norm(Object x, Object weight, float eps, int first_head, int n_heads, int n_rows) {
@@ -157,8 +187,8 @@ void Compute::head_rms_norm(Object x, Object weight, float eps, int first_head, 
     const int64_t head_dim = scale.size(0);
     require(first_head >= 0 && n_heads >= 0 && (int64_t(first_head) + n_heads) * head_dim <= rows.n(), "n_heads",
             "and first_head reach outside x");
-    run([&] {
-        ops_.head_rms_norm(rows.values(), scale.data<float>(), eps, rows.n(), int(head_dim), first_head, n_heads, n_rows);
+    run({x, weight}, [=, to = rows.values(), scale = scale.data<float>(), n = rows.n()] {
+        ops_.head_rms_norm(to, scale, eps, n, int(head_dim), first_head, n_heads, n_rows);
     });
 }
 
@@ -172,14 +202,17 @@ void Compute::rope_store(Object qkv, Object cos_sin, Object positions, Object se
     rows.need_size(1, (int64_t(n_heads) + 2 * paged.n_kv_heads()) * paged.head_dim());
     angles.need_size(1, paged.head_dim() / 2);
     angles.need_size(2, 2);
-    paged.check(n_rows, 1);
-    for (int t = 0; t < n_rows; t++)
-        require(paged.positions.data<int32_t>()[t] < angles.size(0), "positions", "has a position outside cos_sin");
     const Rope rope{rows.values(), angles.data<float>(), paged.positions.data<int32_t>(),
                     paged.sequence.data<int32_t>(), paged.page_table.data<int32_t>(), paged.keys.data<void>(),
                     paged.values.data<void>(), paged.type, halves, n_rows, n_heads, paged.n_kv_heads(),
                     paged.head_dim(), paged.page_size(), paged.max_pages()};
-    run([&] { ops_.rope_store(rope); });
+    run({qkv, cos_sin, positions, sequence, page_table, k_cache, v_cache},
+        [this, rope, places = paged.places(), n_angles = angles.size(0)] {
+            places.check(rope.n_rows, 1);
+            for (int t = 0; t < rope.n_rows; t++)
+                require(places.positions[t] < n_angles, "positions", "has a position outside cos_sin");
+            ops_.rope_store(rope);
+        });
 }
 
 void Compute::attention(Object out, Object qkv, Object positions, Object sequence, Object page_table, Object k_cache,
@@ -195,13 +228,15 @@ void Compute::attention(Object out, Object qkv, Object positions, Object sequenc
             "and head_offset need more KV heads than k_cache has");
     to.need_size(1, n_heads * head_dim);
     rows.need_size(1, (int64_t(n_heads) + 2 * paged.n_kv_heads()) * head_dim);
-    paged.check(n_rows, window);
-    if (n_rows == 0 || n_heads == 0) return;
     const Attention a{to.values(), rows.values(), paged.positions.data<int32_t>(), paged.sequence.data<int32_t>(),
                       paged.page_table.data<int32_t>(), paged.keys.data<void>(), paged.values.data<void>(), paged.type,
                       n_rows, n_heads, paged.n_kv_heads(), paged.head_dim(), paged.page_size(), paged.max_pages(),
                       head_offset, group, window};
-    attention_s_ += run([&] { ops_.attention(a, workspace(ops_.attention_workspace(a))); });
+    run({out, qkv, positions, sequence, page_table, k_cache, v_cache}, [this, a, places = paged.places()] {
+        places.check(a.n_rows, a.window);
+        if (a.n_rows == 0 || a.n_heads == 0) return;
+        attention_s_ += seconds_of([&] { ops_.attention(a, workspace(ops_.attention_workspace(a))); });
+    });
 }
 
 uint8_t* Compute::workspace(size_t bytes) {
@@ -227,7 +262,8 @@ void Compute::top_candidates(Object ids, Object largest, Object sums, Object log
     totals.need_size(1, n_rows);
     const TopCandidates c{from.values(), temperatures.data<float>(), n_rows, from.n(), first_id, values.n(),
                           numbers.data<int32_t>(), values.values(), totals.data<double>()};
-    run([&] { ops_.top_candidates(c, workspace(ops_.candidates_workspace(c))); });
+    run({ids, largest, sums, logits, temperature},
+        [this, c] { ops_.top_candidates(c, workspace(ops_.candidates_workspace(c))); });
 }
 
 void Compute::encode_q80(Object out, Object x, int n_rows) {
@@ -235,7 +271,9 @@ void Compute::encode_q80(Object out, Object x, int n_rows) {
     const ArrayArg to(out, "out", kUint8, 2, Access::write);
     need_rows(n_rows, to.size(0), "out");
     to.need_size(1, (int64_t(from.n()) + kBlock - 1) / kBlock * kQ80Bytes);
-    run([&] { ops_.encode_q80(to.data<uint8_t>(), from.values(), from.n(), n_rows); });
+    run({out, x}, [=, to = to.data<uint8_t>(), from = from.values(), n = from.n()] {
+        ops_.encode_q80(to, from, n, n_rows);
+    });
 }
 
 void Compute::add_q80(Object x, Object parts, int n_rows, bool rounded) {
@@ -243,7 +281,7 @@ void Compute::add_q80(Object x, Object parts, int n_rows, bool rounded) {
     const ArrayArg from(parts, "parts", kUint8, 2);
     from.need_at_least(1, (int64_t(rows.n()) + kBlock - 1) / kBlock * kQ80Bytes * n_rows);
     const WireParts wire{from.data<uint8_t>(), size_t(from.size(1)), int(from.size(0))};
-    run([&] { ops_.add_q80(rows.values(), wire, rows.n(), n_rows, rounded); });
+    run({x, parts}, [=, to = rows.values(), n = rows.n()] { ops_.add_q80(to, wire, n, n_rows, rounded); });
 }
 
 void Compute::add_f32(Object x, Object parts, int n_rows) {
@@ -251,8 +289,10 @@ void Compute::add_f32(Object x, Object parts, int n_rows) {
     const ArrayArg from(parts, "parts", kFloat32, 2);
     from.need_at_least(1, int64_t(rows.n()) * n_rows);
     require(from.size(0) > 0, "parts", "must not be empty");
-    run([&] {
-        ops_.add_f32(rows.values(), from.data<float>(), int(from.size(0)), size_t(from.size(1)), rows.n(), n_rows);
+    const int n_parts = int(from.size(0));
+    const size_t stride = size_t(from.size(1));
+    run({x, parts}, [=, to = rows.values(), from = from.data<float>(), n = rows.n()] {
+        ops_.add_f32(to, from, n_parts, stride, n, n_rows);
     });
 }
 
@@ -270,21 +310,21 @@ void Compute::sum_q80(Object out, Object parts) const {
 uint64_t Compute::read_memory(Object memory) {
     const ArrayArg from(memory, "memory", kUint8, 1);
     uint64_t result = 0;
-    run([&] { result = ops_.read_memory(from.data<uint8_t>(), size_t(from.size(0))); });
+    run_now([&] { result = ops_.read_memory(from.data<uint8_t>(), size_t(from.size(0))); });
     return result;
 }
 
 int64_t Compute::float_peak(int64_t rounds) {
     require(rounds >= 0, "rounds", "must not be negative");
     int64_t operations = 0;
-    run([&] { operations = ops_.float_peak(rounds); });
+    run_now([&] { operations = ops_.float_peak(rounds); });
     return operations;
 }
 
 int64_t Compute::dot_peak(int64_t rounds) {
     require(rounds >= 0, "rounds", "must not be negative");
     int64_t operations = 0;
-    run([&] { operations = ops_.dot_peak(rounds); });
+    run_now([&] { operations = ops_.dot_peak(rounds); });
     return operations;
 }
 

@@ -4,14 +4,41 @@
 #include <nanobind/nanobind.h>
 
 #include <chrono>
+#include <functional>
+#include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "objects.h"
 #include "ops.h"
 
 namespace dllama {
+
+class Compute;
+
+// Operations whose arguments were checked once, carried out one after another without Python in between.
+class Program {
+public:
+    explicit Program(Compute& compute) : compute_(compute) {}
+    Program(const Program&) = delete;
+    Program& operator=(const Program&) = delete;
+
+    // The objects stay alive as long as this does; `operation` must not touch them.
+    void add(std::initializer_list<nanobind::handle> objects, std::function<void()> operation) {
+        for (nanobind::handle object : objects) objects_.push_back(nanobind::borrow(object));
+        operations_.push_back(std::move(operation));
+    }
+    void run() const;
+    size_t size() const { return operations_.size(); }
+
+private:
+    Compute& compute_;
+    std::vector<nanobind::object> objects_;
+    std::vector<std::function<void()>> operations_;
+};
 
 class Compute {
 public:
@@ -22,7 +49,10 @@ public:
     MatrixMemory& matrix_memory() { return matrix_memory_; }
 
     using Object = nanobind::handle;
-    void matmul(Object out, const PackedMatrix& matrix, Object x, int n_rows);
+    // The operations that `call(*args)` asks for in this thread, checked and kept, not carried out.
+    std::unique_ptr<Program> record(const nanobind::callable& call, const nanobind::args& args);
+
+    void matmul(Object out, Object matrix, Object x, int n_rows);
     void quantize_rows(Object out, Object x, int n_rows);
     void rms_norm(Object out, Object x, Object weight, float eps, int n_rows);
     void silu_mul(Object out, Object gate_up, int n_rows, const std::string& activation);
@@ -45,16 +75,31 @@ public:
     double attention_s() const { return attention_s_; }
 
 private:
-    // Callers from several Python threads take turns. Returns the seconds that the work took.
+    friend class Program;
+
+    // Carries `work` out now, or keeps it where this thread records. It must hold what it needs by value, and no Python
+    // object but the memory of `objects`.
     template <class Work>
-    double run(const Work& work) {
+    void run(std::initializer_list<Object> objects, const Work& work) {
+        if (recording_ && recorder_ == std::this_thread::get_id())
+            recording_->add(objects, work);
+        else
+            run_now(work);
+    }
+
+    // Callers from several Python threads take turns.
+    template <class Work>
+    void run_now(const Work& work) {
         const nanobind::gil_scoped_release release;
         const std::lock_guard<std::mutex> lock(mutex_);
+        native_s_ += seconds_of(work);
+    }
+
+    template <class Work>
+    static double seconds_of(const Work& work) {
         const auto start = std::chrono::steady_clock::now();
         work();
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        native_s_ += seconds;
-        return seconds;
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
 
     // Memory for an operation under way; grows to the largest asked for.
@@ -67,6 +112,14 @@ private:
     double attention_s_ = 0;  // in attention alone
     std::unique_ptr<OwnedMemory> workspace_;
     size_t workspace_bytes_ = 0;
+    Program* recording_ = nullptr;
+    std::thread::id recorder_;
 };
+
+inline void Program::run() const {
+    compute_.run_now([&] {
+        for (const auto& operation : operations_) operation();
+    });
+}
 
 }  // namespace dllama

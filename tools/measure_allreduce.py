@@ -57,6 +57,7 @@ def measure(rank: int, listeners: list[socket.socket], args: argparse.Namespace)
     for index in range(args.rounds):
         start = time.perf_counter()
         run.begin()
+        run.finish()
         seconds[index] = time.perf_counter() - start
     if rank == 0:
         numbers = np.percentile(seconds[args.rounds // 10 :] * 1e6, PERCENTILES)

@@ -31,6 +31,7 @@ def partial_sum_bytes(n_ranks: int, n_rows: int, plan: ReducePlan) -> list[int]:
         sums = PartialSums(Compute(1), fabric, x, x.copy(), ElementType.Q80, plan, 20.0, Trace())
         (run,) = sums.runs(n_rows)
         run.begin()
+        run.finish()
 
     with ThreadPoolExecutor(n_ranks) as pool:
         list(pool.map(one, fabrics))

@@ -7,10 +7,12 @@ instruction set's layout, `Q80Rows` the quantised activations of a matrix produc
 
 Arrays are C-contiguous; `n_rows` says how many leading rows count. A wrong type is a TypeError, a wrong shape or index
 a ValueError, and both name the argument. `BoundArray(array)` may stand for an array in every operation: its memory is
-looked up once, not in each call; it keeps the array alive. The value of an output element depends neither on the number
+looked up once, not in each call; it keeps the array alive. `compute.record(call, *args)` checks the operations that the
+call asks for and returns them as a `Program`, whose `run` carries them out in a row, with what is in the arrays then:
+positions and pages are checked again each time. The value of an output element depends neither on the number
 of threads nor on the other rows of the call. `oracle.py` says in NumPy what each operation computes.
 """
 
-from dllama._native import BoundArray, Compute, PackedMatrix, Q80Rows, convert, supported_isas
+from dllama._native import BoundArray, Compute, PackedMatrix, Program, Q80Rows, convert, supported_isas
 
-__all__ = ["BoundArray", "Compute", "PackedMatrix", "Q80Rows", "convert", "supported_isas"]
+__all__ = ["BoundArray", "Compute", "PackedMatrix", "Program", "Q80Rows", "convert", "supported_isas"]

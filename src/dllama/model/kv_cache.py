@@ -83,6 +83,7 @@ class KvCache:
         dtype: np.dtype[Any] = _NUMPY_TYPES[shape.dtype]
         width = row_bytes(shape.dtype, config.head_dim) // dtype.itemsize
         dims = (config.n_layers, shape.n_pages, len(spans.kv_heads), shape.page_size, width)
+        self.page_size = shape.page_size
         self._file: _CacheFile | None = None
         arrays: NDArray[Any]
         if storage is CacheStorage.DISK:

@@ -51,7 +51,6 @@ class PartialSums:
         self._row_bytes = wire_row_bytes(x.shape[1], wire)
         n_rows = len(x) + _HALF_ROWS if fabric.n_ranks > 1 else 0
         self._memory = np.empty(buffer_bytes(n_rows * self._row_bytes, fabric.n_ranks), np.uint8)
-        self._runs: dict[int, tuple[RowSums, ...]] = {}
 
     @property
     def wait_s(self) -> float:
@@ -61,12 +60,6 @@ class PartialSums:
     def runs(self, n_rows: int) -> tuple[RowSums, ...]:
         """The rows of a step in one run, or in two that are to be computed in turn: one's sums travel while the
         other is computed. The later one attends to the earlier one's keys."""
-        runs = self._runs.get(n_rows)
-        if runs is None:
-            runs = self._runs[n_rows] = self._new_runs(n_rows)
-        return runs
-
-    def _new_runs(self, n_rows: int) -> tuple[RowSums, ...]:
         n_ranks, overlap_bytes = self._reducer.fabric.n_ranks, self._reducer.plan.overlap_bytes
         is_large = overlap_bytes is not None and n_rows * self._row_bytes >= overlap_bytes
         if n_ranks == 1 or not is_large or n_rows < 2 * _HALF_ROWS:
@@ -85,7 +78,7 @@ class PartialSums:
 
 
 class RowSums:
-    """The partial sums of some rows: `begin` hands them over, `finish` has added everyone's to the residual."""
+    """The partial sums of some rows: `begin` hands them over, `finish` adds everyone's to the residual."""
 
     def __init__(
         self,
@@ -118,15 +111,31 @@ class RowSums:
         self._rounds = reducer.plan.rounds and isinstance(self._reduction, Direct)
 
     def begin(self) -> None:
-        """x += the sum over ranks of `partial`, at the latest when `finish` returns. `partial` may be changed at once.
-        Raises PeerError when a rank is lost."""
+        """Hands `partial` over; it may be changed at once. Raises PeerError when a rank is lost."""
+        self.encode()
+        self.send()
+
+    def finish(self) -> None:
+        """x += the sum over ranks of what `begin` took. Raises PeerError when a rank is lost."""
+        self.wait()
+        self.add()
+
+    # The four parts: `encode` and `add` are operations of Compute only, so that they can be recorded.
+
+    def encode(self) -> None:
+        """Own part := partial. One rank alone adds it to x at once."""
+        compute = self._reducer.compute
+        if self._reducer.fabric.n_ranks == 1:
+            compute.add_f32(self.x, self._bound_partial, self.n_rows)
+        elif self._is_q80:
+            compute.encode_q80(self._bound_own, self._bound_partial, self.n_rows)
+
+    def send(self) -> None:
+        """Exchanges the parts, at once or, where another run is to be computed meanwhile, in a thread."""
         reducer = self._reducer
         if reducer.fabric.n_ranks == 1:
-            reducer.compute.add_f32(self.x, self._bound_partial, self.n_rows)
             return
-        if self._is_q80:
-            reducer.compute.encode_q80(self._bound_own, self._bound_partial, self.n_rows)
-        else:
+        if not self._is_q80:
             self._own[:] = self._partial.view(np.uint8)
         if self._overlaps:
             self._posted = reducer.post(self._reduction)
@@ -134,23 +143,25 @@ class RowSums:
         start = time.perf_counter()
         reducer.run(self._reduction, Track.COMPUTE)
         reducer.wait_s += time.perf_counter() - start
-        self._add()
 
-    def finish(self) -> None:
-        """Waits for what `begin` left under way. Raises PeerError when a rank is lost."""
+    def wait(self) -> None:
+        """Until the parts are there."""
         if self._posted is None:
             return
         start = time.perf_counter()
         self._posted.result()
         self._posted = None
         self._reducer.wait_s += time.perf_counter() - start
-        self._add()
 
-    def _add(self) -> None:
+    def add(self) -> None:
+        """x += the sum of the parts."""
+        compute = self._reducer.compute
+        if self._reducer.fabric.n_ranks == 1:
+            return
         if self._is_q80:
-            self._reducer.compute.add_q80(self.x, self._parts, self.n_rows, self._rounds)
+            compute.add_q80(self.x, self._parts, self.n_rows, self._rounds)
         else:
-            self._reducer.compute.add_f32(self.x, self._parts, self.n_rows)
+            compute.add_f32(self.x, self._parts, self.n_rows)
 
 
 @dataclasses.dataclass

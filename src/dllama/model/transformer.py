@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric
 from dllama.families import ModelConfig, RopeStyle
-from dllama.kernels import BoundArray, Compute, Q80Rows
+from dllama.kernels import BoundArray, Compute, Program, Q80Rows
 from dllama.model.all_reduce import ReducePlan, wire_row_bytes
 from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, edit_logits, select_candidates
@@ -44,19 +44,25 @@ class StepLimits:
 
 @dataclasses.dataclass(frozen=True)
 class RowPlaces:
-    """Where some rows of a batch stand in their sequences (see StepBatch), as operations take them."""
+    """Where rows stand in their sequences (see StepBatch), as operations take them."""
 
     positions: BoundArray
     sequence: BoundArray
     page_table: BoundArray
 
-    @classmethod
-    def of(cls, batch: StepBatch, rows: slice) -> RowPlaces:
-        return cls(
-            BoundArray(batch.positions[rows]),
-            BoundArray(batch.sequence[rows]),
-            BoundArray(batch.page_table),
-        )
+
+@dataclasses.dataclass(frozen=True)
+class RunPrograms:
+    """What is computed of some rows of a step between their all-reduces: one program each for every layer."""
+
+    sums: RowSums
+    attention: list[Program]
+    feed_forward: list[Program]
+    end: Program
+
+
+_KEPT_STEPS = 32
+"""Numbers of rows whose programs are kept: those of decoding, and the usual parts of prompts."""
 
 
 class Transformer:
@@ -99,6 +105,12 @@ class Transformer:
         self._first_id = spans.vocab.start
         self._n_rows, self._n_logits = 0, 0  # of the last step
 
+        self._positions = np.zeros(n_rows, np.int32)
+        self._sequence = np.zeros(n_rows, np.int32)
+        n_pages = -(-limits.max_positions // cache.page_size)
+        self._page_table = np.zeros((n_rows, n_pages), np.int32)
+        self._steps: dict[int, list[RunPrograms]] = {}
+
     def forward(self, batch: StepBatch, inputs: NDArray[np.float32]) -> RankCandidates:
         """What batch.wanted asks for, of this rank's part of the vocabulary.
 
@@ -109,19 +121,24 @@ class Transformer:
         trace, start_s = self.trace, self.trace.clock()
         x = self._x[: batch.n_rows]
         x[:] = inputs
-        runs = self.sums.runs(batch.n_rows)  # two where sums are to travel while the other run is computed
-        places = [RowPlaces.of(batch, run.rows) for run in runs]
-        for index, layer in enumerate(self._weights.layers):
-            for run, rows in zip(runs, places, strict=True):
+        self._place(batch)
+        runs = self._steps.get(batch.n_rows) or self._prepare(batch.n_rows)
+        for index in range(self._config.n_layers):
+            for run in runs:
                 span_s = trace.clock()
-                self._attention(layer, index, run, rows)
+                run.sums.wait()
+                run.attention[index].run()
+                run.sums.send()  # x += all-reduce of partial
                 trace.add(SpanName.ATTENTION, span_s, index)
             for run in runs:
                 span_s = trace.clock()
-                self._feed_forward(layer, run)
+                run.sums.wait()
+                run.feed_forward[index].run()
+                run.sums.send()  # x += all-reduce of partial
                 trace.add(SpanName.FEED_FORWARD, span_s, index)
         for run in runs:
-            run.finish()
+            run.sums.wait()
+            run.end.run()
         span_s = trace.clock()
         candidates = self._head(x, batch.wanted)
         trace.add(SpanName.HEAD, span_s)
@@ -140,10 +157,40 @@ class Transformer:
         self._compute.rms_norm(normed, self._x[: self._n_rows], final_norm, eps, self._n_rows)
         return normed
 
-    def _attention(self, layer: LayerWeights, index: int, run: RowSums, rows: RowPlaces) -> None:
+    def _place(self, batch: StepBatch) -> None:
+        """Where the programs find the rows of this step."""
+        n_rows, (n_sequences, n_pages) = batch.n_rows, batch.page_table.shape
+        self._positions[:n_rows] = batch.positions
+        self._sequence[:n_rows] = batch.sequence
+        self._page_table[:n_sequences, :n_pages] = batch.page_table
+
+    def _prepare(self, n_rows: int) -> list[RunPrograms]:
+        """The programs of a step, in one run or in two: where sums take long to travel, one run's are on their way
+        while the other is computed."""
+        if len(self._steps) == _KEPT_STEPS:
+            self._steps.pop(next(iter(self._steps)))
+        self._steps[n_rows] = [self._record(run) for run in self.sums.runs(n_rows)]
+        return self._steps[n_rows]
+
+    def _record(self, run: RowSums) -> RunPrograms:
+        record, layers = self._compute.record, self._weights.layers
+        rows = RowPlaces(
+            BoundArray(self._positions[run.rows]),
+            BoundArray(self._sequence[run.rows]),
+            BoundArray(self._page_table),
+        )
+        return RunPrograms(
+            run,
+            [record(self._attention, index, run, rows) for index in range(len(layers))],
+            [record(self._feed_forward, layer, run) for layer in layers],
+            record(run.add),
+        )
+
+    def _attention(self, index: int, run: RowSums, rows: RowPlaces) -> None:
         compute, config, n_rows, qkv = self._compute, self._config, run.n_rows, self._qkv
-        keys, values = self._cache.bound[index]
-        run.finish()  # x of these rows is complete
+        layer, (keys, values) = self._weights.layers[index], self._cache.bound[index]
+        if index > 0:
+            run.add()  # x of these rows is complete
         compute.rms_norm(self._normed, run.x, layer.attention_norm, config.norm_eps, n_rows)
         compute.matmul(qkv, layer.qkv, self._normed, n_rows)  # [T, (H_local + 2 K_local) E]
         if layer.qkv_bias is not None:
@@ -162,16 +209,16 @@ class Transformer:
         if isinstance(self._attended_rows, Q80Rows):
             compute.quantize_rows(self._attended_rows, self._attended, n_rows)
         compute.matmul(self._partial, layer.o, self._attended_rows, n_rows)  # [T, D], this rank's heads
-        run.begin()  # x += all-reduce of partial
+        run.encode()
 
     def _feed_forward(self, layer: LayerWeights, run: RowSums) -> None:
         compute, config, n_rows = self._compute, self._config, run.n_rows
-        run.finish()  # x of these rows is complete
+        run.add()  # x of these rows is complete
         compute.rms_norm(self._normed, run.x, layer.ffn_norm, config.norm_eps, n_rows)
         compute.matmul(self._gate_up, layer.gate_up, self._normed, n_rows)  # [T, 2 F_local]
         compute.silu_mul(self._activated, self._gate_up, n_rows, config.activation)
         compute.matmul(self._partial, layer.down, self._activated, n_rows)  # [T, D], this rank's columns
-        run.begin()  # x += all-reduce of partial
+        run.encode()
 
     def _head(self, x: NDArray[np.float32], wanted: LogitRows) -> RankCandidates:
         if len(wanted.rows):
