@@ -10,6 +10,8 @@
 // sums across lanes.
 #pragma once
 
+#include <type_traits>
+
 #include "cache_rows.h"
 #include "opaque.h"
 
@@ -104,6 +106,78 @@ struct AttentionKernel {
                 }
             S::store_sums(scores + j * Q, acc);
         }
+    }
+
+    // Four quads whose queries lie across the lanes of a vector: nothing is summed across lanes then.
+    static constexpr bool kAcross = W == 4 * Q;
+
+    // out[e][i] = element e of query i of four quads.
+    static void turn_queries(const Quad* quads, int head_dim, float* out) {
+        for (int e = 0; e < head_dim; e += W) {
+            F rows[W];
+            UNROLL_ALL for (int i = 0; i < W; i++) rows[i] = S::load(quads[i / Q].query[i % Q] + e);
+            S::store_transposed(out + e * W, W, rows);
+        }
+    }
+
+    // The scores of NV times four quads, for keys [range) of a block that is near: to[v][i] is where those of quad i go.
+    // Sums are those of `score`: each lane of its vectors by itself, then pairs, fours, and quarters (S::store_sums).
+    // 2 keys x 2 vectors are 4 chains at a time; with the sums under way they fill the registers.
+    template <int HD, int NV>
+    static void score_across(const float* turned, const DecodedRows<S>& near, Range range, float* const (*to)[4]) {
+        constexpr int NK = 2;
+        for (int j = range.begin; j < range.end; j += NK) {
+            F quarter[4][NK][NV];
+            UNROLL for (int c = 0; c < 4; c++) {
+                F pair[2][NK][NV];
+                UNROLL for (int p = 0; p < 2; p++) {
+                    F lane[2][NK][NV];
+                    UNROLL for (int l = 0; l < 2; l++)
+                        UNROLL for (int e = 4 * c + 2 * p + l; e < HD; e += W) {
+                            F query[NV];
+                            UNROLL for (int v = 0; v < NV; v++) query[v] = S::load(turned + (size_t(v) * HD + e) * W);
+                            UNROLL for (int k = 0; k < NK; k++) {
+                                const F key = S::set1(near.key(j + k).values[e]);
+                                UNROLL for (int v = 0; v < NV; v++)
+                                    lane[l][k][v] = e < W ? S::mul(query[v], key) : S::fma(query[v], key, lane[l][k][v]);
+                            }
+                        }
+                    UNROLL for (int k = 0; k < NK; k++)
+                        UNROLL for (int v = 0; v < NV; v++) pair[p][k][v] = S::add(lane[0][k][v], lane[1][k][v]);
+                }
+                UNROLL for (int k = 0; k < NK; k++)
+                    UNROLL for (int v = 0; v < NV; v++) quarter[c][k][v] = S::add(pair[0][k][v], pair[1][k][v]);
+            }
+            UNROLL for (int k = 0; k < NK; k++)
+                UNROLL for (int v = 0; v < NV; v++) {
+                    const F sum = S::add(S::add(quarter[0][k][v], quarter[1][k][v]), S::add(quarter[2][k][v], quarter[3][k][v]));
+                    float* const at[4] = {to[v][0] + (j + k) * Q, to[v][1] + (j + k) * Q, to[v][2] + (j + k) * Q,
+                                          to[v][3] + (j + k) * Q};
+                    S::store_quarters(at, sum);
+                }
+        }
+    }
+
+    // The scores of the first quads of a tile, four of them at a time; returns how many there were.
+    template <int HD>
+    static int score_fours(const Quad* quads, int n_quads, const float* turned, const DecodedRows<S>& near, Range block,
+                           float* scores) {
+        int i = 0;
+        const auto fours = [&](auto count) {
+            constexpr int NV = decltype(count)::value;
+            for (; i + 4 * NV <= n_quads; i += 4 * NV) {
+                Range own = {0, 0};
+                float* to[NV][4];
+                for (int n = 0; n < 4 * NV; n++) {
+                    own = either(own, both(quads[i + n].all, block));
+                    to[n / 4][n % 4] = scores + size_t(i + n) * kQuadScores;
+                }
+                score_across<HD, NV>(turned + size_t(i) * Q * HD, near, own, to);
+            }
+        };
+        fours(std::integral_constant<int, 2>());
+        fours(std::integral_constant<int, 1>());
+        return i;
     }
 
     // Turns the scores of a quad into softmax weights; sets largest and weight of its four queries.
@@ -232,9 +306,12 @@ struct AttentionKernel {
             });
             return;
         }
+        float* turned = scores + size_t(n_quads) * kQuadScores + size_t(2 * kAttentionSplit) * (a.head_dim / kBlock) + 16;
+        if constexpr (kAcross && HD > 0)
+            for (int i = 0; i + 4 <= n_quads; i += 4) turn_queries(quads + i, HD, turned + size_t(i) * Q * HD);
         // What is read for all quads of a tile while it is near.
-        const auto for_quads = [&](Range block, auto work) {
-            for (int i = 0; i < n_quads; i++) {
+        const auto for_quads = [&](Range block, int first, auto work) {
+            for (int i = first; i < n_quads; i++) {
                 const Range own = both(quads[i].all, block);
                 if (!own.empty()) work(i, own);
             }
@@ -245,7 +322,9 @@ struct AttentionKernel {
                 decode_row<S>(rows.key(j), HD ? HD : a.head_dim, decoded + size_t(j - block.begin) * a.head_dim);
             }
             const DecodedRows<S> near{decoded, block.begin, a.head_dim};
-            for_quads(block, [&](int i, Range own) { score<HD, false>(quads[i], near, own, a.head_dim, scores_of(i)); });
+            int first = 0;
+            if constexpr (kAcross && HD > 0) first = score_fours<HD>(quads, n_quads, turned, near, block, scores);
+            for_quads(block, first, [&](int i, Range own) { score<HD, false>(quads[i], near, own, a.head_dim, scores_of(i)); });
         });
         for (int i = 0; i < n_quads; i++) soften(quads[i], factor, state, i * Q, scores_of(i));
         in_blocks(all, [&](Range block) {
@@ -254,7 +333,7 @@ struct AttentionKernel {
                 decode_row<S>(rows.value(j), HD ? HD : a.head_dim, decoded + size_t(j - block.begin) * a.head_dim);
             }
             const DecodedRows<S> near{decoded, block.begin, a.head_dim};
-            for_quads(block, [&](int i, Range own) {
+            for_quads(block, 0, [&](int i, Range own) {
                 mix_quad<HD, false>(quads[i], near, own, a.head_dim, scores_of(i), mixed_of(i), state.mixed_stride);
             });
         });

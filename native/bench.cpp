@@ -96,7 +96,8 @@ struct Bench {
         std::vector<uint8_t> row(layout.row_bytes());
         for (uint8_t& byte : row) byte = uint8_t(random());
         const int step = layout.type == ElementType::q40 ? kQ40Bytes : layout.type == ElementType::q80 ? kQ80Bytes : 2;
-        for (size_t i = 0; i + 1 < row.size(); i += size_t(step)) row[i + 1] &= 0x3B;  // small positive scales
+        for (size_t i = 0; i + 1 < row.size(); i += size_t(step))
+            row[i + 1] = uint8_t((row[i + 1] & 0x3B) | 0x20);  // small positive numbers, none of them subnormal
         for (int i = 0; i < n_matrices; i++)
             for (int r = 0; r < layout.n_out; r++) pack(layout, packed + i * layout.bytes(), r, 1, row.data());
     }

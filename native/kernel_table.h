@@ -24,7 +24,7 @@ struct QuantMatmul {
     int n_out;
     int n_blocks;
     const int8_t* x_quants;   // [rows, 32 * n_blocks], never -128
-    const float* x_scales;    // [rows, n_blocks]
+    const float* x_scales;    // [rows, n_blocks], values that a float16 has: the AVX-512 kernels rely on 11 bits
     const int32_t* x_sums;    // [rows, n_blocks], sums of the blocks' quants
     float* out;               // [rows, n_out]
 };
@@ -80,11 +80,11 @@ constexpr int kQuadScores = (kAttentionSplit + kQuad) * kQuad;  // floats; round
 constexpr int kQuadFloats = 32;       // of what is known of a quad beside its scores
 
 // Floats of scratch that attend_split needs, aligned to 64 bytes: a block of keys or values as float32, quads, their
-// scores, and the scales of keys and values where they are Q80 (written in whole vectors).
+// scores, the scales of keys and values where they are Q80 (written in whole vectors), and the queries once more.
 inline size_t attention_scratch(int queries, int head_dim) {
     return size_t(kAttentionBlock + kQuad) * head_dim + 16 +
            size_t((queries + kQuad - 1) / kQuad) * (kQuadFloats + kQuadScores) +
-           size_t(2 * kAttentionSplit) * (head_dim / kBlock) + 16;
+           size_t(2 * kAttentionSplit) * (head_dim / kBlock) + 16 + size_t(queries + kQuad) * head_dim;
 }
 
 // Softmax state of a set of queries (a row tile x the query heads of one KV head, rows outermost), room for whole quads.

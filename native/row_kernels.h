@@ -8,6 +8,7 @@
 
 // For loops of a few rounds over registers: GCC leaves some of them as loops, and their arrays in memory.
 #define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL_ALL _Pragma("GCC unroll 16")
 
 namespace dllama {
 namespace {
@@ -84,6 +85,37 @@ float quantize_block(const typename S::F v[kBlock / S::W], int8_t* quants, int32
     return d;
 }
 
+// The same for n <= S::W blocks of float32, with scales as they are after float16. Divisions and float16 are done for all
+// blocks in one vector.
+template <class S>
+void quantize_blocks(const float* x, int n, int8_t* quants, float* scales, int32_t* sums) {
+    using F = typename S::F;
+    constexpr int N = kBlock / S::W;
+    int32_t largest_bits[S::W] = {};
+    for (int b = 0; b < n; b++) {
+        auto bits = S::magnitude_bits(S::load(x + b * kBlock));
+        UNROLL for (int i = 1; i < N; i++) bits = S::max_int(bits, S::magnitude_bits(S::load(x + b * kBlock + i * S::W)));
+        largest_bits[b] = S::max_of_int(bits);
+    }
+    float largest[S::W], inverse[S::W];
+    std::memcpy(largest, largest_bits, sizeof largest);
+    const F d = S::div(S::load(largest), S::set1(127.0f));
+    const F exact = S::div(S::set1(1), d);
+    S::store(inverse, S::select_less(exact, S::set1(INFINITY), exact, S::set1(0)));  // as inverse_or_zero
+    uint16_t halves[S::W];
+    S::store_half(halves, d);
+    store_some<S>(scales, S::load_half(halves), n);
+    for (int b = 0; b < n; b++) {
+        const F scale = S::set1(inverse[b]);
+        typename S::I q[N];
+        UNROLL for (int i = 0; i < N; i++) q[i] = S::round_to_int(S::mul(S::load(x + b * kBlock + i * S::W), scale));
+        S::store_int8(quants + b * kBlock, q);
+        auto total = q[0];
+        UNROLL for (int i = 1; i < N; i++) total = S::add_int(total, q[i]);
+        sums[b] = S::sum_int(total);
+    }
+}
+
 template <class S>
 struct RowKernels {
     using F = typename S::F;
@@ -99,11 +131,11 @@ struct RowKernels {
             if (i < n) store_some<S>(out.f32 + i, value_some(i, n - i), n - i);
             return;
         }
-        for (int b = 0; b < n / kBlock; b++) {
-            F v[N];
-            for (int i = 0; i < N; i++) v[i] = value(b * kBlock + i * W);
-            const float d = quantize_block<S>(v, out.quants + size_t(b) * kBlock, out.sums + b);
-            out.scales[b] = through_half<S>(d);
+        alignas(64) float values[W * kBlock];
+        for (int b = 0; b < n / kBlock; b += W) {
+            const int first = b * kBlock, blocks = n / kBlock - b < W ? n / kBlock - b : W;
+            for (int i = 0; i < blocks * kBlock; i += W) S::store(values + i, value(first + i));
+            quantize_blocks<S>(values, blocks, out.quants + first, out.scales + b, out.sums + b);
         }
     }
 

@@ -65,6 +65,37 @@ struct Avx512 {
     static F add_lanes(F a, F b) {
         return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
     }
+    // out[j * stride] = element j of each of 16 vectors.
+    static void store_transposed(float* out, size_t stride, const F rows[16]) {
+        F pairs[16], fours[16];
+        _Pragma("GCC unroll 16") for (int i = 0; i < 16; i += 2) {
+            pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+            pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+        }
+        _Pragma("GCC unroll 16") for (int i = 0; i < 16; i += 4)
+            _Pragma("GCC unroll 16") for (int j = 0; j < 2; j++) {  // columns 2j and 2j + 1 of each quarter, of rows i to i + 3
+                const __m512d a = _mm512_castps_pd(pairs[i + j]), b = _mm512_castps_pd(pairs[i + 2 + j]);
+                fours[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                fours[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+            }
+        _Pragma("GCC unroll 16") for (int j = 0; j < 4; j++) {  // columns j, 4 + j, 8 + j and 12 + j
+            const F a = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0x88);
+            const F b = _mm512_shuffle_f32x4(fours[8 + j], fours[12 + j], 0x88);
+            const F c = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0xDD);
+            const F d = _mm512_shuffle_f32x4(fours[8 + j], fours[12 + j], 0xDD);
+            store(out + j * stride, _mm512_shuffle_f32x4(a, b, 0x88));
+            store(out + (8 + j) * stride, _mm512_shuffle_f32x4(a, b, 0xDD));
+            store(out + (4 + j) * stride, _mm512_shuffle_f32x4(c, d, 0x88));
+            store(out + (12 + j) * stride, _mm512_shuffle_f32x4(c, d, 0xDD));
+        }
+    }
+    // The quarters of v go to four places.
+    static void store_quarters(float* const out[4], F v) {
+        _mm_storeu_ps(out[0], _mm512_castps512_ps128(v));
+        _mm_storeu_ps(out[1], _mm512_extractf32x4_ps(v, 1));
+        _mm_storeu_ps(out[2], _mm512_extractf32x4_ps(v, 2));
+        _mm_storeu_ps(out[3], _mm512_extractf32x4_ps(v, 3));
+    }
     static float max_of(F v) {
         const __m256 e = _mm256_max_ps(low(v), high(v));
         __m128 m = _mm_max_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1));

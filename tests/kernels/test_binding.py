@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from dllama.dtypes import ElementType
-from dllama.kernels import BoundArray, Compute, PackedMatrix, Q80Rows, convert, oracle, supported_isas
+from dllama.kernels import (
+    BoundArray,
+    Compute,
+    PackedMatrix,
+    Program,
+    Q80Rows,
+    convert,
+    oracle,
+    supported_isas,
+)
 
 F32, F16, BF16, Q40 = ElementType.F32, ElementType.F16, ElementType.BF16, ElementType.Q40
 COMPUTE = Compute(1)
@@ -257,3 +266,72 @@ def test_a_bound_array_is_checked_as_its_array() -> None:
         compute.rms_norm(np.empty_like(x), x, BoundArray(np.ones(32, np.float32)), 1e-5, 1)
     with pytest.raises(ValueError, match="C-contiguous"):
         BoundArray(np.ones((4, 4), np.float32)[:, ::2])
+
+
+def test_a_program_does_what_its_operations_do(rng: np.random.Generator) -> None:
+    compute = Compute(2)
+    weights = oracle.encode(Q40, rng.standard_normal((8, 64)).astype(np.float32))
+    matrix = PackedMatrix(compute, Q40, 8, 64)
+    assert matrix.pack(0, weights)
+    x, out = np.zeros((4, 64), np.float32), np.full((4, 8), np.nan, np.float32)
+
+    def call(rows: Q80Rows, to: np.ndarray) -> None:
+        compute.rms_norm(rows, x, ONES, 1e-5, 4)
+        compute.matmul(to, matrix, rows, 4)
+
+    program = compute.record(call, Q80Rows(4, 64), out)
+    assert len(program) == 2
+    assert np.isnan(out).all(), "recorded operations were carried out"
+    for _ in range(2):  # with what is in the arrays then
+        x[:] = rng.standard_normal(x.shape)
+        wanted = np.empty_like(out)
+        call(Q80Rows(4, 64), wanted)
+        program.run()
+        np.testing.assert_array_equal(out, wanted)
+
+
+def test_a_program_checks_positions_and_pages_in_each_run() -> None:
+    sound = paged()
+    program = COMPUTE.record(lambda: COMPUTE.attention(**sound))
+    program.run()
+    sound["positions"][1] = 8
+    with pytest.raises(ValueError, match="positions has a position outside page_table"):
+        program.run()
+    sound["positions"][1] = 5
+    sound["page_table"][1, 1] = 3
+    with pytest.raises(ValueError, match="page_table has a page outside the cache"):
+        program.run()
+    sound["page_table"][1, 1] = 2
+    program.run()
+
+
+def test_recording_ends_with_the_call() -> None:
+    with pytest.raises(TypeError, match="matrix must be a PackedMatrix"):
+        COMPUTE.record(COMPUTE.matmul, OUT, OUT, ROWS, 4)
+    with pytest.raises(ValueError, match="compute records already"):
+        COMPUTE.record(COMPUTE.record, list)
+    out = np.zeros((4, 64), np.float32)
+    COMPUTE.rms_norm(out, X, ONES, 1e-5, 4)
+    assert out.any(), "an operation after a failed recording was recorded"
+
+
+def test_a_program_keeps_its_objects_alive() -> None:
+    def make() -> tuple[Program, np.ndarray]:
+        compute, out = Compute(1), np.zeros((4, 64), np.float32)
+        return compute.record(lambda: compute.rms_norm(out, X.copy(), ONES.copy(), 0.0, 4)), out
+
+    program, out = make()
+    program.run()
+    np.testing.assert_allclose(out, 1, rtol=1e-6)
+
+
+def test_operations_of_other_threads_are_not_recorded() -> None:
+    out = np.zeros((4, 64), np.float32)
+
+    def call() -> None:
+        other = threading.Thread(target=COMPUTE.rms_norm, args=(out, X, ONES, 0.0, 4))
+        other.start()
+        other.join()
+
+    assert len(COMPUTE.record(call)) == 0
+    assert out.any()

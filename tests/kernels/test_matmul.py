@@ -29,7 +29,7 @@ def quantized(compute: Compute, x: np.ndarray) -> tuple[Q80Rows, np.ndarray]:
     return rows, rows.quants * np.repeat(rows.scales, 32, axis=1)
 
 
-@pytest.mark.parametrize("n_rows", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 4, 5, 9, 38])
 @pytest.mark.parametrize(
     ("n_out", "n_in"), [(1, 32), (7, 64), (8, 96), (17, 32), (33, 160), (70, 2048), (1101, 64)]
 )
@@ -65,8 +65,10 @@ def test_plain_weights(
 def test_value_depends_on_its_own_row_only(
     compute: Compute, rng: np.random.Generator, dtype: ElementType
 ) -> None:
-    matrix, _ = packed(compute, dtype, rng.standard_normal((200, 352)).astype(np.float32))
-    x = rng.standard_normal((133, 352)).astype(np.float32)
+    matrix, _ = packed(
+        compute, dtype, rng.standard_normal((200, 1184)).astype(np.float32)
+    )  # panels of 16, 16, 5
+    x = rng.standard_normal((133, 1184)).astype(np.float32)
     alone, together = np.zeros((1, 200), np.float32), np.zeros((133, 200), np.float32)
 
     def run(out: np.ndarray, rows: np.ndarray, with_compute: Compute) -> None:

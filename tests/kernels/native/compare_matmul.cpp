@@ -30,6 +30,14 @@ uint16_t half_of(float value) {
     return half;
 }
 
+float half_rounded(float value) {
+    const uint16_t half = half_of(value);
+    float rounded;
+    scalar_kernels()->convert(reinterpret_cast<uint8_t*>(&rounded), ElementType::f32,
+                              reinterpret_cast<const uint8_t*>(&half), ElementType::f16, 1);
+    return rounded;
+}
+
 float scale_of(Numbers numbers, Random& random) {
     switch (numbers) {
         case Numbers::exact:
@@ -65,7 +73,7 @@ struct Problem {
                 weights[i + j] = numbers == Numbers::extreme ? extremes[same] : uint8_t(random.bits());
         }
         for (size_t b = 0; b < x_scales.size(); b++) {
-            x_scales[b] = std::fabs(scale_of(numbers, random));
+            x_scales[b] = half_rounded(std::fabs(scale_of(numbers, random)));
             const int same = random.between(0, 1) ? 127 : -127;
             x_sums[b] = 0;
             for (int j = 0; j < kBlock; j++) {
