@@ -128,6 +128,9 @@ KernelTable make_table() {
     table.tile_group = kVecTiles;
     table.matmul_q40 = matmul<Q40Block>;
     table.matmul_q80 = matmul<Q80Block>;
+    table.gated_q40 = panel_gated<Q40Block>;
+    table.gated_q80 = panel_gated<Q80Block>;
+    table.gated_rows = kPanelPays;
     table.dot_peak = peak;
     return table;
 }

@@ -14,6 +14,16 @@ void need_rows(int n_rows, int64_t available, const char* name) {
                     " rows of " + name);
 }
 
+void need_packed_here(const PackedLayout& layout, const KernelTable& kernels) {
+    require(layout.tile_rows == kernels.tile_rows && layout.unit_bytes == kernels.unit_bytes, "matrix",
+            "was packed for another instruction set");
+}
+
+Activation activation_named(const std::string& name) {
+    require(name == "silu" || name == "gelu", "activation", "must be 'silu' or 'gelu'");
+    return name == "silu" ? Activation::silu : Activation::gelu;
+}
+
 // A float32 [T, n] array with at least n_rows rows.
 class FloatRows : public ArrayArg {
 public:
@@ -124,8 +134,7 @@ void Compute::matmul(Object out, Object matrix_object, Object x, int n_rows) {
     if (!nb::try_cast(matrix_object, packed)) wrong_type("matrix must be a PackedMatrix");
     const PackedMatrix& matrix = *packed;
     const PackedLayout& layout = matrix.layout;
-    require(layout.tile_rows == kernels().tile_rows && layout.unit_bytes == kernels().unit_bytes, "matrix",
-            "was packed for another instruction set");
+    need_packed_here(layout, kernels());
     const FloatRows to(out, "out", n_rows, Access::write);
     to.need_size(1, layout.n_out);
     if (layout.type == ElementType::q40 || layout.type == ElementType::q80) {
@@ -163,11 +172,38 @@ void Compute::rms_norm(Object out, Object x, Object weight, float eps, int n_row
     });
 }
 
+void Compute::gated_matmul(Object out, Object matrix, Object x, Object scratch, int n_rows,
+                           const std::string& activation) {
+    const PackedMatrix* packed;
+    const Q80Rows *from, *to;
+    const bool fused = nb::try_cast(matrix, packed) && nb::try_cast(x, from) && nb::try_cast(out, to);
+    if (!fused) {
+        matmul(scratch, matrix, x, n_rows);
+        silu_mul(out, scratch, n_rows, activation);
+        return;
+    }
+    const PackedLayout& layout = packed->layout;
+    const FloatRows product(scratch, "scratch", n_rows, Access::write);
+    product.need_size(1, layout.n_out);
+    need_packed_here(layout, kernels());
+    require(layout.type == ElementType::q40 || layout.type == ElementType::q80, "matrix", "must be q40 or q80 for Q80Rows");
+    require(layout.n_out % (2 * kBlock) == 0, "matrix", "must have a gate and an up projection of whole blocks");
+    need_rows(n_rows, from->max_rows, "x");
+    require(from->n == layout.n_in, "x", "must have as many columns as the matrix");
+    need_rows(n_rows, to->max_rows, "out");
+    require(to->n == layout.n_out / 2, "out", "must have half as many columns as the matrix has rows");
+    const QuantMatmul m{packed->memory.data(), layout.tile_bytes(), layout.n_out, layout.n_in / kBlock,
+                        from->quants, from->scales, from->sums, nullptr};
+    const GatedMatmul g{m, activation_named(activation), to->quants, to->scales, to->sums};
+    run({out, matrix, x, scratch}, [=, type = layout.type, values = product.values()] {
+        ops_.gated_matmul(g, type, values, n_rows);
+    });
+}
+
 void Compute::silu_mul(Object out, Object gate_up, int n_rows, const std::string& activation) {
     const FloatRows from(gate_up, "gate_up", n_rows);
     require(from.n() % 2 == 0, "gate_up", "must have an even number of columns");
-    require(activation == "silu" || activation == "gelu", "activation", "must be 'silu' or 'gelu'");
-    const Activation kind = activation == "silu" ? Activation::silu : Activation::gelu;
+    const Activation kind = activation_named(activation);
     const RowsArg to(out, "out", n_rows, from.n() / 2);
     run({out, gate_up}, [=, to = to.rows, from = from.values()] { ops_.silu_mul(to, from, kind, n_rows); });
 }

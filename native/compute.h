@@ -53,6 +53,7 @@ public:
     std::unique_ptr<Program> record(const nanobind::callable& call, const nanobind::args& args);
 
     void matmul(Object out, Object matrix, Object x, int n_rows);
+    void gated_matmul(Object out, Object matrix, Object x, Object scratch, int n_rows, const std::string& activation);
     void quantize_rows(Object out, Object x, int n_rows);
     void rms_norm(Object out, Object x, Object weight, float eps, int n_rows);
     void silu_mul(Object out, Object gate_up, int n_rows, const std::string& activation);

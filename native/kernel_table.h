@@ -29,6 +29,16 @@ struct QuantMatmul {
     float* out;               // [rows, n_out]
 };
 
+// act(gate) * up as Q80 rows, where the first half of the product's rows of weights are the gate's and the second half
+// the up projection's; each half is whole blocks. The product's `out` is not used.
+struct GatedMatmul {
+    QuantMatmul product;
+    Activation activation;
+    int8_t* quants;  // [rows, n_out / 2]
+    float* scales;   // [rows, n_out / 64]
+    int32_t* sums;   // [rows, n_out / 64]
+};
+
 // A product with F16 or F32 weights. Tile t is [n_in][tile_rows].
 struct FloatMatmul {
     const void* weights;
@@ -108,6 +118,11 @@ struct KernelTable {
     // Output rows of tiles [tile_begin, tile_end) for activation rows [row_begin, row_end).
     void (*matmul_q40)(const QuantMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
     void (*matmul_q80)(const QuantMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
+    // Tiles [tile_begin, tile_end) of the gate, and those of the up projection beside them; even numbers. Null where rows
+    // are not worth it: the product is computed first then, and activated afterwards. The same bits either way.
+    void (*gated_q40)(const GatedMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
+    void (*gated_q80)(const GatedMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
+    int gated_rows;  // from which the functions above pay
     void (*matmul_f16)(const FloatMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
     void (*matmul_f32)(const FloatMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
 

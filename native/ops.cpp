@@ -97,6 +97,20 @@ void Ops::matmul(const FloatMatmul& m, ElementType type, int n_rows) {
               [&](int tile, int tile_end, int row, int row_end) { kernel(m, tile, tile_end, row, row_end); });
 }
 
+void Ops::gated_matmul(const GatedMatmul& g, ElementType type, float* scratch, int n_rows) {
+    const auto kernel = type == ElementType::q40 ? kernels_.gated_q40 : kernels_.gated_q80;
+    const int n = g.product.n_out / 2;
+    if (kernel && n_rows >= kernels_.gated_rows) {
+        for_tiles(n / kernels_.tile_rows, 2 * g.product.tile_bytes, n_rows,
+                  [&](int tile, int tile_end, int row, int row_end) { kernel(g, tile, tile_end, row, row_end); });
+        return;
+    }
+    QuantMatmul m = g.product;
+    m.out = scratch;
+    matmul(m, type, n_rows);
+    silu_mul({nullptr, g.quants, g.scales, g.sums, n}, scratch, g.activation, n_rows);
+}
+
 void Ops::quantize_rows(const RowsOut& out, const float* x, int n_rows) {
     for_spans(n_rows, out.n, 1, [&](int t, int column, int columns) {
         kernels_.quantize(out.at(t, column), x + size_t(t) * out.n + column, columns);

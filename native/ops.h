@@ -53,6 +53,8 @@ public:
 
     void matmul(const QuantMatmul& m, ElementType type, int n_rows);
     void matmul(const FloatMatmul& m, ElementType type, int n_rows);
+    // act(gate) * up. scratch: where the product goes when the kernels do not activate it themselves, [n_rows, n_out].
+    void gated_matmul(const GatedMatmul& g, ElementType type, float* scratch, int n_rows);
     void quantize_rows(const RowsOut& out, const float* x, int n_rows);
     void rms_norm(const RowsOut& out, const float* x, const float* weight, float eps, int n_rows);
     void silu_mul(const RowsOut& out, const float* gate_up, Activation activation, int n_rows);

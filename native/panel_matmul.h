@@ -12,6 +12,7 @@
 
 #include "opaque.h"
 #include "row_kernels.h"
+#include "simd_avx512.h"
 
 namespace dllama {
 namespace {
@@ -114,15 +115,15 @@ inline void panel_blocks(const uint8_t* weights, const float* scales, const Pane
 }
 
 // What is asked for while a panel is used, since what a panel takes from memory in one go would be waited for: the same
-// place of kPanelTiles tiles, `lines` cache lines in each step.
+// place of kPanelTiles tiles that lie `apart` bytes from each other, `lines` cache lines in each step.
 struct Ahead {
     const uint8_t* at;
-    size_t tile_bytes;
+    size_t apart;
     int lines;
 
     void ask() {
         for (int i = 0; i < lines; i++, at += 64)
-            UNROLL for (int n = 0; n < kPanelTiles; n++) __builtin_prefetch(at + n * tile_bytes);
+            UNROLL for (int n = 0; n < kPanelTiles; n++) __builtin_prefetch(at + n * apart);
     }
 };
 
@@ -170,46 +171,67 @@ public:
     // At most kPanelMaxRows rows.
     PanelProduct(const QuantMatmul& m, int row_begin, int row_end) : m_(m), row_begin_(row_begin), row_end_(row_end) {}
 
-    // Tiles tile to tile + NG - 1 of all columns: the weights are read in long streams, and the sums stay near. (Taking a
-    // run of columns of many tiles at a time keeps activations nearer, but where rows of the output are 64 kB apart their
-    // sums then fall into the same few lines of the second-level cache: 450 Gop/s in place of 530.)
+    // Tiles tile to tile + NG - 1.
     template <int NG>
-    void multiply(int tile) {
+    void tiles(int tile) {
         __mmask16 lanes[NG];
         for (int n = 0; n < NG; n++) {
             const int left = m_.n_out - (tile + n) * kPanelRows;
             lanes[n] = left >= kPanelRows ? __mmask16(0xFFFF) : left > 0 ? __mmask16((1u << left) - 1) : __mmask16(0);
         }
-        for (int block = 0; block < m_.n_blocks; block += kPanelBlocks) {
-            const int n_blocks = m_.n_blocks - block < kPanelBlocks ? m_.n_blocks - block : kPanelBlocks;
-            const bool last = block + n_blocks == m_.n_blocks;
-            alignas(64) Panel<NG> panel;
-            const uint8_t* from[NG];
-            for (int n = 0; n < NG; n++) from[n] = at(tile + n, block);
-            unpack_panel<Block, NG>(from, n_blocks, panel);
-            const PanelOut<NG> to{sums_, m_.out + size_t(row_begin_) * m_.n_out + size_t(tile) * kPanelRows,
-                                  size_t(m_.n_out), lanes, block == 0, last};
-            all_rows<NG>(panel, block, n_blocks, to, last ? at(tile + NG, 0) : at(tile, block + n_blocks));
+        float* out = m_.out + size_t(row_begin_) * m_.n_out + size_t(tile) * kPanelRows;
+        all_columns<NG>(tile, 1, at(tile + NG, 0), {sums_, out, size_t(m_.n_out), lanes, true, false});
+    }
+
+    // Columns 16 * tile to 16 * tile + 15 of act(gate) * up, where the first half of the tiles are the gate's:
+    // `gated` [rows, 32] float32 gets them from its column `first` on.
+    void gated_tile(int tile, Activation activation, int first, float* gated) {
+        const int apart = m_.n_out / 2 / kPanelRows;
+        const __mmask16 lanes[2] = {0xFFFF, 0xFFFF};
+        all_columns<2>(tile, apart, at(tile + 1, 0), {sums_, sums_, 2 * kPanelRows, lanes, true, false});
+        for (int r = 0; r < row_end_ - row_begin_; r++) {
+            const float* of_row = sums_ + r * 2 * kPanelRows;
+            const __m512 gate = _mm512_load_ps(of_row), up = _mm512_load_ps(of_row + kPanelRows);
+            _mm512_store_ps(gated + r * kBlock + first, RowKernels<Avx512>::activated(activation, gate, up));
         }
     }
 
 private:
+    // Tiles `tile` and, NG in all, those `apart` tiles further on, of all columns: the weights are read in long streams,
+    // and the sums stay near. (Taking a run of columns of many tiles at a time keeps activations nearer, but where rows of
+    // the output are 64 kB apart their sums then fall into the same few lines of the second-level cache: 450 Gop/s in
+    // place of 530.) `after` is what is multiplied next.
+    template <int NG>
+    void all_columns(int tile, int apart, const uint8_t* after, PanelOut<NG> to) {
+        for (int block = 0; block < m_.n_blocks; block += kPanelBlocks) {
+            const int n_blocks = m_.n_blocks - block < kPanelBlocks ? m_.n_blocks - block : kPanelBlocks;
+            to.first = block == 0, to.last = block + n_blocks == m_.n_blocks;
+            alignas(64) Panel<NG> panel;
+            const uint8_t* from[NG];
+            for (int n = 0; n < NG; n++) from[n] = at(tile + n * apart, block);
+            unpack_panel<Block, NG>(from, n_blocks, panel);
+            Ahead ahead{to.last ? after : at(tile, block + n_blocks), apart * m_.tile_bytes, 0};
+            all_rows<NG>(panel, block, n_blocks, to, ahead);
+        }
+    }
+
     const uint8_t* at(int tile, int block) const {
         return m_.weights + size_t(tile) * m_.tile_bytes + size_t(block) * Block::bytes;
     }
 
     template <int NG>
-    void all_rows(const Panel<NG>& panel, int block, int n_blocks, PanelOut<NG> to, const uint8_t* next) const {
+    void all_rows(const Panel<NG>& panel, int block, int n_blocks, PanelOut<NG> to, Ahead& ahead) const {
         const int n_rows = row_end_ - row_begin_, n_lines = kPanelBlocks * Block::bytes / 64 + 1;
         const int n_steps = n_rows / kPanelTokens * (n_blocks / 2);
-        Ahead ahead{next, m_.tile_bytes, n_steps > 0 ? (n_lines + n_steps - 1) / n_steps : 0};
+        const uint8_t* const asked = ahead.at + n_lines * 64;
+        ahead.lines = n_steps > 0 ? (n_lines + n_steps - 1) / n_steps : 0;
         const size_t i = size_t(row_begin_) * m_.n_blocks + block;
         PanelRowsAt x{m_.x_quants + i * kBlock, m_.x_scales + i, m_.x_sums + i, size_t(m_.n_blocks)};
         int row = 0;
         for (; row + kPanelTokens <= n_rows; row += kPanelTokens) {
             if (to.last) ask_for_output(to);
             panel_micro<Block, kPanelTokens, NG>(panel, n_blocks, x, to, ahead);
-            if (ahead.at >= next + n_lines * 64) ahead.lines = 0;
+            if (ahead.at >= asked) ahead.lines = 0;
             x.skip_rows(kPanelTokens);
             to.sums += kPanelTokens * NG * kPanelRows, to.out += kPanelTokens * to.out_stride;
         }
@@ -233,20 +255,53 @@ private:
     alignas(64) float sums_[kPanelMaxRows * kPanelTiles * kPanelRows];
 };
 
-// Block has, beside what quant_matmul.h asks for, offset (of its unsigned weights), and unpack(units, out, stride): the
-// weights of a tile's block, 4 columns at out + i * stride.
-template <class Block>
-void panel_matmul(const QuantMatmul& m, int tile_begin, int tile_end, int row_begin, int row_end) {
+// Calls work(row, row_end) for runs of rows that share panels.
+template <class Work>
+void for_panel_rows(const QuantMatmul& m, int row_begin, int row_end, const Work& work) {
     const int fitting = kPanelQuantBytes / (m.n_blocks * kBlock);
     const int most = fitting < kPanelLeastRows ? kPanelLeastRows : fitting > kPanelMaxRows ? kPanelMaxRows : fitting;
     const int n_rows = row_end - row_begin, n_calls = (n_rows + most - 1) / most;
     const int step = ((n_rows + n_calls - 1) / n_calls + kPanelTokens - 1) / kPanelTokens * kPanelTokens;
-    for (int row = row_begin; row < row_end; row += step) {
-        PanelProduct<Block> product(m, row, row_end - row < step ? row_end : row + step);
+    for (int row = row_begin; row < row_end; row += step) work(row, row_end - row < step ? row_end : row + step);
+}
+
+// Block has, beside what quant_matmul.h asks for, offset (of its unsigned weights), and unpack(units, out, stride): the
+// weights of a tile's block, 4 columns at out + i * stride.
+template <class Block>
+void panel_matmul(const QuantMatmul& m, int tile_begin, int tile_end, int row_begin, int row_end) {
+    for_panel_rows(m, row_begin, row_end, [&](int row, int end) {
+        PanelProduct<Block> product(m, row, end);
         int tile = tile_begin;
-        for (; tile + kPanelTiles <= tile_end; tile += kPanelTiles) product.template multiply<kPanelTiles>(tile);
-        if (tile < tile_end) product.template multiply<1>(tile);
-    }
+        for (; tile + kPanelTiles <= tile_end; tile += kPanelTiles) product.template tiles<kPanelTiles>(tile);
+        if (tile < tile_end) product.template tiles<1>(tile);
+    });
+}
+
+// Tiles of the gate; an even number of them, so that they are whole blocks of the output.
+template <class Block>
+void panel_gated(const GatedMatmul& g, int tile_begin, int tile_end, int row_begin, int row_end) {
+    constexpr int kRowsAtOnce = Avx512::W;
+    const int n_blocks = g.product.n_out / 2 / kBlock;  // of a row of the output
+    for_panel_rows(g.product, row_begin, row_end, [&](int row, int end) {
+        PanelProduct<Block> product(g.product, row, end);
+        alignas(64) float gated[kPanelMaxRows * kBlock];
+        for (int tile = tile_begin; tile < tile_end; tile += 2) {
+            product.gated_tile(tile, g.activation, 0, gated);
+            product.gated_tile(tile + 1, g.activation, kPanelRows, gated);
+            for (int first = row; first < end; first += kRowsAtOnce) {
+                const int n = end - first < kRowsAtOnce ? end - first : kRowsAtOnce;
+                int8_t quants[kRowsAtOnce * kBlock];
+                float scales[kRowsAtOnce];
+                int32_t sums[kRowsAtOnce];
+                quantize_blocks<Avx512>(gated + (first - row) * kBlock, n, quants, scales, sums);
+                for (int r = 0; r < n; r++) {
+                    const size_t to = size_t(first + r) * n_blocks + tile / 2;
+                    std::memcpy(g.quants + to * kBlock, quants + r * kBlock, kBlock);
+                    g.scales[to] = scales[r], g.sums[to] = sums[r];
+                }
+            }
+        }
+    });
 }
 
 }  // namespace

@@ -175,13 +175,15 @@ struct RowKernels {
         return S::div(x, S::add(S::set1(1), exp<S>(S::mul(S::set1(-2), u))));
     }
 
+    static F activated(Activation activation, F gate, F up) {
+        return S::mul(activation == Activation::silu ? silu(gate) : gelu(gate), up);
+    }
+
     static void gated(const RowOut& out, const float* gate, const float* up, Activation activation, int n) {
-        if (activation == Activation::silu)
-            write_row(out, n, [&](int i) { return S::mul(silu(S::load(gate + i)), S::load(up + i)); },
-                      [&](int i, int c) { return S::mul(silu(load_some<S>(gate + i, c)), load_some<S>(up + i, c)); });
-        else
-            write_row(out, n, [&](int i) { return S::mul(gelu(S::load(gate + i)), S::load(up + i)); },
-                      [&](int i, int c) { return S::mul(gelu(load_some<S>(gate + i, c)), load_some<S>(up + i, c)); });
+        write_row(out, n, [&](int i) { return activated(activation, S::load(gate + i), S::load(up + i)); },
+                  [&](int i, int c) {
+                      return activated(activation, load_some<S>(gate + i, c), load_some<S>(up + i, c));
+                  });
     }
 
     static void add(float* x, const float* y, int n) {

@@ -215,8 +215,10 @@ class Transformer:
         compute, config, n_rows = self._compute, self._config, run.n_rows
         run.add()  # x of these rows is complete
         compute.rms_norm(self._normed, run.x, layer.ffn_norm, config.norm_eps, n_rows)
-        compute.matmul(self._gate_up, layer.gate_up, self._normed, n_rows)  # [T, 2 F_local]
-        compute.silu_mul(self._activated, self._gate_up, n_rows, config.activation)
+        # act(gate) * up: [T, F_local], by way of [T, 2 F_local] for a few rows
+        compute.gated_matmul(
+            self._activated, layer.gate_up, self._normed, self._gate_up, n_rows, config.activation
+        )
         compute.matmul(self._partial, layer.down, self._activated, n_rows)  # [T, D], this rank's columns
         run.encode()
 
