@@ -18,6 +18,7 @@ struct SocketLink {
     std::vector<iovec> outgoing, incoming;  // from the first that is not through
     size_t n_out = 0, n_in = 0;             // how many of them are through
     uint64_t sent = 0, received = 0;
+    int low_water = 1;                      // bytes that wake up who sleeps until something can be received
     bool waits = false;                     // nothing of what the exchange wants from it has come yet
 
     bool sends() const { return n_out < outgoing.size(); }
