@@ -86,6 +86,26 @@ def test_value_depends_on_its_own_row_only(
             np.testing.assert_array_equal(alone[0], together[t])
 
 
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+@pytest.mark.parametrize(("n_ffn", "n_in"), [(32, 32), (96, 608), (288, 1184)])
+@pytest.mark.parametrize("dtype", BLOCKED + PLAIN)
+def test_gated_product_is_product_and_activation(
+    compute: Compute, rng: np.random.Generator, dtype: ElementType, n_ffn: int, n_in: int, activation: str
+) -> None:
+    matrix, _ = packed(compute, dtype, rng.standard_normal((2 * n_ffn, n_in)).astype(np.float32))
+    for n_rows in (1, 4, 5, 19, 134):
+        x = rng.standard_normal((n_rows, n_in)).astype(np.float32)
+        source = quantized(compute, x)[0] if dtype.is_blocked else x
+        product, scratch = (np.full((n_rows, 2 * n_ffn), np.nan, np.float32) for _ in range(2))
+        wanted, got = Q80Rows(n_rows, n_ffn), Q80Rows(n_rows, n_ffn)
+        compute.matmul(product, matrix, source, n_rows)
+        compute.silu_mul(wanted, product, n_rows, activation)
+        compute.gated_matmul(got, matrix, source, scratch, n_rows, activation)
+        np.testing.assert_array_equal(got.quants, wanted.quants)
+        np.testing.assert_array_equal(got.scales, wanted.scales)
+        np.testing.assert_array_equal(got.sums, wanted.sums)
+
+
 @pytest.mark.parametrize("dtype", BLOCKED + PLAIN)
 def test_any_run_of_rows_can_be_packed(
     compute: Compute, rng: np.random.Generator, dtype: ElementType

@@ -49,8 +49,14 @@ void matmuls(Ops& ops, ElementType type, int n_out, int n_in, int n_rows) {
     if (type == ElementType::q40 || type == ElementType::q80) {
         Rows rows(n_rows, n_in);
         ops.quantize_rows(rows.out(), x.data(), n_rows);
-        ops.matmul(QuantMatmul{packed.get(), layout.tile_bytes(), n_out, n_in / kBlock, rows.quants.data(),
-                               rows.scales.data(), rows.sums.data(), out.data()}, type, n_rows);
+        const QuantMatmul m{packed.get(), layout.tile_bytes(), n_out, n_in / kBlock, rows.quants.data(),
+                            rows.scales.data(), rows.sums.data(), out.data()};
+        ops.matmul(m, type, n_rows);
+        if (n_out % (2 * kBlock) == 0) {
+            Rows gated(n_rows, n_out / 2);
+            ops.gated_matmul({m, Activation::silu, gated.quants.data(), gated.scales.data(), gated.sums.data()}, type,
+                             out.data(), n_rows);
+        }
     } else {
         ops.matmul(FloatMatmul{packed.get(), layout.tile_bytes(), n_out, n_in, x.data(), out.data()}, type, n_rows);
     }
@@ -142,6 +148,7 @@ int main() {
                 for (int n_rows : {1, 2, 3, 7, 70}) {
                     matmuls(ops, type, 1, 32, n_rows);
                     matmuls(ops, type, 83, 96, n_rows);
+                    matmuls(ops, type, 192, 1120, n_rows);  // a gate and an up projection of whole blocks, three panels
                     if (type == ElementType::f16 || type == ElementType::f32) matmuls(ops, type, 37, 131, n_rows);
                 }
             for (int n : {1, 7, 31, 32, 33, 96, 2080})
