@@ -75,14 +75,13 @@ struct AttentionKernel {
 
     // scores[j][q] = query q . key j for keys [range) of a split, and after them what the rows next to come give.
     // HD is the head's width, or 0 for any: loops of known length cost nothing.
-    template <int HD, bool kPrefetch, class Rows>
+    template <int HD, class Rows>
     static void score(const Quad& quad, const Rows& rows, Range range, int width, float* scores) {
         const int head_dim = HD ? HD : width;
         for (int j = range.begin; j < range.end; j += kKeys) {
             typename Rows::Row key[kKeys];
             UNROLL for (int k = 0; k < kKeys; k++) key[k] = rows.key(j + k);
-            if constexpr (kPrefetch)
-                UNROLL for (int k = 0; k < kKeys; k++) rows.template prefetch_after_key<HD>(j + k);
+            UNROLL for (int k = 0; k < kKeys; k++) rows.template prefetch_after_key<HD>(j + k);
             F acc[kKeys][Q];
             UNROLL for (int k = 0; k < kKeys; k++)
                 UNROLL for (int q = 0; q < Q; q++) acc[k][q] = S::set1(0);
@@ -260,12 +259,12 @@ struct AttentionKernel {
 
     // The values of a block for a quad: together where all four see them, else one query after the other, so that a
     // value that a query does not see, and which may not be a number, cannot reach it.
-    template <int HD, bool kPrefetch, class Rows>
+    template <int HD, class Rows>
     static void mix_quad(const Quad& quad, const Rows& rows, Range block, int head_dim, const float* weights,
                          float* mixed, int stride) {
         const Range common = both(quad.common, block);
         if (common.begin == block.begin && common.end == block.end)
-            return mix<Q, HD, kPrefetch>(weights, rows, block, mixed, stride, head_dim);
+            return mix<Q, HD, true>(weights, rows, block, mixed, stride, head_dim);
         const auto alone = [&](int q, int begin, int end) {
             mix<1, 0, false>(weights + q, rows, {begin, end}, mixed + size_t(q) * stride, stride, head_dim);
         };
@@ -299,10 +298,10 @@ struct AttentionKernel {
         std::memset(state.mixed, 0, size_t(n_quads) * Q * state.mixed_stride * sizeof(float));
         if (n_quads == 1) {
             const Quad& quad = quads[0];
-            in_blocks(all, [&](Range block) { score<HD, true>(quad, rows, block, a.head_dim, scores); });
+            in_blocks(all, [&](Range block) { score<HD>(quad, rows, block, a.head_dim, scores); });
             soften(quad, factor, state, 0, scores);
             in_blocks(all, [&](Range block) {
-                mix_quad<HD, true>(quad, rows, block, a.head_dim, scores, state.mixed, state.mixed_stride);
+                mix_quad<HD>(quad, rows, block, a.head_dim, scores, state.mixed, state.mixed_stride);
             });
             return;
         }
@@ -316,25 +315,28 @@ struct AttentionKernel {
                 if (!own.empty()) work(i, own);
             }
         };
+        const auto decode = [&](Range block, auto row_at) {
+            for (int j = block.begin; j < block.end; j++)
+                decode_row<S>(row_at(j), HD ? HD : a.head_dim, decoded + size_t(j - block.begin) * a.head_dim);
+            return DecodedRows<S>{decoded, block.begin, a.head_dim};
+        };
         in_blocks(all, [&](Range block) {
-            for (int j = block.begin; j < block.end; j++) {
+            const auto near = decode(block, [&](int j) {
                 rows.template prefetch_after_key<HD>(j);
-                decode_row<S>(rows.key(j), HD ? HD : a.head_dim, decoded + size_t(j - block.begin) * a.head_dim);
-            }
-            const DecodedRows<S> near{decoded, block.begin, a.head_dim};
+                return rows.key(j);
+            });
             int first = 0;
             if constexpr (kAcross && HD > 0) first = score_fours<HD>(quads, n_quads, turned, near, block, scores);
-            for_quads(block, first, [&](int i, Range own) { score<HD, false>(quads[i], near, own, a.head_dim, scores_of(i)); });
+            for_quads(block, first, [&](int i, Range own) { score<HD>(quads[i], near, own, a.head_dim, scores_of(i)); });
         });
         for (int i = 0; i < n_quads; i++) soften(quads[i], factor, state, i * Q, scores_of(i));
         in_blocks(all, [&](Range block) {
-            for (int j = block.begin; j < block.end; j++) {
+            const auto near = decode(block, [&](int j) {
                 rows.template prefetch_after_value<HD>(j);
-                decode_row<S>(rows.value(j), HD ? HD : a.head_dim, decoded + size_t(j - block.begin) * a.head_dim);
-            }
-            const DecodedRows<S> near{decoded, block.begin, a.head_dim};
+                return rows.value(j);
+            });
             for_quads(block, 0, [&](int i, Range own) {
-                mix_quad<HD, false>(quads[i], near, own, a.head_dim, scores_of(i), mixed_of(i), state.mixed_stride);
+                mix_quad<HD>(quads[i], near, own, a.head_dim, scores_of(i), mixed_of(i), state.mixed_stride);
             });
         });
     }

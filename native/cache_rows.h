@@ -129,7 +129,7 @@ struct DecodedRows {
     Row key(int position) const { return {values + size_t(position - begin) * width}; }
     Row value(int position) const { return key(position); }
     template <int HD>
-    void prefetch_after_key(int) const {}
+    void prefetch_after_key(int) const {}  // they are near
     template <int HD>
     void prefetch_after_value(int) const {}
 };

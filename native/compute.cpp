@@ -30,10 +30,7 @@ void Compute::matmul(Object out, Object matrix_object, Object x, int n_rows) {
     if (layout.type == ElementType::q40 || layout.type == ElementType::q80) {
         const Q80Rows* q;
         if (!nb::try_cast(x, q)) wrong_type("x must be Q80Rows for a q40 or q80 matrix");
-        need_rows(n_rows, q->max_rows, "x");
-        require(q->n == layout.n_in, "x", "must have as many columns as the matrix");
-        const QuantMatmul m{matrix.memory.data(), layout.tile_bytes(), layout.n_out, layout.n_in / kBlock,
-                            q->quants, q->scales, q->sums, to.values()};
+        const QuantMatmul m = quant_product(matrix, *q, n_rows, to.values());
         run({out, matrix_object, x}, [this, m, type = layout.type, n_rows] { ops_.matmul(m, type, n_rows); });
     } else {
         if (nb::isinstance<Q80Rows>(x)) wrong_type("x must be float32 for an f16 or f32 matrix");
@@ -65,8 +62,8 @@ void Compute::rms_norm(Object out, Object x, Object weight, float eps, int n_row
 void Compute::gated_matmul(Object out, Object matrix, Object x, Object scratch, int n_rows,
                            const std::string& activation) {
     const PackedMatrix* packed;
-    const Q80Rows *from, *to;
-    const bool fused = nb::try_cast(matrix, packed) && nb::try_cast(x, from) && nb::try_cast(out, to);
+    const Q80Rows* from;
+    const bool fused = nb::try_cast(matrix, packed) && nb::try_cast(x, from) && nb::isinstance<Q80Rows>(out);
     if (!fused) {
         matmul(scratch, matrix, x, n_rows);
         silu_mul(out, scratch, n_rows, activation);
@@ -78,13 +75,9 @@ void Compute::gated_matmul(Object out, Object matrix, Object x, Object scratch, 
     need_packed_here(layout, kernels());
     require(layout.type == ElementType::q40 || layout.type == ElementType::q80, "matrix", "must be q40 or q80 for Q80Rows");
     require(layout.n_out % (2 * kBlock) == 0, "matrix", "must have a gate and an up projection of whole blocks");
-    need_rows(n_rows, from->max_rows, "x");
-    require(from->n == layout.n_in, "x", "must have as many columns as the matrix");
-    need_rows(n_rows, to->max_rows, "out");
-    require(to->n == layout.n_out / 2, "out", "must have half as many columns as the matrix has rows");
-    const QuantMatmul m{packed->memory.data(), layout.tile_bytes(), layout.n_out, layout.n_in / kBlock,
-                        from->quants, from->scales, from->sums, nullptr};
-    const GatedMatmul g{m, activation_named(activation), to->quants, to->scales, to->sums};
+    const RowsOut to = RowsArg(out, "out", n_rows, layout.n_out / 2).rows;
+    const GatedMatmul g{quant_product(*packed, *from, n_rows, nullptr), activation_named(activation), to.quants, to.scales,
+                        to.sums};
     run({out, matrix, x, scratch}, [=, type = layout.type, values = product.values()] {
         ops_.gated_matmul(g, type, values, n_rows);
     });

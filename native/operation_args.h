@@ -54,6 +54,14 @@ struct RowsArg {
     RowsOut rows;
 };
 
+// The product of Q40 or Q80 weights with quantised rows.
+inline QuantMatmul quant_product(const PackedMatrix& matrix, const Q80Rows& x, int n_rows, float* out) {
+    const PackedLayout& layout = matrix.layout;
+    need_rows(n_rows, x.max_rows, "x");
+    require(x.n == layout.n_in, "x", "must have as many columns as the matrix");
+    return {matrix.memory.data(), layout.tile_bytes(), layout.n_out, layout.n_in / kBlock, x.quants, x.scales, x.sums, out};
+}
+
 // Where rows stand in their sequences and caches. Every index that the kernels will follow is checked before they do.
 struct Places {
     const int32_t *positions, *sequence, *page_table;

@@ -27,7 +27,7 @@ constexpr int kPanelBlocks = 16;
 // what is under way they are 30 of 32 registers. 12 chains (6 tokens, or 3 tiles, of one block) reach 4 % less.
 constexpr int kPanelTiles = 2;
 constexpr int kPanelTokens = 4;
-constexpr int kPanelRows = 16;
+constexpr int kPanelRows = Avx512::W;
 // Activation rows that share a panel: unpacking is 2 % of the work with 128, 8 % with 32. Their quants are read again for
 // each panel of a pair of tiles, so they are to stay in half of a second-level cache of 1 MiB.
 constexpr int kPanelMaxRows = 128;

@@ -15,7 +15,8 @@ namespace {
 
 // Chains of sums hide the latency of a step. `step(sum, w, x)` returns the next sum; `rounds` for all of N chains. With 32
 // registers 16 chains are more than any core needs (vpdpbusd: 5 to 6 cycles, 2 a cycle); with 16 registers 12 fit beside
-// the operands, and AVX2's step, a product and an addition, needs 8 at the most: the product is in no chain. Returns the number of steps.
+// the operands, and AVX2's step, a product and an addition, needs 8 at the most: the product is in no chain. Returns the
+// number of steps.
 template <int N, class Sum, class Operand, class Step>
 int64_t dot_peak(int64_t rounds, Sum zero, Operand w, Operand x, const Step& step) {
     Sum sums[N];
