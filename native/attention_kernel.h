@@ -23,6 +23,7 @@ struct AttentionKernel {
     using F = typename S::F;
     static constexpr int W = S::W;
     static constexpr int Q = kQuad;
+    static constexpr float kLog2E = 1.44269504f;
     static constexpr int kStep = W / Q;  // positions whose scores fill a vector
     // Half of the registers are sums: 8 of 16, or 16 of 32. Their chains hide the latency of a multiply-add (4 cycles,
     // 2 a cycle), and queries, keys and what is under way fit beside them.
@@ -134,7 +135,10 @@ struct AttentionKernel {
                     UNROLL for (int l = 0; l < 2; l++)
                         UNROLL for (int e = 4 * c + 2 * p + l; e < HD; e += W) {
                             F query[NV];
-                            UNROLL for (int v = 0; v < NV; v++) query[v] = S::load(turned + (size_t(v) * HD + e) * W);
+                            UNROLL for (int v = 0; v < NV; v++) {
+                                query[v] = S::load(turned + (size_t(v) * HD + e) * W);
+                                DLLAMA_OPAQUE(query[v]);
+                            }
                             UNROLL for (int k = 0; k < NK; k++) {
                                 const F key = S::set1(near.key(j + k).values[e]);
                                 UNROLL for (int v = 0; v < NV; v++)
@@ -179,7 +183,8 @@ struct AttentionKernel {
         return i;
     }
 
-    // Turns the scores of a quad into softmax weights; sets largest and weight of its four queries.
+    // Turns the scores of a quad into softmax weights; sets largest and weight of its four queries. Scores times
+    // `factor` are powers of two.
     static void soften(const Quad& quad, float factor, const SoftmaxState& state, int first, float* scores) {
         const int begin = quad.all.begin / kStep * kStep, end = (quad.all.end + kStep - 1) / kStep * kStep;
         for (int q = 0; q < Q; q++) {
@@ -187,32 +192,31 @@ struct AttentionKernel {
             for (int j = begin; j < r.begin; j++) scores[j * Q + q] = -INFINITY;
             for (int j = r.end; j < end; j++) scores[j * Q + q] = -INFINITY;
         }
-        F largest = S::set1(-INFINITY);
-        for (int i = begin * Q; i < end * Q; i += W) {
-            const F s = S::mul(S::load(scores + i), S::set1(factor));
-            S::store(scores + i, s);
-            largest = S::max(largest, s);
-        }
+        F largest[2] = {S::set1(-INFINITY), S::set1(-INFINITY)};
+        int i = begin * Q;
+        for (; i + 2 * W <= end * Q; i += 2 * W)
+            UNROLL for (int n = 0; n < 2; n++) largest[n] = S::max(largest[n], S::load(scores + i + n * W));
+        if (i < end * Q) largest[0] = S::max(largest[0], S::load(scores + i));
         float lanes[W];
-        S::store(lanes, largest);
+        S::store(lanes, S::mul(S::max(largest[0], largest[1]), S::set1(factor)));
         for (int q = 0; q < Q; q++) {
             float top = lanes[q];
-            for (int i = q + Q; i < W; i += Q) top = lanes[i] > top ? lanes[i] : top;
+            for (int lane = q + Q; lane < W; lane += Q) top = lanes[lane] > top ? lanes[lane] : top;
             state.largest[first + q] = top;
-            // Where a query sees nothing, e^(-inf - 0) = 0 and not e^(-inf + inf).
-            for (int i = q; i < W; i += Q) lanes[i] = top == -INFINITY ? 0.0f : top;
+            // Where a query sees nothing, 2^(-inf - 0) and not 2^(-inf + inf).
+            for (int lane = q; lane < W; lane += Q) lanes[lane] = top == -INFINITY ? 0.0f : -top;
         }
         const F shift = S::load(lanes);
         F total = S::set1(0);
-        for (int i = begin * Q; i < end * Q; i += W) {
-            const F weight = exp<S>(S::sub(S::load(scores + i), shift));
+        for (i = begin * Q; i < end * Q; i += W) {
+            const F weight = exp2<S>(S::fma(S::load(scores + i), S::set1(factor), shift));
             S::store(scores + i, weight);
             total = S::add(total, weight);
         }
         S::store(lanes, total);
         for (int q = 0; q < Q; q++) {
             state.weight[first + q] = lanes[q];
-            for (int i = q + Q; i < W; i += Q) state.weight[first + q] += lanes[i];
+            for (int lane = q + Q; lane < W; lane += Q) state.weight[first + q] += lanes[lane];
         }
     }
 
@@ -292,7 +296,7 @@ struct AttentionKernel {
             all = either(all, quads[i].all);
         }
         const CacheRows<S, T> rows(a, tile.first, kv_head, split, all.begin, all.end, scores + size_t(n_quads) * kQuadScores);
-        const float factor = 1.0f / __builtin_sqrtf(float(a.head_dim));
+        const float factor = kLog2E / __builtin_sqrtf(float(a.head_dim));
         const auto scores_of = [&](int i) { return scores + size_t(i) * kQuadScores; };
         const auto mixed_of = [&](int i) { return state.mixed + size_t(i) * Q * state.mixed_stride; };
         std::memset(state.mixed, 0, size_t(n_quads) * Q * state.mixed_stride * sizeof(float));
@@ -366,31 +370,25 @@ struct AttentionKernel {
         }
     }
 
-    // e^x of one number, the same bits as in a vector.
-    static float exp_one(float x) {
-        float values[W];
-        S::store(values, exp<S>(S::set1(x)));
-        return values[0];
-    }
-
     static bool empty(const SoftmaxState& s, int i) { return s.largest[i] == -INFINITY && s.weight[i] == 0; }
 
     static void attend_merge(const SoftmaxState& total, const SoftmaxState& part, int queries, int head_dim) {
-        for (int i = 0; i < queries; i++) {
-            if (empty(part, i)) continue;
-            float* to = total.mixed + size_t(i) * total.mixed_stride;
-            const float* from = part.mixed + size_t(i) * part.mixed_stride;
-            if (empty(total, i)) {
-                total.largest[i] = part.largest[i];
-                total.weight[i] = part.weight[i];
-                std::memcpy(to, from, size_t(head_dim) * 4);
-                continue;
+        for (int first = 0; first < queries; first += W) {
+            const F a = S::load(total.largest + first), b = S::load(part.largest + first), now = S::max(a, b);
+            float largest[W], keep[W], take[W];
+            S::store(largest, now);
+            S::store(keep, exp2<S>(S::sub(a, now)));
+            S::store(take, exp2<S>(S::sub(b, now)));
+            for (int i = first; i < queries && i < first + W; i++) {
+                if (empty(part, i)) continue;
+                const bool only = empty(total, i);  // what has been seen is the part
+                const float of_total = only ? 0 : keep[i - first], of_part = only ? 1 : take[i - first];
+                total.largest[i] = largest[i - first];
+                total.weight[i] = total.weight[i] * of_total + part.weight[i] * of_part;
+                float* to = total.mixed + size_t(i) * total.mixed_stride;
+                const float* from = part.mixed + size_t(i) * part.mixed_stride;
+                for (int e = 0; e < head_dim; e++) to[e] = to[e] * of_total + from[e] * of_part;
             }
-            const float a = total.largest[i], b = part.largest[i], now = b > a ? b : a;
-            const float keep = exp_one(a - now), take = exp_one(b - now);
-            total.largest[i] = now;
-            total.weight[i] = total.weight[i] * keep + part.weight[i] * take;
-            for (int e = 0; e < head_dim; e++) to[e] = to[e] * keep + from[e] * take;
         }
     }
 

@@ -7,7 +7,7 @@ namespace dllama {
 namespace {
 
 // Queries of a tile: with 64 to 128 columns each, queries and results take half of a 32 KiB first-level cache.
-constexpr int kTileQueries = 32;
+constexpr int kTileQueries = 64;
 constexpr size_t kLine = 64;
 
 size_t round_to_line(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
@@ -91,17 +91,17 @@ size_t Ops::attention_workspace(const Attention& a) const {
 void Ops::attention(const Attention& a, uint8_t* workspace) {
     const Plan p = plan_of(a, n_threads());
     RowTile* tiles = reinterpret_cast<RowTile*>(workspace);
-    const int pairs = make_tiles(a, p.rows_per_tile, tiles) * a.n_kv_heads;
+    const int n_tiles = make_tiles(a, p.rows_per_tile, tiles), pairs = n_tiles * a.n_kv_heads;
     auto queries = [&](int pair) {
-        const HeadRange heads = heads_of(a, pair % a.n_kv_heads);
-        return tiles[pair / a.n_kv_heads].count * (heads.end - heads.begin);
+        const HeadRange heads = heads_of(a, pair / n_tiles);
+        return tiles[pair % n_tiles].count * (heads.end - heads.begin);
     };
 
     if (!few_pairs(a, n_threads()) || n_threads() == 1) {
         pool_.run(pairs, [&](int pair, int thread) {
             if (queries(pair) <= 0) return;
-            const RowTile tile = tiles[pair / a.n_kv_heads];
-            const int kv_head = pair % a.n_kv_heads;
+            const RowTile tile = tiles[pair % n_tiles];
+            const int kv_head = pair / n_tiles;
             const Splits splits = splits_of(a, tile);
             const SoftmaxState total = p.state(workspace, size_t(2 * thread));
             const SoftmaxState part = p.state(workspace, size_t(2 * thread + 1));
@@ -118,21 +118,21 @@ void Ops::attention(const Attention& a, uint8_t* workspace) {
     const int most = most_splits(a);
     pool_.run(pairs * most, [&](int i, int thread) {
         const int pair = i / most;
-        const RowTile tile = tiles[pair / a.n_kv_heads];
+        const RowTile tile = tiles[pair % n_tiles];
         const Splits splits = splits_of(a, tile);
         const int split = splits.begin + i % most;
         if (split < splits.end && queries(pair) > 0)
-            kernels_.attend_split(a, tile, pair % a.n_kv_heads, split, p.state(workspace, size_t(i)),
+            kernels_.attend_split(a, tile, pair / n_tiles, split, p.state(workspace, size_t(i)),
                                   p.scratch(workspace, thread));
     });
     pool_.run(pairs, [&](int pair, int) {
         if (queries(pair) <= 0) return;
-        const RowTile tile = tiles[pair / a.n_kv_heads];
+        const RowTile tile = tiles[pair % n_tiles];
         const Splits splits = splits_of(a, tile);
         const SoftmaxState total = p.state(workspace, size_t(pair) * most);
         for (int s = 1; s < splits.end - splits.begin; s++)
             kernels_.attend_merge(total, p.state(workspace, size_t(pair) * most + s), queries(pair), a.head_dim);
-        kernels_.attend_finish(a, tile, pair % a.n_kv_heads, total);
+        kernels_.attend_finish(a, tile, pair / n_tiles, total);
     });
 }
 

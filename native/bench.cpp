@@ -174,7 +174,7 @@ struct Bench {
                                                                                        : elements / kBlock * kQ80Bytes;
             for (int i = 0; i < 2 * n_caches; i++) {
                 caches.emplace_back(bytes);
-                std::memset(caches.back().data(), 0x11, bytes);  // small numbers in every type
+                std::memset(caches.back().data(), 0x2C, bytes);  // small numbers in every type, and far from subnormal ones
             }
         }
         Attention at(int cache) {

@@ -35,24 +35,6 @@ struct CandidatesKernel {
 private:
     static constexpr int kSumRun = 1024;
 
-    // 2^y within 2 ulp for -126 <= y <= 0, 1 for 0; 2^-126, which weighs nothing beside 1, below; NaN stays NaN.
-    // The minimax polynomial of degree 6 on [-1/2, 1/2], off by 2e-9 before its own roundings.
-    static F power(F y) {
-        // Added to 1.5 x 2^23 a number is rounded to a whole one, which is then in the sum's low bits: with 127 on top
-        // it is the exponent of a power of two, once it is moved to where exponents are.
-        const F limited = S::max(S::set1(-126), y), shift = S::set1(0x1.8p23f + 127);
-        const F shifted = S::add(limited, shift);
-        const F r = S::sub(limited, S::sub(shifted, shift));
-        F p = S::set1(1.5345812e-4f);
-        p = S::fma(p, r, S::set1(1.3399931e-3f));
-        p = S::fma(p, r, S::set1(9.6184891e-3f));
-        p = S::fma(p, r, S::set1(5.5503286e-2f));
-        p = S::fma(p, r, S::set1(2.4022646e-1f));
-        p = S::fma(p, r, S::set1(6.9314718e-1f));
-        p = S::fma(p, r, S::set1(1));
-        return S::mul(p, S::low_bits_as_exponent(shifted));
-    }
-
     template <int K>
     static void sum_scaled(double* totals, const float* x, int n, float largest, const float* scales) {
         const F offset = S::set1(largest);
@@ -64,7 +46,7 @@ private:
             UNROLL for (int k = 0; k < K; k++) sums[0][k] = sums[1][k] = S::set1(0);
             const auto add = [&](F sum[K], F values) {
                 const F below = S::sub(values, offset);
-                UNROLL for (int k = 0; k < K; k++) sum[k] = S::add(sum[k], power(S::mul(below, scale[k])));
+                UNROLL for (int k = 0; k < K; k++) sum[k] = S::add(sum[k], exp2<S>(S::mul(below, scale[k])));
             };
             int i = begin;
             for (; i + 2 * W <= end; i += 2 * W) {

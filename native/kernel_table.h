@@ -98,11 +98,11 @@ inline size_t attention_scratch(int queries, int head_dim) {
 }
 
 // Softmax state of a set of queries (a row tile x the query heads of one KV head, rows outermost), room for whole quads.
-// largest[i] = -inf and weight[i] = 0 mark a query that has seen no position.
+// largest[i] = -inf and weight[i] = 0 mark a query that has seen no position. Scores are those of a base of 2.
 struct SoftmaxState {
     float* largest;  // [queries]
-    float* weight;   // [queries] sum of exp(score - largest)
-    float* mixed;    // [queries, mixed_stride] sum of exp(score - largest) * value
+    float* weight;   // [queries] sum of 2^(score - largest)
+    float* mixed;    // [queries, mixed_stride] sum of 2^(score - largest) * value
     int mixed_stride;
 };
 

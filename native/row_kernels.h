@@ -58,6 +58,26 @@ typename S::F exp(typename S::F x) {
     return S::select_less(x, lowest, S::set1(0.0f), S::mul(p, S::power_of_two(n)));
 }
 
+// 2^y within 2 ulp for -126 <= y <= 0, 1 for 0; 0 below -126.5; NaN stays NaN.
+// The minimax polynomial of degree 6 on [-1/2, 1/2], off by 2e-9 before its own roundings.
+template <class S>
+typename S::F exp2(typename S::F y) {
+    using F = typename S::F;
+    // Added to 1.5 x 2^23 a number is rounded to a whole one, which is then in the sum's low bits: with 127 on top
+    // it is the exponent of a power of two, once it is moved to where exponents are; that of -127 is zero's.
+    const F limited = S::max(S::set1(-127), y), shift = S::set1(0x1.8p23f + 127);
+    const F shifted = S::add(limited, shift);
+    const F r = S::sub(limited, S::sub(shifted, shift));
+    F p = S::set1(1.5345812e-4f);
+    p = S::fma(p, r, S::set1(1.3399931e-3f));
+    p = S::fma(p, r, S::set1(9.6184891e-3f));
+    p = S::fma(p, r, S::set1(5.5503286e-2f));
+    p = S::fma(p, r, S::set1(2.4022646e-1f));
+    p = S::fma(p, r, S::set1(6.9314718e-1f));
+    p = S::fma(p, r, S::set1(1));
+    return S::mul(p, S::low_bits_as_exponent(shifted));
+}
+
 // 1 / d, or 0 where that has no float32 value: everything in such a block rounds to zero.
 inline float inverse_or_zero(float d) {
     const float inverse = 1.0f / d;
