@@ -14,6 +14,8 @@ target_link_libraries(dllama_kernels PUBLIC Threads::Threads)
 # GCC reorders integer sums and delays loads across unrolled loops, and then spills what the kernels counted
 # registers for; measured: 128 to 162 Gop/s for Q40 products of four rows.
 set(dllama_isa_options $<$<CXX_COMPILER_ID:GNU>:-fno-tree-reassoc> $<$<CXX_COMPILER_ID:GNU>:-fno-tree-ter>)
+# It takes short loops that copy for memcpy, and that for `rep movs`, which takes longer to begin than they to end.
+list(APPEND dllama_isa_options $<$<CXX_COMPILER_ID:GNU>:-fno-tree-loop-distribute-patterns>)
 
 # ARGN: the flags; a compiler that does not know them builds without this instruction set.
 function(dllama_isa macro file)

@@ -27,16 +27,6 @@ void store_some(float* p, typename S::F v, int n) {
     std::memcpy(p, values, size_t(n) * 4);
 }
 
-// float32 -> float16 -> float32 of one number.
-template <class S>
-float through_half(float v) {
-    uint16_t half[S::W];
-    S::store_half(half, S::set1(v));
-    float out[S::W];
-    S::store(out, S::load_half(half));
-    return out[0];
-}
-
 // e^x within 2 ulp for x in [-87, 88]; 0 below, e^88 above; NaN stays NaN.
 // Cody-Waite reduction by ln 2 in two parts, then the polynomial of Cephes' expf.
 template <class S>
@@ -105,18 +95,40 @@ float quantize_block(const typename S::F v[kBlock / S::W], int8_t* quants, int32
     return d;
 }
 
+// out[i] = the largest lane of v[i].
+template <class S>
+void largest_of_each(int32_t out[S::W], const typename S::I v[S::W]) {
+    if constexpr (S::kFolds)
+        S::store_max_of_ints(out, v);
+    else
+        UNROLL for (int i = 0; i < S::W; i++) out[i] = S::max_of_int(v[i]);
+}
+
+// out[i] = the sum of the lanes of v[i].
+template <class S>
+void sum_of_each(int32_t out[S::W], const typename S::I v[S::W]) {
+    if constexpr (S::kFolds)
+        S::store_int_sums(out, v);
+    else
+        UNROLL for (int i = 0; i < S::W; i++) out[i] = S::sum_int(v[i]);
+}
+
 // The same for n <= S::W blocks of float32, with scales as they are after float16. Divisions and float16 are done for all
-// blocks in one vector.
+// blocks in one vector. scales and sums have room for S::W blocks.
 template <class S>
 void quantize_blocks(const float* x, int n, int8_t* quants, float* scales, int32_t* sums) {
     using F = typename S::F;
+    using I = typename S::I;
     constexpr int N = kBlock / S::W;
-    int32_t largest_bits[S::W] = {};
+    I bits[S::W];
     for (int b = 0; b < n; b++) {
-        auto bits = S::magnitude_bits(S::load(x + b * kBlock));
-        UNROLL for (int i = 1; i < N; i++) bits = S::max_int(bits, S::magnitude_bits(S::load(x + b * kBlock + i * S::W)));
-        largest_bits[b] = S::max_of_int(bits);
+        bits[b] = S::magnitude_bits(S::load(x + b * kBlock));
+        UNROLL for (int i = 1; i < N; i++)
+            bits[b] = S::max_int(bits[b], S::magnitude_bits(S::load(x + b * kBlock + i * S::W)));
     }
+    for (int b = n; b < S::W; b++) bits[b] = bits[0];
+    int32_t largest_bits[S::W];
+    largest_of_each<S>(largest_bits, bits);
     float largest[S::W], inverse[S::W];
     std::memcpy(largest, largest_bits, sizeof largest);
     const F d = S::div(S::load(largest), S::set1(127.0f));
@@ -124,16 +136,18 @@ void quantize_blocks(const float* x, int n, int8_t* quants, float* scales, int32
     S::store(inverse, S::select_less(exact, S::set1(INFINITY), exact, S::set1(0)));  // as inverse_or_zero
     uint16_t halves[S::W];
     S::store_half(halves, d);
-    store_some<S>(scales, S::load_half(halves), n);
+    S::store(scales, S::load_half(halves));
+    I totals[S::W];
     for (int b = 0; b < n; b++) {
         const F scale = S::set1(inverse[b]);
-        typename S::I q[N];
+        I q[N];
         UNROLL for (int i = 0; i < N; i++) q[i] = S::round_to_int(S::mul(S::load(x + b * kBlock + i * S::W), scale));
         S::store_int8(quants + b * kBlock, q);
-        auto total = q[0];
-        UNROLL for (int i = 1; i < N; i++) total = S::add_int(total, q[i]);
-        sums[b] = S::sum_int(total);
+        totals[b] = q[0];
+        UNROLL for (int i = 1; i < N; i++) totals[b] = S::add_int(totals[b], q[i]);
     }
+    for (int b = n; b < S::W; b++) totals[b] = totals[0];
+    sum_of_each<S>(sums, totals);
 }
 
 template <class S>
@@ -155,13 +169,25 @@ struct RowKernels {
         for (int b = 0; b < n / kBlock; b += W) {
             const int first = b * kBlock, blocks = n / kBlock - b < W ? n / kBlock - b : W;
             for (int i = 0; i < blocks * kBlock; i += W) S::store(values + i, value(first + i));
-            quantize_blocks<S>(values, blocks, out.quants + first, out.scales + b, out.sums + b);
+            quantize_some(out, b, blocks, values);
         }
     }
 
+    // Blocks b to b + n - 1 of a row, n <= W, from their values.
+    static void quantize_some(const RowOut& out, int b, int n, const float* values) {
+        int8_t* quants = out.quants + size_t(b) * kBlock;
+        if (n == W) return quantize_blocks<S>(values, W, quants, out.scales + b, out.sums + b);
+        float scales[W];
+        int32_t sums[W];
+        quantize_blocks<S>(values, n, quants, scales, sums);
+        for (int i = 0; i < n; i++) out.scales[b + i] = scales[i], out.sums[b + i] = sums[i];
+    }
+
     static void quantize(const RowOut& out, const float* x, int n) {
-        write_row(out, n, [&](int i) { return S::load(x + i); },
-                  [&](int i, int count) { return load_some<S>(x + i, count); });
+        if (out.f32) return void(std::memcpy(out.f32, x, size_t(n) * 4));
+        const int blocks = n / kBlock;
+        for (int b = 0; b < blocks; b += W)
+            quantize_some(out, b, blocks - b < W ? blocks - b : W, x + size_t(b) * kBlock);
     }
 
     static void rms_norm(const RowOut& out, const float* x, const float* weight, float eps, int n) {
@@ -237,23 +263,28 @@ struct RowKernels {
         }
     }
 
-    static void encode_block(uint8_t* out, const float* x) {
-        F v[N];
-        for (int i = 0; i < N; i++) v[i] = S::load(x + i * W);
-        int32_t sum;
-        const float d = quantize_block<S>(v, reinterpret_cast<int8_t*>(out + 2), &sum);
-        uint16_t scale[W];
-        S::store_half(scale, S::set1(d));
-        std::memcpy(out, scale, 2);
+    // n <= W blocks as they travel: a scale as float16, then the quants.
+    static void encode_blocks(uint8_t* out, const float* x, int n) {
+        int8_t quants[W * kBlock];
+        float scales[W];
+        int32_t sums[W];
+        uint16_t halves[W];
+        quantize_blocks<S>(x, n, quants, scales, sums);
+        S::store_half(halves, S::load(scales));
+        for (int b = 0; b < n; b++, out += kQ80Bytes) {
+            std::memcpy(out, halves + b, 2);
+            std::memcpy(out + 2, quants + b * kBlock, kBlock);
+        }
     }
 
     static void encode_q80(uint8_t* out, const float* x, int n) {
-        int i = 0;
-        for (; i + kBlock <= n; i += kBlock, out += kQ80Bytes) encode_block(out, x + i);
-        if (i < n) {
+        const int blocks = n / kBlock;
+        for (int b = 0; b < blocks; b += W)
+            encode_blocks(out + size_t(b) * kQ80Bytes, x + size_t(b) * kBlock, blocks - b < W ? blocks - b : W);
+        if (n % kBlock) {
             float padded[kBlock] = {};
-            std::memcpy(padded, x + i, size_t(n - i) * 4);
-            encode_block(out, padded);
+            std::memcpy(padded, x + size_t(blocks) * kBlock, size_t(n % kBlock) * 4);
+            encode_blocks(out + size_t(blocks) * kQ80Bytes, padded, 1);
         }
     }
 };

@@ -14,6 +14,7 @@ namespace {
 struct Avx2 {
     static constexpr int W = 8;
     static constexpr int kRegisters = 16;
+    static constexpr bool kFolds = false;
     using F = __m256;
     using I = __m256i;
 

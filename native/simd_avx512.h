@@ -13,6 +13,7 @@ namespace {
 struct Avx512 {
     static constexpr int W = 16;
     static constexpr int kRegisters = 32;
+    static constexpr bool kFolds = true;  // lanes of several vectors at a time: store_max_of_ints, store_int_sums
     using F = __m512;
     using I = __m512i;
 
@@ -51,19 +52,37 @@ struct Avx512 {
         s = _mm_add_ps(s, _mm_movehl_ps(s, s));
         return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
     }
-    // out[r * 4 + i] = sum of v[r][i]: 30 shuffles for 16 sums.
-    static constexpr int kSumRows = 4;
-    __attribute__((always_inline)) static void store_sums(float* out, const F v[4][4]) {
-        const F first = add_lanes(add_fours(v[0]), add_fours(v[1])), second = add_lanes(add_fours(v[2]), add_fours(v[3]));
-        _mm512_storeu_ps(out, add_lanes(first, second));
+    // Lane i = what `op` makes of the lanes of v[i]: 30 shuffles for 16 vectors.
+    template <class Op>
+    __attribute__((always_inline)) static F fold(const F v[16], Op op) {
+        const F first = fold_lanes(fold_fours(v, op), fold_fours(v + 4, op), op);
+        return fold_lanes(first, fold_lanes(fold_fours(v + 8, op), fold_fours(v + 12, op), op), op);
     }
     // In each quarter of 128 bits: pairs of a, then of b.
-    static F add_pairs(F a, F b) { return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD)); }
-    // In each quarter: the quarter's sum of each of four vectors.
-    static F add_fours(const F v[4]) { return add_pairs(add_pairs(v[0], v[1]), add_pairs(v[2], v[3])); }
+    template <class Op>
+    static F fold_pairs(F a, F b, Op op) { return op(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD)); }
+    // In each quarter: the quarter's lanes of each of four vectors.
+    template <class Op>
+    static F fold_fours(const F v[4], Op op) { return fold_pairs(fold_pairs(v[0], v[1], op), fold_pairs(v[2], v[3], op), op); }
     // Pairs of a's quarters, then of b's.
-    static F add_lanes(F a, F b) {
-        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+    template <class Op>
+    static F fold_lanes(F a, F b, Op op) {
+        return op(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+    }
+    // out[r * 4 + i] = sum of v[r][i].
+    static constexpr int kSumRows = 4;
+    __attribute__((always_inline)) static void store_sums(float* out, const F v[4][4]) { store(out, fold(v[0], add)); }
+    // out[i] = the largest lane, or the sum of the lanes, of v[i].
+    static void store_max_of_ints(int32_t* out, const I v[16]) { store_folded(out, v, max_int); }
+    static void store_int_sums(int32_t* out, const I v[16]) { store_folded(out, v, add_int); }
+    template <class Op>
+    static void store_folded(int32_t* out, const I v[16], Op op) {
+        F lanes[16];
+        _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++) lanes[i] = _mm512_castsi512_ps(v[i]);
+        const F folded = fold(lanes, [op](F a, F b) {
+            return _mm512_castsi512_ps(op(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+        });
+        store(reinterpret_cast<float*>(out), folded);
     }
     // out[j * stride] = element j of each of 16 vectors.
     static void store_transposed(float* out, size_t stride, const F rows[16]) {

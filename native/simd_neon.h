@@ -14,6 +14,7 @@ namespace {
 struct Neon {
     static constexpr int W = 4;
     static constexpr int kRegisters = 32;
+    static constexpr bool kFolds = false;
     using F = float32x4_t;
     using I = int32x4_t;
 

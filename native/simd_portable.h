@@ -52,6 +52,7 @@ uint16_t float_to_half(float value) {
 struct Portable {
     static constexpr int W = 4;
     static constexpr int kRegisters = 16;
+    static constexpr bool kFolds = false;
     typedef float F __attribute__((vector_size(16)));
     typedef int32_t I __attribute__((vector_size(16)));
     typedef uint32_t U __attribute__((vector_size(16)));

@@ -15,51 +15,57 @@ struct SumKernel {
     static constexpr int W = S::W;
     static constexpr int N = kBlock / W;
 
-    // v = the sum of block `b` of all parts.
-    static void sum_block(const WireParts& parts, int b, F v[N]) {
-        const uint8_t* block = parts.data + size_t(b) * kQ80Bytes;
-        for (int i = 0; i < N; i++) v[i] = S::set1(0);
-        for (int p = 0; p < parts.count; p++, block += parts.stride) {
-            uint16_t half;
-            std::memcpy(&half, block, 2);
-            const F d = S::set1_half(half);
-            const int8_t* quants = reinterpret_cast<const int8_t*>(block + 2);
-            UNROLL for (int i = 0; i < N; i++) v[i] = S::fma(S::load_int8(quants + i * W), d, v[i]);
+    // values = the sums of blocks b to b + n - 1 of all parts, n <= W.
+    static void sum_blocks(const WireParts& parts, int b, int n, float* values) {
+        const uint8_t* first = parts.data + size_t(b) * kQ80Bytes;
+        for (int i = 0; i < n; i++, first += kQ80Bytes, values += kBlock) {
+            F v[N];
+            UNROLL for (int j = 0; j < N; j++) v[j] = S::set1(0);
+            const uint8_t* block = first;
+            for (int p = 0; p < parts.count; p++, block += parts.stride) {
+                uint16_t half;
+                std::memcpy(&half, block, 2);
+                const F d = S::set1_half(half);
+                const int8_t* quants = reinterpret_cast<const int8_t*>(block + 2);
+                UNROLL for (int j = 0; j < N; j++) v[j] = S::fma(S::load_int8(quants + j * W), d, v[j]);
+            }
+            UNROLL for (int j = 0; j < N; j++) S::store(values + j * W, v[j]);
         }
     }
 
-    // v = what v is after a journey as Q80.
-    static void round_block(F v[N]) {
-        int8_t quants[kBlock];
-        int32_t sum;
-        const F d = S::set1(through_half<S>(quantize_block<S>(v, quants, &sum)));
-        for (int i = 0; i < N; i++) v[i] = S::mul(S::load_int8(quants + i * W), d);
+    // The values of n <= W blocks, as they are after a journey as Q80.
+    static void round_blocks(float* values, int n) {
+        int8_t quants[W * kBlock];
+        float scales[W];
+        int32_t sums[W];
+        quantize_blocks<S>(values, n, quants, scales, sums);
+        for (int b = 0; b < n; b++) {
+            const F d = S::set1(scales[b]);
+            for (int i = b * kBlock; i < (b + 1) * kBlock; i += W)
+                S::store(values + i, S::mul(S::load_int8(quants + i), d));
+        }
     }
 
     static void add_sum_q80(float* x, const WireParts& parts, int n, bool rounded) {
-        for (int b = 0; b * kBlock < n; b++, x += kBlock) {
-            F v[N];
-            sum_block(parts, b, v);
-            if (rounded) round_block(v);
-            const int count = n - b * kBlock;
-            if (count >= kBlock) {
-                UNROLL for (int i = 0; i < N; i++) S::store(x + i * W, S::add(S::load(x + i * W), v[i]));
-                continue;
-            }
-            float sum[kBlock];
-            for (int i = 0; i < N; i++) S::store(sum + i * W, v[i]);
-            for (int i = 0; i < count; i++) x[i] += sum[i];
+        const int blocks = (n + kBlock - 1) / kBlock;
+        alignas(64) float values[W * kBlock];
+        for (int b = 0; b < blocks; b += W) {
+            const int count = blocks - b < W ? blocks - b : W, first = b * kBlock;
+            const int end = n - first < count * kBlock ? n - first : count * kBlock;
+            sum_blocks(parts, b, count, values);
+            if (rounded) round_blocks(values, count);
+            int i = 0;
+            for (; i + W <= end; i += W) S::store(x + first + i, S::add(S::load(x + first + i), S::load(values + i)));
+            for (; i < end; i++) x[first + i] += values[i];
         }
     }
 
     static void sum_q80(uint8_t* out, const WireParts& parts, int n_blocks) {
-        for (int b = 0; b < n_blocks; b++, out += kQ80Bytes) {
-            F v[N];
-            sum_block(parts, b, v);
-            int32_t sum;
-            uint16_t scale[W];
-            S::store_half(scale, S::set1(quantize_block<S>(v, reinterpret_cast<int8_t*>(out + 2), &sum)));
-            std::memcpy(out, scale, 2);
+        alignas(64) float values[W * kBlock];
+        for (int b = 0; b < n_blocks; b += W) {
+            const int count = n_blocks - b < W ? n_blocks - b : W;
+            sum_blocks(parts, b, count, values);
+            RowKernels<S>::encode_blocks(out + size_t(b) * kQ80Bytes, values, count);
         }
     }
 
