@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "ops.h"
+#include "row_runs.h"
 
 namespace dllama {
 namespace {
@@ -91,48 +92,58 @@ size_t Ops::attention_workspace(const Attention& a) const {
 void Ops::attention(const Attention& a, uint8_t* workspace) {
     const Plan p = plan_of(a, n_threads());
     RowTile* tiles = reinterpret_cast<RowTile*>(workspace);
-    const int n_tiles = make_tiles(a, p.rows_per_tile, tiles), pairs = n_tiles * a.n_kv_heads;
-    auto queries = [&](int pair) {
-        const HeadRange heads = heads_of(a, pair / n_tiles);
-        return tiles[pair % n_tiles].count * (heads.end - heads.begin);
+    const int n_tiles = make_tiles(a, p.rows_per_tile, tiles);
+    const auto queries = [&](RowTile tile, int kv_head) {
+        const HeadRange heads = heads_of(a, kv_head);
+        return tile.count * (heads.end - heads.begin);
     };
 
     if (!few_pairs(a, n_threads()) || n_threads() == 1) {
-        pool_.run(pairs, [&](int pair, int thread) {
-            if (queries(pair) <= 0) return;
-            const RowTile tile = tiles[pair % n_tiles];
-            const int kv_head = pair / n_tiles;
-            const Splits splits = splits_of(a, tile);
-            const SoftmaxState total = p.state(workspace, size_t(2 * thread));
-            const SoftmaxState part = p.state(workspace, size_t(2 * thread + 1));
-            for (int s = splits.begin; s < splits.end; s++) {
-                const bool first = s == splits.begin;
-                kernels_.attend_split(a, tile, kv_head, s, first ? total : part, p.scratch(workspace, thread));
-                if (!first) kernels_.attend_merge(total, part, queries(pair), a.head_dim);
-            }
-            kernels_.attend_finish(a, tile, kv_head, total);
-        });
+        // The tiles of a run of rows are those that begin there.
+        const RowRuns runs(a.n_rows);
+        const auto first_tile = [&](int row) {
+            return int(std::partition_point(tiles, tiles + n_tiles, [&](RowTile t) { return t.first < row; }) - tiles);
+        };
+        const auto n_tiles_of = [&](int run) { return first_tile(runs.end(run)) - first_tile(runs.begin(run)); };
+        runs.share(
+            pool_, [&](int run) { return n_tiles_of(run) * a.n_kv_heads; },
+            [&](int run, int pair, int thread) {
+                const int n = n_tiles_of(run), kv_head = pair / n;
+                const RowTile tile = tiles[first_tile(runs.begin(run)) + pair % n];
+                if (queries(tile, kv_head) <= 0) return;
+                const Splits splits = splits_of(a, tile);
+                const SoftmaxState total = p.state(workspace, size_t(2 * thread));
+                const SoftmaxState part = p.state(workspace, size_t(2 * thread + 1));
+                for (int s = splits.begin; s < splits.end; s++) {
+                    const bool first = s == splits.begin;
+                    kernels_.attend_split(a, tile, kv_head, s, first ? total : part, p.scratch(workspace, thread));
+                    if (!first) kernels_.attend_merge(total, part, queries(tile, kv_head), a.head_dim);
+                }
+                kernels_.attend_finish(a, tile, kv_head, total);
+            });
         return;
     }
 
+    const int pairs = n_tiles * a.n_kv_heads;
     const int most = most_splits(a);
     pool_.run(pairs * most, [&](int i, int thread) {
         const int pair = i / most;
         const RowTile tile = tiles[pair % n_tiles];
         const Splits splits = splits_of(a, tile);
         const int split = splits.begin + i % most;
-        if (split < splits.end && queries(pair) > 0)
+        if (split < splits.end && queries(tile, pair / n_tiles) > 0)
             kernels_.attend_split(a, tile, pair / n_tiles, split, p.state(workspace, size_t(i)),
                                   p.scratch(workspace, thread));
     });
     pool_.run(pairs, [&](int pair, int) {
-        if (queries(pair) <= 0) return;
         const RowTile tile = tiles[pair % n_tiles];
+        const int kv_head = pair / n_tiles, n_queries = queries(tile, kv_head);
+        if (n_queries <= 0) return;
         const Splits splits = splits_of(a, tile);
         const SoftmaxState total = p.state(workspace, size_t(pair) * most);
         for (int s = 1; s < splits.end - splits.begin; s++)
-            kernels_.attend_merge(total, p.state(workspace, size_t(pair) * most + s), queries(pair), a.head_dim);
-        kernels_.attend_finish(a, tile, pair / n_tiles, total);
+            kernels_.attend_merge(total, p.state(workspace, size_t(pair) * most + s), n_queries, a.head_dim);
+        kernels_.attend_finish(a, tile, kv_head, total);
     });
 }
 

@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstring>
 
+#include "row_runs.h"
+
 namespace dllama {
 namespace {
 
@@ -13,9 +15,6 @@ constexpr int kGrain = 8192;
 constexpr int kActivationCost = 4;
 // Columns of one row that a thread takes at a time where columns do not depend on each other; whole blocks.
 constexpr int kSpan = 1024;
-// Activation rows of a matrix product that a chunk takes: their quants stay in the second-level cache, and weights that a
-// kernel unpacks serve as many rows as this.
-constexpr int kMatmulRows = 128;
 // Bytes of weights that a chunk reads: its four streams run over 16 pages of 4 kB each. 64 kB reach 0.89 of the
 // bandwidth that 256 kB and more reach (docs/log.md); larger chunks only let threads end further apart.
 constexpr size_t kChunkBytes = 256 << 10;
@@ -47,42 +46,51 @@ uint64_t read_words(const uint8_t* data, size_t bytes) {
 
 }  // namespace
 
-// Calls work(row_begin, row_end) for runs of rows, each worth a thread's while.
+// Calls work(row_begin, row_end) for rows that are worth a thread's while together.
 template <class Work>
 void Ops::for_rows(int n_rows, int row_cost, const Work& work) {
+    const RowRuns runs(n_rows);
     const int step = std::max(1, kGrain / std::max(1, row_cost));
-    pool_.run(divide_up(n_rows, step),
-              [&](int chunk, int) { work(chunk * step, std::min(n_rows, (chunk + 1) * step)); });
+    runs.share(
+        pool_, [&](int run) { return divide_up(runs.end(run) - runs.begin(run), step); },
+        [&](int run, int part, int) {
+            const int begin = runs.begin(run) + part * step;
+            work(begin, std::min(runs.end(run), begin + step));
+        });
 }
 
-// Calls work(row, column, columns) for runs of columns of each row; element_cost is that of one beside simple work.
+// Calls work(row, column, columns) for parts of each row; element_cost is that of one beside simple work.
 template <class Work>
 void Ops::for_spans(int n_rows, int n, int element_cost, const Work& work) {
-    const int spans = divide_up(n, kSpan), total = n_rows * spans;
-    const int step = std::max(1, kGrain / (kSpan * element_cost));
-    pool_.run(divide_up(total, step), [&](int chunk, int) {
-        for (int i = chunk * step; i < std::min(total, (chunk + 1) * step); i++) {
-            const int column = i % spans * kSpan;
-            work(i / spans, column, std::min(kSpan, n - column));
-        }
-    });
+    const RowRuns runs(n_rows);
+    const int spans = divide_up(n, kSpan), step = std::max(1, kGrain / (kSpan * element_cost));
+    const auto n_spans = [&](int run) { return (runs.end(run) - runs.begin(run)) * spans; };
+    runs.share(
+        pool_, [&](int run) { return divide_up(n_spans(run), step); },
+        [&](int run, int part, int) {
+            for (int i = part * step; i < std::min(n_spans(run), (part + 1) * step); i++) {
+                const int column = i % spans * kSpan;
+                work(runs.begin(run) + i / spans, column, std::min(kSpan, n - column));
+            }
+        });
 }
 
 // Calls work(tile_begin, tile_end, row_begin, row_end).
 template <class Work>
 void Ops::for_tiles(int n_tiles, size_t tile_bytes, int n_rows, const Work& work) {
-    const int group = kernels_.tile_group, row_blocks = divide_up(n_rows, kMatmulRows);
-    const int n_groups = divide_up(n_tiles, group);
+    const RowRuns runs(n_rows);
+    const int group = kernels_.tile_group, n_groups = divide_up(n_tiles, group);
     // As many chunks for each thread as its bytes need, and three at least, so that the last to end is not far behind. With
     // several runs of rows there are enough of them, and a run is read from further away for each chunk of tiles.
     const size_t share = tile_bytes * size_t(n_tiles) / size_t(pool_.n_threads());
-    const int rounds = row_blocks > 1 ? 3 : int(std::max<size_t>(3, (share + kChunkBytes - 1) / kChunkBytes));
+    const int rounds = runs.count() > 1 ? 3 : int(std::max<size_t>(3, (share + kChunkBytes - 1) / kChunkBytes));
     const int n_chunks = std::min(n_groups, rounds * pool_.n_threads());
     const auto first_tile = [&](int chunk) { return int(int64_t(n_groups) * chunk / n_chunks) * group; };
-    pool_.run(n_chunks * row_blocks, [&](int i, int) {
-        const int chunk = i / row_blocks, row = i % row_blocks * kMatmulRows;
-        work(first_tile(chunk), std::min(n_tiles, first_tile(chunk + 1)), row, std::min(n_rows, row + kMatmulRows));
-    });
+    runs.share(
+        pool_, [&](int) { return n_chunks; },
+        [&](int run, int chunk, int) {
+            work(first_tile(chunk), std::min(n_tiles, first_tile(chunk + 1)), runs.begin(run), runs.end(run));
+        });
 }
 
 void Ops::matmul(const QuantMatmul& m, ElementType type, int n_rows) {

@@ -126,9 +126,10 @@ class Cluster:
         shards = plan_spans(checkpoint.config, options.shares)
         with contextlib.ExitStack() as stack:
             crew = stack.enter_context(contextlib.closing(greet_crew(options.workers, options.job, session)))
-            plan = _session_plan(session, checkpoint.config, shards, options, crew)
-            check_memory(_node_memory(plan, options, crew))
             welcomes = [_own_welcome(compute, options.node), *crew.welcomes]
+            most_threads = max(welcome.n_threads for welcome in welcomes)
+            plan = _session_plan(session, checkpoint.config, shards, options, crew, most_threads)
+            check_memory(_node_memory(plan, options, crew))
             memory = stack.enter_context(contextlib.closing(RankMemory(compute, plan, options.node)))
             fabric = crew.join(
                 Kind.PLAN, lambda rank: dataclasses.replace(plan, rank=rank).encode(), plan.limits.timeout_s
@@ -299,7 +300,12 @@ def _own_welcome(compute: Compute, node: NodeSettings) -> Welcome:
 
 
 def _session_plan(
-    session: str, config: ModelConfig, shards: ShardPlan, options: ClusterOptions, crew: Crew
+    session: str,
+    config: ModelConfig,
+    shards: ShardPlan,
+    options: ClusterOptions,
+    crew: Crew,
+    most_threads: int,
 ) -> SessionPlan:
     """The root's own plan; the workers' differ in `rank` alone."""
     cache, limits = session_shape(
@@ -310,6 +316,7 @@ def _session_plan(
         wire=options.wire,
         cache_type=options.cache_type,
         timeout_s=options.timeout_s,
+        most_threads=most_threads,
     )
     return SessionPlan(
         session=session,

@@ -19,6 +19,9 @@ _BUFFER_BUDGET_BYTES = 32_000_000
 
 _MIN_ROWS, _MAX_ROWS = 16, 512
 
+_THREAD_ROWS = 128
+"""Rows of a step that a thread keeps in its own cache from one operation to the next (native/row_runs.h)."""
+
 _LOGIT_BUDGET_BYTES = 16_000_000
 """For the logits, of the whole vocabulary, of all rows of a step that may ask for them."""
 
@@ -71,14 +74,16 @@ def session_shape(
     wire: ElementType,
     cache_type: ElementType,
     timeout_s: float,
+    most_threads: int | None = None,
 ) -> tuple[CacheShape, StepLimits]:
-    """Pages for `n_sequences` texts of `max_seq_len` tokens, and as many rows in a step as modest buffers hold.
+    """Pages for `n_sequences` texts of `max_seq_len` tokens, and as many rows in a step as modest buffers hold and
+    the threads of a rank (at most `most_threads` on any) have use for.
 
     Raises UsageError for a cache type that the model's heads do not fit.
     """
     check_cache_type(cache_type, config)
     per_row = max(buffer_row_bytes(config, spans, plan.n_ranks, wire) for spans in plan.ranks)
-    max_rows = max(_MIN_ROWS, min(_MAX_ROWS, _BUFFER_BUDGET_BYTES // per_row // _MIN_ROWS * _MIN_ROWS))
+    max_rows = _most_rows(_BUFFER_BUDGET_BYTES // per_row, most_threads)
     limits = StepLimits(
         max_rows=max_rows,
         max_logit_rows=max(1, min(max_rows, _LOGIT_BUDGET_BYTES // (4 * config.vocab_size))),
@@ -90,6 +95,13 @@ def session_shape(
         n_pages=n_sequences * -(-max_seq_len // PAGE_SIZE), page_size=PAGE_SIZE, dtype=cache_type
     )
     return cache, limits
+
+
+def _most_rows(n_fitting: int, most_threads: int | None) -> int:
+    """Whole runs of a thread's rows where one fits."""
+    most = _MAX_ROWS if most_threads is None else min(_MAX_ROWS, most_threads * _THREAD_ROWS)
+    unit = _THREAD_ROWS if n_fitting >= _THREAD_ROWS else _MIN_ROWS
+    return max(_MIN_ROWS, min(most, n_fitting // unit * unit))
 
 
 def check_memory(nodes: Sequence[NodeMemory]) -> None:
