@@ -80,10 +80,9 @@ template <class Work>
 void Ops::for_tiles(int n_tiles, size_t tile_bytes, int n_rows, const Work& work) {
     const RowRuns runs(n_rows);
     const int group = kernels_.tile_group, n_groups = divide_up(n_tiles, group);
-    // As many chunks for each thread as its bytes need, and three at least, so that the last to end is not far behind. With
-    // several runs of rows there are enough of them, and a run is read from further away for each chunk of tiles.
+    // As many chunks for each thread as its bytes need, and three at least, so that the last to end is not far behind.
     const size_t share = tile_bytes * size_t(n_tiles) / size_t(pool_.n_threads());
-    const int rounds = runs.count() > 1 ? 3 : int(std::max<size_t>(3, (share + kChunkBytes - 1) / kChunkBytes));
+    const int rounds = int(std::max<size_t>(3, (share + kChunkBytes - 1) / kChunkBytes));
     const int n_chunks = std::min(n_groups, rounds * pool_.n_threads());
     const auto first_tile = [&](int chunk) { return int(int64_t(n_groups) * chunk / n_chunks) * group; };
     runs.share(
