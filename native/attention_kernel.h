@@ -395,13 +395,35 @@ struct AttentionKernel {
     static void attend_finish(const Attention& a, RowTile tile, int kv_head, const SoftmaxState& total) {
         const HeadRange heads = heads_of(a, kv_head);
         int i = 0;
-        for (int r = tile.first; r < tile.first + tile.count; r++)
-            for (int h = heads.begin; h < heads.end; h++, i++) {
-                float* out = a.out + (size_t(r) * a.n_heads + h) * a.head_dim;
-                const float* mixed = total.mixed + size_t(i) * total.mixed_stride;
-                const float share = 1.0f / total.weight[i];
-                for (int e = 0; e < a.head_dim; e++) out[e] = mixed[e] * share;
+        for (int r = tile.first; r < tile.first + tile.count; r++, i += heads.end - heads.begin) {
+            const RowOut out = a.out.at(r, heads.begin * a.head_dim);
+            if (out.f32)
+                for (int h = 0; h < heads.end - heads.begin; h++) {
+                    const float* mixed = total.mixed + size_t(i + h) * total.mixed_stride;
+                    const float share = 1.0f / total.weight[i + h];
+                    for (int e = 0; e < a.head_dim; e++) out.f32[h * a.head_dim + e] = mixed[e] * share;
+                }
+            else
+                finish_row(out, a.head_dim, heads.end - heads.begin, total, i);
+        }
+    }
+
+    // Queries first to first + n_heads - 1 of a tile, which are neighbours in a row of the output, as Q80.
+    static void finish_row(const RowOut& out, int head_dim, int n_heads, const SoftmaxState& total, int first) {
+        alignas(64) float values[W * kBlock];
+        int done = 0, ready = 0;  // blocks
+        for (int h = 0; h < n_heads; h++) {
+            const float* mixed = total.mixed + size_t(first + h) * total.mixed_stride;
+            const F share = S::set1(1.0f / total.weight[first + h]);
+            for (int e = 0; e < head_dim; e += kBlock) {
+                for (int c = 0; c < kBlock; c += W)
+                    S::store(values + ready * kBlock + c, S::mul(S::load(mixed + e + c), share));
+                if (++ready < W) continue;
+                RowKernels<S>::quantize_some(out, done, ready, values);
+                done += ready, ready = 0;
             }
+        }
+        if (ready) RowKernels<S>::quantize_some(out, done, ready, values);
     }
 };
 

@@ -178,7 +178,7 @@ struct Bench {
             }
         }
         Attention at(int cache) {
-            return {out.data(), qkv.data(), positions.data(), sequence.data(), pages.data(), caches[2 * cache].data(),
+            return {{out.data(), nullptr, nullptr, nullptr, kHeads * kWidth}, qkv.data(), positions.data(), sequence.data(), pages.data(), caches[2 * cache].data(),
                     caches[2 * cache + 1].data(), type, int(positions.size()), kHeads, kKvHeads, kWidth, kPage,
                     int(pages.size()), 0, kHeads / kKvHeads, 0};
         }

@@ -155,7 +155,8 @@ void define_compute(nb::module_& m) {
         .def_prop_ro("isa", [](const Compute& c) { return c.kernels().isa; })
         .def_prop_ro("n_threads", &Compute::n_threads)
         .def("record", &Compute::record, nb::arg("call"), nb::arg("args"), nb::keep_alive<0, 1>())
-        .def("matmul", &Compute::matmul, nb::arg("out"), nb::arg("matrix"), nb::arg("x"), nb::arg("n_rows"))
+        .def("matmul", &Compute::matmul, nb::arg("out"), nb::arg("matrix"), nb::arg("x"), nb::arg("n_rows"),
+             nb::arg("add") = false)
         .def("gated_matmul", &Compute::gated_matmul, nb::arg("out"), nb::arg("matrix"), nb::arg("x"), nb::arg("scratch"),
              nb::arg("n_rows"), nb::arg("activation"))
         .def("quantize_rows", &Compute::quantize_rows, nb::arg("out"), nb::arg("x"), nb::arg("n_rows"))

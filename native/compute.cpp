@@ -19,7 +19,7 @@ std::unique_ptr<Program> Compute::record(const nb::callable& call, const nb::arg
     return program;
 }
 
-void Compute::matmul(Object out, Object matrix_object, Object x, int n_rows) {
+void Compute::matmul(Object out, Object matrix_object, Object x, int n_rows, bool add) {
     const PackedMatrix* packed;
     if (!nb::try_cast(matrix_object, packed)) wrong_type("matrix must be a PackedMatrix");
     const PackedMatrix& matrix = *packed;
@@ -30,14 +30,15 @@ void Compute::matmul(Object out, Object matrix_object, Object x, int n_rows) {
     if (layout.type == ElementType::q40 || layout.type == ElementType::q80) {
         const Q80Rows* q;
         if (!nb::try_cast(x, q)) wrong_type("x must be Q80Rows for a q40 or q80 matrix");
-        const QuantMatmul m = quant_product(matrix, *q, n_rows, to.values());
+        QuantMatmul m = quant_product(matrix, *q, n_rows, to.values());
+        m.adds = add;
         run({out, matrix_object, x}, [this, m, type = layout.type, n_rows] { ops_.matmul(m, type, n_rows); });
     } else {
         if (nb::isinstance<Q80Rows>(x)) wrong_type("x must be float32 for an f16 or f32 matrix");
         const FloatRows from(x, "x", n_rows);
         from.need_size(1, layout.n_in);
         const FloatMatmul m{matrix.memory.data(), layout.tile_bytes(), layout.n_out, layout.n_in, from.values(),
-                            to.values()};
+                            to.values(), add};
         run({out, matrix_object, x}, [this, m, type = layout.type, n_rows] { ops_.matmul(m, type, n_rows); });
     }
 }
@@ -136,7 +137,7 @@ void Compute::rope_store(Object qkv, Object cos_sin, Object positions, Object se
 
 void Compute::attention(Object out, Object qkv, Object positions, Object sequence, Object page_table, Object k_cache,
                         Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows) {
-    const FloatRows to(out, "out", n_rows, Access::write), rows(qkv, "qkv", n_rows);
+    const FloatRows rows(qkv, "qkv", n_rows);
     const Paged paged(positions, sequence, page_table, k_cache, v_cache, Access::read, n_rows);
     const int64_t head_dim = paged.head_dim();
     require(n_heads >= 0, "n_heads", "must not be negative");
@@ -145,9 +146,10 @@ void Compute::attention(Object out, Object qkv, Object positions, Object sequenc
     require(window >= 0, "window", "must not be negative");
     require((int64_t(n_heads) - 1 + head_offset) / group < paged.n_kv_heads(), "n_heads",
             "and head_offset need more KV heads than k_cache has");
-    to.need_size(1, n_heads * head_dim);
+    const RowsOut to = RowsArg(out, "out", n_rows, int(n_heads * head_dim)).rows;
     rows.need_size(1, (int64_t(n_heads) + 2 * paged.n_kv_heads()) * head_dim);
-    const Attention a{to.values(), rows.values(), paged.positions.data<int32_t>(), paged.sequence.data<int32_t>(),
+    require(to.f32 || head_dim % kBlock == 0, "out", "must be float32 where heads are not whole blocks of 32");
+    const Attention a{to, rows.values(), paged.positions.data<int32_t>(), paged.sequence.data<int32_t>(),
                       paged.page_table.data<int32_t>(), paged.keys.data<void>(), paged.values.data<void>(), paged.type,
                       n_rows, n_heads, paged.n_kv_heads(), paged.head_dim(), paged.page_size(), paged.max_pages(),
                       head_offset, group, window};

@@ -27,6 +27,7 @@ struct QuantMatmul {
     const float* x_scales;    // [rows, n_blocks], values that a float16 has: the AVX-512 kernels rely on 11 bits
     const int32_t* x_sums;    // [rows, n_blocks], sums of the blocks' quants
     float* out;               // [rows, n_out]
+    bool adds = false;        // to what is there
 };
 
 // act(gate) * up as Q80 rows, where the first half of the product's rows of weights are the gate's and the second half
@@ -47,6 +48,7 @@ struct FloatMatmul {
     int n_in;
     const float* x;  // [rows, n_in]
     float* out;      // [rows, n_out]
+    bool adds = false;
 };
 
 // One row of output: float32 when f32 is set, else Q80 quants with scales and sums (n a multiple of 32).
@@ -55,6 +57,22 @@ struct RowOut {
     int8_t* quants;
     float* scales;
     int32_t* sums;
+};
+
+// Rows of output: float32 [T, n] when f32 is set, else Q80.
+struct RowsOut {
+    float* f32;
+    int8_t* quants;
+    float* scales;
+    int32_t* sums;
+    int n;
+
+    // Columns from `column` (a multiple of 32) of row t.
+    RowOut at(int t, int column = 0) const {
+        const size_t i = size_t(t) * n + column;
+        if (f32) return {f32 + i, nullptr, nullptr, nullptr};
+        return {nullptr, quants + i, scales + i / kBlock, sums + i / kBlock};
+    }
 };
 
 // Q80 blocks of the same elements from `count` ranks; those of rank p begin at data + p * stride.
@@ -66,7 +84,7 @@ struct WireParts {
 
 // Shape letters: T rows, H query heads, K KV heads, E head width, P positions of a page, S sequences.
 struct Attention {
-    float* out;                 // [T, H*E]
+    RowsOut out;                // [T, H*E]; Q80 where heads are whole blocks
     const float* qkv;           // [T, (H+2K)*E]
     const int32_t* positions;   // [T]
     const int32_t* sequence;    // [T]

@@ -8,22 +8,6 @@
 
 namespace dllama {
 
-// Rows of output: float32 [T, n] when f32 is set, else Q80.
-struct RowsOut {
-    float* f32;
-    int8_t* quants;
-    float* scales;
-    int32_t* sums;
-    int n;
-
-    // Columns from `column` (a multiple of 32) of row t.
-    RowOut at(int t, int column = 0) const {
-        const size_t i = size_t(t) * n + column;
-        if (f32) return {f32 + i, nullptr, nullptr, nullptr};
-        return {nullptr, quants + i, scales + i / kBlock, sums + i / kBlock};
-    }
-};
-
 struct Rope {
     float* qkv;              // [T, (H+2K)*E]
     const float* cos_sin;    // [max_pos, E/2, 2]

@@ -134,6 +134,7 @@ struct PanelOut {
     float* out;
     size_t out_stride;
     const __mmask16* lanes;  // of each tile, those that are rows of the matrix
+    bool adds;               // to what is in `out`
     bool first, last;        // panel of their rows
 };
 
@@ -158,9 +159,11 @@ inline __attribute__((always_inline)) void panel_micro(const Panel<NG>& panel, i
     if (b < n_blocks) panel_blocks<NT, NG, 1>(weights, scales, x, terms, b, sums);
     UNROLL for (int t = 0; t < NT; t++)
         UNROLL for (int n = 0; n < NG; n++)
-            if (to.last)
-                _mm512_mask_storeu_ps(to.out + t * to.out_stride + n * kPanelRows, to.lanes[n], sums[t][n]);
-            else
+            if (to.last) {
+                float* out = to.out + t * to.out_stride + n * kPanelRows;
+                if (to.adds) sums[t][n] = _mm512_add_ps(_mm512_maskz_loadu_ps(to.lanes[n], out), sums[t][n]);
+                _mm512_mask_storeu_ps(out, to.lanes[n], sums[t][n]);
+            } else
                 _mm512_store_ps(to.sums + (t * NG + n) * kPanelRows, sums[t][n]);
 }
 
@@ -180,7 +183,7 @@ public:
             lanes[n] = left >= kPanelRows ? __mmask16(0xFFFF) : left > 0 ? __mmask16((1u << left) - 1) : __mmask16(0);
         }
         float* out = m_.out + size_t(row_begin_) * m_.n_out + size_t(tile) * kPanelRows;
-        all_columns<NG>(tile, 1, at(tile + NG, 0), {sums_, out, size_t(m_.n_out), lanes, true, false});
+        all_columns<NG>(tile, 1, at(tile + NG, 0), {sums_, out, size_t(m_.n_out), lanes, m_.adds, true, false});
     }
 
     // Columns 16 * tile to 16 * tile + 15 of act(gate) * up, where the first half of the tiles are the gate's:
@@ -188,7 +191,7 @@ public:
     void gated_tile(int tile, Activation activation, int first, float* gated) {
         const int apart = m_.n_out / 2 / kPanelRows;
         const __mmask16 lanes[2] = {0xFFFF, 0xFFFF};
-        all_columns<2>(tile, apart, at(tile + 1, 0), {sums_, sums_, 2 * kPanelRows, lanes, true, false});
+        all_columns<2>(tile, apart, at(tile + 1, 0), {sums_, sums_, 2 * kPanelRows, lanes, false, true, false});
         for (int r = 0; r < row_end_ - row_begin_; r++) {
             const float* of_row = sums_ + r * 2 * kPanelRows;
             const __m512 gate = _mm512_load_ps(of_row), up = _mm512_load_ps(of_row + kPanelRows);

@@ -51,9 +51,9 @@ void quant_micro(const QuantMatmul& m, int tile, int stride, int row) {
             const int first = (tile + n * stride) * R, rows_left = m.n_out - first;
             float* out = m.out + size_t(row + t) * m.n_out + first;
             if (rows_left >= R)
-                S::store(out, acc[t][n]);
+                S::store(out, m.adds ? S::add(S::load(out), acc[t][n]) : acc[t][n]);
             else if (rows_left > 0)
-                store_some<S>(out, acc[t][n], rows_left);
+                store_some<S>(out, m.adds ? S::add(load_some<S>(out, rows_left), acc[t][n]) : acc[t][n], rows_left);
         }
 }
 

@@ -126,7 +126,7 @@ void quantize_blocks(const float* x, int n, int8_t* quants, float* scales, int32
         UNROLL for (int i = 1; i < N; i++)
             bits[b] = S::max_int(bits[b], S::magnitude_bits(S::load(x + b * kBlock + i * S::W)));
     }
-    for (int b = n; b < S::W; b++) bits[b] = bits[0];
+    for (int b = n; b < S::W; b++) bits[b] = S::magnitude_bits(S::set1(0));
     int32_t largest_bits[S::W];
     largest_of_each<S>(largest_bits, bits);
     float largest[S::W], inverse[S::W];
@@ -146,7 +146,7 @@ void quantize_blocks(const float* x, int n, int8_t* quants, float* scales, int32
         totals[b] = q[0];
         UNROLL for (int i = 1; i < N; i++) totals[b] = S::add_int(totals[b], q[i]);
     }
-    for (int b = n; b < S::W; b++) totals[b] = totals[0];
+    for (int b = n; b < S::W; b++) totals[b] = S::round_to_int(S::set1(0));
     sum_of_each<S>(sums, totals);
 }
 

@@ -49,7 +49,8 @@ void quant_matmul(const QuantMatmul& m, int tile_begin, int tile_end, int row_be
                 for (int r = 0; r < kRows; r++) acc[r] += half_at(block + 2 * r) * m.x_scales[i] * float(dot[r]);
             }
             const int row = tile * kRows;
-            for (int r = 0; r < kRows && row + r < m.n_out; r++) m.out[size_t(t) * m.n_out + row + r] = acc[r];
+            float* out = m.out + size_t(t) * m.n_out + row;
+            for (int r = 0; r < kRows && row + r < m.n_out; r++) out[r] = m.adds ? out[r] + acc[r] : acc[r];
         }
 }
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.kernels import Compute, oracle
+from dllama.kernels import Compute, Q80Rows, oracle
 
 from .checks import EPS, Float32, assert_within
 
@@ -36,8 +36,20 @@ class Step:
         return encode(cache, self.dtype)
 
     def attend(self, compute: Compute, head_offset: int, group: int, window: int, rows: slice) -> Float32:
+        out = np.full((len(self.qkv[rows]), self.queries * self.head_dim), np.nan, np.float32)
+        self.attend_to(out, compute, head_offset, group, window, rows)
+        return out
+
+    def attend_to(
+        self,
+        out: Float32 | Q80Rows,
+        compute: Compute,
+        head_offset: int,
+        group: int,
+        window: int = 0,
+        rows: slice = slice(None),
+    ) -> None:
         qkv = np.ascontiguousarray(self.qkv[rows])
-        out = np.full((len(qkv), self.queries * self.head_dim), np.nan, np.float32)
         compute.attention(
             out,
             qkv,
@@ -52,7 +64,6 @@ class Step:
             window,
             len(qkv),
         )
-        return out
 
 
 def encode(cache: NDArray[np.floating], dtype: ElementType) -> NDArray[np.generic]:
@@ -238,3 +249,32 @@ def test_rope_store(
     np.testing.assert_array_equal(keys[page, :, slot], encode(got[:, None, 3:5], dtype)[:, 0])
     np.testing.assert_array_equal(values[page, :, slot], encode(got[:, None, 5:], dtype)[:, 0])
     assert np.count_nonzero(keys.any(-1)) <= len(before) * 2
+
+
+@pytest.mark.parametrize(
+    ("queries", "kv_heads", "head_dim"), [(8, 2, 64), (6, 1, 128), (5, 5, 32), (3, 1, 96)]
+)
+def test_quantised_output_is_the_output_quantised(
+    compute: Compute, rng: np.random.Generator, queries: int, kv_heads: int, head_dim: int
+) -> None:
+    step = make_step(rng, [(0, 20), (290, 1), (7, 9)], queries, kv_heads, head_dim, 16, ElementType.F16)
+    wanted, got = (Q80Rows(30, queries * head_dim) for _ in range(2))
+    compute.quantize_rows(wanted, step.attend(compute, 0, queries // kv_heads, 0, slice(None)), 30)
+    step.attend_to(got, compute, 0, queries // kv_heads)
+    np.testing.assert_array_equal(got.quants, wanted.quants)
+    np.testing.assert_array_equal(got.scales, wanted.scales)
+    np.testing.assert_array_equal(got.sums, wanted.sums)
+
+
+def test_quantised_output_needs_whole_blocks(compute: Compute, rng: np.random.Generator) -> None:
+    step = make_step(rng, [(0, 2)], 4, 1, 40, 16, ElementType.F32)
+    with pytest.raises(ValueError, match="out must be float32 where heads are not whole blocks of 32"):
+        step.attend_to(Q80Rows(2, 160), compute, 0, 4)
+
+
+def test_threads_that_share_runs_of_rows_give_the_same(compute: Compute, rng: np.random.Generator) -> None:
+    step = make_step(rng, [(0, 150), (40, 3), (17, 140)], 8, 2, 64, 16, ElementType.F16)
+    wanted = step.attend(compute, 0, 4, 0, slice(None))
+    for n_threads in (2, 3, 5):
+        got = step.attend(Compute(n_threads, compute.isa), 0, 4, 0, slice(None))
+        np.testing.assert_array_equal(got, wanted)

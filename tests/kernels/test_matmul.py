@@ -61,6 +61,27 @@ def test_plain_weights(
     assert_within(out, oracle.matmul(weights, x), bound)
 
 
+@pytest.mark.parametrize("n_rows", [1, 3, 9, 150])
+@pytest.mark.parametrize("dtype", BLOCKED + PLAIN)
+def test_products_are_added_to_what_is_there(
+    compute: Compute, rng: np.random.Generator, dtype: ElementType, n_rows: int
+) -> None:
+    matrix, _ = packed(compute, dtype, rng.standard_normal((83, 160)).astype(np.float32))
+    x = rng.standard_normal((n_rows, 160)).astype(np.float32)
+    source = quantized(compute, x)[0] if dtype.is_blocked else x
+    product = np.full((n_rows, 83), np.nan, np.float32)
+    compute.matmul(product, matrix, source, n_rows)
+    before = rng.standard_normal((n_rows, 83)).astype(np.float32)
+    after = before.copy()
+    compute.matmul(after, matrix, source, n_rows, add=True)
+    if dtype.is_blocked:
+        np.testing.assert_array_equal(after, before + product)
+    else:  # two runs of columns, added one after the other
+        assert_within(
+            after, before.astype(np.float64) + product, 4 * EPS * (np.abs(before) + np.abs(product) + 30)
+        )
+
+
 @pytest.mark.parametrize("dtype", BLOCKED + PLAIN)
 def test_value_depends_on_its_own_row_only(
     compute: Compute, rng: np.random.Generator, dtype: ElementType

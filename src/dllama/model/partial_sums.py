@@ -30,8 +30,8 @@ _HALF_ROWS = 16
 class PartialSums:
     """Adds every rank's partial sums to the residual stream, so that all ranks hold the same bits.
 
-    With `wire` Q80 every rank's own part is used as the others see it: quantised. One rank alone adds its sum
-    unquantised. The parts of a sum are added to each other before they are added to the residual.
+    With `wire` Q80 every rank's own part is used as the others see it: quantised. One rank alone adds its products
+    as they are. The parts of a sum are added to each other before they are added to the residual.
     """
 
     def __init__(
@@ -89,7 +89,10 @@ class RowSums:
         n_step_rows: int,
         memory: Bytes,
     ) -> None:
-        """`x` [T, D] is the residual of `rows` of a step of `n_step_rows`, `partial` [T, D] what `begin` takes."""
+        """`x` [T, D] is the residual of `rows` of a step of `n_step_rows`, `partial` [T, D] what `begin` takes.
+
+        `out` is where products go: `partial`, or, of one rank alone, which `adds` them at once, `x`.
+        """
         self.x = BoundArray(x)
         self.rows = rows
         self.n_rows = len(x)
@@ -98,10 +101,10 @@ class RowSums:
         self._overlaps = len(x) < n_step_rows
         self._posted: Future[None] | None = None
         self._partial = partial
-        if reducer.fabric.n_ranks == 1:
-            self._bound_partial = BoundArray(partial.reshape(1, -1))
+        self.adds = reducer.fabric.n_ranks == 1
+        self.out = self.x if self.adds else BoundArray(partial)
+        if self.adds:
             return
-        self._bound_partial = BoundArray(partial)
         row_bytes = wire_row_bytes(x.shape[1], reducer.wire)
         self._reduction = reducer.reduction(len(x) * row_bytes, n_step_rows * row_bytes, memory)
         self._own = self._reduction.own.reshape(len(x), row_bytes)
@@ -123,17 +126,14 @@ class RowSums:
     # The four parts: `encode` and `add` are operations of Compute only, so that they can be recorded.
 
     def encode(self) -> None:
-        """Own part := partial. One rank alone adds it to x at once."""
-        compute = self._reducer.compute
-        if self._reducer.fabric.n_ranks == 1:
-            compute.add_f32(self.x, self._bound_partial, self.n_rows)
-        elif self._is_q80:
-            compute.encode_q80(self._bound_own, self._bound_partial, self.n_rows)
+        """Own part := partial."""
+        if self._is_q80 and not self.adds:
+            self._reducer.compute.encode_q80(self._bound_own, self.out, self.n_rows)
 
     def send(self) -> None:
         """Exchanges the parts, at once or, where another run is to be computed meanwhile, in a thread."""
         reducer = self._reducer
-        if reducer.fabric.n_ranks == 1:
+        if self.adds:
             return
         if not self._is_q80:
             self._own[:] = self._partial.view(np.uint8)
@@ -156,7 +156,7 @@ class RowSums:
     def add(self) -> None:
         """x += the sum of the parts."""
         compute = self._reducer.compute
-        if self._reducer.fabric.n_ranks == 1:
+        if self.adds:
             return
         if self._is_q80:
             compute.add_q80(self.x, self._parts, self.n_rows, self._rounds)

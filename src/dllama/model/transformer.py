@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.dtypes import ElementType
+from dllama.dtypes import BLOCK, ElementType
 from dllama.fabric import Fabric
 from dllama.families import ModelConfig, RopeStyle
 from dllama.kernels import BoundArray, Compute, Program, Q80Rows
@@ -89,16 +89,15 @@ class Transformer:
         n_rows, n_q, n_ffn = limits.max_rows, self._n_heads * config.head_dim, len(spans.ffn)
         n_qkv = n_q + 2 * self._n_kv_heads * config.head_dim
         self._x = np.empty((n_rows, config.dim), np.float32)  # residual stream
-        partial = np.empty((n_rows, config.dim), np.float32)
+        partial = np.empty((n_rows if fabric.n_ranks > 1 else 0, config.dim), np.float32)
         self.trace = Trace()
         self.sums = PartialSums(
             compute, fabric, self._x, partial, limits.wire, reduce_plan, limits.timeout_s, self.trace
         )
-        self._partial = BoundArray(partial)
         self._normed = self._rows(n_rows, config.dim)
         self._qkv = _floats(n_rows, n_qkv)
-        self._attended = _floats(n_rows, n_q)
-        self._attended_rows = Q80Rows(n_rows, n_q) if config.weight_type.is_blocked else self._attended
+        self._attended = self._rows(n_rows, n_q)
+        self._mixed = _floats(n_rows, n_q) if _mixes_floats(config) else self._attended
         self._gate_up = _floats(n_rows, 2 * n_ffn)
         self._activated = self._rows(n_rows, n_ffn)
         self._logits = np.empty((limits.max_logit_rows, len(spans.vocab)), np.float32)
@@ -203,12 +202,12 @@ class Transformer:
             self._n_heads, config.rope_style is RopeStyle.HALVES, n_rows,
         )  # fmt: skip
         compute.attention(
-            self._attended, qkv, rows.positions, rows.sequence, rows.page_table, keys, values,
+            self._mixed, qkv, rows.positions, rows.sequence, rows.page_table, keys, values,
             self._n_heads, self._head_offset, config.group, config.sliding_window or 0, n_rows,
         )  # fmt: skip
-        if isinstance(self._attended_rows, Q80Rows):
-            compute.quantize_rows(self._attended_rows, self._attended, n_rows)
-        compute.matmul(self._partial, layer.o, self._attended_rows, n_rows)  # [T, D], this rank's heads
+        if isinstance(self._attended, Q80Rows) and isinstance(self._mixed, BoundArray):
+            compute.quantize_rows(self._attended, self._mixed, n_rows)
+        compute.matmul(run.out, layer.o, self._attended, n_rows, run.adds)  # [T, D], this rank's heads
         run.encode()
 
     def _feed_forward(self, layer: LayerWeights, run: RowSums) -> None:
@@ -219,7 +218,7 @@ class Transformer:
         compute.gated_matmul(
             self._activated, layer.gate_up, self._normed, self._gate_up, n_rows, config.activation
         )
-        compute.matmul(self._partial, layer.down, self._activated, n_rows)  # [T, D], this rank's columns
+        compute.matmul(run.out, layer.down, self._activated, n_rows, run.adds)  # [T, D], this rank's columns
         run.encode()
 
     def _head(self, x: NDArray[np.float32], wanted: LogitRows) -> RankCandidates:
@@ -241,12 +240,18 @@ def _floats(n_rows: int, n: int) -> BoundArray:
     return BoundArray(np.empty((n_rows, n), np.float32))
 
 
+def _mixes_floats(config: ModelConfig) -> bool:
+    """Whether attention's values are quantised by themselves, as where heads are not whole blocks."""
+    return config.weight_type.is_blocked and config.head_dim % BLOCK != 0
+
+
 def buffer_row_bytes(config: ModelConfig, spans: RankSpans, n_ranks: int, wire: ElementType) -> int:
     """Bytes that the buffers of Transformer take for each row of a step."""
     n_q = len(spans.heads) * config.head_dim
     n_qkv = n_q + 2 * len(spans.kv_heads) * config.head_dim
     n_ffn = len(spans.ffn)
-    floats = 2 * config.dim + n_qkv + n_q + 2 * n_ffn
+    floats = config.dim + n_qkv + 2 * n_ffn + (n_q if _mixes_floats(config) else 0)
+    floats += config.dim if n_ranks > 1 else 0
     inputs = config.dim + n_q + n_ffn
     input_bytes = inputs * (1 + 8 / 32 if config.weight_type.is_blocked else 4)
     return math.ceil(4 * floats + input_bytes + n_ranks * wire_row_bytes(config.dim, wire))

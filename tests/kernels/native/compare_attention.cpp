@@ -51,8 +51,9 @@ struct Problem {
 
     Attention arguments(float* out) const {
         const uint8_t *k = stored_keys, *v = stored_values;
-        return {out, qkv, positions, sequence, page_table, k, v, shape.type, shape.n_rows, shape.n_heads,
-                shape.n_kv_heads, shape.head_dim, shape.page_size, n_pages, shape.head_offset, shape.group, shape.window};
+        return {{out, nullptr, nullptr, nullptr, shape.n_heads * shape.head_dim}, qkv, positions, sequence, page_table, k, v,
+                shape.type, shape.n_rows, shape.n_heads, shape.n_kv_heads, shape.head_dim, shape.page_size, n_pages,
+                shape.head_offset, shape.group, shape.window};
     }
 
     // The rows of one tile, split by split and merged in order.

@@ -49,16 +49,20 @@ void matmuls(Ops& ops, ElementType type, int n_out, int n_in, int n_rows) {
     if (type == ElementType::q40 || type == ElementType::q80) {
         Rows rows(n_rows, n_in);
         ops.quantize_rows(rows.out(), x.data(), n_rows);
-        const QuantMatmul m{packed.get(), layout.tile_bytes(), n_out, n_in / kBlock, rows.quants.data(),
-                            rows.scales.data(), rows.sums.data(), out.data()};
-        ops.matmul(m, type, n_rows);
+        QuantMatmul m{packed.get(), layout.tile_bytes(), n_out, n_in / kBlock, rows.quants.data(),
+                      rows.scales.data(), rows.sums.data(), out.data()};
+        for (bool adds : {false, true}) {
+            m.adds = adds;
+            ops.matmul(m, type, n_rows);
+        }
         if (n_out % (2 * kBlock) == 0) {
             Rows gated(n_rows, n_out / 2);
             ops.gated_matmul({m, Activation::silu, gated.quants.data(), gated.scales.data(), gated.sums.data()}, type,
                              out.data(), n_rows);
         }
     } else {
-        ops.matmul(FloatMatmul{packed.get(), layout.tile_bytes(), n_out, n_in, x.data(), out.data()}, type, n_rows);
+        for (bool adds : {false, true})
+            ops.matmul(FloatMatmul{packed.get(), layout.tile_bytes(), n_out, n_in, x.data(), out.data(), adds}, type, n_rows);
     }
 }
 
@@ -99,9 +103,14 @@ void attend(Ops& ops, int heads, int kv_heads, int group, int head_dim, int page
     std::vector<float> out(size_t(n_rows) * heads * head_dim);
     ops.rope_store({qkv.data(), cos_sin.data(), positions.data(), sequence.data(), pages.data(), keys.get(), values.get(),
                     type, n_rows % 2 == 0, n_rows, heads, kv_heads, head_dim, page_size, n_pages});
-    const Attention a{out.data(), qkv.data(), positions.data(), sequence.data(), pages.data(), keys.get(), values.get(),
-                      type, n_rows, heads, kv_heads, head_dim, page_size, n_pages, 0, group, window};
+    Attention a{{out.data(), nullptr, nullptr, nullptr, heads * head_dim}, qkv.data(), positions.data(), sequence.data(),
+                pages.data(), keys.get(), values.get(), type, n_rows, heads, kv_heads, head_dim, page_size, n_pages, 0,
+                group, window};
     const auto workspace = bytes(ops.attention_workspace(a));
+    ops.attention(a, workspace.get());
+    if (head_dim % kBlock) return;
+    Rows quantised(n_rows, heads * head_dim);
+    a.out = quantised.out();
     ops.attention(a, workspace.get());
 }
 
@@ -145,7 +154,7 @@ int main() {
         for (int n_threads : {1, 3}) {
             Ops ops(tables[i], n_threads);
             for (ElementType type : {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32})
-                for (int n_rows : {1, 2, 3, 7, 70}) {
+                for (int n_rows : {1, 2, 3, 7, 70, 150}) {
                     matmuls(ops, type, 1, 32, n_rows);
                     matmuls(ops, type, 83, 96, n_rows);
                     matmuls(ops, type, 192, 1120, n_rows);  // a gate and an up projection of whole blocks, three panels
@@ -161,6 +170,7 @@ int main() {
             }
             for (ElementType type : {ElementType::f16, ElementType::f32, ElementType::q80}) {
                 attend(ops, 4, 2, 2, 64, 16, 0, 40, 0, type);
+                attend(ops, 8, 1, 8, 64, 16, 30, 140, 0, type);  // two runs of rows
                 attend(ops, 33, 1, 33, 32, 32, 500, 3, 290, type);
                 if (type == ElementType::q80) continue;  // whole blocks only
                 attend(ops, 3, 1, 3, 20, 7, 300, 1, 0, type);
