@@ -12,8 +12,8 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 import mpi4py
 
@@ -97,12 +97,12 @@ class MpiFabric:
         self._failure = FirstFailure()
         self._lock = threading.Lock()  # one thread at a time in MPI
         self._closing = False
-        self._abandoned: list[_Transfer] = []  # MPI may still use their buffers
+        self._abandoned: list[MPI.Request] = []  # MPI may still use their buffers
         self._n_sent = [0] * self._n_ranks  # messages that are through, by rank
         self._n_received = [0] * self._n_ranks  # messages asked for, by rank
         self._sent_bytes = [0] * self._n_ranks
         self._received_bytes = [0] * self._n_ranks
-        self._statuses: list[Any] = []
+        self._statuses: list[list[MPI.Status]] = []  # i of them at place i
         peers = [rank for rank in range(self._n_ranks) if rank != self._rank]
         self._goodbyes = {rank: _Goodbye(communicator, rank) for rank in peers}
         self._names = [f"process {rank}" for rank in range(self._n_ranks)]
@@ -135,12 +135,13 @@ class MpiFabric:
     ) -> None:
         self._failure.enter()
         with self._lock:
-            transfers: list[_Transfer] = []
+            posted: list[_Posted] = []
             try:
-                self._post(sends, receives, transfers)
-                self._wait(transfers, timeout_s)
+                self._post(sends, receives, posted)
+                if not self._wait_awake(posted, timeout_s):
+                    self._wait(self._transfers(posted), timeout_s)
             except BaseException:
-                self._abandon(transfers)
+                self._abandon(posted)
                 raise
         self._failure.leave()
 
@@ -173,18 +174,49 @@ class MpiFabric:
         self,
         sends: Sequence[tuple[int, Buffer]],
         receives: Sequence[tuple[int, WritableBuffer]],
-        transfers: list[_Transfer],
+        posted: list[_Posted],
     ) -> None:
-        """Hands everything to MPI, receives first, so that what comes finds its place; fills `transfers`."""
+        """Hands everything to MPI, receives first, so that what comes finds its place; fills `posted`."""
+        receive, send = self._comm.Irecv, self._comm.Isend
+        byte = MPI.BYTE
         for rank, writable in receives:
             for view in _messages(writable):
-                request = self._comm.Irecv([view, MPI.BYTE], rank, _DATA)
-                self._n_received[rank] += 1
-                transfers.append(_Transfer(request, rank, len(view), self._n_received[rank]))
+                posted.append((receive((view, byte), rank, _DATA), rank, len(view), True))
         for rank, buffer in sends:
             for view in _messages(buffer):
-                request = self._comm.Isend([view, MPI.BYTE], rank, _DATA)
-                transfers.append(_Transfer(request, rank, len(view), 0))
+                posted.append((send((view, byte), rank, _DATA), rank, len(view), False))
+
+    def _wait_awake(self, posted: Sequence[_Posted], timeout_s: float | None) -> bool:
+        """The usual end of an exchange, in as little Python as can be; False when it takes longer than a spin."""
+        requests, statuses = [message[0] for message in posted], self._statuses_of(len(posted))
+        end = time.monotonic() + (self._spin_s if timeout_s is None else min(self._spin_s, timeout_s))
+        try:
+            while not MPI.Request.Testall(requests, statuses):
+                if time.monotonic() >= end:
+                    return False
+                os.sched_yield()
+        except MPI.Exception as error:
+            transfers = self._transfers(posted)
+            through = [pair for pair in zip(transfers, statuses, strict=True) if _is_through(pair[0].request)]
+            raise self._refused(transfers, through, error) from error
+        for (_, rank, n_bytes, is_receive), status in zip(posted, statuses, strict=True):
+            if not is_receive:
+                self._n_sent[rank] += 1
+                self._sent_bytes[rank] += n_bytes
+                continue
+            self._n_received[rank] += 1
+            self._received_bytes[rank] += n_bytes
+            if status.Get_count(MPI.BYTE) != n_bytes:
+                raise self._size_error(rank, n_bytes, f"{status.Get_count(MPI.BYTE)} bytes")
+        return True
+
+    def _transfers(self, posted: Sequence[_Posted]) -> list[_Transfer]:
+        """The same messages, numbered, for a wait that may have to tell who is late."""
+        transfers = []
+        for request, rank, n_bytes, is_receive in posted:
+            self._n_received[rank] += is_receive
+            transfers.append(_Transfer(request, rank, n_bytes, self._n_received[rank] if is_receive else 0))
+        return transfers
 
     def _wait(self, pending: list[_Transfer], timeout_s: float | None) -> None:
         idle_since = time.monotonic()
@@ -207,13 +239,12 @@ class MpiFabric:
     def _settle(self, pending: list[_Transfer]) -> bool:
         """Takes what is through off `pending` and counts it; False when nothing was. Raises PeerError for what
         went wrong."""
-        while len(self._statuses) < len(pending):
-            self._statuses.append(MPI.Status())
-        statuses = self._statuses[: len(pending)]
+        statuses = self._statuses_of(len(pending))
         try:
             done = MPI.Request.Testsome([transfer.request for transfer in pending], statuses)
         except MPI.Exception as error:
-            raise self._refused(pending, statuses, error) from error
+            through = [transfer for transfer in pending if _is_through(transfer.request)]
+            raise self._refused(pending, list(zip(through, statuses, strict=False)), error) from error
         if not done:
             return False
         for index, status in zip(done, statuses, strict=False):
@@ -225,13 +256,15 @@ class MpiFabric:
             n_bytes = status.Get_count(MPI.BYTE)
             self._received_bytes[transfer.rank] += n_bytes
             if n_bytes != transfer.n_bytes:
-                raise self._failure.record(self._size_error(transfer, f"{n_bytes} bytes"))
-        if len(done) == len(pending):
-            pending.clear()
-        else:
-            gone = set(done)
-            pending[:] = [transfer for index, transfer in enumerate(pending) if index not in gone]
+                raise self._size_error(transfer.rank, transfer.n_bytes, f"{n_bytes} bytes")
+        gone = set(done)
+        pending[:] = [transfer for index, transfer in enumerate(pending) if index not in gone]
         return True
+
+    def _statuses_of(self, n: int) -> list[MPI.Status]:
+        while len(self._statuses) <= n:
+            self._statuses.append([MPI.Status() for _ in range(len(self._statuses))])
+        return self._statuses[n]
 
     def _check_closing(self) -> None:
         if self._closing:
@@ -246,24 +279,29 @@ class MpiFabric:
                 raise self._failure.record(lost_error(outstanding, "it closed the connection"))
 
     def _refused(
-        self, pending: Sequence[_Transfer], statuses: Sequence[Any], error: MPI.Exception
+        self,
+        pending: Sequence[_Transfer],
+        through: Sequence[tuple[_Transfer, MPI.Status]],
+        error: MPI.Exception,
     ) -> PeerError:
         """What MPI's `error` means, by the statuses of those that are through; recorded."""
         culprit, code = pending[0], error.Get_error_code()
-        through = [transfer for transfer in pending if transfer.request == MPI.REQUEST_NULL]
-        for transfer, status in zip(through, statuses, strict=False):
+        for transfer, status in through:
             if status.Get_error() != MPI.SUCCESS:
                 culprit, code = transfer, status.Get_error()
                 break
         if MPI.Get_error_class(code) == MPI.ERR_TRUNCATE:
-            return self._failure.record(self._size_error(culprit, "a longer message"))
+            return self._size_error(culprit.rank, culprit.n_bytes, "a longer message")
         outstanding = self._outstanding([t for t in pending if t.rank == culprit.rank])[0]
         return self._failure.record(lost_error(outstanding, MPI.Get_error_string(code).lower()))
 
-    def _size_error(self, transfer: _Transfer, what: str) -> PeerProtocolError:
-        return PeerProtocolError(
-            f"{self.peer_name(transfer.rank)} (rank {transfer.rank}) sent {what} where {transfer.n_bytes} bytes were "
-            "expected; install the same release of dllama on all nodes"
+    def _size_error(self, rank: int, n_bytes: int, what: str) -> PeerError:
+        """`what` came in place of `n_bytes`; recorded."""
+        return self._failure.record(
+            PeerProtocolError(
+                f"{self.peer_name(rank)} (rank {rank}) sent {what} where {n_bytes} bytes were expected; "
+                "install the same release of dllama on all nodes"
+            )
         )
 
     def _outstanding(self, pending: Sequence[_Transfer]) -> list[Outstanding]:
@@ -278,12 +316,20 @@ class MpiFabric:
             for rank in ranks
         ]
 
-    def _abandon(self, transfers: Sequence[_Transfer]) -> None:
+    def _abandon(self, posted: Sequence[_Posted]) -> None:
         """Takes receives back where MPI lets go of them, and keeps the memory of the others from being used again."""
-        for transfer in transfers:
-            if transfer.number and transfer.request != MPI.REQUEST_NULL:
-                transfer.request.Cancel()
-        self._abandoned += [t for t in transfers if t.request != MPI.REQUEST_NULL]
+        for request, _, _, is_receive in posted:
+            if is_receive and not _is_through(request):
+                request.Cancel()
+        self._abandoned += [request for request, *_ in posted if not _is_through(request)]
+
+
+_Posted = tuple[MPI.Request, int, int, bool]
+"""A message that MPI has, whose memory its request keeps: with which rank, its bytes, and whether it is received."""
+
+
+def _is_through(request: MPI.Request) -> bool:
+    return bool(request == MPI.REQUEST_NULL)
 
 
 class _Transfer:
@@ -292,7 +338,7 @@ class _Transfer:
     __slots__ = ("n_bytes", "number", "rank", "request")
 
     def __init__(self, request: MPI.Request, rank: int, n_bytes: int, number: int) -> None:
-        self.request = request  # keeps the memory alive
+        self.request = request
         self.rank = rank
         self.n_bytes = n_bytes
         self.number = number
@@ -328,8 +374,9 @@ class _Goodbye:
             self._hearing.Wait()
 
 
-def _messages(buffer: Buffer) -> Iterator[memoryview]:
+def _messages(buffer: Buffer) -> Sequence[memoryview]:
     """The buffer as it travels; an empty one does not."""
     view = bytes_view(buffer)
-    for start in range(0, len(view), _MESSAGE_BYTES):
-        yield view[start : start + _MESSAGE_BYTES]
+    if 0 < view.nbytes <= _MESSAGE_BYTES:
+        return (view,)
+    return [view[start : start + _MESSAGE_BYTES] for start in range(0, len(view), _MESSAGE_BYTES)]
