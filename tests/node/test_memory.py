@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from dllama.bench import shape_named
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughMemoryError
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
-from dllama.node.memory import MemoryNeed, NodeMemory, check_memory, memory_need
+from dllama.node.memory import MemoryNeed, NodeMemory, check_memory, memory_need, session_shape
 from dllama.node.messages import SessionPlan
+from dllama.sharding import plan_spans
 from support.local_cluster import GOLDENS, LocalCluster
 
 GB = 10**9
@@ -47,6 +49,26 @@ def test_a_cache_on_disk_needs_no_memory() -> None:
     ):
         check_memory([node("this node", "a", 2, 1, kv=2)])
     check_memory([node("this node", "a", 2, 1, kv=2, on_disk=True)])
+
+
+@pytest.mark.parametrize(
+    ("n_nodes", "most_threads", "max_rows"),
+    [(1, 1, 128), (1, 2, 256), (1, 16, 256), (1, None, 256), (2, 1, 256), (4, 4, 512)],
+    ids=str,
+)
+def test_a_step_has_rows_for_all_threads(n_nodes: int, most_threads: int | None, max_rows: int) -> None:
+    config = shape_named("llama-3.2-1b", None, ElementType.Q40)
+    _, limits = session_shape(
+        config,
+        plan_spans(config, [1.0] * n_nodes),
+        max_seq_len=1024,
+        n_sequences=1,
+        wire=ElementType.Q80,
+        cache_type=ElementType.F16,
+        timeout_s=1.0,
+        most_threads=most_threads,
+    )
+    assert limits.max_rows == max_rows
 
 
 def test_what_is_needed_is_what_is_allocated(plan: SessionPlan) -> None:

@@ -83,7 +83,7 @@ def session_shape(
     """
     check_cache_type(cache_type, config)
     per_row = max(buffer_row_bytes(config, spans, plan.n_ranks, wire) for spans in plan.ranks)
-    max_rows = _most_rows(_BUFFER_BUDGET_BYTES // per_row, most_threads)
+    max_rows = _most_rows(_BUFFER_BUDGET_BYTES // per_row, most_threads, plan.n_ranks)
     limits = StepLimits(
         max_rows=max_rows,
         max_logit_rows=max(1, min(max_rows, _LOGIT_BUDGET_BYTES // (4 * config.vocab_size))),
@@ -97,9 +97,10 @@ def session_shape(
     return cache, limits
 
 
-def _most_rows(n_fitting: int, most_threads: int | None) -> int:
-    """Whole runs of a thread's rows where one fits."""
-    most = _MAX_ROWS if most_threads is None else min(_MAX_ROWS, most_threads * _THREAD_ROWS)
+def _most_rows(n_fitting: int, most_threads: int | None, n_ranks: int) -> int:
+    """Whole runs of a thread's rows where one fits; of several ranks, which may compute a step in two halves, two."""
+    useful = _MAX_ROWS if most_threads is None else most_threads * _THREAD_ROWS * min(n_ranks, 2)
+    most = min(_MAX_ROWS, useful)
     unit = _THREAD_ROWS if n_fitting >= _THREAD_ROWS else _MIN_ROWS
     return max(_MIN_ROWS, min(most, n_fitting // unit * unit))
 
