@@ -39,7 +39,8 @@ class Limits:
 
 def filled_memory(n_bytes: int) -> NDArray[np.uint8]:
     """Memory like that of the weights: of huge pages where the system has them."""
-    memory = mmap.mmap(-1, n_bytes)
+    # Shared memory, which mmap takes by itself, has huge pages on few systems.
+    memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     array = np.frombuffer(memory, np.uint8)
