@@ -10,10 +10,7 @@
 // sums across lanes.
 #pragma once
 
-#include <type_traits>
-
-#include "cache_rows.h"
-#include "opaque.h"
+#include "attention_scores.h"
 
 namespace dllama {
 namespace {
@@ -21,167 +18,13 @@ namespace {
 template <class S>
 struct AttentionKernel {
     using F = typename S::F;
+    using Scores = AttentionScores<S>;
     static constexpr int W = S::W;
     static constexpr int Q = kQuad;
     static constexpr float kLog2E = 1.44269504f;
     static constexpr int kStep = W / Q;  // positions whose scores fill a vector
-    // Half of the registers are sums: 8 of 16, or 16 of 32. Their chains hide the latency of a multiply-add (4 cycles,
-    // 2 a cycle), and queries, keys and what is under way fit beside them.
-    static constexpr int kKeys = S::kSumRows;           // keys that a quad is multiplied with at a time
-    static constexpr int kColumns = S::kRegisters / 8;  // vectors of a value that are summed at a time
-
-    // Positions [begin, end), counted from a split's first.
-    struct Range {
-        int begin, end;
-        int size() const { return end - begin; }
-        bool empty() const { return begin >= end; }
-    };
-    static Range both(Range a, Range b) {
-        const Range r = {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
-        return r.empty() ? Range{0, 0} : r;
-    }
-    static Range either(Range a, Range b) {
-        if (a.empty() || b.empty()) return a.empty() ? b : a;
-        return {a.begin < b.begin ? a.begin : b.begin, a.end > b.end ? a.end : b.end};
-    }
-    // What a row sees of a split.
-    static Range seen(const Attention& a, int row, int split) {
-        const int end = a.positions[row] + 1, begin = a.window > 0 && end > a.window ? end - a.window : 0;
-        const int first = split * kAttentionSplit;
-        return both({begin - first, end - first}, {0, kAttentionSplit});
-    }
-
-    struct Quad {
-        const float* query[Q];
-        Range range[Q];
-        Range all, common;  // what any of them sees, and what every one does
-
-    };
-    static_assert(sizeof(Quad) <= kQuadFloats * sizeof(float), "scratch has room for quads");
-
-    // Queries first to first + 3 of a tile.
-    static Quad quad_at(const Attention& a, RowTile tile, HeadRange heads, int split, int first) {
-        const int group = heads.end - heads.begin, last = tile.count * group - 1;
-        const size_t row_stride = size_t(a.n_heads + 2 * a.n_kv_heads) * a.head_dim;
-        Quad quad;
-        for (int q = 0; q < Q; q++) {
-            const int i = first + q < last ? first + q : last, row = tile.first + i / group;
-            quad.query[q] = a.qkv + row * row_stride + size_t(heads.begin + i % group) * a.head_dim;
-            quad.range[q] = seen(a, row, split);
-            quad.all = q ? either(quad.all, quad.range[q]) : quad.range[q];
-            quad.common = q ? both(quad.common, quad.range[q]) : quad.range[q];
-        }
-        return quad;
-    }
-
-    // scores[j][q] = query q . key j for keys [range) of a split, and after them what the rows next to come give.
-    // HD is the head's width, or 0 for any: loops of known length cost nothing.
-    template <int HD, class Rows>
-    static void score(const Quad& quad, const Rows& rows, Range range, int width, float* scores) {
-        const int head_dim = HD ? HD : width;
-        for (int j = range.begin; j < range.end; j += kKeys) {
-            typename Rows::Row key[kKeys];
-            UNROLL for (int k = 0; k < kKeys; k++) key[k] = rows.key(j + k);
-            UNROLL for (int k = 0; k < kKeys; k++) rows.template prefetch_after_key<HD>(j + k);
-            F acc[kKeys][Q];
-            UNROLL for (int k = 0; k < kKeys; k++)
-                UNROLL for (int q = 0; q < Q; q++) acc[k][q] = S::set1(0);
-            int e = 0;
-            UNROLL for (; e + W <= head_dim; e += W) {
-                F query[Q];
-                UNROLL for (int q = 0; q < Q; q++) {
-                    query[q] = S::load(quad.query[q] + e);
-                    DLLAMA_OPAQUE(query[q]);  // else GCC loads it anew for each key
-                }
-                UNROLL for (int k = 0; k < kKeys; k++) {
-                    const F value = key[k].load(e);
-                    UNROLL for (int q = 0; q < Q; q++) acc[k][q] = S::fma(query[q], value, acc[k][q]);
-                }
-            }
-            if (e < head_dim)
-                UNROLL for (int k = 0; k < kKeys; k++) {
-                    const F value = key[k].load_some(e, head_dim - e);
-                    UNROLL for (int q = 0; q < Q; q++)
-                        acc[k][q] = S::fma(load_some<S>(quad.query[q] + e, head_dim - e), value, acc[k][q]);
-                }
-            S::store_sums(scores + j * Q, acc);
-        }
-    }
-
-    // Four quads whose queries lie across the lanes of a vector: nothing is summed across lanes then.
-    static constexpr bool kAcross = W == 4 * Q;
-
-    // out[e][i] = element e of query i of four quads.
-    static void turn_queries(const Quad* quads, int head_dim, float* out) {
-        for (int e = 0; e < head_dim; e += W) {
-            F rows[W];
-            UNROLL_ALL for (int i = 0; i < W; i++) rows[i] = S::load(quads[i / Q].query[i % Q] + e);
-            S::store_transposed(out + e * W, W, rows);
-        }
-    }
-
-    // The scores of NV times four quads, for keys [range) of a block that is near: to[v][i] is where those of quad i go.
-    // Sums are those of `score`: each lane of its vectors by itself, then pairs, fours, and quarters (S::store_sums).
-    // 2 keys x 2 vectors are 4 chains at a time; with the sums under way they fill the registers.
-    template <int HD, int NV>
-    static void score_across(const float* turned, const DecodedRows<S>& near, Range range, float* const (*to)[4]) {
-        constexpr int NK = 2;
-        for (int j = range.begin; j < range.end; j += NK) {
-            F quarter[4][NK][NV];
-            UNROLL for (int c = 0; c < 4; c++) {
-                F pair[2][NK][NV];
-                UNROLL for (int p = 0; p < 2; p++) {
-                    F lane[2][NK][NV];
-                    UNROLL for (int l = 0; l < 2; l++)
-                        UNROLL for (int e = 4 * c + 2 * p + l; e < HD; e += W) {
-                            F query[NV];
-                            UNROLL for (int v = 0; v < NV; v++) {
-                                query[v] = S::load(turned + (size_t(v) * HD + e) * W);
-                                DLLAMA_OPAQUE(query[v]);
-                            }
-                            UNROLL for (int k = 0; k < NK; k++) {
-                                const F key = S::set1(near.key(j + k).values[e]);
-                                UNROLL for (int v = 0; v < NV; v++)
-                                    lane[l][k][v] = e < W ? S::mul(query[v], key) : S::fma(query[v], key, lane[l][k][v]);
-                            }
-                        }
-                    UNROLL for (int k = 0; k < NK; k++)
-                        UNROLL for (int v = 0; v < NV; v++) pair[p][k][v] = S::add(lane[0][k][v], lane[1][k][v]);
-                }
-                UNROLL for (int k = 0; k < NK; k++)
-                    UNROLL for (int v = 0; v < NV; v++) quarter[c][k][v] = S::add(pair[0][k][v], pair[1][k][v]);
-            }
-            UNROLL for (int k = 0; k < NK; k++)
-                UNROLL for (int v = 0; v < NV; v++) {
-                    const F sum = S::add(S::add(quarter[0][k][v], quarter[1][k][v]), S::add(quarter[2][k][v], quarter[3][k][v]));
-                    float* const at[4] = {to[v][0] + (j + k) * Q, to[v][1] + (j + k) * Q, to[v][2] + (j + k) * Q,
-                                          to[v][3] + (j + k) * Q};
-                    S::store_quarters(at, sum);
-                }
-        }
-    }
-
-    // The scores of the first quads of a tile, four of them at a time; returns how many there were.
-    template <int HD>
-    static int score_fours(const Quad* quads, int n_quads, const float* turned, const DecodedRows<S>& near, Range block,
-                           float* scores) {
-        int i = 0;
-        const auto fours = [&](auto count) {
-            constexpr int NV = decltype(count)::value;
-            for (; i + 4 * NV <= n_quads; i += 4 * NV) {
-                Range own = {0, 0};
-                float* to[NV][4];
-                for (int n = 0; n < 4 * NV; n++) {
-                    own = either(own, both(quads[i + n].all, block));
-                    to[n / 4][n % 4] = scores + size_t(i + n) * kQuadScores;
-                }
-                score_across<HD, NV>(turned + size_t(i) * Q * HD, near, own, to);
-            }
-        };
-        fours(std::integral_constant<int, 2>());
-        fours(std::integral_constant<int, 1>());
-        return i;
-    }
+    // Vectors of a value that are summed at a time: half of the registers are sums (see AttentionScores).
+    static constexpr int kColumns = S::kRegisters / 8;
 
     // Turns the scores of a quad into softmax weights; sets largest and weight of its four queries. Scores times
     // `factor` are powers of two.
@@ -302,7 +145,7 @@ struct AttentionKernel {
         std::memset(state.mixed, 0, size_t(n_quads) * Q * state.mixed_stride * sizeof(float));
         if (n_quads == 1) {
             const Quad& quad = quads[0];
-            in_blocks(all, [&](Range block) { score<HD>(quad, rows, block, a.head_dim, scores); });
+            in_blocks(all, [&](Range block) { Scores::template score<HD>(quad, rows, block, a.head_dim, scores); });
             soften(quad, factor, state, 0, scores);
             in_blocks(all, [&](Range block) {
                 mix_quad<HD>(quad, rows, block, a.head_dim, scores, state.mixed, state.mixed_stride);
@@ -310,8 +153,8 @@ struct AttentionKernel {
             return;
         }
         float* turned = scores + size_t(n_quads) * kQuadScores + size_t(2 * kAttentionSplit) * (a.head_dim / kBlock) + 16;
-        if constexpr (kAcross && HD > 0)
-            for (int i = 0; i + 4 <= n_quads; i += 4) turn_queries(quads + i, HD, turned + size_t(i) * Q * HD);
+        if constexpr (Scores::kAcross && HD > 0)
+            for (int i = 0; i + 4 <= n_quads; i += 4) Scores::turn_queries(quads + i, HD, turned + size_t(i) * Q * HD);
         // What is read for all quads of a tile while it is near.
         const auto for_quads = [&](Range block, int first, auto work) {
             for (int i = first; i < n_quads; i++) {
@@ -330,8 +173,11 @@ struct AttentionKernel {
                 return rows.key(j);
             });
             int first = 0;
-            if constexpr (kAcross && HD > 0) first = score_fours<HD>(quads, n_quads, turned, near, block, scores);
-            for_quads(block, first, [&](int i, Range own) { score<HD>(quads[i], near, own, a.head_dim, scores_of(i)); });
+            if constexpr (Scores::kAcross && HD > 0)
+                first = Scores::template score_fours<HD>(quads, n_quads, turned, near, block, scores);
+            for_quads(block, first, [&](int i, Range own) {
+                Scores::template score<HD>(quads[i], near, own, a.head_dim, scores_of(i));
+            });
         });
         for (int i = 0; i < n_quads; i++) soften(quads[i], factor, state, i * Q, scores_of(i));
         in_blocks(all, [&](Range block) {

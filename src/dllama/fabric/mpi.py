@@ -135,13 +135,13 @@ class MpiFabric:
     ) -> None:
         self._failure.enter()
         with self._lock:
-            posted: list[_Posted] = []
+            messages: list[_Message] = []
             try:
-                self._post(sends, receives, posted)
-                if not self._wait_awake(posted, timeout_s):
-                    self._wait(self._transfers(posted), timeout_s)
+                self._post(sends, receives, messages)
+                if not self._wait_awake(messages, timeout_s):
+                    self._wait(messages.copy(), timeout_s)
             except BaseException:
-                self._abandon(posted)
+                self._abandon(messages)
                 raise
         self._failure.leave()
 
@@ -174,21 +174,21 @@ class MpiFabric:
         self,
         sends: Sequence[tuple[int, Buffer]],
         receives: Sequence[tuple[int, WritableBuffer]],
-        posted: list[_Posted],
+        messages: list[_Message],
     ) -> None:
-        """Hands everything to MPI, receives first, so that what comes finds its place; fills `posted`."""
-        receive, send = self._comm.Irecv, self._comm.Isend
-        byte = MPI.BYTE
+        """Hands everything to MPI, receives first, so that what comes finds its place; fills `messages`."""
+        receive, send, byte, n_received = self._comm.Irecv, self._comm.Isend, MPI.BYTE, self._n_received
         for rank, writable in receives:
-            for view in _messages(writable):
-                posted.append((receive((view, byte), rank, _DATA), rank, len(view), True))
+            for view in _pieces(writable):
+                n_received[rank] += 1
+                messages.append((receive((view, byte), rank, _DATA), rank, len(view), n_received[rank]))
         for rank, buffer in sends:
-            for view in _messages(buffer):
-                posted.append((send((view, byte), rank, _DATA), rank, len(view), False))
+            for view in _pieces(buffer):
+                messages.append((send((view, byte), rank, _DATA), rank, len(view), 0))
 
-    def _wait_awake(self, posted: Sequence[_Posted], timeout_s: float | None) -> bool:
+    def _wait_awake(self, messages: Sequence[_Message], timeout_s: float | None) -> bool:
         """The usual end of an exchange, in as little Python as can be; False when it takes longer than a spin."""
-        requests, statuses = [message[0] for message in posted], self._statuses_of(len(posted))
+        requests, statuses = [message[0] for message in messages], self._statuses_of(len(messages))
         end = time.monotonic() + (self._spin_s if timeout_s is None else min(self._spin_s, timeout_s))
         try:
             while not MPI.Request.Testall(requests, statuses):
@@ -196,29 +196,13 @@ class MpiFabric:
                     return False
                 os.sched_yield()
         except MPI.Exception as error:
-            transfers = self._transfers(posted)
-            through = [pair for pair in zip(transfers, statuses, strict=True) if _is_through(pair[0].request)]
-            raise self._refused(transfers, through, error) from error
-        for (_, rank, n_bytes, is_receive), status in zip(posted, statuses, strict=True):
-            if not is_receive:
-                self._n_sent[rank] += 1
-                self._sent_bytes[rank] += n_bytes
-                continue
-            self._n_received[rank] += 1
-            self._received_bytes[rank] += n_bytes
-            if status.Get_count(MPI.BYTE) != n_bytes:
-                raise self._size_error(rank, n_bytes, f"{status.Get_count(MPI.BYTE)} bytes")
+            through = [pair for pair in zip(messages, statuses, strict=True) if _is_through(pair[0])]
+            raise self._refused(messages, through, error) from error
+        for message, status in zip(messages, statuses, strict=True):
+            self._count(message, status)
         return True
 
-    def _transfers(self, posted: Sequence[_Posted]) -> list[_Transfer]:
-        """The same messages, numbered, for a wait that may have to tell who is late."""
-        transfers = []
-        for request, rank, n_bytes, is_receive in posted:
-            self._n_received[rank] += is_receive
-            transfers.append(_Transfer(request, rank, n_bytes, self._n_received[rank] if is_receive else 0))
-        return transfers
-
-    def _wait(self, pending: list[_Transfer], timeout_s: float | None) -> None:
+    def _wait(self, pending: list[_Message], timeout_s: float | None) -> None:
         idle_since = time.monotonic()
         while pending:
             is_moving = self._settle(pending)
@@ -236,30 +220,34 @@ class MpiFabric:
                 raise self._failure.record(timeout_error(self._outstanding(pending), timeout_s))
             time.sleep(min(idle_s * _SLEEP_FRACTION, _LONGEST_SLEEP_S))
 
-    def _settle(self, pending: list[_Transfer]) -> bool:
+    def _settle(self, pending: list[_Message]) -> bool:
         """Takes what is through off `pending` and counts it; False when nothing was. Raises PeerError for what
         went wrong."""
         statuses = self._statuses_of(len(pending))
         try:
-            done = MPI.Request.Testsome([transfer.request for transfer in pending], statuses)
+            done = MPI.Request.Testsome([message[0] for message in pending], statuses)
         except MPI.Exception as error:
-            through = [transfer for transfer in pending if _is_through(transfer.request)]
+            through = filter(_is_through, pending)
             raise self._refused(pending, list(zip(through, statuses, strict=False)), error) from error
         if not done:
             return False
         for index, status in zip(done, statuses, strict=False):
-            transfer = pending[index]
-            if not transfer.number:
-                self._n_sent[transfer.rank] += 1
-                self._sent_bytes[transfer.rank] += transfer.n_bytes
-                continue
-            n_bytes = status.Get_count(MPI.BYTE)
-            self._received_bytes[transfer.rank] += n_bytes
-            if n_bytes != transfer.n_bytes:
-                raise self._size_error(transfer.rank, transfer.n_bytes, f"{n_bytes} bytes")
+            self._count(pending[index], status)
         gone = set(done)
-        pending[:] = [transfer for index, transfer in enumerate(pending) if index not in gone]
+        pending[:] = [message for index, message in enumerate(pending) if index not in gone]
         return True
+
+    def _count(self, message: _Message, status: MPI.Status) -> None:
+        """One that is through. Raises PeerProtocolError for one of another size than was expected."""
+        _, rank, n_bytes, number = message
+        if not number:
+            self._n_sent[rank] += 1
+            self._sent_bytes[rank] += n_bytes
+            return
+        n_come = status.Get_count(MPI.BYTE)
+        self._received_bytes[rank] += n_come
+        if n_come != n_bytes:
+            raise self._size_error(rank, n_bytes, f"{n_come} bytes")
 
     def _statuses_of(self, n: int) -> list[MPI.Status]:
         while len(self._statuses) <= n:
@@ -270,30 +258,31 @@ class MpiFabric:
         if self._closing:
             self._failure.check()
 
-    def _check_goodbyes(self, pending: Sequence[_Transfer]) -> None:
+    def _check_goodbyes(self, pending: Sequence[_Message]) -> None:
         """Raises PeerLostError when a peer has closed that still owes something."""
-        for transfer in pending:
-            n_sent = self._goodbyes[transfer.rank].n_sent
-            if n_sent is not None and not 0 < transfer.number <= n_sent:
-                outstanding = self._outstanding([t for t in pending if t.rank == transfer.rank])[0]
-                raise self._failure.record(lost_error(outstanding, "it closed the connection"))
+        for _, rank, _, number in pending:
+            n_sent = self._goodbyes[rank].n_sent
+            if n_sent is not None and not 0 < number <= n_sent:
+                raise self._failure.record(
+                    lost_error(self._outstanding_of(rank, pending), "it closed the connection")
+                )
 
     def _refused(
         self,
-        pending: Sequence[_Transfer],
-        through: Sequence[tuple[_Transfer, MPI.Status]],
+        pending: Sequence[_Message],
+        through: Sequence[tuple[_Message, MPI.Status]],
         error: MPI.Exception,
     ) -> PeerError:
         """What MPI's `error` means, by the statuses of those that are through; recorded."""
-        culprit, code = pending[0], error.Get_error_code()
-        for transfer, status in through:
+        (_, rank, n_bytes, _), code = pending[0], error.Get_error_code()
+        for message, status in through:
             if status.Get_error() != MPI.SUCCESS:
-                culprit, code = transfer, status.Get_error()
+                (_, rank, n_bytes, _), code = message, status.Get_error()
                 break
         if MPI.Get_error_class(code) == MPI.ERR_TRUNCATE:
-            return self._size_error(culprit.rank, culprit.n_bytes, "a longer message")
-        outstanding = self._outstanding([t for t in pending if t.rank == culprit.rank])[0]
-        return self._failure.record(lost_error(outstanding, MPI.Get_error_string(code).lower()))
+            return self._size_error(rank, n_bytes, "a longer message")
+        reason = MPI.Get_error_string(code).lower()
+        return self._failure.record(lost_error(self._outstanding_of(rank, pending), reason))
 
     def _size_error(self, rank: int, n_bytes: int, what: str) -> PeerError:
         """`what` came in place of `n_bytes`; recorded."""
@@ -304,44 +293,33 @@ class MpiFabric:
             )
         )
 
-    def _outstanding(self, pending: Sequence[_Transfer]) -> list[Outstanding]:
-        ranks = dict.fromkeys(transfer.rank for transfer in pending)
-        return [
-            Outstanding(
-                self.peer_name(rank),
-                rank,
-                sum(t.n_bytes for t in pending if t.rank == rank and not t.number),
-                sum(t.n_bytes for t in pending if t.rank == rank and t.number),
-            )
-            for rank in ranks
-        ]
+    def _outstanding(self, pending: Sequence[_Message]) -> list[Outstanding]:
+        ranks = dict.fromkeys(rank for _, rank, _, _ in pending)
+        return [self._outstanding_of(rank, pending) for rank in ranks]
 
-    def _abandon(self, posted: Sequence[_Posted]) -> None:
+    def _outstanding_of(self, rank: int, pending: Sequence[_Message]) -> Outstanding:
+        to_send = sum(n_bytes for _, peer, n_bytes, number in pending if peer == rank and not number)
+        to_receive = sum(n_bytes for _, peer, n_bytes, number in pending if peer == rank and number)
+        return Outstanding(self.peer_name(rank), rank, to_send, to_receive)
+
+    def _abandon(self, messages: Sequence[_Message]) -> None:
         """Takes receives back where MPI lets go of them, and keeps the memory of the others from being used again."""
-        for request, _, _, is_receive in posted:
-            if is_receive and not _is_through(request):
+        for message in messages:
+            request, _, _, number = message
+            if _is_through(message):
+                continue
+            if number:
                 request.Cancel()
-        self._abandoned += [request for request, *_ in posted if not _is_through(request)]
+            self._abandoned.append(request)
 
 
-_Posted = tuple[MPI.Request, int, int, bool]
-"""A message that MPI has, whose memory its request keeps: with which rank, its bytes, and whether it is received."""
+_Message = tuple[MPI.Request, int, int, int]
+"""What is on its way: the request, which keeps the memory alive, the other rank, the bytes, and the number among those
+from that rank, 0 when it goes there."""
 
 
-def _is_through(request: MPI.Request) -> bool:
-    return bool(request == MPI.REQUEST_NULL)
-
-
-class _Transfer:
-    """A message on its way; `number` counts the messages from that rank, 0 when it goes there."""
-
-    __slots__ = ("n_bytes", "number", "rank", "request")
-
-    def __init__(self, request: MPI.Request, rank: int, n_bytes: int, number: int) -> None:
-        self.request = request
-        self.rank = rank
-        self.n_bytes = n_bytes
-        self.number = number
+def _is_through(message: _Message) -> bool:
+    return bool(message[0] == MPI.REQUEST_NULL)
 
 
 class _Goodbye:
@@ -374,7 +352,7 @@ class _Goodbye:
             self._hearing.Wait()
 
 
-def _messages(buffer: Buffer) -> Sequence[memoryview]:
+def _pieces(buffer: Buffer) -> Sequence[memoryview]:
     """The buffer as it travels; an empty one does not."""
     view = bytes_view(buffer)
     if 0 < view.nbytes <= _MESSAGE_BYTES:
