@@ -102,7 +102,7 @@ class MpiFabric:
         self._n_received = [0] * self._n_ranks  # messages asked for, by rank
         self._sent_bytes = [0] * self._n_ranks
         self._received_bytes = [0] * self._n_ranks
-        self._statuses: list[list[MPI.Status]] = []  # i of them at place i
+        self._statuses: list[MPI.Status] = []
         peers = [rank for rank in range(self._n_ranks) if rank != self._rank]
         self._goodbyes = {rank: _Goodbye(communicator, rank) for rank in peers}
         self._names = [f"process {rank}" for rank in range(self._n_ranks)]
@@ -250,9 +250,9 @@ class MpiFabric:
             raise self._size_error(rank, n_bytes, f"{n_come} bytes")
 
     def _statuses_of(self, n: int) -> list[MPI.Status]:
-        while len(self._statuses) <= n:
-            self._statuses.append([MPI.Status() for _ in range(len(self._statuses))])
-        return self._statuses[n]
+        while len(self._statuses) < n:
+            self._statuses.append(MPI.Status())
+        return self._statuses[:n]
 
     def _check_closing(self) -> None:
         if self._closing:
