@@ -227,8 +227,7 @@ struct AttentionKernel {
             S::store(take, exp2<S>(S::sub(b, now)));
             for (int i = first; i < queries && i < first + W; i++) {
                 if (empty(part, i)) continue;
-                const bool only = empty(total, i);  // what has been seen is the part
-                const float of_total = only ? 0 : keep[i - first], of_part = only ? 1 : take[i - first];
+                const float of_total = keep[i - first], of_part = take[i - first];  // 0 and 1 where `total` is empty
                 total.largest[i] = largest[i - first];
                 total.weight[i] = total.weight[i] * of_total + part.weight[i] * of_part;
                 float* to = total.mixed + size_t(i) * total.mixed_stride;

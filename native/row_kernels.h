@@ -150,6 +150,12 @@ void quantize_blocks(const float* x, int n, int8_t* quants, float* scales, int32
     sum_of_each<S>(sums, totals);
 }
 
+// Calls work(b, n) for blocks b to b + n - 1 of n_blocks: S::W of them at a time, and the rest.
+template <class S, class Work>
+void for_block_runs(int n_blocks, const Work& work) {
+    for (int b = 0; b < n_blocks; b += S::W) work(b, n_blocks - b < S::W ? n_blocks - b : S::W);
+}
+
 template <class S>
 struct RowKernels {
     using F = typename S::F;
@@ -166,11 +172,10 @@ struct RowKernels {
             return;
         }
         alignas(64) float values[W * kBlock];
-        for (int b = 0; b < n / kBlock; b += W) {
-            const int first = b * kBlock, blocks = n / kBlock - b < W ? n / kBlock - b : W;
-            for (int i = 0; i < blocks * kBlock; i += W) S::store(values + i, value(first + i));
-            quantize_some(out, b, blocks, values);
-        }
+        for_block_runs<S>(n / kBlock, [&](int b, int count) {
+            for (int i = 0; i < count * kBlock; i += W) S::store(values + i, value(b * kBlock + i));
+            quantize_some(out, b, count, values);
+        });
     }
 
     // Blocks b to b + n - 1 of a row, n <= W, from their values.
@@ -185,9 +190,7 @@ struct RowKernels {
 
     static void quantize(const RowOut& out, const float* x, int n) {
         if (out.f32) return void(std::memcpy(out.f32, x, size_t(n) * 4));
-        const int blocks = n / kBlock;
-        for (int b = 0; b < blocks; b += W)
-            quantize_some(out, b, blocks - b < W ? blocks - b : W, x + size_t(b) * kBlock);
+        for_block_runs<S>(n / kBlock, [&](int b, int count) { quantize_some(out, b, count, x + size_t(b) * kBlock); });
     }
 
     static void rms_norm(const RowOut& out, const float* x, const float* weight, float eps, int n) {
@@ -279,8 +282,9 @@ struct RowKernels {
 
     static void encode_q80(uint8_t* out, const float* x, int n) {
         const int blocks = n / kBlock;
-        for (int b = 0; b < blocks; b += W)
-            encode_blocks(out + size_t(b) * kQ80Bytes, x + size_t(b) * kBlock, blocks - b < W ? blocks - b : W);
+        for_block_runs<S>(blocks, [&](int b, int count) {
+            encode_blocks(out + size_t(b) * kQ80Bytes, x + size_t(b) * kBlock, count);
+        });
         if (n % kBlock) {
             float padded[kBlock] = {};
             std::memcpy(padded, x + size_t(blocks) * kBlock, size_t(n % kBlock) * 4);

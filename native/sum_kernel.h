@@ -47,26 +47,23 @@ struct SumKernel {
     }
 
     static void add_sum_q80(float* x, const WireParts& parts, int n, bool rounded) {
-        const int blocks = (n + kBlock - 1) / kBlock;
         alignas(64) float values[W * kBlock];
-        for (int b = 0; b < blocks; b += W) {
-            const int count = blocks - b < W ? blocks - b : W, first = b * kBlock;
-            const int end = n - first < count * kBlock ? n - first : count * kBlock;
+        for_block_runs<S>((n + kBlock - 1) / kBlock, [&](int b, int count) {
+            const int first = b * kBlock, end = n - first < count * kBlock ? n - first : count * kBlock;
             sum_blocks(parts, b, count, values);
             if (rounded) round_blocks(values, count);
             int i = 0;
             for (; i + W <= end; i += W) S::store(x + first + i, S::add(S::load(x + first + i), S::load(values + i)));
             for (; i < end; i++) x[first + i] += values[i];
-        }
+        });
     }
 
     static void sum_q80(uint8_t* out, const WireParts& parts, int n_blocks) {
         alignas(64) float values[W * kBlock];
-        for (int b = 0; b < n_blocks; b += W) {
-            const int count = n_blocks - b < W ? n_blocks - b : W;
+        for_block_runs<S>(n_blocks, [&](int b, int count) {
             sum_blocks(parts, b, count, values);
             RowKernels<S>::encode_blocks(out + size_t(b) * kQ80Bytes, values, count);
-        }
+        });
     }
 
     static void add_sum_f32(float* x, const float* parts, size_t stride, int n_parts, int n) {
