@@ -16,7 +16,9 @@ import pytest
 
 import dllama.fabric.tcp as tcp
 from dllama.errors import PeerLostError, PeerTimeoutError
-from dllama.fabric.liveness import set_options, system_answers
+from dllama.fabric.channel import connect_with_deadline, listen
+from dllama.fabric.liveness import system_answers
+from dllama.fabric.socket_options import set_options
 
 TIMEOUT_S = 20.0
 PEER = Path(__file__).with_name("peer_process.py")
@@ -168,6 +170,38 @@ def test_options_send_at_once_and_watch_the_peer(pair: tuple[socket.socket, sock
     set_options(pair[0])
     assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def _congestion_control(connection: socket.socket) -> str:
+    name = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    return name.rstrip(b"\0").decode()
+
+
+def test_options_keep_a_congestion_control_that_does_not_pace(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    pair[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+    set_options(pair[0])
+    assert _congestion_control(pair[0]) == "reno"
+
+
+def test_options_replace_a_congestion_control_that_paces() -> None:
+    with socket.socket() as connection:
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+        except OSError:
+            pytest.skip("this system has no BBR")
+        set_options(connection)
+        assert _congestion_control(connection) in ("cubic", "reno")
+
+
+def test_no_end_of_a_connection_paces() -> None:
+    with (
+        listen("127.0.0.1", 0) as listener,
+        connect_with_deadline("127.0.0.1", listener.getsockname()[1], TIMEOUT_S) as caller,
+        listener.accept()[0] as called,
+    ):
+        assert not {_congestion_control(end) for end in (caller, called)} & {"bbr"}
 
 
 def test_a_system_with_a_full_window_answers(pair: tuple[socket.socket, socket.socket]) -> None:

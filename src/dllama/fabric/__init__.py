@@ -1,14 +1,15 @@
 """Carries bytes between ranks: one primitive, `exchange`, and what is written on top of it.
 
-base.py         the Fabric Protocol: what every transport promises
-tcp.py          a full mesh of TCP connections; local.py: threads of one process, for tests
-mpi.py          MPI messages between the processes of one job; launch.py: whether there is such a job
-liveness.py     when a peer's system counts as gone
-failures.py     how a broken fabric says so
-collectives.py  broadcast, gather, all-gather, all-to-all
-timing.py       how long an exchange of all with all takes
-frames.py       typed, bounded messages over a fabric
-channel.py      the same messages over one socket, before there is a fabric; connecting and listening
+base.py            the Fabric Protocol: what every transport promises
+tcp.py             a full mesh of TCP connections; local.py: threads of one process, for tests
+mpi.py             MPI messages between the processes of one job; launch.py: whether there is such a job
+liveness.py        when a peer's system counts as gone
+socket_options.py  what TCP is asked for: nothing held back, nothing paced
+failures.py        how a broken fabric says so
+collectives.py     broadcast, gather, all-gather, all-to-all
+timing.py          how long an exchange of all with all takes
+frames.py          typed, bounded messages over a fabric
+channel.py         the same messages over one socket, before there is a fabric; connecting and listening
 """
 
 from dllama.fabric.base import Buffer, Fabric, WritableBuffer
@@ -25,8 +26,8 @@ from dllama.fabric.collectives import (
 )
 from dllama.fabric.frames import join_buffers, receive_frame, send_frame, send_frames
 from dllama.fabric.launch import Job, launched_rank
-from dllama.fabric.liveness import set_options
 from dllama.fabric.local import local_fabrics
+from dllama.fabric.socket_options import set_options
 from dllama.fabric.tcp import TcpFabric, TcpPeer
 from dllama.fabric.timing import ExchangeTimes, measure_exchange
 

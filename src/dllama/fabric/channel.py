@@ -10,7 +10,7 @@ import time
 from dllama.errors import PeerError, PeerLostError, PeerTimeoutError, PeerUnreachableError, UsageError
 from dllama.fabric.base import Buffer, WritableBuffer, bytes_view
 from dllama.fabric.frames import HEADER_BYTES, check_magic, decode_header, encode_header
-from dllama.fabric.liveness import set_options
+from dllama.fabric.socket_options import set_options
 
 _RETRY_S = 0.1
 _BACKLOG = 64
@@ -33,7 +33,9 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        set_options(listener)
+        return listener
     except (OSError, UnicodeError) as error:
         where = format_address(host, port)
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
@@ -62,13 +64,13 @@ def connect_with_deadline(host: str, port: int, timeout_s: float) -> socket.sock
             # A silent address must not use up the time of those after it.
             connection.settimeout(max(remaining_s / (len(targets) - n_tried), 1e-3))
             try:
+                set_options(connection)
                 connection.connect(address)
                 _refuse_self(connection)
             except OSError as error:
                 connection.close()
                 failure = error
             else:
-                set_options(connection)
                 return connection
         waited_s = time.monotonic() - started
         if waited_s + _RETRY_S > timeout_s:

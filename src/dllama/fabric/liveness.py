@@ -25,12 +25,9 @@ _DARWIN_TCP_RXT_CONNDROPTIME = 0x80
 _TCP_INFO = struct.Struct("=3xB20xI28xI")
 
 
-def set_options(connection: socket.socket) -> None:
-    """Sends small messages at once, and lets the system find out that a peer's system has gone."""
-    if connection.family not in (socket.AF_INET, socket.AF_INET6):
-        return
+def watch_peer(connection: socket.socket) -> None:
+    """Lets the system find out that the peer's has gone. `connection` is TCP; it may not be connected yet."""
     tcp = socket.IPPROTO_TCP
-    connection.setsockopt(tcp, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if sys.platform == "darwin":
         connection.setsockopt(tcp, _DARWIN_TCP_KEEPALIVE, KEEPALIVE_IDLE_S)
