@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
 from dllama.model import ReducePlan
+from dllama.node import input_rows
 from support.local_cluster import GOLDENS, LocalCluster
 from support.sequences import CachedSequence, Run, Steps, Want
 
@@ -109,6 +110,18 @@ def test_scattered_sums_are_the_rounded_direct_ones() -> None:
             results.append(all_logits(Steps(cluster), PROMPT * 2, [2 * len(PROMPT)]))
     assert_same_bits(results[1], results[0])
     assert_same_bits(results[2], results[0])
+
+
+@pytest.mark.parametrize("plan", REDUCE_PLANS.values(), ids=REDUCE_PLANS)
+def test_inputs_that_come_by_themselves_are_the_same(
+    plan: ReducePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for apart_bytes in (1 << 30, 1):
+        monkeypatch.setattr(input_rows, "APART_BYTES", apart_bytes)
+        with LocalCluster(GOLDENS / "llama-gqa", shares=(2, 1, 1), reduce_plan=plan, max_rows=80) as cluster:
+            results.append(all_logits(Steps(cluster), PROMPT * 3, [2 * len(PROMPT), 1]))
+    assert_same_bits(results[1], results[0])
 
 
 def test_reused_pages_leave_no_trace() -> None:

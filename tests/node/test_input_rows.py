@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
-from dllama.node.input_rows import decode_inputs, encode_inputs
+from dllama.node.input_rows import encode_inputs
 
 RANDOM = np.random.default_rng(7).standard_normal((3, 65)).astype(np.float32)
 
@@ -35,9 +35,9 @@ def one_in(values: NDArray[np.float32], odd: float) -> NDArray[np.float32]:
     ],
 )
 def test_the_narrowest_exact_type(inputs: NDArray[np.float32], dtype: ElementType) -> None:
-    got, stored = encode_inputs(inputs)
-    assert got is dtype
-    assert stored.nbytes == inputs.size * (4 if dtype is ElementType.F32 else 2)
-    back = decode_inputs(got, stored)
+    rows = encode_inputs(inputs)
+    assert rows.dtype is dtype
+    assert rows.stored.nbytes == inputs.size * (4 if dtype is ElementType.F32 else 2)
+    back = rows.decode()
     assert back.dtype == np.float32
     np.testing.assert_array_equal(back.view(np.uint32), inputs.view(np.uint32))

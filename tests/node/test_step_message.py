@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from dllama.dtypes import ElementType
 from dllama.errors import PeerProtocolError
 from dllama.model import LogitEdits, LogitMasks, LogitRows, RankCandidates, StepBatch
 from dllama.model.candidates import edit_logits, select_candidates
+from dllama.node import input_rows
+from dllama.node.input_rows import encode_inputs
 from dllama.node.messages import SessionPlan
 from dllama.node.step_message import (
     answer_bytes,
@@ -78,12 +81,13 @@ def vocab_of(plan: SessionPlan) -> Span:
 
 
 def encoded(plan: SessionPlan, batch: StepBatch, inputs: NDArray[np.float32]) -> bytes:
-    (payload,) = encode_steps(batch, inputs, [vocab_of(plan)])
+    (payload,) = encode_steps(batch, encode_inputs(inputs), [vocab_of(plan)])
     return bytes(payload)
 
 
 def decoded(plan: SessionPlan, payload: bytes) -> tuple[StepBatch, NDArray[np.float32]]:
-    return decode_step(payload, plan.config, plan.limits, plan.cache, vocab_of(plan), "root")
+    batch, inputs = decode_step(payload, plan.config, plan.limits, plan.cache, vocab_of(plan), "root")
+    return batch, inputs.decode()
 
 
 def part_of(wanted: LogitRows, vocab: Span) -> LogitRows:
@@ -131,6 +135,22 @@ def test_a_step_comes_back(plan: SessionPlan, data: st.DataObject) -> None:
     narrow = encoded(plan, batch, (inputs.view(np.uint32) & 0xFFFF0000).view(np.float32))
     assert len(narrow) == len(payload) - 2 * inputs.size
     assert_equal(decoded(plan, narrow)[1], (inputs.view(np.uint32) & 0xFFFF0000).view(np.float32))
+
+
+def test_many_inputs_are_not_in_the_message(plan: SessionPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, inputs = step_of(plan, [3, 1], [0, 9], n_edits=3, n_masks=2)
+    whole = encoded(plan, batch, inputs)
+    monkeypatch.setattr(input_rows, "APART_BYTES", inputs.nbytes)
+    apart = encoded(plan, batch, inputs)
+    assert len(whole) - len(apart) == inputs.nbytes
+    vocab = vocab_of(plan)
+    back, to_come = decode_step(apart, plan.config, plan.limits, plan.cache, vocab, "root")
+    assert_equal(back, dataclasses.replace(batch, wanted=part_of(batch.wanted, vocab)))
+    assert to_come.travel_apart
+    assert (to_come.dtype, to_come.stored.shape) == (ElementType.F32, inputs.shape)
+    assert to_come.stored.flags.writeable
+    with pytest.raises(PeerProtocolError, match="impossible size"):
+        decoded(plan, whole)
 
 
 def test_the_largest_step_fits_its_limit(plan: SessionPlan) -> None:
@@ -198,7 +218,8 @@ def test_a_step_of_another_size(plan: SessionPlan, n_bytes: int) -> None:
 
 def test_each_rank_gets_what_concerns_its_vocabulary(plan: SessionPlan) -> None:
     """And computes from that what it would from the whole."""
-    batch, inputs = step_of(plan, [3, 1, 2], [0, 9, 60], n_edits=40, n_masks=2)
+    batch, embedded = step_of(plan, [3, 1, 2], [0, 9, 60], n_edits=40, n_masks=2)
+    inputs = encode_inputs(embedded)
     vocabs = [spans.vocab for spans in plan.shards.ranks] + [Span(13, 27)]
     whole = len(bytes(encode_steps(batch, inputs, [Span(0, plan.config.vocab_size)])[0]))
     logits = np.random.default_rng(1).normal(0, 3, (2, plan.config.vocab_size)).astype(np.float32)
@@ -214,13 +235,14 @@ def test_each_rank_gets_what_concerns_its_vocabulary(plan: SessionPlan) -> None:
 
 
 def test_a_step_without_edits_and_masks_is_one_buffer(plan: SessionPlan) -> None:
-    first, second = encode_steps(*step_of(plan, [3], [0]), [Span(0, 32), Span(32, 64)])
+    batch, inputs = step_of(plan, [3], [0])
+    first, second = encode_steps(batch, encode_inputs(inputs), [Span(0, 32), Span(32, 64)])
     assert first is second
 
 
 def test_an_edit_of_another_rank_is_refused(plan: SessionPlan) -> None:
     batch, inputs = step_of(plan, [3, 1], [0, 9], n_edits=3)
-    (payload,) = encode_steps(batch, inputs, [Span(0, plan.config.vocab_size)])
+    (payload,) = encode_steps(batch, encode_inputs(inputs), [Span(0, plan.config.vocab_size)])
     with pytest.raises(PeerProtocolError, match="impossible edits"):
         decode_step(bytes(payload), plan.config, plan.limits, plan.cache, Span(0, 8), "root")
 

@@ -14,6 +14,7 @@ from dllama.kernels import Compute
 from dllama.model import LogitRows, ReducePlan, StepBatch
 from dllama.model.partial_sums import PartialSums
 from dllama.model.trace import Trace
+from dllama.node.input_rows import encode_inputs
 from dllama.node.step_message import encode_steps
 from dllama.sharding import Span
 
@@ -47,8 +48,9 @@ def step_bytes(n_rows: int, n_pages: int) -> int:
         page_table=np.zeros((1, n_pages), np.int32),
         wanted=LogitRows.greedy(np.asarray([n_rows - 1], np.int32)),
     )
-    (payload,) = encode_steps(batch, np.ones((n_rows, DIM), np.float32), [Span(0, VOCAB)])
-    return HEADER_BYTES + memoryview(payload).nbytes
+    inputs = encode_inputs(np.ones((n_rows, DIM), np.float32))
+    (payload,) = encode_steps(batch, inputs, [Span(0, VOCAB)])
+    return HEADER_BYTES + memoryview(payload).nbytes + (inputs.stored.nbytes if inputs.travel_apart else 0)
 
 
 @pytest.mark.parametrize(

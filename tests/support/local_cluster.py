@@ -23,6 +23,7 @@ from dllama.model import (
     Transformer,
     merge_candidates,
 )
+from dllama.node.input_rows import InputRows, encode_inputs, step_inputs
 from dllama.node.loading import receive_weights, send_weights
 from dllama.node.messages import SessionPlan
 from dllama.node.rank import NodeSettings, RankMemory, default_cache_type
@@ -84,8 +85,14 @@ class LocalCluster:
         self._fabrics = fabrics
 
     def step(self, batch: StepBatch) -> Candidates:
-        inputs = self._checkpoint.embed(batch.token_ids)
-        parts = self._each(lambda transformer: transformer.forward(batch, inputs), self._transformers)
+        inputs = encode_inputs(self._checkpoint.embed(batch.token_ids))
+        parts = self._each(
+            lambda transformer, fabric: transformer.forward(
+                batch, step_inputs(_known_to(fabric, inputs), fabric)
+            ),
+            self._transformers,
+            self._fabrics,
+        )
         return merge_candidates(parts, batch.wanted)
 
     def whole_logits(self) -> NDArray[np.float32]:
@@ -120,3 +127,10 @@ class LocalCluster:
 
     def _each(self, function, *arguments):  # type: ignore[no-untyped-def]
         return list(self._threads.map(function, *arguments))
+
+
+def _known_to(fabric: Fabric, inputs: InputRows) -> InputRows:
+    """What a rank has of them when a step begins."""
+    if fabric.rank == 0 or not inputs.travel_apart:
+        return inputs
+    return InputRows(inputs.dtype, np.zeros_like(inputs.stored))

@@ -21,6 +21,7 @@ from dllama.fabric.collectives import (
     exchange_all,
     from_all,
     gather,
+    scattered_broadcast,
     to_all,
     to_each,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "local_fabrics",
     "measure_exchange",
     "receive_frame",
+    "scattered_broadcast",
     "send_frame",
     "send_frames",
     "set_options",

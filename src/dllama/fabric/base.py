@@ -18,7 +18,7 @@ def bytes_view(buffer: Buffer) -> memoryview:
     """The memory of `buffer` as bytes [n], writable where it is. Raises TypeError when not contiguous."""
     memory: Any = buffer  # annotations cannot say before Python 3.12 that an ndarray has the buffer interface
     view = memoryview(memory)
-    return view.cast("B") if view.nbytes else memoryview(b"")
+    return view.cast("B") if view.nbytes else memoryview(bytearray())
 
 
 class Fabric(Protocol):

@@ -7,6 +7,7 @@ Reducing collectives live with the kernels that add, in model/.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from dllama.fabric.base import Buffer, Fabric, WritableBuffer, bytes_view
@@ -21,6 +22,31 @@ def broadcast(fabric: Fabric, buffer: WritableBuffer, root: int, timeout_s: floa
         fabric.exchange(to_all(fabric, buffer), [], timeout_s)
     else:
         fabric.exchange([], [(root, buffer)], timeout_s)
+
+
+def scattered_broadcast(fabric: Fabric, buffer: WritableBuffer, root: int, timeout_s: float | None) -> None:
+    """A broadcast of a large buffer: the root sends every other rank a part, and they send the parts to each other.
+
+    Takes two latencies, but no link carries more than about the size of `buffer`, where `broadcast` loads the root's
+    with that for each rank.
+    """
+    if fabric.n_ranks == 1:
+        return
+    view = bytes_view(buffer)
+    others = [rank for rank in range(fabric.n_ranks) if rank != root]
+    edges = [view.nbytes * i // len(others) for i in range(len(others) + 1)]
+    parts: list[memoryview | None] = [None] * fabric.n_ranks
+    for rank, (start, stop) in zip(others, itertools.pairwise(edges), strict=True):
+        parts[rank] = view[start:stop]
+    if fabric.rank == root:
+        fabric.exchange(to_each(fabric, parts), [], timeout_s)
+        return
+    own = parts[fabric.rank]
+    assert own is not None
+    fabric.exchange([], [(root, own)], timeout_s)
+    peers = [rank for rank in _peers(fabric) if rank != root]
+    received = [(rank, part) for rank in peers if (part := parts[rank]) is not None]
+    fabric.exchange([(rank, own) for rank in peers], received, timeout_s)
 
 
 def gather(

@@ -3,6 +3,7 @@
 from dllama.model.all_reduce import Algorithm, ReducePlan, plan_reduce
 from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, merge_candidates
+from dllama.model.inputs import Inputs
 from dllama.model.kv_cache import (
     CACHE_TYPES,
     PAGE_SIZE,
@@ -26,6 +27,7 @@ __all__ = [
     "CacheShape",
     "CacheStorage",
     "Candidates",
+    "Inputs",
     "KvCache",
     "LogitEdits",
     "LogitMasks",

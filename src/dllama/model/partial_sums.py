@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +19,9 @@ from dllama.model.all_reduce import (
     buffer_bytes,
     wire_row_bytes,
 )
-from dllama.model.trace import SpanName, Trace, Track
+from dllama.model.courier import Courier, Transfer
+from dllama.model.inputs import Inputs
+from dllama.model.trace import SpanName, Trace
 
 _HALF_ROWS = 16
 """Rows that matrix products take together: the first half of a step is a multiple."""
@@ -46,7 +46,7 @@ class PartialSums:
         trace: Trace,
     ) -> None:
         """`x` [max_rows, D] is the residual stream, `partial` [max_rows, D] this rank's part of what is to be added."""
-        self._reducer = _Reducer(compute, fabric, wire, plan, timeout_s, trace)
+        self._reducer = _Reducer(compute, fabric, wire, plan, Courier(timeout_s, trace))
         self._x, self._partial = x, partial
         self._row_bytes = wire_row_bytes(x.shape[1], wire)
         n_rows = len(x) + _HALF_ROWS if fabric.n_ranks > 1 else 0
@@ -55,7 +55,7 @@ class PartialSums:
     @property
     def wait_s(self) -> float:
         """Time that computing has waited for exchanges so far."""
-        return self._reducer.wait_s
+        return self._reducer.courier.wait_s
 
     def runs(self, n_rows: int) -> tuple[RowSums, ...]:
         """The rows of a step in one run, or in two that are to be computed in turn: one's sums travel while the
@@ -98,8 +98,9 @@ class RowSums:
         self.n_rows = len(x)
         self._reducer = reducer
         self._is_q80 = reducer.wire is ElementType.Q80
+        self._rows_of_x = x
         self._overlaps = len(x) < n_step_rows
-        self._posted: Future[None] | None = None
+        self._is_posted = False
         self._partial = partial
         self.adds = reducer.fabric.n_ranks == 1
         self.out = self.x if self.adds else BoundArray(partial)
@@ -112,6 +113,13 @@ class RowSums:
         parts = self._reduction.parts
         self._parts = BoundArray(parts if self._is_q80 else parts.view(np.float32))
         self._rounds = reducer.plan.rounds and isinstance(self._reduction, Direct)
+
+    def bring(self, inputs: Inputs) -> None:
+        """x := the step's inputs; complete after `wait`. Raises PeerError when a rank is lost."""
+        if isinstance(inputs, np.ndarray):
+            self._rows_of_x[:] = inputs[self.rows]
+            return
+        self._start(lambda timeout_s: inputs.bring(self._rows_of_x, self.rows, timeout_s), SpanName.INPUTS)
 
     def begin(self) -> None:
         """Hands `partial` over; it may be changed at once. Raises PeerError when a rank is lost."""
@@ -131,27 +139,18 @@ class RowSums:
             self._reducer.compute.encode_q80(self._bound_own, self.out, self.n_rows)
 
     def send(self) -> None:
-        """Exchanges the parts, at once or, where another run is to be computed meanwhile, in a thread."""
-        reducer = self._reducer
+        """Exchanges the parts."""
         if self.adds:
             return
         if not self._is_q80:
             self._own[:] = self._partial.view(np.uint8)
-        if self._overlaps:
-            self._posted = reducer.post(self._reduction)
-            return
-        start = time.perf_counter()
-        reducer.run(self._reduction, Track.COMPUTE)
-        reducer.wait_s += time.perf_counter() - start
+        self._start(self._reduction.run, SpanName.EXCHANGE)
 
     def wait(self) -> None:
-        """Until the parts are there."""
-        if self._posted is None:
-            return
-        start = time.perf_counter()
-        self._posted.result()
-        self._posted = None
-        self._reducer.wait_s += time.perf_counter() - start
+        """Until the parts, or the inputs, are there."""
+        if self._is_posted:
+            self._is_posted = False
+            self._reducer.courier.wait()
 
     def add(self) -> None:
         """x += the sum of the parts."""
@@ -163,8 +162,16 @@ class RowSums:
         else:
             compute.add_f32(self.x, self._parts, self.n_rows)
 
+    def _start(self, transfer: Transfer, name: SpanName) -> None:
+        """At once or, where another run is to be computed meanwhile, beside it."""
+        if self._overlaps:
+            self._is_posted = True
+            self._reducer.courier.post(transfer, name)
+        else:
+            self._reducer.courier.carry(transfer, name)
 
-@dataclasses.dataclass
+
+@dataclasses.dataclass(frozen=True)
 class _Reducer:
     """What all sums of a session share."""
 
@@ -172,10 +179,7 @@ class _Reducer:
     fabric: Fabric
     wire: ElementType
     plan: ReducePlan
-    timeout_s: float
-    trace: Trace
-    wait_s: float = 0.0
-    courier: ThreadPoolExecutor | None = None
+    courier: Courier
 
     def reduction(self, n_bytes: int, n_step_bytes: int, memory: Bytes) -> Reduction:
         """Of parts of `n_bytes`, in a step whose parts have `n_step_bytes`."""
@@ -183,14 +187,3 @@ class _Reducer:
         if scatter_bytes is not None and n_step_bytes >= scatter_bytes:
             return Scattered(self.compute, self.fabric, self.wire, memory, n_bytes)
         return Direct(self.fabric, memory, n_bytes)
-
-    def post(self, reduction: Reduction) -> Future[None]:
-        """Runs `reduction` in the thread that has the fabric while the others compute."""
-        if self.courier is None:
-            self.courier = ThreadPoolExecutor(1, thread_name_prefix="courier")
-        return self.courier.submit(self.run, reduction, Track.COURIER)
-
-    def run(self, reduction: Reduction, track: Track) -> None:
-        start_s = self.trace.clock()
-        reduction.run(self.timeout_s)
-        self.trace.add(SpanName.EXCHANGE, start_s, track=track)

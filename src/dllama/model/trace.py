@@ -19,6 +19,7 @@ class SpanName(enum.IntEnum):
     HEAD = 3
     EXCHANGE = 4  # of partial sums
     SAMPLING = 5  # between two steps of the root: drawing tokens, choosing the next rows
+    INPUTS = 6  # the embedded inputs of some rows, on their way from the root
 
 
 class Track(enum.IntEnum):

@@ -19,6 +19,7 @@ from dllama.kernels import BoundArray, Compute, Program, Q80Rows
 from dllama.model.all_reduce import ReducePlan, wire_row_bytes
 from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, edit_logits, select_candidates
+from dllama.model.inputs import Inputs
 from dllama.model.kv_cache import KvCache
 from dllama.model.logits import LogitRows
 from dllama.model.partial_sums import PartialSums, RowSums
@@ -110,18 +111,19 @@ class Transformer:
         self._page_table = np.zeros((n_rows, n_pages), np.int32)
         self._steps: dict[int, list[RunPrograms]] = {}
 
-    def forward(self, batch: StepBatch, inputs: NDArray[np.float32]) -> RankCandidates:
+    def forward(self, batch: StepBatch, inputs: Inputs) -> RankCandidates:
         """What batch.wanted asks for, of this rank's part of the vocabulary.
 
-        `inputs` [T, D] float32 are the embedded tokens. Stores the keys and values of all rows in the cache.
+        `inputs` [T, D] are the embedded tokens. Stores the keys and values of all rows in the cache.
         Raises PeerError when a rank is lost; the cache then holds part of the step.
         """
         self._n_rows, self._n_logits = batch.n_rows, len(batch.wanted.rows)
         trace, start_s = self.trace, self.trace.clock()
         x = self._x[: batch.n_rows]
-        x[:] = inputs
         self._place(batch)
         runs = self._steps.get(batch.n_rows) or self._prepare(batch.n_rows)
+        for run in runs:
+            run.sums.bring(inputs)
         for index in range(self._config.n_layers):
             for run in runs:
                 span_s = trace.clock()

@@ -22,6 +22,7 @@ from dllama.model import (
     CacheShape,
     CacheStorage,
     Candidates,
+    Inputs,
     LogitRows,
     RankCandidates,
     ReducePlan,
@@ -32,6 +33,7 @@ from dllama.model import (
 )
 from dllama.node.crew import Crew, await_all, greet_crew
 from dllama.node.greeting import Address
+from dllama.node.input_rows import encode_inputs, step_inputs
 from dllama.node.loading import send_weights
 from dllama.node.machine import available_memory_bytes, machine_id
 from dllama.node.memory import NodeMemory, check_memory, memory_need, session_shape
@@ -190,11 +192,7 @@ class Cluster:
             trace.add(SpanName.SAMPLING, self._step_end_s)
         sent, received = sum(self._fabric.sent_bytes), sum(self._fabric.received_bytes)
         self._whole_logits = None
-        inputs = self._checkpoint.embed(batch.token_ids)
-        if self._fabric.n_ranks > 1:
-            payloads = dict(zip(self._workers, encode_steps(batch, inputs, self._vocab[1:]), strict=True))
-            send_frames(self._fabric, Kind.STEP, payloads, timeout_s=self._timeout_s)
-        own = self._transformer.forward(batch, inputs)
+        own = self._transformer.forward(batch, self._announce(batch))
         computed = time.perf_counter()
         answers = self._gather_answers(batch.wanted)
         times = self._timer.stop(time.perf_counter() - computed)
@@ -277,6 +275,16 @@ class Cluster:
     @property
     def _vocab(self) -> list[Span]:
         return [spans.vocab for spans in self._plan.shards.ranks]
+
+    def _announce(self, batch: StepBatch) -> Inputs:
+        """Tells all workers of the step; returns the root's own inputs of it."""
+        embedded = self._checkpoint.embed(batch.token_ids)
+        if self._fabric.n_ranks == 1:
+            return embedded
+        inputs = encode_inputs(embedded)
+        payloads = dict(zip(self._workers, encode_steps(batch, inputs, self._vocab[1:]), strict=True))
+        send_frames(self._fabric, Kind.STEP, payloads, timeout_s=self._timeout_s)
+        return step_inputs(inputs, self._fabric)
 
     def _gather_answers(self, wanted: LogitRows) -> list[tuple[NodeTimes, RankCandidates]]:
         """What each worker answers to a step."""

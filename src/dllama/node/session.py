@@ -10,6 +10,7 @@ from dllama.fabric import Fabric, gather, receive_frame, send_frame
 from dllama.kernels import Compute
 from dllama.model import CacheStorage, Transformer
 from dllama.node.greeting import raise_refusal
+from dllama.node.input_rows import step_inputs
 from dllama.node.loading import receive_weights
 from dllama.node.machine import available_memory_bytes, machine_id
 from dllama.node.memory import NodeMemory, check_memory, memory_need
@@ -124,5 +125,5 @@ class WorkerSession:
             plan.shards.ranks[plan.rank].vocab,
             fabric.peer_name(0),
         )
-        candidates = transformer.forward(batch, inputs)
+        candidates = transformer.forward(batch, step_inputs(inputs, fabric))
         gather(fabric, encode_answer(timer.stop(), candidates), [], 0, plan.limits.timeout_s)

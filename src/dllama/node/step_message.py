@@ -22,7 +22,7 @@ from dllama.model import (
     StepBatch,
     StepLimits,
 )
-from dllama.node.input_rows import STORED, decode_inputs, encode_inputs
+from dllama.node.input_rows import APART_BYTES, STORED, InputRows, message_bytes
 from dllama.node.messages import parse_message
 from dllama.node.timing import NodeTimes
 from dllama.sharding import Span
@@ -32,43 +32,44 @@ _N_COUNTS = 9
 _TIMES_BYTES = 24
 
 
-def encode_steps(batch: StepBatch, inputs: NDArray[np.float32], vocabs: Sequence[Span]) -> list[Buffer]:
+def encode_steps(batch: StepBatch, inputs: InputRows, vocabs: Sequence[Span]) -> list[Buffer]:
     """The payload of a STEP for each of `vocabs`, the vocabulary spans of those who get it.
 
     Nine int32: T, S, P pages of each sequence, N, C, K edits, M masks, D, element type of the inputs. Then int32:
     sequence lengths [S], first positions [S], page_table [S, P], wanted rows [N], targets [N], index and ids of the
     edits [K], index of the masks [M]. Then float32: temperature [N], scale and add of the edits [K]. Then the inputs
-    [T, D] in the narrowest type that holds them. Then the masks [M, B] uint8. Token ids stay with the root.
+    [T, D], unless they travel apart. Then the masks [M, B] uint8. Token ids stay with the root.
 
     Edits and masks are those of the span: B bytes that hold its bits. A step without them is one buffer for all.
     """
-    dtype, stored = encode_inputs(inputs)
     if batch.wanted.edits is None and batch.wanted.masks is None:
-        return [_encode(batch, NO_EDITS, NO_MASKS, dtype, stored)] * len(vocabs)
+        return [_encode(batch, NO_EDITS, NO_MASKS, inputs)] * len(vocabs)
     return [
         _encode(
             batch,
             _edits_within(batch.wanted.edits or NO_EDITS, vocab),
             _masks_within(batch.wanted.masks or NO_MASKS, vocab),
-            dtype,
-            stored,
+            inputs,
         )
         for vocab in vocabs
     ]
 
 
-def _encode(
-    batch: StepBatch, edits: LogitEdits, masks: LogitMasks, dtype: ElementType, stored: NDArray[Any]
-) -> Buffer:
+def _encode(batch: StepBatch, edits: LogitEdits, masks: LogitMasks, inputs: InputRows) -> Buffer:
     lengths, starts = _runs(batch)
     wanted = batch.wanted
     counts = [batch.n_rows, *batch.page_table.shape, len(wanted.rows), wanted.n_candidates]
-    counts += [len(edits.ids), len(masks.index), stored.size // batch.n_rows, dtype]
+    counts += [len(edits.ids), len(masks.index), inputs.stored.shape[1], inputs.dtype]
     ints = [np.asarray(counts), lengths, starts, batch.page_table.reshape(-1)]
     ints += [wanted.rows, wanted.targets, edits.index, edits.ids, masks.index]
     floats = [wanted.temperature, edits.scale, edits.add]
     return join_buffers(
-        [np.concatenate(ints).astype(_INT), np.concatenate(floats).astype(_FLOAT), stored, masks.allowed]
+        [
+            np.concatenate(ints).astype(_INT),
+            np.concatenate(floats).astype(_FLOAT),
+            b"" if inputs.travel_apart else inputs.stored,
+            masks.allowed,
+        ]
     )
 
 
@@ -100,11 +101,12 @@ def _runs(batch: StepBatch) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
 
 def decode_step(
     payload: bytes, config: ModelConfig, limits: StepLimits, cache: CacheShape, vocab: Span, sender: str
-) -> tuple[StepBatch, NDArray[np.float32]]:
+) -> tuple[StepBatch, InputRows]:
     """The inverse of encode_steps for the rank with the span `vocab`: token ids are zeros, and so are the bits of
-    masks that are not in bytes of the span. Raises PeerProtocolError on anything impossible."""
+    masks that are not in bytes of the span; inputs may be still to come. Raises PeerProtocolError on anything
+    impossible."""
 
-    def parse() -> tuple[StepBatch, NDArray[np.float32]]:
+    def parse() -> tuple[StepBatch, InputRows]:
         counts = _step_counts(payload, config, limits, cache, vocab)
         n_rows, n_sequences, n_pages, n_wanted, _, n_edits, n_masks, _, input_type = counts
         own = _mask_bytes(vocab)
@@ -119,13 +121,12 @@ def decode_step(
             n_masks,
         ]
         floats = [n_wanted, n_edits, n_edits]
-        dtype = ElementType(input_type)
+        dtype, shape = ElementType(input_type), (n_rows, config.dim)
         inputs_start = 4 * (_N_COUNTS + sum(ints) + sum(floats))
-        masks_start = inputs_start + row_bytes(dtype, n_rows * config.dim)
+        masks_start = inputs_start + message_bytes(dtype, shape)
         _require(len(payload) == masks_start + n_masks * len(own), "size")
         lengths, starts, table, *wanted_ints = _split(payload, _INT, 4 * _N_COUNTS, ints)
         wanted_floats = _split(payload, _FLOAT, 4 * (_N_COUNTS + sum(ints)), floats)
-        (inputs,) = _split(payload, STORED[dtype], inputs_start, [n_rows * config.dim])
         allowed = np.zeros((n_masks, -(-config.vocab_size // 8)), np.uint8)
         allowed[:, own.start : own.stop] = np.frombuffer(payload, np.uint8, offset=masks_start).reshape(
             n_masks, len(own)
@@ -141,7 +142,7 @@ def decode_step(
             page_table=table.reshape(n_sequences, n_pages),
             wanted=_wanted(counts, wanted_ints, wanted_floats, allowed, config.vocab_size, vocab),
         )
-        return batch, decode_inputs(dtype, inputs).reshape(n_rows, config.dim)
+        return batch, InputRows.from_message(dtype, shape, payload, inputs_start)
 
     return parse_message("step", sender, parse)
 
@@ -149,9 +150,10 @@ def decode_step(
 def max_step_bytes(config: ModelConfig, limits: StepLimits, cache: CacheShape, vocab: Span) -> int:
     """The largest STEP that a session may need: every row a sequence of its own with all pages, every logit of the
     span edited, every wanted row masked."""
-    words = _N_COUNTS + limits.max_rows * (2 + cache.n_pages + config.dim)
+    words = _N_COUNTS + limits.max_rows * (2 + cache.n_pages)
     words += limits.max_logit_rows * (4 + 4 * len(vocab))
-    return 4 * words + limits.max_logit_rows * len(_mask_bytes(vocab))
+    inputs = min(row_bytes(ElementType.F32, limits.max_rows * config.dim), APART_BYTES)
+    return 4 * words + inputs + limits.max_logit_rows * len(_mask_bytes(vocab))
 
 
 def encode_answer(times: NodeTimes, part: RankCandidates) -> NDArray[np.uint8]:

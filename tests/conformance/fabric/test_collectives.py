@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dllama.fabric.collectives import all_gather, all_to_all, broadcast, exchange_all, gather
+from dllama.fabric.collectives import (
+    all_gather,
+    all_to_all,
+    broadcast,
+    exchange_all,
+    gather,
+    scattered_broadcast,
+)
 
 TIMEOUT_S = 20.0
 RANKS = pytest.mark.parametrize("n_ranks", [1, 2, 3, 8])
@@ -12,6 +19,22 @@ RANKS = pytest.mark.parametrize("n_ranks", [1, 2, 3, 8])
 def own_part(rank: int) -> np.ndarray:
     """[5 * rank] uint8: rank 0 has nothing."""
     return np.full(5 * rank, rank, np.uint8)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 3, 100_001])
+@pytest.mark.parametrize(("n_ranks", "root"), [(1, 0), (2, 1), (3, 0), (8, 5)])
+def test_scattered_broadcast(connect, on_ranks, n_ranks, root, n_bytes):
+    sent = np.random.default_rng(n_bytes).integers(0, 256, n_bytes, np.uint8)
+
+    def work(fabric):
+        buffer = sent.copy() if fabric.rank == root else np.zeros_like(sent)
+        scattered_broadcast(fabric, buffer, root, TIMEOUT_S)
+        return buffer, sum(fabric.sent_bytes)
+
+    for rank, (buffer, n_sent) in enumerate(on_ranks(connect(n_ranks), work)):
+        np.testing.assert_array_equal(buffer, sent)
+        if n_ranks > 1:
+            assert n_sent <= n_bytes + n_ranks, f"rank {rank}"
 
 
 @RANKS
