@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import mpi4py
 
@@ -181,20 +181,23 @@ class MpiFabric:
         for rank, writable in receives:
             for view in _pieces(writable):
                 n_received[rank] += 1
-                messages.append((receive((view, byte), rank, _DATA), rank, len(view), n_received[rank]))
+                messages.append((receive((view, byte), rank, _DATA), rank, view.nbytes, n_received[rank]))
         for rank, buffer in sends:
             for view in _pieces(buffer):
-                messages.append((send((view, byte), rank, _DATA), rank, len(view), 0))
+                messages.append((send((view, byte), rank, _DATA), rank, view.nbytes, 0))
 
     def _wait_awake(self, messages: Sequence[_Message], timeout_s: float | None) -> bool:
         """The usual end of an exchange, in as little Python as can be; False when it takes longer than a spin."""
         requests, statuses = [message[0] for message in messages], self._statuses_of(len(messages))
-        end = time.monotonic() + (self._spin_s if timeout_s is None else min(self._spin_s, timeout_s))
+        test = MPI.Request.Testall
         try:
-            while not MPI.Request.Testall(requests, statuses):
-                if time.monotonic() >= end:
-                    return False
-                os.sched_yield()
+            if not test(requests, statuses):
+                spin_s = self._spin_s if timeout_s is None else min(self._spin_s, timeout_s)
+                end = time.monotonic() + spin_s
+                while not test(requests, statuses):
+                    if time.monotonic() >= end:
+                        return False
+                    os.sched_yield()
         except MPI.Exception as error:
             through = [pair for pair in zip(messages, statuses, strict=True) if _is_through(pair[0])]
             raise self._refused(messages, through, error) from error
@@ -353,8 +356,10 @@ class _Goodbye:
 
 
 def _pieces(buffer: Buffer) -> Sequence[memoryview]:
-    """The buffer as it travels; an empty one does not."""
+    """The buffer as it travels; an empty one does not. Raises TypeError when it is not contiguous."""
+    memory: Any = buffer
+    view = memoryview(memory)
+    if 0 < view.nbytes <= _MESSAGE_BYTES and view.c_contiguous:
+        return (view,)  # MPI asks for its bytes, whatever its elements are
     view = bytes_view(buffer)
-    if 0 < view.nbytes <= _MESSAGE_BYTES:
-        return (view,)
     return [view[start : start + _MESSAGE_BYTES] for start in range(0, len(view), _MESSAGE_BYTES)]
