@@ -78,7 +78,8 @@ class PartialSums:
 
 
 class RowSums:
-    """The partial sums of some rows: `begin` hands them over, `finish` adds everyone's to the residual."""
+    """What some rows of a step get from other ranks: `bring` their inputs; then sums, which `begin` hands over and
+    `finish` adds to the residual."""
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class RowSums:
         self.n_rows = len(x)
         self._reducer = reducer
         self._is_q80 = reducer.wire is ElementType.Q80
-        self._rows_of_x = x
+        self._residual = x
         self._overlaps = len(x) < n_step_rows
         self._is_posted = False
         self._partial = partial
@@ -117,9 +118,9 @@ class RowSums:
     def bring(self, inputs: Inputs) -> None:
         """x := the step's inputs; complete after `wait`. Raises PeerError when a rank is lost."""
         if isinstance(inputs, np.ndarray):
-            self._rows_of_x[:] = inputs[self.rows]
+            self._residual[:] = inputs[self.rows]
             return
-        self._start(lambda timeout_s: inputs.bring(self._rows_of_x, self.rows, timeout_s), SpanName.INPUTS)
+        self._start(lambda timeout_s: inputs.bring(self._residual, self.rows, timeout_s), SpanName.INPUTS)
 
     def begin(self) -> None:
         """Hands `partial` over; it may be changed at once. Raises PeerError when a rank is lost."""

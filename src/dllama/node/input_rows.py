@@ -40,15 +40,13 @@ class InputRows:
         cls, dtype: ElementType, shape: tuple[int, int], payload: bytes, start: int
     ) -> InputRows:
         """[T, D] from `payload`, where they begin at `start` unless they travel apart."""
-        if message_bytes(dtype, shape):
-            stored = np.frombuffer(payload, STORED[dtype], math.prod(shape), start).reshape(shape)
-        else:
-            stored = np.empty(shape, STORED[dtype])
-        return cls(dtype, stored)
+        if not message_bytes(dtype, shape):
+            return cls(dtype, np.empty(shape, STORED[dtype]))
+        return cls(dtype, np.frombuffer(payload, STORED[dtype], math.prod(shape), start).reshape(shape))
 
     @property
     def travel_apart(self) -> bool:
-        return self.stored.nbytes >= APART_BYTES
+        return message_bytes(self.dtype, self.stored.shape) == 0
 
     def decode(self, rows: slice = slice(None)) -> NDArray[np.float32]:
         """The inverse of encode_inputs, for some of the rows."""
@@ -58,7 +56,7 @@ class InputRows:
         return np.asarray(self.stored[rows], np.float32)
 
 
-def message_bytes(dtype: ElementType, shape: tuple[int, int]) -> int:
+def message_bytes(dtype: ElementType, shape: tuple[int, ...]) -> int:
     """Of inputs [T, D] in the step's message: all of them or none."""
     n_bytes = row_bytes(dtype, math.prod(shape))
     return n_bytes if n_bytes < APART_BYTES else 0
