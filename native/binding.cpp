@@ -6,12 +6,14 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <deque>
 #include <mutex>
 #include <optional>
 
 #include "array_arg.h"
 #include "compute.h"
 #include "cpu.h"
+#include "merge_candidates.h"
 #include "objects.h"
 
 namespace dllama {
@@ -63,6 +65,52 @@ bool convert(nb::handle out, int out_number, nb::handle src, int src_number, int
     }();
     const nb::gil_scoped_release release;
     return best->convert(to.data<uint8_t>(), out_type, from.data<uint8_t>(), src_type, size_t(n));
+}
+
+// Arrays of a RankPart.
+struct RankArrays {
+    RankArrays(nb::tuple arrays, int n_rows)
+        : ids(arrays[0], "ids", kInt32, 2), logits(arrays[1], "logits", kFloat32, 2), sums(arrays[2], "sums", kFloat64, 2),
+          target_logits(arrays[3], "target_logits", kFloat32, 1) {
+        ids.need_size(0, n_rows);
+        logits.need_size(0, n_rows);
+        logits.need_at_least(1, 1);
+        ids.need_size(1, logits.size(1));
+        sums.need_size(0, 2);
+        sums.need_size(1, n_rows);
+        target_logits.need_size(0, n_rows);
+    }
+    RankPart part() const {
+        return {ids.data<int32_t>(), logits.data<float>(), sums.data<double>(), target_logits.data<float>(),
+                int(logits.size(1))};
+    }
+    ArrayArg ids, logits, sums, target_logits;
+};
+
+void merge_candidates_of_arrays(nb::handle ids, nb::handle logits, nb::handle log_sums, nb::handle target_logits,
+                      const std::vector<nb::tuple>& parts, nb::handle temperature) {
+    const ArrayArg of_ids(ids, "ids", kInt32, 2, Access::write), of_logits(logits, "logits", kFloat32, 2, Access::write);
+    const ArrayArg of_sums(log_sums, "log_sums", kFloat64, 2, Access::write);
+    const ArrayArg of_targets(target_logits, "target_logits", kFloat32, 1, Access::write);
+    const ArrayArg temperatures(temperature, "temperature", kFloat32, 1);
+    const int n_rows = int(temperatures.size(0)), n = int(of_ids.size(1));
+    of_ids.need_size(0, n_rows);
+    of_logits.need_size(0, n_rows);
+    of_logits.need_size(1, n);
+    of_sums.need_size(0, 2);
+    of_sums.need_size(1, n_rows);
+    of_targets.need_size(0, n_rows);
+    std::deque<RankArrays> arrays;
+    std::vector<RankPart> of_ranks;
+    int n_known = 0;
+    for (const nb::tuple& part : parts) {
+        require(part.size() == 4, "parts", "must be tuples of four arrays");
+        of_ranks.push_back(arrays.emplace_back(part, n_rows).part());
+        n_known += of_ranks.back().n_candidates;
+    }
+    require(n <= n_known, "ids", "must have at most as many columns as all parts");
+    merge_candidates(of_ranks, temperatures.data<float>(), n_rows,
+                     {of_ids.data<int32_t>(), of_logits.data<float>(), of_sums.data<double>(), of_targets.data<float>(), n});
 }
 
 void new_matrix(PackedMatrix* self, Compute& compute, int dtype, int n_out, int n_in) {
@@ -200,6 +248,8 @@ NB_MODULE(_native, m) {
     m.def("supported_isas", &dllama::supported_isas);
     m.def("convert", &dllama::convert, nanobind::arg("out"), nanobind::arg("out_type"), nanobind::arg("src"),
           nanobind::arg("src_type"), nanobind::arg("n_elements"));
+    m.def("merge_candidates", &dllama::merge_candidates_of_arrays, nanobind::arg("ids"), nanobind::arg("logits"),
+          nanobind::arg("log_sums"), nanobind::arg("target_logits"), nanobind::arg("parts"), nanobind::arg("temperature"));
     dllama::define_objects(m);
     dllama::define_compute(m);
     dllama::define_sockets(m);

@@ -23,6 +23,14 @@ def convert(
     src_type: ElementType,
     n_elements: int,
 ) -> bool: ...
+def merge_candidates(
+    ids: NDArray[np.int32],
+    logits: NDArray[np.float32],
+    log_sums: NDArray[np.float64],
+    target_logits: NDArray[np.float32],
+    parts: Sequence[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]],
+    temperature: NDArray[np.float32],
+) -> None: ...
 
 class BoundArray:
     def __init__(self, array: NDArray[Any]) -> None: ...

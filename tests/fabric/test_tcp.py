@@ -172,11 +172,17 @@ def test_options_send_at_once_and_watch_the_peer(pair: tuple[socket.socket, sock
     assert pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
+needs_congestion_control = pytest.mark.skipif(
+    not hasattr(socket, "TCP_CONGESTION"), reason="this system has no choice of congestion control"
+)
+
+
 def _congestion_control(connection: socket.socket) -> str:
     name = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
     return name.rstrip(b"\0").decode()
 
 
+@needs_congestion_control
 def test_options_keep_a_congestion_control_that_does_not_pace(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
@@ -185,6 +191,7 @@ def test_options_keep_a_congestion_control_that_does_not_pace(
     assert _congestion_control(pair[0]) == "reno"
 
 
+@needs_congestion_control
 def test_options_replace_a_congestion_control_that_paces() -> None:
     with socket.socket() as connection:
         try:
@@ -195,6 +202,7 @@ def test_options_replace_a_congestion_control_that_paces() -> None:
         assert _congestion_control(connection) in ("cubic", "reno")
 
 
+@needs_congestion_control
 def test_no_end_of_a_connection_paces() -> None:
     with (
         listen("127.0.0.1", 0) as listener,

@@ -17,6 +17,7 @@ from dllama.kernels import (
     Program,
     Q80Rows,
     convert,
+    merge_candidates,
     oracle,
     supported_isas,
 )
@@ -65,6 +66,36 @@ def top_candidates(**changes: Any) -> None:
     COMPUTE.top_candidates(**(sound | changes))
 
 
+def merge(**changes: Any) -> None:
+    """A sound call with 4 rows of two parts, with some arguments changed."""
+    part = (
+        np.zeros((4, 3), np.int32),
+        np.zeros((4, 3), np.float32),
+        np.ones((2, 4)),
+        np.zeros(4, np.float32),
+    )
+    sound: dict[str, Any] = {
+        "ids": np.zeros((4, 6), np.int32),
+        "logits": np.zeros((4, 6), np.float32),
+        "log_sums": np.zeros((2, 4)),
+        "target_logits": np.zeros(4, np.float32),
+        "parts": [part, part],
+        "temperature": np.ones(4, np.float32),
+    }
+    merge_candidates(**(sound | changes))
+
+
+def part_of(**changes: Any) -> list[tuple[Any, ...]]:
+    """One part of 4 rows and 6 candidates, with some arrays changed."""
+    sound: dict[str, Any] = {
+        "ids": np.zeros((4, 6), np.int32),
+        "logits": np.zeros((4, 6), np.float32),
+        "sums": np.ones((2, 4)),
+        "target_logits": np.zeros(4, np.float32),
+    }
+    return [tuple((sound | changes).values())]
+
+
 def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     copy = array.copy()
     copy.flags.writeable = False
@@ -108,6 +139,19 @@ def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         (lambda: top_candidates(temperature=np.zeros(3, np.float32)), ValueError, r"temperature.shape\[0\]"),
         (lambda: top_candidates(first_id=2**31 - 64), ValueError, "first_id"),
         (lambda: top_candidates(n_rows=5), ValueError, "n_rows 5"),
+        (lambda: merge(ids=np.zeros((3, 6), np.int32)), ValueError, r"ids.shape\[0\] must be 4, not 3"),
+        (lambda: merge(ids=np.zeros((4, 5), np.int32)), ValueError, r"logits.shape\[1\] must be 5, not 6"),
+        (lambda: merge(logits=read_only(np.zeros((4, 6), np.float32))), ValueError, "logits.*writable"),
+        (lambda: merge(log_sums=np.zeros((1, 4))), ValueError, r"log_sums.shape\[0\] must be 2"),
+        (lambda: merge(target_logits=np.zeros(5, np.float32)), ValueError, r"target_logits.shape\[0\] must be 4"),
+        (lambda: merge(temperature=np.ones(4)), TypeError, "temperature must be float32"),
+        (lambda: merge(parts=[]), ValueError, "ids must have at most as many columns"),
+        (lambda: merge(parts=[(1, 2, 3)]), ValueError, "parts must be tuples of four arrays"),
+        (lambda: merge(parts=part_of(ids=np.zeros((4, 5), np.int32))), ValueError, r"ids.shape\[1\] must be 6"),
+        (lambda: merge(parts=part_of(logits=np.zeros((5, 6), np.float32))), ValueError, r"logits.shape\[0\]"),
+        (lambda: merge(parts=part_of(logits=np.zeros((4, 0), np.float32))), ValueError, r"at least 1, not 0"),
+        (lambda: merge(parts=part_of(sums=np.zeros((2, 3)))), ValueError, r"sums.shape\[1\] must be 4"),
+        (lambda: merge(parts=part_of(target_logits=np.zeros(3, np.float32))), ValueError, "target_logits"),
         (lambda: COMPUTE.encode_q80(np.zeros((4, 34), np.uint8), X, 1), ValueError, "out"),
         (lambda: COMPUTE.add_q80(X, np.zeros((2, 68), np.uint8), 2), ValueError, "parts"),
         (lambda: COMPUTE.add_f32(X, np.zeros((2, 64), np.float32), 2), ValueError, "parts"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dllama.kernels import Compute, oracle, supported_isas
+from dllama.kernels import Compute, merge_candidates, oracle, supported_isas
 
 from .checks import EPS, Float32, assert_within
 
@@ -83,3 +85,41 @@ def test_threads_change_nothing(isa: str) -> None:
     for n_threads in (2, 3):
         for got, wanted in zip(run(Compute(n_threads, isa), logits, 300, temperature), alone, strict=True):
             np.testing.assert_array_equal(got, wanted)
+
+
+@given(data=st.data())
+def test_merge_candidates(data: st.DataObject) -> None:
+    """With ties, rows of nothing but NaN or minus infinity, and targets that one part has or none."""
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    n_rows, temperature = data.draw(st.integers(0, 3)), random.choice(TEMPERATURES, 3)
+    temperature = temperature[:n_rows]
+    parts, first_id = [], 0
+    for n_part in data.draw(st.lists(st.integers(1, 300), min_size=1, max_size=4)):
+        logits = np.round(random.normal(0, 3, (n_rows, n_part)), data.draw(st.integers(0, 9))).astype(
+            np.float32
+        )
+        logits[random.random(n_rows) < 0.1] = np.nan
+        logits[random.random(n_rows) < 0.1] = -np.inf
+        n_candidates = data.draw(st.integers(1, n_part))
+        places, largest, sums = oracle.top_candidates(logits, n_candidates, temperature)
+        target = np.where(random.random(n_rows) < 0.3, logits[:, 0], np.float32(np.nan))
+        target = np.where(
+            [np.isnan([part[3][row] for part in parts]).all() for row in range(n_rows)], target, np.nan
+        )
+        parts.append((places + np.int32(first_id), largest, sums, target.astype(np.float32)))
+        first_id += n_part
+    n = data.draw(st.integers(1, sum(part[0].shape[1] for part in parts)))
+    got = (
+        np.full((n_rows, n), -7, np.int32), np.full((n_rows, n), -7, np.float32),
+        np.full((2, n_rows), -7.0), np.full(n_rows, -7, np.float32),
+    )  # fmt: skip
+    merge_candidates(*got, parts, temperature)
+    ids, logits, log_sums, targets = oracle.merge_candidates(parts, temperature, n)
+    np.testing.assert_array_equal(got[0], ids)
+    np.testing.assert_array_equal(got[1], logits)
+    np.testing.assert_array_equal(got[3], targets)
+    # Exponents beyond double's range at temperature 1e-6 aside, a term rounds four times and the sum as often as there
+    # are parts.
+    np.testing.assert_allclose(
+        got[2], log_sums, rtol=8 * np.finfo(np.float64).eps, atol=8 * np.finfo(np.float64).eps
+    )

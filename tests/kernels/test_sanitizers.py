@@ -12,7 +12,16 @@ import pytest
 
 NATIVE = Path(__file__).parents[2] / "native"
 DRIVER = Path(__file__).parent / "sanitized" / "every_operation.cpp"
-PORTABLE = ["attention_op", "candidates_op", "cpu", "ops", "packed_matrix", "scalar", "thread_pool"]
+PORTABLE = [
+    "attention_op",
+    "candidates_op",
+    "cpu",
+    "merge_candidates",
+    "ops",
+    "packed_matrix",
+    "scalar",
+    "thread_pool",
+]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 
 COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")

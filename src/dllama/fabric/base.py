@@ -13,6 +13,10 @@ Buffer: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]
 WritableBuffer: TypeAlias = bytearray | memoryview | npt.NDArray[Any]
 """C-contiguous memory that is written."""
 
+SPIN_S = 1e-3
+"""How long a wait tries again and again before it sleeps. Longer than a sum takes on a wired LAN (some 200 us), and
+than the root between two steps (some 400 us): to be woken up would take 50 us of both sides."""
+
 
 def bytes_view(buffer: Buffer) -> memoryview:
     """The memory of `buffer` as bytes [n], writable where it is. Raises TypeError when not contiguous."""

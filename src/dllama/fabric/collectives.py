@@ -35,18 +35,15 @@ def scattered_broadcast(fabric: Fabric, buffer: WritableBuffer, root: int, timeo
     view = bytes_view(buffer)
     others = [rank for rank in range(fabric.n_ranks) if rank != root]
     edges = [view.nbytes * i // len(others) for i in range(len(others) + 1)]
-    parts: list[memoryview | None] = [None] * fabric.n_ranks
-    for rank, (start, stop) in zip(others, itertools.pairwise(edges), strict=True):
-        parts[rank] = view[start:stop]
+    spans = itertools.pairwise(edges)
+    parts = {rank: view[start:stop] for rank, (start, stop) in zip(others, spans, strict=True)}
+    peers = [rank for rank in _peers(fabric) if rank != root]
     if fabric.rank == root:
-        fabric.exchange(to_each(fabric, parts), [], timeout_s)
+        fabric.exchange([(rank, parts[rank]) for rank in peers], [], timeout_s)
         return
     own = parts[fabric.rank]
-    assert own is not None
     fabric.exchange([], [(root, own)], timeout_s)
-    peers = [rank for rank in _peers(fabric) if rank != root]
-    received = [(rank, part) for rank in peers if (part := parts[rank]) is not None]
-    fabric.exchange([(rank, own) for rank in peers], received, timeout_s)
+    fabric.exchange([(rank, own) for rank in peers], [(rank, parts[rank]) for rank in peers], timeout_s)
 
 
 def gather(

@@ -23,11 +23,8 @@ mpi4py.rc.finalize = False  # and a process that failed must not wait for the ot
 from mpi4py import MPI  # noqa: E402
 
 from dllama.errors import PeerError, PeerLostError, PeerProtocolError, PeerTimeoutError  # noqa: E402
-from dllama.fabric.base import Buffer, WritableBuffer, bytes_view  # noqa: E402
+from dllama.fabric.base import SPIN_S, Buffer, WritableBuffer, bytes_view  # noqa: E402
 from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error  # noqa: E402
-
-SPIN_S = 100e-6
-"""As on TCP: longer than a round trip, so that answers meet a process that is awake."""
 
 _MESSAGE_BYTES = 4 << 20
 """Longer buffers travel as several messages, so that a slow link shows progress: 0.4 s at 100 Mbit/s."""

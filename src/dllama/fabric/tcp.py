@@ -28,13 +28,10 @@ from collections.abc import Mapping, Sequence
 
 from dllama._native import SocketMesh
 from dllama.errors import PeerError, PeerLostError
-from dllama.fabric.base import Buffer, WritableBuffer
+from dllama.fabric.base import SPIN_S, Buffer, WritableBuffer
 from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
 from dllama.fabric.liveness import SILENCE_S, system_answers
 from dllama.fabric.socket_options import set_options
-
-SPIN_S = 100e-6
-"""Longer than the round trip of a wired LAN (some 50 us), so that answers meet a process that is awake."""
 
 _PATIENCE_S = 0.25
 """The native loop hands over to Python that often while nothing moves: a signal that came just before it slept

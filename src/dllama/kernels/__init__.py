@@ -13,6 +13,24 @@ positions and pages are checked again each time. The value of an output element 
 of threads nor on the other rows of the call. `oracle.py` says in NumPy what each operation computes.
 """
 
-from dllama._native import BoundArray, Compute, PackedMatrix, Program, Q80Rows, convert, supported_isas
+from dllama._native import (
+    BoundArray,
+    Compute,
+    PackedMatrix,
+    Program,
+    Q80Rows,
+    convert,
+    merge_candidates,
+    supported_isas,
+)
 
-__all__ = ["BoundArray", "Compute", "PackedMatrix", "Program", "Q80Rows", "convert", "supported_isas"]
+__all__ = [
+    "BoundArray",
+    "Compute",
+    "PackedMatrix",
+    "Program",
+    "Q80Rows",
+    "convert",
+    "merge_candidates",
+    "supported_isas",
+]

@@ -6,6 +6,8 @@ step by step and agrees with the kernels bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -140,6 +142,31 @@ def top_candidates(logits: Float32, n: int, temperature: Float32) -> tuple[Ints,
         if temperature[index] > 0:
             sums[1, index] = np.exp(below / temperature[index]).sum()
     return places, values, sums
+
+
+def merge_candidates(
+    parts: Sequence[tuple[Ints, Float32, Float64, Float32]], temperature: Float32, n: int
+) -> tuple[Ints, Float32, Float64, Float32]:
+    """Each part: ids and logits `[N, C_part]`, both sums `[2, N]` and a target's logit `[N]`, NaN for none. Of all of
+    them the n largest: ids and logits `[N, n]`, of equals those of the first part; the logs of the sums of exp(logit)
+    and of exp(logit / temperature) `[2, N]`; the one target's logit `[N]`."""
+    ids = np.concatenate([part[0] for part in parts], axis=1)
+    logits = np.concatenate([part[1] for part in parts], axis=1)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :n]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        largest = np.stack([part[1][:, 0].astype(np.float64) for part in parts])
+        scaled = np.stack([largest, largest / temperature])  # [2, n_parts, N]
+        sums = np.stack([part[2] for part in parts], axis=1)
+        of_all = scaled.max(axis=1)
+        terms = np.where(sums == 0, 0, sums * np.exp(scaled - of_all[:, None]))
+        log_sums = np.log(terms.sum(axis=1)) + of_all
+    targets = np.fmax.reduce([part[3] for part in parts])
+    return (
+        np.take_along_axis(ids, order, axis=1),
+        np.take_along_axis(logits, order, axis=1),
+        log_sums,
+        targets,
+    )
 
 
 def gather(cache: Floats, pages: Ints, n: int) -> Float64:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dllama import kernels
 from dllama.kernels import Compute
 from dllama.model.logits import Candidates, LogitEdits, LogitMasks, LogitRows
 
@@ -21,15 +22,14 @@ class RankCandidates:
 
     ids            [N, C_local] int32, by falling logit; of equal logits the lower id comes first
     logits         [N, C_local] float32; all NaN where a logit of the span is NaN or plus infinity
-    sum_exp        [N] float64, of exp(logit - largest); NaN where logits[:, 0] is, 0 where nothing is allowed
-    sum_exp_at_t   [N] float64, of exp((logit - largest) / temperature), likewise; NaN for rows of temperature 0
+    sums           [2, N] float64, of exp(logit - largest) and of exp((logit - largest) / temperature); NaN where
+                   logits[:, 0] is, 0 where nothing is allowed; the second NaN for rows of temperature 0
     target_logits  [N] float32; NaN where there is no target, or another rank has it
     """
 
     ids: NDArray[np.int32]
     logits: NDArray[np.float32]
-    sum_exp: NDArray[np.float64]
-    sum_exp_at_t: NDArray[np.float64]
+    sums: NDArray[np.float64]
     target_logits: NDArray[np.float32]
 
 
@@ -52,11 +52,7 @@ def select_candidates(
     if n_rows:
         compute.top_candidates(ids, largest, sums, logits, wanted.temperature, first_id, n_rows)
     return RankCandidates(
-        ids=ids,
-        logits=largest,
-        sum_exp=sums[0],
-        sum_exp_at_t=sums[1],
-        target_logits=_targets(logits, wanted.targets - first_id),
+        ids=ids, logits=largest, sums=sums, target_logits=_targets(logits, wanted.targets - first_id)
     )
 
 
@@ -66,26 +62,17 @@ def merge_candidates(parts: Sequence[RankCandidates], wanted: LogitRows) -> Cand
     Sums are scaled to the largest logit of all and added in rank order, in float64: the same split gives the
     same bits.
     """
-    largest = np.stack([part.logits[:, 0] for part in parts]).astype(np.float64)
-    log_sum_exp_at_t = np.full(len(wanted.rows), np.nan)
-    if wanted.temperature.any():
-        temperature = np.where(wanted.temperature > 0, wanted.temperature, np.nan).astype(np.float64)
-        sums_at_t = np.stack([part.sum_exp_at_t for part in parts])
-        log_sum_exp_at_t = _log_sum_exp(largest / temperature, sums_at_t)
-    ids, logits, target_logits = parts[0].ids, parts[0].logits, parts[0].target_logits
-    if len(parts) > 1:
-        ids = np.concatenate([part.ids for part in parts], axis=1)
-        logits = np.concatenate([part.logits for part in parts], axis=1)
-        # The sort is stable and spans ascend, so of equal logits the lower id stays first.
-        order = np.argsort(-logits, axis=1, kind="stable")[:, : wanted.n_candidates]
-        ids, logits = np.take_along_axis(ids, order, axis=1), np.take_along_axis(logits, order, axis=1)
-        # fmax passes NaN over: one rank at most has the target.
-        target_logits = np.fmax.reduce([part.target_logits for part in parts], axis=0)
+    n_rows, n_local = len(wanted.temperature), sum(part.ids.shape[1] for part in parts)
+    n = min(wanted.n_candidates, n_local)
+    ids, logits = np.empty((n_rows, n), np.int32), np.empty((n_rows, n), np.float32)
+    log_sums, target_logits = np.empty((2, n_rows), np.float64), np.empty(n_rows, np.float32)
+    arrays = [(part.ids, part.logits, part.sums, part.target_logits) for part in parts]
+    kernels.merge_candidates(ids, logits, log_sums, target_logits, arrays, wanted.temperature)
     return Candidates(
         ids=ids,
         logits=logits,
-        log_sum_exp=_log_sum_exp(largest, np.stack([part.sum_exp for part in parts])),
-        log_sum_exp_at_t=log_sum_exp_at_t,
+        log_sum_exp=log_sums[0],
+        log_sum_exp_at_t=log_sums[1],
         target_logits=target_logits,
     )
 
@@ -107,18 +94,10 @@ def _apply_masks(logits: NDArray[np.float32], masks: LogitMasks, first_id: int) 
 
 def _targets(logits: NDArray[np.float32], places: NDArray[np.int32]) -> NDArray[np.float32]:
     """[N]: logits [N, V_local] at `places` [N], NaN for those that are no place here."""
-    here = (places >= 0) & (places < logits.shape[1])
-    if not here.any():
-        return np.full(len(places), np.nan, np.float32)
-    chosen = logits[np.arange(len(places)), np.where(here, places, 0)]
-    return np.where(here, chosen, np.float32(np.nan))
-
-
-def _log_sum_exp(largest: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[N]: log of the sum over ranks of sums x exp(largest), both [n_ranks, N]; NaN where one of them is NaN."""
-    of_all = largest.max(axis=0)
-    total = np.zeros(largest.shape[1])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for one, part in zip(largest, sums, strict=True):
-            total += np.where(part == 0, 0.0, part * np.exp(one - of_all))
-        return np.asarray(np.log(total) + of_all)
+    targets = np.full(len(places), np.nan, np.float32)
+    (here,) = (
+        places.view(np.uint32) < logits.shape[1]
+    ).nonzero()  # negative ones are large as unsigned numbers
+    if len(here):
+        targets[here] = logits[here, places[here]]
+    return targets

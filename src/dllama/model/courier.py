@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -33,9 +32,11 @@ class Courier:
 
     def carry(self, transfer: Transfer, name: SpanName) -> None:
         """Does it now. Raises what it raises."""
-        start = time.perf_counter()
-        _carry(transfer, name, Track.COMPUTE, self._timeout_s, self._trace)
-        self.wait_s += time.perf_counter() - start
+        clock = self._trace.clock
+        start_s = clock()
+        transfer(self._timeout_s)
+        self.wait_s += clock() - start_s
+        self._trace.add(name, start_s)
 
     def post(self, transfer: Transfer, name: SpanName) -> None:
         """Has it done while the caller goes on; `wait` follows once for each post."""
@@ -52,9 +53,10 @@ class Courier:
 
     def wait(self) -> None:
         """Until the oldest post that nobody has waited for has ended. Raises what it raised."""
-        start = time.perf_counter()
+        clock = self._trace.clock
+        start_s = clock()
         error = self._ended.get()
-        self.wait_s += time.perf_counter() - start
+        self.wait_s += clock() - start_s
         if error is not None:
             raise error
 
@@ -67,16 +69,16 @@ def _serve(
 ) -> None:
     """The thread. It keeps nothing alive that belongs to the courier while it waits."""
     while (post := posted.get()) is not None:
-        error = None
-        try:
-            _carry(*post, Track.COURIER, timeout_s, trace)
-        except BaseException as raised:  # for `wait` to raise
-            error = raised
+        ended.put(_error_of(*post, timeout_s, trace))
         del post
-        ended.put(error)
 
 
-def _carry(transfer: Transfer, name: SpanName, track: Track, timeout_s: float, trace: Trace) -> None:
+def _error_of(transfer: Transfer, name: SpanName, timeout_s: float, trace: Trace) -> BaseException | None:
+    """Of the transfer, which this carries out: for `wait` to raise."""
     start_s = trace.clock()
-    transfer(timeout_s)
-    trace.add(name, start_s, track=track)
+    try:
+        transfer(timeout_s)
+    except BaseException as error:
+        return error
+    trace.add(name, start_s, track=Track.COURIER)
+    return None

@@ -284,11 +284,11 @@ class Cluster:
         inputs = encode_inputs(embedded)
         payloads = dict(zip(self._workers, encode_steps(batch, inputs, self._vocab[1:]), strict=True))
         send_frames(self._fabric, Kind.STEP, payloads, timeout_s=self._timeout_s)
-        return step_inputs(inputs, self._fabric)
+        return step_inputs(inputs, self._fabric) if inputs.travel_apart else embedded
 
     def _gather_answers(self, wanted: LogitRows) -> list[tuple[NodeTimes, RankCandidates]]:
         """What each worker answers to a step."""
-        answers = [np.empty(answer_bytes(wanted, span), np.uint8) for span in self._vocab]
+        answers = [bytearray(answer_bytes(wanted, span)) for span in self._vocab]
         gather(self._fabric, b"", answers, 0, self._timeout_s)
         return [
             decode_answer(answers[rank], wanted, self._vocab[rank], self._fabric.peer_name(rank))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType, row_bytes
-from dllama.fabric import Buffer, join_buffers
+from dllama.fabric import Buffer
 from dllama.families import ModelConfig
 from dllama.model import (
     CacheShape,
@@ -29,10 +29,10 @@ from dllama.sharding import Span
 
 _INT, _FLOAT, _DOUBLE = np.dtype("<i4"), np.dtype("<f4"), np.dtype("<f8")
 _N_COUNTS = 9
-_TIMES_BYTES = 24
+_N_TIMES = 3
 
 
-def encode_steps(batch: StepBatch, inputs: InputRows, vocabs: Sequence[Span]) -> list[Buffer]:
+def encode_steps(batch: StepBatch, inputs: InputRows, vocabs: Sequence[Span]) -> list[bytes]:
     """The payload of a STEP for each of `vocabs`, the vocabulary spans of those who get it.
 
     Nine int32: T, S, P pages of each sequence, N, C, K edits, M masks, D, element type of the inputs. Then int32:
@@ -55,22 +55,18 @@ def encode_steps(batch: StepBatch, inputs: InputRows, vocabs: Sequence[Span]) ->
     ]
 
 
-def _encode(batch: StepBatch, edits: LogitEdits, masks: LogitMasks, inputs: InputRows) -> Buffer:
+def _encode(batch: StepBatch, edits: LogitEdits, masks: LogitMasks, inputs: InputRows) -> bytes:
     lengths, starts = _runs(batch)
     wanted = batch.wanted
     counts = [batch.n_rows, *batch.page_table.shape, len(wanted.rows), wanted.n_candidates]
     counts += [len(edits.ids), len(masks.index), inputs.stored.shape[1], inputs.dtype]
-    ints = [np.asarray(counts), lengths, starts, batch.page_table.reshape(-1)]
+    ints = [counts, lengths, starts, batch.page_table]
     ints += [wanted.rows, wanted.targets, edits.index, edits.ids, masks.index]
     floats = [wanted.temperature, edits.scale, edits.add]
-    return join_buffers(
-        [
-            np.concatenate(ints).astype(_INT),
-            np.concatenate(floats).astype(_FLOAT),
-            b"" if inputs.travel_apart else inputs.stored,
-            masks.allowed,
-        ]
-    )
+    parts = [*_in_bytes(_INT, ints), *_in_bytes(_FLOAT, floats)]
+    if not inputs.travel_apart:
+        parts.append(inputs.stored.tobytes())
+    return b"".join([*parts, masks.allowed.tobytes()])
 
 
 def _edits_within(edits: LogitEdits, vocab: Span) -> LogitEdits:
@@ -128,9 +124,9 @@ def decode_step(
         lengths, starts, table, *wanted_ints = _split(payload, _INT, 4 * _N_COUNTS, ints)
         wanted_floats = _split(payload, _FLOAT, 4 * (_N_COUNTS + sum(ints)), floats)
         allowed = np.zeros((n_masks, -(-config.vocab_size // 8)), np.uint8)
-        allowed[:, own.start : own.stop] = np.frombuffer(payload, np.uint8, offset=masks_start).reshape(
-            n_masks, len(own)
-        )
+        if n_masks:
+            bits = np.frombuffer(payload, np.uint8, offset=masks_start)
+            allowed[:, own.start : own.stop] = bits.reshape(n_masks, len(own))
         _require(_within(table, cache.n_pages), "page numbers")
         positions, sequence = _rows(
             lengths, starts, n_rows, min(limits.max_positions, n_pages * cache.page_size)
@@ -156,44 +152,42 @@ def max_step_bytes(config: ModelConfig, limits: StepLimits, cache: CacheShape, v
     return 4 * words + inputs + limits.max_logit_rows * len(_mask_bytes(vocab))
 
 
-def encode_answer(times: NodeTimes, part: RankCandidates) -> NDArray[np.uint8]:
-    """The answer to a STEP: float64 compute_s, wait_s, wire_s, sum_exp [N], sum_exp_at_t [N]; int32 ids [N, C_local];
-    float32 logits [N, C_local], target_logits [N]."""
-    parts: list[NDArray[Any]] = [
-        np.asarray([times.compute_s, times.wait_s, times.wire_s], _DOUBLE),
-        part.sum_exp.astype(_DOUBLE),
-        part.sum_exp_at_t.astype(_DOUBLE),
-        part.ids.astype(_INT),
-    ]
-    parts += [part.logits.astype(_FLOAT), part.target_logits.astype(_FLOAT)]
-    return np.concatenate([values.reshape(-1).view(np.uint8) for values in parts])
+def encode_answer(times: NodeTimes, part: RankCandidates) -> bytes:
+    """The answer to a STEP: float64 compute_s, wait_s, wire_s, sums [2, N]; int32 ids [N, C_local]; float32
+    logits [N, C_local], target_logits [N]."""
+    doubles = [[times.compute_s, times.wait_s, times.wire_s], part.sums]
+    floats = [part.logits, part.target_logits]
+    return b"".join([*_in_bytes(_DOUBLE, doubles), *_in_bytes(_INT, [part.ids]), *_in_bytes(_FLOAT, floats)])
 
 
 def answer_bytes(wanted: LogitRows, vocab: Span) -> int:
     """Bytes of the answer of a rank with that span."""
-    return _TIMES_BYTES + len(wanted.rows) * (20 + 8 * min(wanted.n_candidates, len(vocab)))
+    return 8 * _N_TIMES + len(wanted.rows) * (20 + 8 * min(wanted.n_candidates, len(vocab)))
 
 
 def decode_answer(
-    payload: NDArray[np.uint8], wanted: LogitRows, vocab: Span, sender: str
+    payload: Buffer, wanted: LogitRows, vocab: Span, sender: str
 ) -> tuple[NodeTimes, RankCandidates]:
     """The inverse of encode_answer. Raises PeerProtocolError on anything impossible."""
 
     def parse() -> tuple[NodeTimes, RankCandidates]:
         n_rows, n = len(wanted.rows), min(wanted.n_candidates, len(vocab))
-        compute_s, wait_s, wire_s = times = payload[:_TIMES_BYTES].view(_DOUBLE).tolist()
-        sums = payload[_TIMES_BYTES : _TIMES_BYTES + 16 * n_rows].view(_DOUBLE).reshape(2, n_rows)
-        rest = payload[_TIMES_BYTES + 16 * n_rows :]
-        ids = rest[: 4 * n_rows * n].view(_INT).reshape(n_rows, n)
-        floats = rest[4 * n_rows * n :].view(_FLOAT)
-        _require(all(0 <= seconds < math.inf for seconds in times), "times")
-        logits, targets = floats[: n_rows * n].reshape(n_rows, n), floats[n_rows * n :]
+        n_doubles, n_ids = _N_TIMES + 2 * n_rows, n_rows * n
+        doubles = np.frombuffer(payload, _DOUBLE, n_doubles)
+        ids = np.frombuffer(payload, _INT, n_ids, 8 * n_doubles).reshape(n_rows, n)
+        floats = np.frombuffer(payload, _FLOAT, n_ids + n_rows, 8 * n_doubles + 4 * n_ids)
+        logits = floats[:n_ids].reshape(n_rows, n)
+        compute_s, wait_s, wire_s, *sums = doubles.tolist()
+        _require(all(0 <= seconds < math.inf for seconds in (compute_s, wait_s, wire_s)), "times")
         _require(_within(ids, vocab.stop, least=vocab.start), "token ids")
         _require(n < 2 or not (logits[:, 1:] > logits[:, :-1]).any(), "logits")
-        _require(not (floats == np.inf).any(), "logits")
-        _require(not ((sums < 0) | (sums == np.inf)).any(), "sums")
+        _require(np.fmax.reduce(floats, initial=-math.inf) < math.inf, "logits")
+        _require(all(0 <= one < math.inf or math.isnan(one) for one in sums), "sums")
         return NodeTimes(compute_s=compute_s, wait_s=wait_s, wire_s=wire_s), RankCandidates(
-            ids=ids, logits=logits, sum_exp=sums[0], sum_exp_at_t=sums[1], target_logits=targets
+            ids=ids,
+            logits=logits,
+            sums=doubles[_N_TIMES:].reshape(2, n_rows),
+            target_logits=floats[n_ids:],
         )
 
     return parse_message("answer to a step", sender, parse)
@@ -212,7 +206,7 @@ def _step_counts(
     payload: bytes, config: ModelConfig, limits: StepLimits, cache: CacheShape, vocab: Span
 ) -> list[int]:
     """T, S, P, N, C, K, M, D, element type of the inputs. Raises ValueError for what the buffers are not made for."""
-    counts = [int(count) for count in np.frombuffer(payload, _INT, _N_COUNTS)]
+    counts: list[int] = np.frombuffer(payload, _INT, _N_COUNTS).tolist()
     n_rows, n_sequences, n_pages, n_wanted, n_candidates, n_edits, n_masks, n_columns, input_type = counts
     _require(0 < n_rows <= limits.max_rows, "number of rows")
     _require(0 < n_sequences <= n_rows, "number of sequences")
@@ -233,7 +227,7 @@ def _rows(
     quick: while a worker reads it the root computes already, and will wait for it. Raises ValueError."""
     numbers = np.arange(len(lengths), dtype=np.int32)
     if n_rows == len(lengths):
-        _require(bool((lengths == 1).all()), "sequence lengths")
+        _require(_within(lengths, 2, least=1), "sequence lengths")
         _require(_within(starts, n_positions), "positions")
         return starts, numbers
     _require(lengths.min() > 0 and lengths.sum(dtype=np.int64) == n_rows, "sequence lengths")
@@ -256,7 +250,7 @@ def _wanted(
     temperature, scale, add = floats
     _require(_within(rows, n_rows) and _ascends(rows), "logit rows")
     _require(_within(targets, vocab_size, least=-1), "targets")
-    _require(bool(((temperature >= 0) & (temperature < np.inf)).all()), "temperature")
+    _require(all(0 <= one < math.inf for one in temperature.tolist()), "temperature")
     if n_edits:
         _require(_within(edit_index, n_wanted) and _within(edit_ids, vocab.stop, least=vocab.start), "edits")
         _require(_ascends(np.sort(edit_index.astype(np.int64) * vocab_size + edit_ids)), "edits")
@@ -272,6 +266,11 @@ def _wanted(
     )
 
 
+def _in_bytes(dtype: np.dtype[Any], parts: Sequence[Any]) -> list[bytes]:
+    """Each array or list of numbers as elements of `dtype`."""
+    return [np.asarray(part, dtype).tobytes() for part in parts]
+
+
 def _split(payload: bytes, dtype: np.dtype[Any], offset: int, counts: Sequence[int]) -> list[NDArray[Any]]:
     """Arrays of `counts` elements that follow each other in the payload from `offset` on."""
     values = np.frombuffer(payload, dtype, sum(counts), offset)
@@ -284,7 +283,7 @@ def _require(holds: bool | np.bool_, what: str) -> None:
 
 
 def _within(values: NDArray[Any], limit: int, *, least: int = 0) -> bool:
-    return not len(values) or (int(values.min()) >= least and int(values.max()) < limit)
+    return not values.size or bool(values.min() >= least and values.max() < limit)
 
 
 def _ascends(values: NDArray[Any]) -> bool:

@@ -1,5 +1,6 @@
 // Runs every operation of every usable instruction set on heap buffers of exactly the size they need, at awkward
 // sizes, with several threads: the sanitizers that this is built with see any step outside, and any undefined one.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "cpu.h"
+#include "merge_candidates.h"
 #include "ops.h"
 
 using namespace dllama;
@@ -127,6 +129,23 @@ void candidates(Ops& ops, int n_rows, int n, int n_candidates) {
     ops.top_candidates(c, workspace.get());
 }
 
+// Of two ranks: the first has every row's candidates, the second fewer.
+void merge(int n_rows, int n_first, int n_second) {
+    const int n = n_first + n_second;
+    auto first = floats(size_t(n_rows) * n_first), second = floats(size_t(n_rows) * n_second);
+    if (n_rows > 1) std::fill_n(second.begin() + n_second, n_second, NAN);
+    const std::vector<int32_t> ids(size_t(n_rows) * std::max(n_first, n_second));
+    const std::vector<double> sums(size_t(n_rows) * 2, 1.5);
+    const std::vector<float> targets(n_rows, NAN), temperature(n_rows, 0.8f);
+    std::vector<int32_t> merged_ids(size_t(n_rows) * n);
+    std::vector<float> merged_logits(merged_ids.size()), merged_targets(n_rows);
+    std::vector<double> log_sums(size_t(n_rows) * 2);
+    merge_candidates({{ids.data(), first.data(), sums.data(), targets.data(), n_first},
+                      {ids.data(), second.data(), sums.data(), targets.data(), n_second}},
+                     temperature.data(), n_rows,
+                     {merged_ids.data(), merged_logits.data(), log_sums.data(), merged_targets.data(), n});
+}
+
 void convert_all(const KernelTable& k) {
     const ElementType types[] = {ElementType::f32, ElementType::f16, ElementType::q40, ElementType::q80, ElementType::bf16};
     const auto row_bytes = [](ElementType type, int n) { return PackedLayout{type, 1, n, 1, 4}.row_bytes(); };
@@ -149,6 +168,8 @@ void convert_all(const KernelTable& k) {
 int main() {
     const KernelTable* tables[kMaxIsas];
     const int n_tables = usable_kernels(tables);
+    merge(1, 1, 1);
+    merge(3, 256, 7);
     for (int i = 0; i < n_tables; i++) {
         convert_all(*tables[i]);
         for (int n_threads : {1, 3}) {
