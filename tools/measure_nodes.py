@@ -30,9 +30,12 @@ from dllama.dtypes import ElementType
 from dllama.engine import TokenRun, ragged_batch
 from dllama.kernels import Compute
 from dllama.model import Algorithm, SpanName
-from dllama.node import Address, Cluster, ClusterOptions, NodeSettings
+from dllama.node import Address, Cluster, ClusterOptions, ClusterTrace, NodeSettings
 
 PHASES = ("prefill", "decode")
+
+_WIRE = "wire of "
+"""Before a phase: it is to be traced."""
 
 
 class Root:
@@ -44,21 +47,28 @@ class Root:
 
     def measure(self, phase: str) -> dict[str, Any]:
         """See Meter.measure."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{phase}\n")
-        self._process.stdin.flush()
-        return self._answer()
+        return self._ask(phase)
+
+    def wire_ms(self, phase: str) -> float:
+        """See Meter.wire_ms."""
+        milliseconds: float = self._ask(f"{_WIRE}{phase}")
+        return milliseconds
 
     def close(self) -> None:
         self._process.communicate()  # the end of its input is its end
 
-    def _answer(self) -> dict[str, Any]:
+    def _ask(self, question: str) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{question}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise SystemExit("a measuring process ended early; what it said stands above")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return json.loads(line)
 
 
 @contextlib.contextmanager
@@ -108,7 +118,8 @@ def _worker(prefix: list[str], host: str) -> Iterator[str]:
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Loads the model; for each line of the input, the name of a phase, computes it and writes what it took."""
+    """Loads the model; for each line of the input, the name of a phase, computes it and writes what it took; after
+    `_WIRE` how long sums were on their way."""
     compute = Compute(args.nthreads)
     options = ClusterOptions(
         workers=tuple(Address.parse(text) for text in args.workers),
@@ -128,7 +139,11 @@ def serve(args: argparse.Namespace) -> None:
         meter = Meter(cluster, compute, args.prompt, args.gen)
         print(json.dumps(dataclasses.asdict(cluster.reduce_plan)), flush=True)
         for line in sys.stdin:
-            print(json.dumps(meter.measure(line.strip())), flush=True)
+            phase = line.strip().removeprefix(_WIRE)
+            print(
+                json.dumps(meter.wire_ms(phase) if line.startswith(_WIRE) else meter.measure(phase)),
+                flush=True,
+            )
 
 
 class Meter:
@@ -145,12 +160,12 @@ class Meter:
             ],
             "decode": [TokenRun([ids[i]], i, pages, 1) for i in range(n_gen)],
         }
-        self._trace = cluster.begin_trace() if cluster.n_nodes > 1 else None
+        self._trace: ClusterTrace | None = None
         self._n_seen = [0] * cluster.n_nodes
 
     def measure(self, phase: str) -> dict[str, Any]:
-        """Tokens a second; for each node the milliseconds of a step that it computed, waited and received; those that
-        the root spent in native operations; and those that sums were on their way, once everyone had sent his part."""
+        """Tokens a second; for each node the milliseconds of a step that it computed, waited and received; and those
+        that the root spent in native operations."""
         cluster, steps, times = self._cluster, self._steps[phase], []
         start, native_s = time.perf_counter(), self._compute.native_s
         for run in steps:
@@ -163,13 +178,19 @@ class Meter:
             "tok_per_s": sum(len(run.token_ids) for run in steps) / seconds,
             "nodes_ms": (1e3 * np.mean(times, axis=0)).round(3).tolist(),
             "native_ms": round(1e3 * (self._compute.native_s - native_s) / len(steps), 3),
-            "wire_ms": round(1e3 * self._wire_s() / len(steps), 3),
         }
+
+    def wire_ms(self, phase: str) -> float:
+        """Milliseconds of a step that sums were on their way, once everyone had sent his part. From the first call on
+        all nodes trace what they do, which takes time: `measure` comes before."""
+        if self._trace is None:
+            self._trace = self._cluster.begin_trace()
+        self.measure(phase)
+        return 1e3 * self._wire_s() / len(self._steps[phase])
 
     def _wire_s(self) -> float:
         """Of the exchanges since the last call. Who comes last to an exchange waits for nobody: his time counts."""
-        if self._trace is None:
-            return 0.0
+        assert self._trace is not None
         seconds = []
         for rank, spans in enumerate(self._trace.gather()):
             exchanges = spans[spans["name"] == SpanName.EXCHANGE][self._n_seen[rank] :]
@@ -189,11 +210,14 @@ def compare(args: argparse.Namespace) -> None:
                 order = (one, several) if round_ % 2 == 0 else (several, one)
                 first, second = (model.measure(phase) for model in order)
                 measured[phase].append((first, second) if round_ % 2 == 0 else (second, first))
+        wire_ms = {phase: statistics.median(several.wire_ms(phase) for _ in range(3)) for phase in PHASES}
     for phase in PHASES:
-        _report(phase, measured[phase], args)
+        _report(phase, measured[phase], wire_ms[phase], args)
 
 
-def _report(phase: str, pairs: list[tuple[dict[str, Any], dict[str, Any]]], args: argparse.Namespace) -> None:
+def _report(
+    phase: str, pairs: list[tuple[dict[str, Any], dict[str, Any]]], wire_ms: float, args: argparse.Namespace
+) -> None:
     speeds = [[measured["tok_per_s"] for measured in of_kind] for of_kind in zip(*pairs, strict=True)]
     ratios = sorted(several / one for one, several in zip(*speeds, strict=True))
     one, several = map(statistics.median, speeds)
@@ -202,15 +226,13 @@ def _report(phase: str, pairs: list[tuple[dict[str, Any], dict[str, Any]]], args
         f"ratio {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
     )
     for index, kind in enumerate(("1 node", f"{args.nodes} nodes")):
-        native_ms, wire_ms = (
-            statistics.median(pair[index][key] for pair in pairs) for key in ("native_ms", "wire_ms")
-        )
+        native_ms = statistics.median(pair[index]["native_ms"] for pair in pairs)
         nodes = np.median([pair[index]["nodes_ms"] for pair in pairs], axis=0)
         texts = [f"rank {rank} {c:.2f} + {w:.2f} + {m:.2f}" for rank, (c, w, m) in enumerate(nodes)]
         print(
-            f"  {kind}, ms a step (computing + waiting + receiving): {', '.join(texts)}; root native {native_ms:.2f}; "
-            f"sums on their way {wire_ms:.2f}"
+            f"  {kind}, ms a step (computing + waiting + receiving): {', '.join(texts)}; root native {native_ms:.2f}"
         )
+    print(f"  sums on their way, traced by themselves: {wire_ms:.2f} ms a step")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-import threading
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +35,9 @@ EVENT = np.dtype([("name", "u1"), ("track", "u1"), ("layer", "<i2"), ("start_s",
 MAX_EVENTS = 1 << 18
 """5 MB: 2000 steps of a model of 32 layers. Later ones are not kept."""
 
+_SPAN = struct.Struct("<BBhdd")
+assert _SPAN.size == EVENT.itemsize
+
 Clock = Callable[[], float]
 
 
@@ -43,30 +46,23 @@ class Trace:
 
     def __init__(self, clock: Clock = time.perf_counter) -> None:
         self.clock = clock
-        self._events: NDArray[Any] | None = None
-        self._n_events = 0
-        self._lock = threading.Lock()
+        self._spans: bytearray | None = None
 
     def begin(self) -> None:
         """Keeps spans from now on, up to MAX_EVENTS."""
-        self._events = np.zeros(MAX_EVENTS, EVENT)
-        self._n_events = 0
+        self._spans = bytearray()
 
     @property
     def is_on(self) -> bool:
-        return self._events is not None
+        return self._spans is not None
 
     def add(self, name: SpanName, start_s: float, layer: int = -1, track: Track = Track.COMPUTE) -> None:
         """A span from `start_s` until now."""
-        if self._events is None:
-            return
-        stop_s = self.clock()
-        with self._lock:
-            if self._n_events < MAX_EVENTS:
-                self._events[self._n_events] = (name, track, layer, start_s, stop_s)
-                self._n_events += 1
+        spans = self._spans
+        if spans is not None and len(spans) < MAX_EVENTS * _SPAN.size:
+            spans.extend(_SPAN.pack(name, track, layer, start_s, self.clock()))
 
     @property
     def events(self) -> NDArray[Any]:
-        """Those kept so far: [n] EVENT."""
-        return np.empty(0, EVENT) if self._events is None else self._events[: self._n_events]
+        """Those kept so far: [n] EVENT, a copy."""
+        return np.frombuffer(bytearray(self._spans or b""), EVENT)

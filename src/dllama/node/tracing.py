@@ -32,7 +32,7 @@ class ClusterTrace:
 
     def gather(self) -> list[NDArray[Any]]:
         """The spans of each rank, [n] EVENT, on the root's clock. Raises PeerError."""
-        gathered = [self._own.events.copy()]
+        gathered = [self._own.events]
         for rank in range(1, self._fabric.n_ranks):
             send_frame(self._fabric, [rank], Kind.TRACE, timeout_s=self._timeout_s)
             payload = self._receive(rank, Kind.TRACE, MAX_EVENTS * EVENT.itemsize)
@@ -76,9 +76,7 @@ def answer_clock(fabric: Fabric, trace: Trace, timeout_s: float) -> None:
 
 def answer_trace(fabric: Fabric, trace: Trace, timeout_s: float) -> None:
     """A worker's answer to TRACE."""
-    send_frame(
-        fabric, [0], Kind.TRACE, np.ascontiguousarray(trace.events).view(np.uint8), timeout_s=timeout_s
-    )
+    send_frame(fabric, [0], Kind.TRACE, trace.events.view(np.uint8), timeout_s=timeout_s)
 
 
 def _decode_events(payload: bytes, sender: str) -> NDArray[Any]:
