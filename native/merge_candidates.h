@@ -1,6 +1,6 @@
 // What several ranks found in their spans of the vocabulary becomes what one would have found in all of it. Native, since
-// it stands between two steps, where all ranks wait, and every operation of NumPy takes 5 us there: the weights have gone
-// through the caches. 20 operations took 110 us for a row, 64 rows of 256 candidates 1.5 ms.
+// it stands between two steps, where all ranks wait, and the weights have gone through the caches: for one row NumPy's
+// operations took 113 us there and this takes 21; for 64 rows of 256 candidates, with warm caches, 226 and 70.
 #pragma once
 
 #include <cstdint>

@@ -95,9 +95,7 @@ def _apply_masks(logits: NDArray[np.float32], masks: LogitMasks, first_id: int) 
 def _targets(logits: NDArray[np.float32], places: NDArray[np.int32]) -> NDArray[np.float32]:
     """[N]: logits [N, V_local] at `places` [N], NaN for those that are no place here."""
     targets = np.full(len(places), np.nan, np.float32)
-    (here,) = (
-        places.view(np.uint32) < logits.shape[1]
-    ).nonzero()  # negative ones are large as unsigned numbers
+    (here,) = np.nonzero(places.view(np.uint32) < logits.shape[1])  # negative ones are large without a sign
     if len(here):
         targets[here] = logits[here, places[here]]
     return targets

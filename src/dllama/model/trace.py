@@ -37,6 +37,7 @@ MAX_EVENTS = 1 << 18
 
 _SPAN = struct.Struct("<BBhdd")
 assert _SPAN.size == EVENT.itemsize
+_MAX_BYTES = MAX_EVENTS * _SPAN.size
 
 Clock = Callable[[], float]
 
@@ -59,10 +60,11 @@ class Trace:
     def add(self, name: SpanName, start_s: float, layer: int = -1, track: Track = Track.COMPUTE) -> None:
         """A span from `start_s` until now."""
         spans = self._spans
-        if spans is not None and len(spans) < MAX_EVENTS * _SPAN.size:
+        if spans is not None and len(spans) < _MAX_BYTES:
             spans.extend(_SPAN.pack(name, track, layer, start_s, self.clock()))
 
     @property
     def events(self) -> NDArray[Any]:
         """Those kept so far: [n] EVENT, a copy."""
-        return np.frombuffer(bytearray(self._spans or b""), EVENT)
+        spans = self._spans or bytearray()
+        return np.frombuffer(spans[:_MAX_BYTES], EVENT)  # two threads at once may have added one too many
