@@ -226,6 +226,8 @@ void define_compute(nb::module_& m) {
         .def("encode_q80", &Compute::encode_q80, nb::arg("out"), nb::arg("x"), nb::arg("n_rows"))
         .def("add_q80", &Compute::add_q80, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"),
              nb::arg("rounded") = false)
+        .def("add_norm_q80", &Compute::add_norm_q80, nb::arg("out"), nb::arg("x"), nb::arg("parts"), nb::arg("weight"),
+             nb::arg("eps"), nb::arg("n_rows"), nb::arg("rounded") = false)
         .def("sum_q80", &Compute::sum_q80, nb::arg("out"), nb::arg("parts"))
         .def("add_f32", &Compute::add_f32, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"))
         .def("read_memory", &Compute::read_memory, nb::arg("memory"))

@@ -199,10 +199,22 @@ void Compute::encode_q80(Object out, Object x, int n_rows) {
 
 void Compute::add_q80(Object x, Object parts, int n_rows, bool rounded) {
     const FloatRows rows(x, "x", n_rows, Access::write);
-    const ArrayArg from(parts, "parts", kUint8, 2);
-    from.need_at_least(1, (int64_t(rows.n()) + kBlock - 1) / kBlock * kQ80Bytes * n_rows);
-    const WireParts wire{from.data<uint8_t>(), size_t(from.size(1)), int(from.size(0))};
-    run({x, parts}, [=, to = rows.values(), n = rows.n()] { ops_.add_q80(to, wire, n, n_rows, rounded); });
+    const WireArg from(parts, rows.n(), n_rows);
+    run({x, parts}, [=, to = rows.values(), wire = from.parts(), n = rows.n()] {
+        ops_.add_q80(to, wire, n, n_rows, rounded);
+    });
+}
+
+void Compute::add_norm_q80(Object out, Object x, Object parts, Object weight, float eps, int n_rows, bool rounded) {
+    const FloatRows rows(x, "x", n_rows, Access::write);
+    const WireArg from(parts, rows.n(), n_rows);
+    const ArrayArg scale(weight, "weight", kFloat32, 1);
+    scale.need_size(0, rows.n());
+    const RowsArg to(out, "out", n_rows, rows.n());
+    run({out, x, parts, weight},
+        [=, to = to.rows, values = rows.values(), wire = from.parts(), scale = scale.data<float>()] {
+            ops_.add_norm_q80(to, values, wire, scale, eps, n_rows, rounded);
+        });
 }
 
 void Compute::add_f32(Object x, Object parts, int n_rows) {

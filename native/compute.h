@@ -67,6 +67,7 @@ public:
                         int n_rows);
     void encode_q80(Object out, Object x, int n_rows);
     void add_q80(Object x, Object parts, int n_rows, bool rounded);
+    void add_norm_q80(Object out, Object x, Object parts, Object weight, float eps, int n_rows, bool rounded);
     void add_f32(Object x, Object parts, int n_rows);
     void sum_q80(Object out, Object parts) const;
     uint64_t read_memory(Object memory);

@@ -37,6 +37,15 @@ public:
     int n() const { return int(size(1)); }
 };
 
+// Parts of a sum as Q80: uint8 [n_parts, at least n_rows rows of n columns in whole blocks].
+class WireArg : public ArrayArg {
+public:
+    WireArg(nb::handle object, int n, int n_rows) : ArrayArg(object, "parts", kUint8, 2) {
+        need_at_least(1, (int64_t(n) + kBlock - 1) / kBlock * kQ80Bytes * n_rows);
+    }
+    WireParts parts() const { return {data<uint8_t>(), size_t(size(1)), int(size(0))}; }
+};
+
 // "rows" out: Q80Rows or float32 [T, n].
 struct RowsArg {
     RowsArg(nb::handle object, const char* name, int n_rows, int n) {

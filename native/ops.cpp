@@ -202,6 +202,19 @@ void Ops::add_q80(float* x, const WireParts& parts, int n, int n_rows, bool roun
     });
 }
 
+// Row by row: a row that was added to is still in the first-level cache when it is normed.
+void Ops::add_norm_q80(const RowsOut& out, float* x, const WireParts& parts, const float* weight, float eps, int n_rows,
+                       bool rounded) {
+    const size_t row_bytes = size_t(divide_up(out.n, kBlock)) * kQ80Bytes;
+    for_rows(n_rows, 2 * out.n, [&](int begin, int end) {
+        for (int t = begin; t < end; t++) {
+            float* row = x + size_t(t) * out.n;
+            kernels_.add_sum_q80(row, {parts.data + t * row_bytes, parts.stride, parts.count}, out.n, rounded);
+            kernels_.rms_norm(out.at(t), row, weight, eps, out.n);
+        }
+    });
+}
+
 void Ops::add_f32(float* x, const float* parts, int n_parts, size_t part_stride, int n, int n_rows) {
     for_spans(n_rows, n, 1, [&](int t, int column, int columns) {
         const size_t i = size_t(t) * n + column;

@@ -55,6 +55,8 @@ public:
     void encode_q80(uint8_t* out, const float* x, int n, int n_rows);
     // x += the sum of the parts, each of them rows like those of x.
     void add_q80(float* x, const WireParts& parts, int n, int n_rows, bool rounded);
+    void add_norm_q80(const RowsOut& out, float* x, const WireParts& parts, const float* weight, float eps, int n_rows,
+                      bool rounded);
     void add_f32(float* x, const float* parts, int n_parts, size_t part_stride, int n, int n_rows);
 
     // What other operations are measured against: reads the memory and returns something that depends on all of it;

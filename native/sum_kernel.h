@@ -15,20 +15,24 @@ struct SumKernel {
     static constexpr int W = S::W;
     static constexpr int N = kBlock / W;
 
-    // values = the sums of blocks b to b + n - 1 of all parts, n <= W.
+    // v = the sum of block b of all parts.
+    static void sum_block(const WireParts& parts, int b, F v[N]) {
+        UNROLL for (int j = 0; j < N; j++) v[j] = S::set1(0);
+        const uint8_t* block = parts.data + size_t(b) * kQ80Bytes;
+        for (int p = 0; p < parts.count; p++, block += parts.stride) {
+            uint16_t half;
+            std::memcpy(&half, block, 2);
+            const F d = S::set1_half(half);
+            const int8_t* quants = reinterpret_cast<const int8_t*>(block + 2);
+            UNROLL for (int j = 0; j < N; j++) v[j] = S::fma(S::load_int8(quants + j * W), d, v[j]);
+        }
+    }
+
+    // values = the sums of blocks b to b + n - 1 of all parts.
     static void sum_blocks(const WireParts& parts, int b, int n, float* values) {
-        const uint8_t* first = parts.data + size_t(b) * kQ80Bytes;
-        for (int i = 0; i < n; i++, first += kQ80Bytes, values += kBlock) {
+        for (int i = 0; i < n; i++, values += kBlock) {
             F v[N];
-            UNROLL for (int j = 0; j < N; j++) v[j] = S::set1(0);
-            const uint8_t* block = first;
-            for (int p = 0; p < parts.count; p++, block += parts.stride) {
-                uint16_t half;
-                std::memcpy(&half, block, 2);
-                const F d = S::set1_half(half);
-                const int8_t* quants = reinterpret_cast<const int8_t*>(block + 2);
-                UNROLL for (int j = 0; j < N; j++) v[j] = S::fma(S::load_int8(quants + j * W), d, v[j]);
-            }
+            sum_block(parts, b + i, v);
             UNROLL for (int j = 0; j < N; j++) S::store(values + j * W, v[j]);
         }
     }
@@ -46,7 +50,17 @@ struct SumKernel {
         }
     }
 
+    // x += the sums of whole blocks.
+    static void add_blocks(float* x, const WireParts& parts, int n_blocks) {
+        for (int b = 0; b < n_blocks; b++, x += kBlock) {
+            F v[N];
+            sum_block(parts, b, v);
+            UNROLL for (int j = 0; j < N; j++) S::store(x + j * W, S::add(S::load(x + j * W), v[j]));
+        }
+    }
+
     static void add_sum_q80(float* x, const WireParts& parts, int n, bool rounded) {
+        if (!rounded && n % kBlock == 0) return add_blocks(x, parts, n / kBlock);
         alignas(64) float values[W * kBlock];
         for_block_runs<S>((n + kBlock - 1) / kBlock, [&](int b, int count) {
             const int first = b * kBlock, end = n - first < count * kBlock ? n - first : count * kBlock;

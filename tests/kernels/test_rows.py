@@ -150,6 +150,25 @@ def test_sums_of_what_travelled(compute: Compute, rng: np.random.Generator, n: i
     np.testing.assert_array_equal(also, got)
 
 
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize("n", WIDTHS)
+def test_a_sum_and_a_norm_at_once(compute: Compute, rng: np.random.Generator, n: int, rounded: bool) -> None:
+    """The same bits as one after the other, for more rows than a thread takes at a time."""
+    n_rows, weight = 140, normal(rng, 1, n)[0]
+    parts = np.stack([np.zeros((n_rows, -(-n // 32) * 34), np.uint8) for _ in range(2)])
+    for part in parts:
+        compute.encode_q80(part, normal(rng, n_rows, n), n_rows)
+    parts = parts.reshape(2, -1)
+    got, wanted = normal(rng, n_rows, n), np.empty((n_rows, n), np.float32)
+    x = got.copy()
+    compute.add_q80(x, parts, n_rows, rounded)
+    compute.rms_norm(wanted, x, weight, 1e-5, n_rows)
+    out = np.empty_like(wanted)
+    compute.add_norm_q80(out, got, parts, weight, 1e-5, n_rows, rounded)
+    np.testing.assert_array_equal(got, x)
+    np.testing.assert_array_equal(out, wanted)
+
+
 @pytest.mark.parametrize("head_dim", [1, 6, 64, 128])
 def test_head_rms_norm(compute: Compute, rng: np.random.Generator, head_dim: int) -> None:
     x, weight = normal(rng, 5, 7 * head_dim), normal(rng, 1, head_dim)[0]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric
-from dllama.kernels import BoundArray, Compute
+from dllama.kernels import BoundArray, Compute, Q80Rows
 from dllama.model.all_reduce import (
     Bytes,
     Direct,
@@ -132,7 +132,7 @@ class RowSums:
         self.wait()
         self.add()
 
-    # The four parts: `encode` and `add` are operations of Compute only, so that they can be recorded.
+    # The four parts: `encode` and `add`, or `add_norm`, are operations of Compute only, so that they can be recorded.
 
     def encode(self) -> None:
         """Own part := partial."""
@@ -162,6 +162,15 @@ class RowSums:
             compute.add_q80(self.x, self._parts, self.n_rows, self._rounds)
         else:
             compute.add_f32(self.x, self._parts, self.n_rows)
+
+    def add_norm(self, out: Q80Rows | BoundArray, weight: BoundArray, eps: float) -> None:
+        """`add`, then out := x after the norm."""
+        compute = self._reducer.compute
+        if self._is_q80 and not self.adds:
+            compute.add_norm_q80(out, self.x, self._parts, weight, eps, self.n_rows, self._rounds)
+        else:
+            self.add()
+            compute.rms_norm(out, self.x, weight, eps, self.n_rows)
 
     def _start(self, transfer: Transfer, name: SpanName) -> None:
         """At once or, where another run is to be computed meanwhile, beside it."""

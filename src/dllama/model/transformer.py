@@ -191,8 +191,9 @@ class Transformer:
         compute, config, n_rows, qkv = self._compute, self._config, run.n_rows, self._qkv
         layer, (keys, values) = self._weights.layers[index], self._cache.bound[index]
         if index > 0:
-            run.add()  # x of these rows is complete
-        compute.rms_norm(self._normed, run.x, layer.attention_norm, config.norm_eps, n_rows)
+            run.add_norm(self._normed, layer.attention_norm, config.norm_eps)  # x of these rows is complete
+        else:
+            compute.rms_norm(self._normed, run.x, layer.attention_norm, config.norm_eps, n_rows)
         compute.matmul(qkv, layer.qkv, self._normed, n_rows)  # [T, (H_local + 2 K_local) E]
         if layer.qkv_bias is not None:
             compute.add_bias(qkv, layer.qkv_bias, n_rows)
@@ -214,8 +215,7 @@ class Transformer:
 
     def _feed_forward(self, layer: LayerWeights, run: RowSums) -> None:
         compute, config, n_rows = self._compute, self._config, run.n_rows
-        run.add()  # x of these rows is complete
-        compute.rms_norm(self._normed, run.x, layer.ffn_norm, config.norm_eps, n_rows)
+        run.add_norm(self._normed, layer.ffn_norm, config.norm_eps)  # x of these rows is complete
         # act(gate) * up: [T, F_local], by way of [T, 2 F_local] for a few rows
         compute.gated_matmul(
             self._activated, layer.gate_up, self._normed, self._gate_up, n_rows, config.activation
