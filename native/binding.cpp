@@ -88,7 +88,7 @@ struct RankArrays {
 };
 
 void merge_candidates_of_arrays(nb::handle ids, nb::handle logits, nb::handle log_sums, nb::handle target_logits,
-                      const std::vector<nb::tuple>& parts, nb::handle temperature) {
+                                const std::vector<nb::tuple>& parts, nb::handle temperature) {
     const ArrayArg of_ids(ids, "ids", kInt32, 2, Access::write), of_logits(logits, "logits", kFloat32, 2, Access::write);
     const ArrayArg of_sums(log_sums, "log_sums", kFloat64, 2, Access::write);
     const ArrayArg of_targets(target_logits, "target_logits", kFloat32, 1, Access::write);
