@@ -1,11 +1,13 @@
-"""Times one all-reduce of a row of partial sums between processes of this computer, over loopback.
+"""Times one all-reduce of a row of partial sums between processes of this computer, over loopback or MPI.
 
 python tools/measure_allreduce.py [--ranks 2] [--rows 1] [--dim 4096] [--algorithm auto] [--rounds 20000]
+mpiexec -n 2 python tools/measure_allreduce.py [the same, but for --ranks]
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import socket
@@ -14,7 +16,15 @@ import time
 import numpy as np
 
 from dllama.dtypes import ElementType
-from dllama.fabric import ExchangeTimes, TcpFabric, TcpPeer, broadcast, measure_exchange
+from dllama.fabric import (
+    ExchangeTimes,
+    Fabric,
+    TcpFabric,
+    TcpPeer,
+    broadcast,
+    launched_rank,
+    measure_exchange,
+)
 from dllama.kernels import Compute
 from dllama.model.all_reduce import Algorithm, plan_reduce
 from dllama.model.partial_sums import PartialSums
@@ -38,18 +48,17 @@ def connected(rank: int, listeners: list[socket.socket]) -> TcpFabric:
     return TcpFabric(rank, peers)
 
 
-def measure(rank: int, listeners: list[socket.socket], args: argparse.Namespace) -> None:
-    if len(listeners) == os.cpu_count():
-        os.sched_setaffinity(0, {rank})
-    fabric = connected(rank, listeners)
+def measure(fabric: Fabric, args: argparse.Namespace) -> None:
+    if fabric.n_ranks == os.cpu_count():
+        os.sched_setaffinity(0, {fabric.rank})
     times = measure_exchange(fabric, TIMEOUT_S)
     numbers = np.array([times.latency_s, times.byte_s])
     broadcast(fabric, numbers, 0, TIMEOUT_S)
     times = ExchangeTimes(latency_s=float(numbers[0]), byte_s=float(numbers[1]))
-    plan = plan_reduce(args.ranks, times, Algorithm(args.algorithm))
+    plan = plan_reduce(fabric.n_ranks, times, Algorithm(args.algorithm))
     plan = dataclasses.replace(plan, overlap_bytes=None)
     x = np.zeros((args.rows, args.dim), np.float32)
-    random = np.random.default_rng(rank)
+    random = np.random.default_rng(fabric.rank)
     partial = random.standard_normal((args.rows, args.dim), np.float32)
     sums = PartialSums(Compute(1), fabric, x, partial, ElementType.Q80, plan, TIMEOUT_S, Trace())
     (run,) = sums.runs(args.rows)
@@ -59,11 +68,35 @@ def measure(rank: int, listeners: list[socket.socket], args: argparse.Namespace)
         run.begin()
         run.finish()
         seconds[index] = time.perf_counter() - start
-    if rank == 0:
+    if fabric.rank == 0:
         numbers = np.percentile(seconds[args.rounds // 10 :] * 1e6, PERCENTILES)
         figures = ", ".join(f"p{p:g} {number:.1f}" for p, number in zip(PERCENTILES, numbers, strict=True))
-        print(f"{len(listeners)} ranks, {args.rows} x {args.dim}, {args.algorithm}: {figures} us; {plan}")
-    fabric.close()
+        print(f"{fabric.n_ranks} ranks, {args.rows} x {args.dim}, {args.algorithm}: {figures} us; {plan}")
+
+
+def measure_over_tcp(args: argparse.Namespace) -> None:
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(args.ranks)]
+    children = []
+    for rank in range(1, args.ranks):
+        child = os.fork()
+        if child == 0:
+            with contextlib.closing(connected(rank, listeners)) as fabric:
+                measure(fabric, args)
+            os._exit(0)
+        children.append(child)
+    with contextlib.closing(connected(0, listeners)) as fabric:
+        measure(fabric, args)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def measure_over_mpi(args: argparse.Namespace) -> None:
+    from dllama.fabric.mpi import MpiJob  # needs the extra dllama[mpi]
+
+    job = MpiJob()
+    with contextlib.closing(job.connect()) as fabric:
+        measure(fabric, args)
+    job.leave()
 
 
 def main() -> None:
@@ -74,17 +107,10 @@ def main() -> None:
     parser.add_argument("--algorithm", default="auto", choices=("auto", "direct", "scattered"))
     parser.add_argument("--rounds", type=int, default=20000)
     args = parser.parse_args()
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(args.ranks)]
-    children = []
-    for rank in range(1, args.ranks):
-        child = os.fork()
-        if child == 0:
-            measure(rank, listeners, args)
-            os._exit(0)
-        children.append(child)
-    measure(0, listeners, args)
-    for child in children:
-        os.waitpid(child, 0)
+    if launched_rank(os.environ) is None:
+        measure_over_tcp(args)
+    else:
+        measure_over_mpi(args)
 
 
 if __name__ == "__main__":

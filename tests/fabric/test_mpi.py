@@ -84,3 +84,18 @@ def test_a_long_wait_needs_little_of_a_core() -> None:
     assert root.cpu_s - before_s < 0.05 * (time.monotonic() - started)
     assert worker.rank == 1
     ranks.close()
+
+
+@needs_mpi
+def test_prepared_exchanges_that_were_dropped_take_no_memory() -> None:
+    ranks = MpiRanks(2)
+    root, worker = ranks.connect(2)
+    root.prepare_and_drop(1, 1000)
+    assert root.prepare_and_drop(1, 10_000) < 1_000_000  # else MPI would keep 500 bytes of each message
+    with pytest.raises((TypeError, BufferError)):
+        root.prepare([], [(1, bytearray(2)), (1, bytes(2))])
+    received = bytearray(5)
+    root.prepare([(1, b"words")], [])(TIMEOUT_S)
+    worker.exchange([], [(0, received)], TIMEOUT_S)
+    assert received == b"words"
+    ranks.close()

@@ -6,19 +6,21 @@ Run as a script, under mpiexec, it is one rank: it calls back over a Unix socket
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
 
 import dllama
-from dllama.fabric import Buffer, WritableBuffer
+from dllama.fabric import Buffer, Fabric, PreparedExchange, WritableBuffer
 
 N_RANKS = 8
 _SOURCE = Path(dllama.__file__).parent.parent
@@ -87,6 +89,7 @@ class MpiRank:
     def __init__(self, number: int, rank: int, n_ranks: int, connections: dict[str, Connection]) -> None:
         self._number = number
         self._connections = connections
+        self._dropped: list[int] = []
         self.rank = rank
         self.n_ranks = n_ranks
 
@@ -115,13 +118,24 @@ class MpiRank:
         receives: Sequence[tuple[int, WritableBuffer]],
         timeout_s: float | None,
     ) -> None:
-        views: list[tuple[int, Any]] = [(rank, memoryview(buffer)) for rank, buffer in receives]
-        kinds = [(rank, view.nbytes, view.readonly) for rank, view in views]
-        copies = [(rank, memoryview(buffer).tobytes()) for rank, buffer in sends]
-        contents = self._ask("work", "exchange", copies, kinds, timeout_s)
-        for (_, view), content in zip(views, contents, strict=True):
-            if content:
-                view.cast("B")[:] = content
+        _fill(receives, self._ask("work", "exchange", _copies(sends), _kinds(receives), timeout_s))
+
+    def prepare(
+        self, sends: Sequence[tuple[int, Buffer]], receives: Sequence[tuple[int, WritableBuffer]]
+    ) -> PreparedExchange:
+        dropped = [self._dropped.pop() for _ in range(len(self._dropped))]
+        number = self._ask("work", "prepare", _copies(sends), _kinds(receives), dropped)
+
+        def exchange(timeout_s: float | None) -> None:
+            contents = [content for _, content in _copies(sends)]
+            _fill(receives, self._ask("work", "exchange_prepared", number, contents, timeout_s))
+
+        weakref.finalize(exchange, self._dropped.append, number)
+        return exchange
+
+    def prepare_and_drop(self, peer: int, n_times: int) -> int:
+        """Prepares exchanges with `peer` that nobody keeps; returns the bytes that the process grew by."""
+        return int(self._ask("work", "prepare_and_drop", peer, n_times))
 
     def close(self) -> None:
         self._ask("look", "close")
@@ -137,6 +151,25 @@ class MpiRank:
         if failure is not None:
             raise failure from cause
         return answer
+
+
+def _copies(sends: Sequence[tuple[int, Buffer]]) -> list[tuple[int, bytes]]:
+    return [(rank, memoryview(buffer).tobytes()) for rank, buffer in sends]
+
+
+def _kinds(receives: Sequence[tuple[int, WritableBuffer]]) -> list[tuple[int, int, bool]]:
+    views: list[tuple[int, Any]] = [(rank, memoryview(buffer)) for rank, buffer in receives]
+    return [(rank, view.nbytes, view.readonly) for rank, view in views]
+
+
+def _of_kinds(kinds: Sequence[tuple[int, int, bool]]) -> list[tuple[int, Any]]:
+    return [(rank, bytes(size) if readonly else bytearray(size)) for rank, size, readonly in kinds]
+
+
+def _fill(receives: Sequence[tuple[int, WritableBuffer]], contents: Sequence[bytes]) -> None:
+    for (_, buffer), content in zip(receives, contents, strict=True):
+        if content:
+            memoryview(buffer).cast("B")[:] = content
 
 
 def _serve(path: str) -> None:
@@ -155,14 +188,11 @@ def _serve(path: str) -> None:
     job.leave()
 
 
-def _fabric_of_first(n_ranks: int) -> Any:
-    """A fabric of fewer ranks than the job has, which only tests want."""
-    from mpi4py import MPI
-
-    from dllama.fabric.mpi import MpiFabric
-
-    world = MPI.COMM_WORLD
-    return MpiFabric(world.Create_group(world.Get_group().Incl(range(n_ranks))))
+def _prepare_and_drop(fabric: Fabric, peer: int, n_times: int) -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(n_times):
+        fabric.prepare([(peer, b"word")], [(peer, bytearray(4))])
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
 class Rank:
@@ -170,6 +200,8 @@ class Rank:
 
     def __init__(self) -> None:
         self._fabrics: dict[int, Any] = {}
+        self._prepared: dict[int, tuple[PreparedExchange, list[bytearray], list[bytearray]]] = {}
+        self._n_prepared = 0
 
     def serve(self, connection: Connection) -> None:
         while True:
@@ -188,18 +220,60 @@ class Rank:
         if what == "cpu_s":
             return time.process_time()
         if what == "open":
-            self._fabrics[number] = _fabric_of_first(*arguments)
+            self._fabrics[number] = self._fabric_of_first(*arguments)
             return None
         fabric = self._fabrics[number]
         if what == "exchange":
             sends, kinds, timeout_s = arguments
-            receives = [
-                (rank, bytes(size) if readonly else bytearray(size)) for rank, size, readonly in kinds
-            ]
+            receives = _of_kinds(kinds)
             fabric.exchange(sends, receives, timeout_s)
             return [buffer for _, buffer in receives]
+        if what == "prepare":
+            return self._prepare(fabric, *arguments)
+        if what == "prepare_and_drop":
+            return _prepare_and_drop(fabric, *arguments)
+        if what == "exchange_prepared":
+            return self._exchange_prepared(*arguments)
         value = getattr(fabric, what)
         return value(*arguments) if callable(value) else value
+
+    def _fabric_of_first(self, n_ranks: int) -> Any:
+        """A fabric of fewer ranks than the job has, which only tests want."""
+        from mpi4py import MPI
+
+        from dllama.fabric.mpi import MpiFabric
+
+        world = MPI.COMM_WORLD
+        return MpiFabric(world.Create_group(world.Get_group().Incl(range(n_ranks))))
+
+    def _prepare(
+        self,
+        fabric: Any,
+        contents: Sequence[tuple[int, bytes]],
+        kinds: Sequence[tuple[int, int, bool]],
+        dropped: Sequence[int],
+    ) -> int:
+        for number in dropped:
+            del self._prepared[number]
+        sends = [(rank, bytearray(content)) for rank, content in contents]
+        receives = _of_kinds(kinds)
+        exchange = fabric.prepare(sends, receives)
+        self._n_prepared += 1
+        self._prepared[self._n_prepared] = (
+            exchange,
+            [buffer for _, buffer in sends],
+            [buffer for _, buffer in receives],
+        )
+        return self._n_prepared
+
+    def _exchange_prepared(
+        self, number: int, contents: Sequence[bytes], timeout_s: float | None
+    ) -> list[bytearray]:
+        exchange, sent, received = self._prepared[number]
+        for buffer, content in zip(sent, contents, strict=True):
+            memoryview(buffer)[:] = content
+        exchange(timeout_s)
+        return received
 
 
 if __name__ == "__main__":

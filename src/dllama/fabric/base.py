@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy.typing as npt
@@ -12,6 +12,9 @@ Buffer: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]
 
 WritableBuffer: TypeAlias = bytearray | memoryview | npt.NDArray[Any]
 """C-contiguous memory that is written."""
+
+PreparedExchange: TypeAlias = Callable[[float | None], None]
+"""An exchange that is made again and again, each time with the timeout of that time. See Fabric.prepare."""
 
 SPIN_S = 1e-3
 """How long a wait tries again and again before it sleeps. Longer than a sum takes on a wired LAN (some 200 us), and
@@ -68,6 +71,14 @@ class Fabric(Protocol):
         Raises PeerLostError when a peer's connection has ended (naming it, and what was outstanding) and
         PeerTimeoutError when nothing moved for `timeout_s` (naming all who owe bytes, and how many). Any part
         of the buffers may have been sent or filled then, and the fabric is broken.
+        """
+
+    def prepare(
+        self, sends: Sequence[tuple[int, Buffer]], receives: Sequence[tuple[int, WritableBuffer]]
+    ) -> PreparedExchange:
+        """An exchange of the same buffers, for as often as it is called: with what they hold then. It keeps them alive.
+
+        Otherwise as `exchange`, whose peers cannot tell, but a fabric can save what is the same each time.
         """
 
     @property

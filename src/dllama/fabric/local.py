@@ -6,9 +6,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 from dllama.errors import PeerLostError
-from dllama.fabric.base import Buffer, WritableBuffer, bytes_view
+from dllama.fabric.base import Buffer, PreparedExchange, WritableBuffer, bytes_view
 from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
 
 CAPACITY_BYTES = 256 * 1024
@@ -78,6 +79,11 @@ class LocalFabric:
                     break
                 self._wait(work, last_progress, timeout_s)
             self._failure.leave()
+
+    def prepare(
+        self, sends: Sequence[tuple[int, Buffer]], receives: Sequence[tuple[int, WritableBuffer]]
+    ) -> PreparedExchange:
+        return partial(self.exchange, sends, receives)
 
     def close(self) -> None:
         with self._changed:

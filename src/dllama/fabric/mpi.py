@@ -8,11 +8,14 @@ Import this module only where `launched_rank` gives a rank: it needs mpi4py, the
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import mpi4py
@@ -23,11 +26,14 @@ mpi4py.rc.finalize = False  # and a process that failed must not wait for the ot
 from mpi4py import MPI  # noqa: E402
 
 from dllama.errors import PeerError, PeerLostError, PeerProtocolError, PeerTimeoutError  # noqa: E402
-from dllama.fabric.base import SPIN_S, Buffer, WritableBuffer, bytes_view  # noqa: E402
+from dllama.fabric.base import SPIN_S, Buffer, PreparedExchange, WritableBuffer, bytes_view  # noqa: E402
 from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error  # noqa: E402
 
 _MESSAGE_BYTES = 4 << 20
 """Longer buffers travel as several messages, so that a slow link shows progress: 0.4 s at 100 Mbit/s."""
+
+_YIELD_AFTER_S = 20e-6
+"""A peer that has not answered by then may be waiting for this very core."""
 
 _SLEEP_FRACTION = 1 / 16
 _LONGEST_SLEEP_S = 4e-3
@@ -95,11 +101,14 @@ class MpiFabric:
         self._lock = threading.Lock()  # one thread at a time in MPI
         self._closing = False
         self._abandoned: list[MPI.Request] = []  # MPI may still use their buffers
+        self._numbers = itertools.count()
+        self._prepared: dict[int, _Messages] = {}
+        self._dropped: list[int] = []  # those of them that are no longer wanted
         self._n_sent = [0] * self._n_ranks  # messages that are through, by rank
-        self._n_received = [0] * self._n_ranks  # messages asked for, by rank
+        self._n_received = [0] * self._n_ranks
         self._sent_bytes = [0] * self._n_ranks
         self._received_bytes = [0] * self._n_ranks
-        self._statuses: list[MPI.Status] = []
+        self._status = MPI.Status()  # of the last message that was looked at
         peers = [rank for rank in range(self._n_ranks) if rank != self._rank]
         self._goodbyes = {rank: _Goodbye(communicator, rank) for rank in peers}
         self._names = [f"process {rank}" for rank in range(self._n_ranks)]
@@ -130,17 +139,28 @@ class MpiFabric:
         receives: Sequence[tuple[int, WritableBuffer]],
         timeout_s: float | None,
     ) -> None:
-        self._failure.enter()
+        messages: _Messages = []
+        post = partial(_add_messages, messages, self._comm.Irecv, self._comm.Isend, sends, receives)
+        self._carry(messages, post, timeout_s)
+
+    def prepare(
+        self, sends: Sequence[tuple[int, Buffer]], receives: Sequence[tuple[int, WritableBuffer]]
+    ) -> PreparedExchange:
+        messages: _Messages = []
+        number = next(self._numbers)
+        self._failure.check()
         with self._lock:
-            messages: list[_Message] = []
+            self._free_dropped()
+            self._prepared[number] = messages
             try:
-                self._post(sends, receives, messages)
-                if not self._wait_awake(messages, timeout_s):
-                    self._wait(messages.copy(), timeout_s)
+                _add_messages(messages, self._comm.Recv_init, self._comm.Send_init, sends, receives)
             except BaseException:
-                self._abandon(messages)
+                self._dropped.append(number)
                 raise
-        self._failure.leave()
+        requests: list[Any] = [message[0] for message in messages]
+        exchange = partial(self._carry, messages, partial(MPI.Prequest.Startall, requests))
+        weakref.finalize(exchange, self._dropped.append, number)
+        return exchange
 
     def close(self) -> None:
         self._failure.record(PeerLostError("this node closed its connections"))
@@ -155,6 +175,8 @@ class MpiFabric:
                 time.sleep(_LONGEST_SLEEP_S)
             for goodbye in self._goodbyes.values():
                 goodbye.stop_listening()
+            self._dropped[:] = self._prepared
+            self._free_dropped()
 
     def _exchange_names(self) -> list[str]:
         """`process 2 on pi4` for each rank. Every pair talks, so that all connections are there afterwards."""
@@ -167,121 +189,79 @@ class MpiFabric:
         hosts = [bytes(name).decode(errors="replace").strip() for name in names]
         return [f"process {rank} on {host}" for rank, host in enumerate(hosts)]
 
-    def _post(
-        self,
-        sends: Sequence[tuple[int, Buffer]],
-        receives: Sequence[tuple[int, WritableBuffer]],
-        messages: list[_Message],
+    def _carry(
+        self, messages: Sequence[_Message], begin: Callable[[], object], timeout_s: float | None
     ) -> None:
-        """Hands everything to MPI, receives first, so that what comes finds its place; fills `messages`."""
-        receive, send, byte, n_received = self._comm.Irecv, self._comm.Isend, MPI.BYTE, self._n_received
-        for rank, writable in receives:
-            for view in _pieces(writable):
-                n_received[rank] += 1
-                messages.append((receive((view, byte), rank, _DATA), rank, view.nbytes, n_received[rank]))
-        for rank, buffer in sends:
-            for view in _pieces(buffer):
-                messages.append((send((view, byte), rank, _DATA), rank, view.nbytes, 0))
+        """An exchange of the messages that are on their way once `begin` has been called."""
+        self._failure.enter()
+        with self._lock:
+            try:
+                begin()
+                pending = self._settle(messages)
+                if pending:
+                    self._wait(pending, timeout_s)
+            except BaseException:
+                self._abandon(messages)
+                raise
+        self._failure.leave()
 
-    def _wait_awake(self, messages: Sequence[_Message], timeout_s: float | None) -> bool:
-        """The usual end of an exchange, in as little Python as can be; False when it takes longer than a spin."""
-        requests, statuses = [message[0] for message in messages], self._statuses_of(len(messages))
-        test = MPI.Request.Testall
-        try:
-            if not test(requests, statuses):
-                spin_s = self._spin_s if timeout_s is None else min(self._spin_s, timeout_s)
-                end = time.monotonic() + spin_s
-                while not test(requests, statuses):
-                    if time.monotonic() >= end:
-                        return False
-                    os.sched_yield()
-        except MPI.Exception as error:
-            through = [pair for pair in zip(messages, statuses, strict=True) if _is_through(pair[0])]
-            raise self._refused(messages, through, error) from error
-        for message, status in zip(messages, statuses, strict=True):
-            self._count(message, status)
-        return True
-
-    def _wait(self, pending: list[_Message], timeout_s: float | None) -> None:
+    def _wait(self, pending: Sequence[_Message], timeout_s: float | None) -> None:
         idle_since = time.monotonic()
-        while pending:
-            is_moving = self._settle(pending)
+        while left := self._settle(pending):
             now = time.monotonic()
-            if is_moving:
-                idle_since = now
-                continue
-            self._check_closing()
             idle_s = now - idle_since
-            if idle_s < self._spin_s and (timeout_s is None or idle_s < timeout_s):
-                os.sched_yield()
-                continue
-            self._check_goodbyes(pending)
-            if timeout_s is not None and idle_s >= timeout_s:
-                raise self._failure.record(timeout_error(self._outstanding(pending), timeout_s))
-            time.sleep(min(idle_s * _SLEEP_FRACTION, _LONGEST_SLEEP_S))
+            if len(left) < len(pending):
+                pending, idle_since = left, now
+            elif idle_s < self._spin_s and (timeout_s is None or idle_s < timeout_s):
+                if idle_s >= _YIELD_AFTER_S:
+                    os.sched_yield()
+            else:
+                self._check_peers(pending, idle_s, timeout_s)
+                time.sleep(min(idle_s * _SLEEP_FRACTION, _LONGEST_SLEEP_S))
 
-    def _settle(self, pending: list[_Message]) -> bool:
-        """Takes what is through off `pending` and counts it; False when nothing was. Raises PeerError for what
-        went wrong."""
-        statuses = self._statuses_of(len(pending))
-        try:
-            done = MPI.Request.Testsome([message[0] for message in pending], statuses)
-        except MPI.Exception as error:
-            through = filter(_is_through, pending)
-            raise self._refused(pending, list(zip(through, statuses, strict=False)), error) from error
-        if not done:
-            return False
-        for index, status in zip(done, statuses, strict=False):
-            self._count(pending[index], status)
-        gone = set(done)
-        pending[:] = [message for index, message in enumerate(pending) if index not in gone]
-        return True
+    def _settle(self, pending: Sequence[_Message]) -> _Messages:
+        """Those that are not through; the others are counted. Raises PeerError for what went wrong."""
+        left, status = [], self._status
+        for message in pending:
+            request, rank, n_bytes, is_receive = message
+            try:
+                is_through = request.Test(status)
+            except MPI.Exception as error:
+                raise self._refused(message, pending, error) from error
+            if not is_through:
+                left.append(message)
+            elif is_receive:
+                n_come = status.Get_count(MPI.BYTE)
+                self._n_received[rank] += 1
+                self._received_bytes[rank] += n_come
+                if n_come != n_bytes:
+                    raise self._size_error(rank, n_bytes, f"{n_come} bytes")
+            else:
+                self._n_sent[rank] += 1
+                self._sent_bytes[rank] += n_bytes
+        return left
 
-    def _count(self, message: _Message, status: MPI.Status) -> None:
-        """One that is through. Raises PeerProtocolError for one of another size than was expected."""
-        _, rank, n_bytes, number = message
-        if not number:
-            self._n_sent[rank] += 1
-            self._sent_bytes[rank] += n_bytes
-            return
-        n_come = status.Get_count(MPI.BYTE)
-        self._received_bytes[rank] += n_come
-        if n_come != n_bytes:
-            raise self._size_error(rank, n_bytes, f"{n_come} bytes")
-
-    def _statuses_of(self, n: int) -> list[MPI.Status]:
-        while len(self._statuses) < n:
-            self._statuses.append(MPI.Status())
-        return self._statuses[:n]
-
-    def _check_closing(self) -> None:
+    def _check_peers(self, pending: Sequence[_Message], idle_s: float, timeout_s: float | None) -> None:
+        """Raises PeerError where what is pending will not come any more, or not in time."""
         if self._closing:
             self._failure.check()
-
-    def _check_goodbyes(self, pending: Sequence[_Message]) -> None:
-        """Raises PeerLostError when a peer has closed that still owes something."""
-        for _, rank, _, number in pending:
+        for rank in dict.fromkeys(message[1] for message in pending):
             n_sent = self._goodbyes[rank].n_sent
-            if n_sent is not None and not 0 < number <= n_sent:
-                raise self._failure.record(
-                    lost_error(self._outstanding_of(rank, pending), "it closed the connection")
-                )
+            if n_sent is None:
+                continue
+            directions = [is_receive for _, peer, _, is_receive in pending if peer == rank]
+            if not all(directions) or self._n_received[rank] + len(directions) > n_sent:
+                waiting = self._outstanding_of(rank, pending)
+                raise self._failure.record(lost_error(waiting, "it closed the connection"))
+        if timeout_s is not None and idle_s >= timeout_s:
+            raise self._failure.record(timeout_error(self._outstanding(pending), timeout_s))
 
-    def _refused(
-        self,
-        pending: Sequence[_Message],
-        through: Sequence[tuple[_Message, MPI.Status]],
-        error: MPI.Exception,
-    ) -> PeerError:
-        """What MPI's `error` means, by the statuses of those that are through; recorded."""
-        (_, rank, n_bytes, _), code = pending[0], error.Get_error_code()
-        for message, status in through:
-            if status.Get_error() != MPI.SUCCESS:
-                (_, rank, n_bytes, _), code = message, status.Get_error()
-                break
-        if MPI.Get_error_class(code) == MPI.ERR_TRUNCATE:
+    def _refused(self, message: _Message, pending: Sequence[_Message], error: MPI.Exception) -> PeerError:
+        """What MPI's `error` of that message means; recorded."""
+        _, rank, n_bytes, _ = message
+        if error.Get_error_class() == MPI.ERR_TRUNCATE:
             return self._size_error(rank, n_bytes, "a longer message")
-        reason = MPI.Get_error_string(code).lower()
+        reason = error.Get_error_string().lower()
         return self._failure.record(lost_error(self._outstanding_of(rank, pending), reason))
 
     def _size_error(self, rank: int, n_bytes: int, what: str) -> PeerError:
@@ -298,28 +278,58 @@ class MpiFabric:
         return [self._outstanding_of(rank, pending) for rank in ranks]
 
     def _outstanding_of(self, rank: int, pending: Sequence[_Message]) -> Outstanding:
-        to_send = sum(n_bytes for _, peer, n_bytes, number in pending if peer == rank and not number)
-        to_receive = sum(n_bytes for _, peer, n_bytes, number in pending if peer == rank and number)
+        to_send = sum(n_bytes for _, peer, n_bytes, is_receive in pending if peer == rank and not is_receive)
+        to_receive = sum(n_bytes for _, peer, n_bytes, is_receive in pending if peer == rank and is_receive)
         return Outstanding(self.peer_name(rank), rank, to_send, to_receive)
 
     def _abandon(self, messages: Sequence[_Message]) -> None:
         """Takes receives back where MPI lets go of them, and keeps the memory of the others from being used again."""
-        for message in messages:
-            request, _, _, number = message
-            if _is_through(message):
+        for request, _, _, is_receive in messages:
+            if _is_through(request):
                 continue
-            if number:
+            if is_receive:
                 request.Cancel()
             self._abandoned.append(request)
 
+    def _free_dropped(self) -> None:
+        """MPI forgets prepared exchanges that are no longer wanted, but for what it may still be at."""
+        while self._dropped:
+            for request, *_ in self._prepared.pop(self._dropped.pop()):
+                if request not in self._abandoned:
+                    request.Free()
 
-_Message = tuple[MPI.Request, int, int, int]
-"""What is on its way: the request, which keeps the memory alive, the other rank, the bytes, and the number among those
-from that rank, 0 when it goes there."""
+
+_Message = tuple[MPI.Request, int, int, bool]
+"""What travels in an exchange: the request, which keeps the memory alive, the other rank, the bytes, whether they come
+from it."""
+
+_Messages = list[_Message]
 
 
-def _is_through(message: _Message) -> bool:
-    return bool(message[0] == MPI.REQUEST_NULL)
+def _add_messages(
+    messages: _Messages,
+    receive: Callable[..., MPI.Request],
+    send: Callable[..., MPI.Request],
+    sends: Sequence[tuple[int, Buffer]],
+    receives: Sequence[tuple[int, WritableBuffer]],
+) -> None:
+    """Fills `messages`, which has what MPI got even when this is interrupted; receives first, so that what comes finds
+    its place."""
+    byte = MPI.BYTE
+    for rank, writable in receives:
+        for view in _pieces(writable):
+            messages.append((receive((view, byte), rank, _DATA), rank, view.nbytes, True))
+    for rank, buffer in sends:
+        for view in _pieces(buffer):
+            messages.append((send((view, byte), rank, _DATA), rank, view.nbytes, False))
+
+
+def _is_through(request: MPI.Request) -> bool:
+    """Whether MPI is done with it, well or not."""
+    try:
+        return bool(request.Test())
+    except MPI.Exception:
+        return True
 
 
 class _Goodbye:

@@ -25,10 +25,11 @@ import dataclasses
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from dllama._native import SocketMesh
 from dllama.errors import PeerError, PeerLostError
-from dllama.fabric.base import SPIN_S, Buffer, WritableBuffer
+from dllama.fabric.base import SPIN_S, Buffer, PreparedExchange, WritableBuffer
 from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
 from dllama.fabric.liveness import SILENCE_S, system_answers
 from dllama.fabric.socket_options import set_options
@@ -110,6 +111,11 @@ class TcpFabric:
             else:
                 raise self._lost(*outcome)
         self._failure.leave()
+
+    def prepare(
+        self, sends: Sequence[tuple[int, Buffer]], receives: Sequence[tuple[int, WritableBuffer]]
+    ) -> PreparedExchange:
+        return partial(self.exchange, sends, receives)
 
     def close(self) -> None:
         self._failure.record(PeerLostError("this node closed its connections"))

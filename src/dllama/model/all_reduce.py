@@ -101,14 +101,12 @@ class Reduction(Protocol):
 
 class Direct:
     def __init__(self, fabric: Fabric, memory: Bytes, n_bytes: int) -> None:
-        self._fabric = fabric
         self.parts = memory[: fabric.n_ranks * n_bytes].reshape(fabric.n_ranks, n_bytes)
         self.own = self.parts[fabric.rank]
-        self._sends = to_all(fabric, self.own)
-        self._receives = from_all(fabric, list(self.parts))
+        self._exchange = fabric.prepare(to_all(fabric, self.own), from_all(fabric, list(self.parts)))
 
     def run(self, timeout_s: float) -> None:
-        self._fabric.exchange(self._sends, self._receives, timeout_s)
+        self._exchange(timeout_s)
 
 
 class Scattered:
@@ -127,14 +125,14 @@ class Scattered:
         self._own_piece = pieces[rank]
         n_piece = len(self._own_piece)
         self._pieces = memory[n_bytes : n_bytes + n_ranks * n_piece].reshape(n_ranks, n_piece)
-        self._scatter = to_each(fabric, pieces), from_all(fabric, list(self._pieces))
-        self._gather = to_all(fabric, self._own_piece), from_all(fabric, pieces)
+        self._scatter = fabric.prepare(to_each(fabric, pieces), from_all(fabric, list(self._pieces)))
+        self._gather = fabric.prepare(to_all(fabric, self._own_piece), from_all(fabric, pieces))
 
     def run(self, timeout_s: float) -> None:
         self._pieces[self._fabric.rank] = self._own_piece
-        self._fabric.exchange(*self._scatter, timeout_s)
+        self._scatter(timeout_s)
         self._add_pieces()
-        self._fabric.exchange(*self._gather, timeout_s)
+        self._gather(timeout_s)
 
     def _add_pieces(self) -> None:
         if self._wire is ElementType.Q80:

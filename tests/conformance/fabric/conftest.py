@@ -1,4 +1,7 @@
-"""Every test here runs on every transport: threads, TCP over loopback, processes under mpiexec."""
+"""Every test here runs on every transport: threads, TCP over loopback, processes under mpiexec.
+
+On the last also with every exchange prepared: there that is another way to MPI.
+"""
 
 from __future__ import annotations
 
@@ -41,17 +44,33 @@ def mpi_ranks() -> Iterator[MpiRanks]:
     ranks.close()
 
 
-@pytest.fixture(params=["tcp", "local", "mpi"])
+class EachPrepared:
+    """See Fabric: one that prepares what it exchanges."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric = fabric
+
+    def exchange(self, sends: Any, receives: Any, timeout_s: float | None) -> None:
+        self._fabric.prepare(sends, receives)(timeout_s)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fabric, name)
+
+
+@pytest.fixture(params=["tcp", "local", "mpi", "mpi-prepared"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[int], list[Fabric]]]:
     """connect(n_ranks) gives the fabrics of all ranks; they are closed when the test is over."""
-    if request.param == "mpi":
-        open_some: Callable[[int], Sequence[Fabric]] = request.getfixturevalue("mpi_ranks").connect
+    open_some: Callable[[int], Sequence[Fabric]]
+    if request.param.startswith("mpi"):
+        open_some = request.getfixturevalue("mpi_ranks").connect
     else:
         open_some = {"tcp": tcp_fabrics, "local": local_fabrics}[request.param]
     opened: list[Fabric] = []
 
     def open_fabrics(n_ranks: int) -> list[Fabric]:
         fabrics = list(open_some(n_ranks))
+        if request.param == "mpi-prepared":
+            fabrics = [EachPrepared(fabric) for fabric in fabrics]
         opened.extend(fabrics)
         return fabrics
 

@@ -164,3 +164,54 @@ def test_names_and_ranks(connect):
     for rank, fabric in enumerate(connect(3)):
         assert (fabric.rank, fabric.n_ranks) == (rank, 3)
         assert len({fabric.peer_name(peer) for peer in range(3)}) == 3
+
+
+@pytest.mark.parametrize(("n_ranks", "size"), [(1, 100), (2, 0), (2, 4352), (4, 31), (3, 9 * MB)])
+def test_a_prepared_exchange_carries_what_its_buffers_hold_each_time(connect, on_ranks, n_ranks, size):
+    n_times = 3
+
+    def work(fabric):
+        peers = [rank for rank in range(n_ranks) if rank != fabric.rank]
+        sent = {peer: np.zeros(size, np.uint8) for peer in peers}
+        received = {peer: np.zeros(size, np.uint8) for peer in peers}
+        exchange = fabric.prepare(list(sent.items()), list(received.items()))
+        for number in range(n_times):
+            for peer in peers:
+                sent[peer][:] = content(fabric.rank, peer, number, size)
+            exchange(TIMEOUT_S)
+            for peer in peers:
+                np.testing.assert_array_equal(received[peer], content(peer, fabric.rank, number, size))
+            all_to_all(fabric, lambda *_: 17)
+        expected = [n_times * (size + 17) * (rank != fabric.rank) for rank in range(n_ranks)]
+        assert fabric.sent_bytes == fabric.received_bytes == expected
+
+    on_ranks(connect(n_ranks), work)
+
+
+def test_prepared_exchanges_come_and_go(connect, on_ranks):
+    """Some are kept, in whatever order they are used, others are dropped after a time."""
+
+    def work(fabric):
+        peer, kept = 1 - fabric.rank, {}
+        for number in range(40):
+            own, other = bytearray([number, fabric.rank]), bytearray(2)
+            kept[number % 7] = fabric.prepare([(peer, own)], [(peer, other)]), number, other
+            for exchange, of_number, received in kept.values():
+                received[:] = b"  "
+                exchange(TIMEOUT_S)
+                assert received == bytes([of_number, peer])
+
+    on_ranks(connect(2), work)
+
+
+def test_a_prepared_exchange_and_another_one_cannot_be_told_apart(connect, on_ranks):
+    def work(fabric):
+        peer, received = 1 - fabric.rank, bytearray(3)
+        sends, receives = [(peer, b"abc")], [(peer, received)]
+        if fabric.rank == 0:
+            fabric.prepare(sends, receives)(TIMEOUT_S)
+        else:
+            fabric.exchange(sends, receives, TIMEOUT_S)
+        return received
+
+    assert on_ranks(connect(2), work) == [b"abc", b"abc"]

@@ -141,7 +141,9 @@ def test_after_a_failure_every_call_names_the_first_cause(connect):
         assert str(later.value.__cause__) == str(first.value)
 
 
+@pytest.mark.parametrize("connect", ["tcp", "local", "mpi"], indirect=True)
 def test_an_exchange_that_was_broken_off_breaks_the_fabric(connect):
+    """But where it is prepared such a thing is found before."""
     root, worker = connect(2)
     worker.exchange([(0, b"12")], [], TIMEOUT_S)
     with pytest.raises((TypeError, BufferError)):
@@ -172,3 +174,21 @@ def test_a_closed_fabric_says_so_and_closes_twice(connect):
     root.close()
     with pytest.raises(PeerLostError, match="this node closed"):
         root.exchange([(1, b"x")], [], TIMEOUT_S)
+
+
+def test_a_broken_fabric_makes_no_prepared_exchange(connect):
+    root, worker = connect(2)
+    received = bytearray(4)
+    prepared = root.prepare([(1, b"ping")], [(1, received)])
+    idle = root.prepare([(1, b"more")], [])
+    worker.exchange([(0, b"pong")], [], TIMEOUT_S)
+    prepared(TIMEOUT_S)
+    assert received == b"pong"
+    worker.close()
+    for exchange in (prepared, prepared, idle):
+        with pytest.raises(PeerLostError, match=names(root, 1)):
+            exchange(TIMEOUT_S)
+    del prepared, exchange
+    root.close()
+    with pytest.raises(PeerLostError):
+        idle(TIMEOUT_S)
