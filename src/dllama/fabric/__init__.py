@@ -19,11 +19,8 @@ from dllama.fabric.collectives import (
     all_to_all,
     broadcast,
     exchange_all,
-    from_all,
     gather,
     scattered_broadcast,
-    to_all,
-    to_each,
 )
 from dllama.fabric.frames import join_buffers, receive_frame, send_frame, send_frames
 from dllama.fabric.launch import Job, launched_rank
@@ -48,7 +45,6 @@ __all__ = [
     "connect_with_deadline",
     "exchange_all",
     "format_address",
-    "from_all",
     "gather",
     "join_buffers",
     "launched_rank",
@@ -60,6 +56,4 @@ __all__ = [
     "send_frame",
     "send_frames",
     "set_options",
-    "to_all",
-    "to_each",
 ]

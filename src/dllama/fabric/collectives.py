@@ -2,6 +2,7 @@
 
 Every rank of the fabric makes the same call. Buffers and errors are those of Fabric.exchange; sizes are known
 to both sides beforehand. Every rank talks to every other directly, so each call takes one network latency.
+What all ranks do alike, again and again in every layer, is prepared: call what the function returns, with the timeout.
 Reducing collectives live with the kernels that add, in model/.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from dllama.fabric.base import Buffer, Fabric, WritableBuffer, bytes_view
+from dllama.fabric.base import Buffer, Fabric, PreparedExchange, WritableBuffer, bytes_view
 
 Sends = list[tuple[int, Buffer]]
 Receives = list[tuple[int, WritableBuffer]]
@@ -19,7 +20,7 @@ Receives = list[tuple[int, WritableBuffer]]
 def broadcast(fabric: Fabric, buffer: WritableBuffer, root: int, timeout_s: float | None) -> None:
     """Every rank's `buffer` becomes the root's. The root's own is only read."""
     if fabric.rank == root:
-        fabric.exchange(to_all(fabric, buffer), [], timeout_s)
+        fabric.exchange(_to_all(fabric, buffer), [], timeout_s)
     else:
         fabric.exchange([], [(root, buffer)], timeout_s)
 
@@ -55,54 +56,45 @@ def gather(
     not (pass an empty list).
     """
     if fabric.rank == root:
-        fabric.exchange([], from_all(fabric, parts), timeout_s)
+        fabric.exchange([], _from_all(fabric, parts), timeout_s)
     else:
         fabric.exchange([(root, own)], [], timeout_s)
 
 
-def exchange_all(
-    fabric: Fabric, own: Buffer, received: Sequence[WritableBuffer | None], timeout_s: float | None
-) -> None:
+def exchange_all(fabric: Fabric, own: Buffer, received: Sequence[WritableBuffer | None]) -> PreparedExchange:
     """Sends `own` to every other rank while `received[r]` becomes rank r's `own`; `received[own rank]` is not
     touched (None, for example)."""
-    fabric.exchange(to_all(fabric, own), from_all(fabric, received), timeout_s)
+    return fabric.prepare(_to_all(fabric, own), _from_all(fabric, received))
 
 
 def all_to_all(
-    fabric: Fabric,
-    parts: Sequence[Buffer | None],
-    received: Sequence[WritableBuffer | None],
-    timeout_s: float | None,
-) -> None:
+    fabric: Fabric, parts: Sequence[Buffer | None], received: Sequence[WritableBuffer | None]
+) -> PreparedExchange:
     """Sends `parts[r]` to rank r while `received[r]` becomes what rank r sends here, for every other rank r.
 
     The entries of the own rank are not touched (None, for example). Adding up `received` makes it a
     reduce-scatter.
     """
-    fabric.exchange(to_each(fabric, parts), from_all(fabric, received), timeout_s)
+    return fabric.prepare(_to_each(fabric, parts), _from_all(fabric, received))
 
 
-def all_gather(fabric: Fabric, whole: WritableBuffer, sizes: Sequence[int], timeout_s: float | None) -> None:
+def all_gather(fabric: Fabric, whole: WritableBuffer, sizes: Sequence[int]) -> PreparedExchange:
     """Completes `whole`, the parts of all ranks one after the other, of which the own one is in place.
 
     `sizes[r]` is the number of bytes of rank r's part, 0 allowed; their sum is the size of `whole`.
     """
     view = bytes_view(whole)
     assert view.nbytes == sum(sizes), f"{view.nbytes} bytes are not the sum of {list(sizes)}"
-    parts, start = [], 0
-    for size in sizes:
-        parts.append(view[start : start + size])
-        start += size
-    exchange_all(fabric, parts[fabric.rank], parts, timeout_s)
+    edges = itertools.accumulate(sizes, initial=0)
+    parts = [view[start:stop] for start, stop in itertools.pairwise(edges)]
+    return exchange_all(fabric, parts[fabric.rank], parts)
 
 
-def to_all(fabric: Fabric, own: Buffer) -> Sends:
-    """What `exchange` sends where every other rank gets `own`. The lists may be kept and used again."""
+def _to_all(fabric: Fabric, own: Buffer) -> Sends:
     return [(rank, own) for rank in _peers(fabric)]
 
 
-def to_each(fabric: Fabric, parts: Sequence[Buffer | None]) -> Sends:
-    """What `exchange` sends where every other rank r gets `parts[r]`."""
+def _to_each(fabric: Fabric, parts: Sequence[Buffer | None]) -> Sends:
     sends: Sends = []
     for rank in _peers(fabric):
         part = parts[rank]
@@ -111,8 +103,7 @@ def to_each(fabric: Fabric, parts: Sequence[Buffer | None]) -> Sends:
     return sends
 
 
-def from_all(fabric: Fabric, buffers: Sequence[WritableBuffer | None]) -> Receives:
-    """What `exchange` receives where `buffers[r]` becomes what every other rank r sends."""
+def _from_all(fabric: Fabric, buffers: Sequence[WritableBuffer | None]) -> Receives:
     receives: Receives = []
     for rank in _peers(fabric):
         buffer = buffers[rank]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.fabric import ExchangeTimes, Fabric, from_all, to_all, to_each
+from dllama.fabric import ExchangeTimes, Fabric, all_gather, all_to_all, exchange_all
 from dllama.kernels import Compute
 
 Bytes = NDArray[np.uint8]
@@ -103,7 +103,7 @@ class Direct:
     def __init__(self, fabric: Fabric, memory: Bytes, n_bytes: int) -> None:
         self.parts = memory[: fabric.n_ranks * n_bytes].reshape(fabric.n_ranks, n_bytes)
         self.own = self.parts[fabric.rank]
-        self._exchange = fabric.prepare(to_all(fabric, self.own), from_all(fabric, list(self.parts)))
+        self._exchange = exchange_all(fabric, self.own, list(self.parts))
 
     def run(self, timeout_s: float) -> None:
         self._exchange(timeout_s)
@@ -115,7 +115,7 @@ class Scattered:
     def __init__(
         self, compute: Compute, fabric: Fabric, wire: ElementType, memory: Bytes, n_bytes: int
     ) -> None:
-        self._compute, self._fabric, self._wire = compute, fabric, wire
+        self._compute, self._rank, self._wire = compute, fabric.rank, wire
         n_ranks, rank = fabric.n_ranks, fabric.rank
         unit = row_bytes(wire, BLOCK if wire.is_blocked else 1)
         edges = [r * (n_bytes // unit) // n_ranks * unit for r in range(n_ranks + 1)]
@@ -125,11 +125,11 @@ class Scattered:
         self._own_piece = pieces[rank]
         n_piece = len(self._own_piece)
         self._pieces = memory[n_bytes : n_bytes + n_ranks * n_piece].reshape(n_ranks, n_piece)
-        self._scatter = fabric.prepare(to_each(fabric, pieces), from_all(fabric, list(self._pieces)))
-        self._gather = fabric.prepare(to_all(fabric, self._own_piece), from_all(fabric, pieces))
+        self._scatter = all_to_all(fabric, pieces, list(self._pieces))
+        self._gather = all_gather(fabric, self.own, [len(piece) for piece in pieces])
 
     def run(self, timeout_s: float) -> None:
-        self._pieces[self._fabric.rank] = self._own_piece
+        self._pieces[self._rank] = self._own_piece
         self._scatter(timeout_s)
         self._add_pieces()
         self._gather(timeout_s)

@@ -13,6 +13,7 @@ import enum
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def _pair(fabric: Fabric, measure: Measure) -> Callable[[], None]:
 
 def _exchange_all(fabric: Fabric, measure: Measure) -> Callable[[], None]:
     own, received = _memory(measure.n_bytes), [_memory(measure.n_bytes) for _ in range(fabric.n_ranks)]
-    return lambda: exchange_all(fabric, own, received, TIMEOUT_S)
+    return partial(exchange_all(fabric, own, received), TIMEOUT_S)
 
 
 def _scattered(fabric: Fabric, measure: Measure) -> Callable[[], None]:
@@ -195,11 +196,12 @@ def _scattered(fabric: Fabric, measure: Measure) -> Callable[[], None]:
     sizes = [stop - start for start, stop in itertools.pairwise(edges)]
     whole = _memory(measure.n_bytes)
     parts = [whole[start:stop] for start, stop in itertools.pairwise(edges)]
-    received = [_memory(sizes[rank]) for _ in range(n_ranks)]
+    scatter = all_to_all(fabric, parts, [_memory(sizes[rank]) for _ in range(n_ranks)])
+    collect = all_gather(fabric, whole, sizes)
 
     def do_round() -> None:
-        all_to_all(fabric, parts, received, TIMEOUT_S)
-        all_gather(fabric, whole, sizes, TIMEOUT_S)
+        scatter(TIMEOUT_S)
+        collect(TIMEOUT_S)
 
     return do_round
 

@@ -70,7 +70,7 @@ def test_all_gather_of_uneven_parts(connect, on_ranks, n_ranks):
         start = sum(5 * rank for rank in range(fabric.rank))
         whole = np.zeros_like(expected)
         whole[start : start + 5 * fabric.rank] = fabric.rank
-        all_gather(fabric, whole, [5 * rank for rank in range(n_ranks)], TIMEOUT_S)
+        all_gather(fabric, whole, [5 * rank for rank in range(n_ranks)])(TIMEOUT_S)
         return whole
 
     for whole in on_ranks(connect(n_ranks), work):
@@ -81,7 +81,7 @@ def test_all_gather_of_uneven_parts(connect, on_ranks, n_ranks):
 def test_exchange_all(connect, on_ranks, n_ranks):
     def work(fabric):
         received = [None if rank == fabric.rank else np.zeros(3, np.float32) for rank in range(n_ranks)]
-        exchange_all(fabric, np.full(3, fabric.rank, np.float32), received, TIMEOUT_S)
+        exchange_all(fabric, np.full(3, fabric.rank, np.float32), received)(TIMEOUT_S)
         return received
 
     for rank, received in enumerate(on_ranks(connect(n_ranks), work)):
@@ -94,7 +94,7 @@ def test_all_to_all(connect, on_ranks, n_ranks):
     def work(fabric):
         received = [None if rank == fabric.rank else bytearray(2) for rank in range(n_ranks)]
         parts = [bytes([fabric.rank, rank]) for rank in range(n_ranks)]
-        all_to_all(fabric, parts, received, TIMEOUT_S)
+        all_to_all(fabric, parts, received)(TIMEOUT_S)
         return received
 
     for rank, received in enumerate(on_ranks(connect(n_ranks), work)):
