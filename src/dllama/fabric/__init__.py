@@ -2,7 +2,8 @@
 
 base.py            the Fabric Protocol: what every transport promises
 tcp.py             a full mesh of TCP connections; local.py: threads of one process, for tests
-mpi.py             MPI messages between the processes of one job; launch.py: whether there is such a job
+mpi.py             MPI messages between the processes of one job; mpi_messages.py: what MPI is handed;
+                   launch.py: whether there is such a job
 liveness.py        when a peer's system counts as gone
 socket_options.py  what TCP is asked for: nothing held back, nothing paced
 failures.py        how a broken fabric says so

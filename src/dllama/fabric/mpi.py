@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import struct
 import threading
 import time
 import weakref
@@ -18,19 +17,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-import mpi4py
-
-mpi4py.rc.initialize = False  # importing must not start MPI,
-mpi4py.rc.finalize = False  # and a process that failed must not wait for the others: MpiJob decides
-
-from mpi4py import MPI  # noqa: E402
-
-from dllama.errors import PeerError, PeerLostError, PeerProtocolError, PeerTimeoutError  # noqa: E402
-from dllama.fabric.base import SPIN_S, Buffer, PreparedExchange, WritableBuffer, bytes_view  # noqa: E402
-from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error  # noqa: E402
-
-_MESSAGE_BYTES = 4 << 20
-"""Longer buffers travel as several messages, so that a slow link shows progress: 0.4 s at 100 Mbit/s."""
+from dllama.errors import PeerError, PeerLostError, PeerProtocolError, PeerTimeoutError
+from dllama.fabric.base import SPIN_S, Buffer, PreparedExchange, WritableBuffer
+from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
+from dllama.fabric.mpi_messages import MPI, Goodbye, Message, Messages, add_messages, is_through
 
 _YIELD_AFTER_S = 20e-6
 """A peer that has not answered by then may be waiting for this very core."""
@@ -43,9 +33,6 @@ on a slow core, a few hundred a second about 1 % of it."""
 _GOODBYE_S = 1.0
 _CONNECT_S = 60.0
 _LEAVE_S = 10.0
-
-_DATA, _GOODBYE = 1, 2  # tags
-_N_MESSAGES = struct.Struct("<Q")
 
 
 class MpiJob:
@@ -102,7 +89,7 @@ class MpiFabric:
         self._closing = False
         self._abandoned: list[MPI.Request] = []  # MPI may still use their buffers
         self._numbers = itertools.count()
-        self._prepared: dict[int, _Messages] = {}
+        self._prepared: dict[int, Messages] = {}
         self._dropped: list[int] = []  # those of them that are no longer wanted
         self._n_sent = [0] * self._n_ranks  # messages that are through, by rank
         self._n_received = [0] * self._n_ranks
@@ -110,7 +97,7 @@ class MpiFabric:
         self._received_bytes = [0] * self._n_ranks
         self._status = MPI.Status()  # of the last message that was looked at
         peers = [rank for rank in range(self._n_ranks) if rank != self._rank]
-        self._goodbyes = {rank: _Goodbye(communicator, rank) for rank in peers}
+        self._goodbyes = {rank: Goodbye(communicator, rank) for rank in peers}
         self._names = [f"process {rank}" for rank in range(self._n_ranks)]
         self._names = self._exchange_names()
 
@@ -139,21 +126,21 @@ class MpiFabric:
         receives: Sequence[tuple[int, WritableBuffer]],
         timeout_s: float | None,
     ) -> None:
-        messages: _Messages = []
-        post = partial(_add_messages, messages, self._comm.Irecv, self._comm.Isend, sends, receives)
+        messages: Messages = []
+        post = partial(add_messages, messages, self._comm.Irecv, self._comm.Isend, sends, receives)
         self._carry(messages, post, timeout_s)
 
     def prepare(
         self, sends: Sequence[tuple[int, Buffer]], receives: Sequence[tuple[int, WritableBuffer]]
     ) -> PreparedExchange:
-        messages: _Messages = []
+        messages: Messages = []
         number = next(self._numbers)
         self._failure.check()
         with self._lock:
             self._free_dropped()
             self._prepared[number] = messages
             try:
-                _add_messages(messages, self._comm.Recv_init, self._comm.Send_init, sends, receives)
+                add_messages(messages, self._comm.Recv_init, self._comm.Send_init, sends, receives)
             except BaseException:
                 self._dropped.append(number)
                 raise
@@ -190,7 +177,7 @@ class MpiFabric:
         return [f"process {rank} on {host}" for rank, host in enumerate(hosts)]
 
     def _carry(
-        self, messages: Sequence[_Message], begin: Callable[[], object], timeout_s: float | None
+        self, messages: Sequence[Message], begin: Callable[[], object], timeout_s: float | None
     ) -> None:
         """An exchange of the messages that are on their way once `begin` has been called."""
         self._failure.enter()
@@ -205,7 +192,7 @@ class MpiFabric:
                 raise
         self._failure.leave()
 
-    def _wait(self, pending: Sequence[_Message], timeout_s: float | None) -> None:
+    def _wait(self, pending: Sequence[Message], timeout_s: float | None) -> None:
         idle_since = time.monotonic()
         while left := self._settle(pending):
             now = time.monotonic()
@@ -219,7 +206,7 @@ class MpiFabric:
                 self._check_peers(pending, idle_s, timeout_s)
                 time.sleep(min(idle_s * _SLEEP_FRACTION, _LONGEST_SLEEP_S))
 
-    def _settle(self, pending: Sequence[_Message]) -> _Messages:
+    def _settle(self, pending: Sequence[Message]) -> Messages:
         """Those that are not through; the others are counted. Raises PeerError for what went wrong."""
         left, status = [], self._status
         for message in pending:
@@ -241,7 +228,7 @@ class MpiFabric:
                 self._sent_bytes[rank] += n_bytes
         return left
 
-    def _check_peers(self, pending: Sequence[_Message], idle_s: float, timeout_s: float | None) -> None:
+    def _check_peers(self, pending: Sequence[Message], idle_s: float, timeout_s: float | None) -> None:
         """Raises PeerError where what is pending will not come any more, or not in time."""
         if self._closing:
             self._failure.check()
@@ -256,7 +243,7 @@ class MpiFabric:
         if timeout_s is not None and idle_s >= timeout_s:
             raise self._failure.record(timeout_error(self._outstanding(pending), timeout_s))
 
-    def _refused(self, message: _Message, pending: Sequence[_Message], error: MPI.Exception) -> PeerError:
+    def _refused(self, message: Message, pending: Sequence[Message], error: MPI.Exception) -> PeerError:
         """What MPI's `error` of that message means; recorded."""
         _, rank, n_bytes, _ = message
         if error.Get_error_class() == MPI.ERR_TRUNCATE:
@@ -273,19 +260,19 @@ class MpiFabric:
             )
         )
 
-    def _outstanding(self, pending: Sequence[_Message]) -> list[Outstanding]:
+    def _outstanding(self, pending: Sequence[Message]) -> list[Outstanding]:
         ranks = dict.fromkeys(rank for _, rank, _, _ in pending)
         return [self._outstanding_of(rank, pending) for rank in ranks]
 
-    def _outstanding_of(self, rank: int, pending: Sequence[_Message]) -> Outstanding:
+    def _outstanding_of(self, rank: int, pending: Sequence[Message]) -> Outstanding:
         to_send = sum(n_bytes for _, peer, n_bytes, is_receive in pending if peer == rank and not is_receive)
         to_receive = sum(n_bytes for _, peer, n_bytes, is_receive in pending if peer == rank and is_receive)
         return Outstanding(self.peer_name(rank), rank, to_send, to_receive)
 
-    def _abandon(self, messages: Sequence[_Message]) -> None:
+    def _abandon(self, messages: Sequence[Message]) -> None:
         """Takes receives back where MPI lets go of them, and keeps the memory of the others from being used again."""
         for request, _, _, is_receive in messages:
-            if _is_through(request):
+            if is_through(request):
                 continue
             if is_receive:
                 request.Cancel()
@@ -297,76 +284,3 @@ class MpiFabric:
             for request, *_ in self._prepared.pop(self._dropped.pop()):
                 if request not in self._abandoned:
                     request.Free()
-
-
-_Message = tuple[MPI.Request, int, int, bool]
-"""What travels in an exchange: the request, which keeps the memory alive, the other rank, the bytes, whether they come
-from it."""
-
-_Messages = list[_Message]
-
-
-def _add_messages(
-    messages: _Messages,
-    receive: Callable[..., MPI.Request],
-    send: Callable[..., MPI.Request],
-    sends: Sequence[tuple[int, Buffer]],
-    receives: Sequence[tuple[int, WritableBuffer]],
-) -> None:
-    """Fills `messages`, which has what MPI got even when this is interrupted; receives first, so that what comes finds
-    its place."""
-    byte = MPI.BYTE
-    for rank, writable in receives:
-        for view in _pieces(writable):
-            messages.append((receive((view, byte), rank, _DATA), rank, view.nbytes, True))
-    for rank, buffer in sends:
-        for view in _pieces(buffer):
-            messages.append((send((view, byte), rank, _DATA), rank, view.nbytes, False))
-
-
-def _is_through(request: MPI.Request) -> bool:
-    """Whether MPI is done with it, well or not."""
-    try:
-        return bool(request.Test())
-    except MPI.Exception:
-        return True
-
-
-class _Goodbye:
-    """The last message between this rank and another, either way: how many others were sent before it."""
-
-    def __init__(self, communicator: MPI.Intracomm, rank: int) -> None:
-        self.rank = rank
-        self._comm = communicator
-        self._heard = bytearray(_N_MESSAGES.size)
-        self._hearing = communicator.Irecv([self._heard, MPI.BYTE], rank, _GOODBYE)
-        self._saying: MPI.Request | None = None
-
-    @property
-    def n_sent(self) -> int | None:
-        """Messages that the peer had sent when it closed; None while it has not."""
-        if not self._hearing.Test():
-            return None
-        n_messages: int = _N_MESSAGES.unpack(self._heard)[0]
-        return n_messages
-
-    def say(self, n_messages: int) -> None:
-        self._saying = self._comm.Isend([_N_MESSAGES.pack(n_messages), MPI.BYTE], self.rank, _GOODBYE)
-
-    def is_said(self) -> bool:
-        return self._saying is None or bool(self._saying.Test())
-
-    def stop_listening(self) -> None:
-        if not self._hearing.Test():
-            self._hearing.Cancel()
-            self._hearing.Wait()
-
-
-def _pieces(buffer: Buffer) -> Sequence[memoryview]:
-    """The buffer as it travels; an empty one does not. Raises TypeError when it is not contiguous."""
-    memory: Any = buffer
-    view = memoryview(memory)
-    if 0 < view.nbytes <= _MESSAGE_BYTES and view.c_contiguous:
-        return (view,)  # MPI asks for its bytes, whatever its elements are
-    view = bytes_view(buffer)
-    return [view[start : start + _MESSAGE_BYTES] for start in range(0, len(view), _MESSAGE_BYTES)]
