@@ -188,6 +188,16 @@ def _serve(path: str) -> None:
     job.leave()
 
 
+def _fabric_of_first(n_ranks: int) -> Any:
+    """A fabric of fewer ranks than the job has, which only tests want."""
+    from mpi4py import MPI
+
+    from dllama.fabric.mpi import MpiFabric
+
+    world = MPI.COMM_WORLD
+    return MpiFabric(world.Create_group(world.Get_group().Incl(range(n_ranks))))
+
+
 def _prepare_and_drop(fabric: Fabric, peer: int, n_times: int) -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(n_times):
@@ -220,7 +230,7 @@ class Rank:
         if what == "cpu_s":
             return time.process_time()
         if what == "open":
-            self._fabrics[number] = self._fabric_of_first(*arguments)
+            self._fabrics[number] = _fabric_of_first(*arguments)
             return None
         fabric = self._fabrics[number]
         if what == "exchange":
@@ -236,15 +246,6 @@ class Rank:
             return self._exchange_prepared(*arguments)
         value = getattr(fabric, what)
         return value(*arguments) if callable(value) else value
-
-    def _fabric_of_first(self, n_ranks: int) -> Any:
-        """A fabric of fewer ranks than the job has, which only tests want."""
-        from mpi4py import MPI
-
-        from dllama.fabric.mpi import MpiFabric
-
-        world = MPI.COMM_WORLD
-        return MpiFabric(world.Create_group(world.Get_group().Incl(range(n_ranks))))
 
     def _prepare(
         self,

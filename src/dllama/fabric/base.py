@@ -78,7 +78,8 @@ class Fabric(Protocol):
     ) -> PreparedExchange:
         """An exchange of the same buffers, for as often as it is called: with what they hold then. It keeps them alive.
 
-        Otherwise as `exchange`, whose peers cannot tell, but a fabric can save what is the same each time.
+        Otherwise as `exchange`, and one goes with the other: peers cannot tell them apart. A fabric can save what is
+        the same each time.
         """
 
     @property

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import TypeVar
 
 from dllama.fabric.base import Buffer, Fabric, PreparedExchange, WritableBuffer, bytes_view
 
-Sends = list[tuple[int, Buffer]]
-Receives = list[tuple[int, WritableBuffer]]
+_AnyBuffer = TypeVar("_AnyBuffer", Buffer, WritableBuffer)
 
 
 def broadcast(fabric: Fabric, buffer: WritableBuffer, root: int, timeout_s: float | None) -> None:
@@ -56,7 +56,7 @@ def gather(
     not (pass an empty list).
     """
     if fabric.rank == root:
-        fabric.exchange([], _from_all(fabric, parts), timeout_s)
+        fabric.exchange([], _of_peers(fabric, parts), timeout_s)
     else:
         fabric.exchange([(root, own)], [], timeout_s)
 
@@ -64,7 +64,7 @@ def gather(
 def exchange_all(fabric: Fabric, own: Buffer, received: Sequence[WritableBuffer | None]) -> PreparedExchange:
     """Sends `own` to every other rank while `received[r]` becomes rank r's `own`; `received[own rank]` is not
     touched (None, for example)."""
-    return fabric.prepare(_to_all(fabric, own), _from_all(fabric, received))
+    return fabric.prepare(_to_all(fabric, own), _of_peers(fabric, received))
 
 
 def all_to_all(
@@ -75,7 +75,7 @@ def all_to_all(
     The entries of the own rank are not touched (None, for example). Adding up `received` makes it a
     reduce-scatter.
     """
-    return fabric.prepare(_to_each(fabric, parts), _from_all(fabric, received))
+    return fabric.prepare(_of_peers(fabric, parts), _of_peers(fabric, received))
 
 
 def all_gather(fabric: Fabric, whole: WritableBuffer, sizes: Sequence[int]) -> PreparedExchange:
@@ -90,26 +90,18 @@ def all_gather(fabric: Fabric, whole: WritableBuffer, sizes: Sequence[int]) -> P
     return exchange_all(fabric, parts[fabric.rank], parts)
 
 
-def _to_all(fabric: Fabric, own: Buffer) -> Sends:
+def _to_all(fabric: Fabric, own: Buffer) -> list[tuple[int, Buffer]]:
     return [(rank, own) for rank in _peers(fabric)]
 
 
-def _to_each(fabric: Fabric, parts: Sequence[Buffer | None]) -> Sends:
-    sends: Sends = []
-    for rank in _peers(fabric):
-        part = parts[rank]
-        assert part is not None, f"no part for rank {rank}"
-        sends.append((rank, part))
-    return sends
-
-
-def _from_all(fabric: Fabric, buffers: Sequence[WritableBuffer | None]) -> Receives:
-    receives: Receives = []
+def _of_peers(fabric: Fabric, buffers: Sequence[_AnyBuffer | None]) -> list[tuple[int, _AnyBuffer]]:
+    """`buffers[r]` for every other rank r: what is sent to it, or received from it."""
+    pairs = []
     for rank in _peers(fabric):
         buffer = buffers[rank]
-        assert buffer is not None, f"no buffer for what rank {rank} sends"
-        receives.append((rank, buffer))
-    return receives
+        assert buffer is not None, f"no buffer for rank {rank}"
+        pairs.append((rank, buffer))
+    return pairs
 
 
 def _peers(fabric: Fabric) -> list[int]:

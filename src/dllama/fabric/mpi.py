@@ -22,9 +22,6 @@ from dllama.fabric.base import SPIN_S, Buffer, PreparedExchange, WritableBuffer
 from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
 from dllama.fabric.mpi_messages import MPI, Goodbye, Message, Messages, add_messages, is_through
 
-_YIELD_AFTER_S = 20e-6
-"""A peer that has not answered by then may be waiting for this very core."""
-
 _SLEEP_FRACTION = 1 / 16
 _LONGEST_SLEEP_S = 4e-3
 """A wait sleeps for a sixteenth of what it has lasted, so it ends that much late at the most. A look costs some 20 us
@@ -200,8 +197,7 @@ class MpiFabric:
             if len(left) < len(pending):
                 pending, idle_since = left, now
             elif idle_s < self._spin_s and (timeout_s is None or idle_s < timeout_s):
-                if idle_s >= _YIELD_AFTER_S:
-                    os.sched_yield()
+                os.sched_yield()  # who has not answered may be waiting for this very core
             else:
                 self._check_peers(pending, idle_s, timeout_s)
                 time.sleep(min(idle_s * _SLEEP_FRACTION, _LONGEST_SLEEP_S))
@@ -212,10 +208,10 @@ class MpiFabric:
         for message in pending:
             request, rank, n_bytes, is_receive = message
             try:
-                is_through = request.Test(status)
+                has_ended = request.Test(status)
             except MPI.Exception as error:
                 raise self._refused(message, pending, error) from error
-            if not is_through:
+            if not has_ended:
                 left.append(message)
             elif is_receive:
                 n_come = status.Get_count(MPI.BYTE)

@@ -193,11 +193,10 @@ def _exchange_all(fabric: Fabric, measure: Measure) -> Callable[[], None]:
 def _scattered(fabric: Fabric, measure: Measure) -> Callable[[], None]:
     n_ranks, rank = fabric.n_ranks, fabric.rank
     edges = [measure.n_bytes * index // n_ranks for index in range(n_ranks + 1)]
-    sizes = [stop - start for start, stop in itertools.pairwise(edges)]
     whole = _memory(measure.n_bytes)
     parts = [whole[start:stop] for start, stop in itertools.pairwise(edges)]
-    scatter = all_to_all(fabric, parts, [_memory(sizes[rank]) for _ in range(n_ranks)])
-    collect = all_gather(fabric, whole, sizes)
+    scatter = all_to_all(fabric, parts, [_memory(len(parts[rank])) for _ in range(n_ranks)])
+    collect = all_gather(fabric, whole, [len(part) for part in parts])
 
     def do_round() -> None:
         scatter(TIMEOUT_S)

@@ -188,7 +188,6 @@ def test_a_broken_fabric_makes_no_prepared_exchange(connect):
     for exchange in (prepared, prepared, idle):
         with pytest.raises(PeerLostError, match=names(root, 1)):
             exchange(TIMEOUT_S)
-    del prepared, exchange
     root.close()
     with pytest.raises(PeerLostError):
         idle(TIMEOUT_S)
