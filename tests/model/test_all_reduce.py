@@ -176,3 +176,13 @@ def test_steps_are_halved_where_their_sums_take_a_millisecond(n_ranks: int, algo
         scatters = plan.scatter_bytes is not None and n_bytes >= plan.scatter_bytes
         moving_s = LAN.byte_s * n_bytes * (2 / n_ranks if scatters else 1)
         assert moving_s == pytest.approx(1e-3, rel=0.01)
+
+
+@pytest.mark.parametrize("n_ranks", [2, 8])
+def test_large_steps_are_halved_over_any_link(n_ranks: int) -> None:
+    quick = ExchangeTimes(latency_s=1e-5, byte_s=1e-11)
+    assert (plan_reduce(n_ranks, quick).overlap_bytes or 0) > 1_000_000
+    assert plan_reduce(n_ranks, quick, large_bytes=500_000).overlap_bytes == 500_000
+    slow = plan_reduce(n_ranks, LAN)
+    assert plan_reduce(n_ranks, LAN, large_bytes=100 << 20) == slow
+    assert plan_reduce(1, LAN, large_bytes=1).overlap_bytes is None

@@ -8,7 +8,14 @@ from dllama.bench import shape_named
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughMemoryError
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
-from dllama.node.memory import MemoryNeed, NodeMemory, check_memory, memory_need, session_shape
+from dllama.node.memory import (
+    MemoryNeed,
+    NodeMemory,
+    check_memory,
+    large_step_bytes,
+    memory_need,
+    session_shape,
+)
 from dllama.node.messages import SessionPlan
 from dllama.sharding import plan_spans
 from support.local_cluster import GOLDENS, LocalCluster
@@ -69,6 +76,8 @@ def test_a_step_has_rows_for_all_threads(n_nodes: int, most_threads: int | None,
         most_threads=most_threads,
     )
     assert limits.max_rows == max_rows
+    large_bytes = max_rows * 2048 // 32 * 34 if max_rows >= 256 else None  # of Q80 blocks
+    assert large_step_bytes(config, limits) == large_bytes
 
 
 def test_what_is_needed_is_what_is_allocated(plan: SessionPlan) -> None:

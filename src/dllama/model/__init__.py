@@ -1,6 +1,6 @@
 """The forward pass of one rank: weights, KV cache, layers."""
 
-from dllama.model.all_reduce import Algorithm, ReducePlan, plan_reduce
+from dllama.model.all_reduce import Algorithm, ReducePlan, plan_reduce, wire_row_bytes
 from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, merge_candidates
 from dllama.model.inputs import Inputs
@@ -46,4 +46,5 @@ __all__ = [
     "check_cache_type",
     "merge_candidates",
     "plan_reduce",
+    "wire_row_bytes",
 ]

@@ -28,7 +28,6 @@ _OVERLAP_S = 1e-3
 """What an exchange takes at least, beyond its latency, where computing in two halves pays: reading the weights twice
 and handing the exchange to another thread cost less than that."""
 
-
 _LINE_BYTES = 64
 
 
@@ -53,8 +52,17 @@ class ReducePlan:
     overlap_bytes: int | None = None
 
 
-def plan_reduce(n_ranks: int, times: ExchangeTimes, algorithm: Algorithm = Algorithm.AUTO) -> ReducePlan:
-    """What is quickest by the measured `times`, or what `algorithm` forces."""
+def plan_reduce(
+    n_ranks: int,
+    times: ExchangeTimes,
+    algorithm: Algorithm = Algorithm.AUTO,
+    large_bytes: int | None = None,
+) -> ReducePlan:
+    """What is quickest by the measured `times`, or what `algorithm` forces.
+
+    Steps whose parts have `large_bytes` are computed in two halves over any link: either half has rows enough to be
+    computed as quickly, and a rank that was held up in one makes the others wait only when they have computed both.
+    """
     if n_ranks == 1:
         return ReducePlan()
     # Direct takes latency + bytes * byte_s, scattered 2 (latency + bytes / n * byte_s): never less for two ranks.
@@ -67,6 +75,8 @@ def plan_reduce(n_ranks: int, times: ExchangeTimes, algorithm: Algorithm = Algor
     overlap_bytes = int(_OVERLAP_S / times.byte_s)
     if scatter_bytes is not None and scatter_bytes <= overlap_bytes:
         overlap_bytes = max(scatter_bytes, int(_OVERLAP_S / (times.byte_s * 2 / n_ranks)))
+    if large_bytes is not None:
+        overlap_bytes = min(overlap_bytes, large_bytes)
     return ReducePlan(
         scatter_bytes=scatter_bytes,
         rounds=algorithm is Algorithm.AUTO and n_ranks > 2,

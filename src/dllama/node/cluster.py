@@ -36,7 +36,7 @@ from dllama.node.greeting import Address
 from dllama.node.input_rows import encode_inputs, step_inputs
 from dllama.node.loading import send_weights
 from dllama.node.machine import available_memory_bytes, machine_id
-from dllama.node.memory import NodeMemory, check_memory, memory_need, session_shape
+from dllama.node.memory import NodeMemory, check_memory, large_step_bytes, memory_need, session_shape
 from dllama.node.messages import Kind, NodeStatus, SessionPlan, Welcome
 from dllama.node.rank import NodeSettings, RankMemory
 from dllama.node.reduce_agreement import choose_reduce
@@ -137,7 +137,9 @@ class Cluster:
                 Kind.PLAN, lambda rank: dataclasses.replace(plan, rank=rank).encode(), plan.limits.timeout_s
             )
             stack.enter_context(contextlib.closing(fabric))
-            reduce_plan = choose_reduce(fabric, options.all_reduce, options.timeout_s)
+            # MPI moves bytes only while it is asked, and a thread that asks takes the core from what is computed.
+            large_bytes = None if options.job else large_step_bytes(checkpoint.config, plan.limits)
+            reduce_plan = choose_reduce(fabric, options.all_reduce, options.timeout_s, large_bytes)
             load_sent_bytes = _load(checkpoint, plan, fabric, memory, on_progress)
             cluster = cls(plan, checkpoint, fabric, memory, reduce_plan, load_sent_bytes, welcomes)
             stack.pop_all()

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughMemoryError
 from dllama.families import ModelConfig
-from dllama.model import PAGE_SIZE, CacheShape, StepLimits, buffer_row_bytes, cache_bytes, check_cache_type
+from dllama.model import (
+    PAGE_SIZE,
+    CacheShape,
+    StepLimits,
+    buffer_row_bytes,
+    cache_bytes,
+    check_cache_type,
+    wire_row_bytes,
+)
 from dllama.sharding import ShardPlan, shard_bytes
 
 PROGRAM_BYTES = 90_000_000
@@ -95,6 +103,12 @@ def session_shape(
         n_pages=n_sequences * -(-max_seq_len // PAGE_SIZE), page_size=PAGE_SIZE, dtype=cache_type
     )
     return cache, limits
+
+
+def large_step_bytes(config: ModelConfig, limits: StepLimits) -> int | None:
+    """A rank's part of a sum of the largest step, in bytes; None where half of it is less than a thread has use for."""
+    is_large = limits.max_rows >= 2 * _THREAD_ROWS
+    return limits.max_rows * wire_row_bytes(config.dim, limits.wire) if is_large else None
 
 
 def _most_rows(n_fitting: int, most_threads: int | None, n_ranks: int) -> int:

@@ -11,11 +11,14 @@ from dllama.node.greeting import raise_refusal
 from dllama.node.messages import MAX_CONTROL_BYTES, Kind, ReduceChoice
 
 
-def choose_reduce(fabric: Fabric, algorithm: Algorithm, timeout_s: float) -> ReducePlan:
-    """The root's side; `algorithm` is what the person who started it wants. Raises PeerError."""
+def choose_reduce(
+    fabric: Fabric, algorithm: Algorithm, timeout_s: float, large_bytes: int | None = None
+) -> ReducePlan:
+    """The root's side; `algorithm` is what the person who started it wants, `large_bytes` as in plan_reduce. Raises
+    PeerError."""
     if fabric.n_ranks == 1:
         return ReducePlan()
-    plan = plan_reduce(fabric.n_ranks, measure_exchange(fabric, timeout_s), algorithm)
+    plan = plan_reduce(fabric.n_ranks, measure_exchange(fabric, timeout_s), algorithm, large_bytes)
     choice = ReduceChoice(**dataclasses.asdict(plan))
     send_frame(fabric, range(1, fabric.n_ranks), Kind.REDUCE, choice.encode(), timeout_s=timeout_s)
     return plan
