@@ -7,9 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "relax.h"
 
 namespace dllama {
 namespace {
@@ -37,11 +35,7 @@ constexpr size_t kSpinBytes = 128 << 10;
 constexpr size_t kWakeBytes = 64 << 10;
 
 void pause() {
-#if defined(__x86_64__)
-    for (int i = 0; i < kPauses; i++) _mm_pause();
-#elif defined(__aarch64__)
-    for (int i = 0; i < kPauses; i++) __asm__ volatile("isb");  // "yield" does nothing on most cores
-#endif
+    for (int i = 0; i < kPauses; i++) relax();
 }
 
 // Where the system cannot, it wakes up earlier.

@@ -2,23 +2,14 @@
 
 #include <chrono>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "relax.h"
+
 #if defined(__linux__)
 #include <sched.h>
 #endif
 
 namespace dllama {
 namespace {
-
-void relax() {
-#if defined(__x86_64__)
-    _mm_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("isb");  // "yield" does nothing on most cores
-#endif
-}
 
 int n_processors() {
 #if defined(__linux__)

@@ -32,9 +32,8 @@ def run(args: argparse.Namespace) -> None:
     compute = make_compute(args.nthreads, args.isa)
     with listen(args.host, args.port) as listener:
         host, port = listener.getsockname()[:2]
-        note(
-            f"worker listens on {format_address(host, port)} with {compute.n_threads} threads ({compute.isa})"
-        )
+        threads = "1 thread" if compute.n_threads == 1 else f"{compute.n_threads} threads"
+        note(f"worker listens on {format_address(host, port)} with {threads} ({compute.isa})")
         if not (host.startswith("127.") or host in _LOOPBACK):
             note(
                 "anyone who reaches this port can use this node and read what passes: "
