@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
 from dllama.fabric import ExchangeTimes, Fabric, local_fabrics
+from dllama.fabric.base import Buffer, WritableBuffer
+from dllama.fabric.local import LocalFabric
 from dllama.kernels import Compute, oracle
 from dllama.model import Trace
 from dllama.model.all_reduce import Algorithm, ReducePlan, plan_reduce, wire_row_bytes
@@ -108,6 +111,32 @@ def test_again_and_again_over_the_same_buffers() -> None:
     for plan in (ROUNDED, SCATTERED, IN_HALVES, SCATTERED_IN_HALVES):
         for got in all_reduce(fabrics, parts, Q80, plan, n_rounds=4):
             np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("plan", "n_messages"),
+    [(DIRECT, 1), (ROUNDED, 1), (SCATTERED, 2), (IN_HALVES, 2 * 1), (SCATTERED_IN_HALVES, 2 * 2)],
+    ids=["direct", "rounded", "scattered", "in halves", "scattered in halves"],
+)
+@pytest.mark.parametrize("n_ranks", [2, 4, 8])
+def test_messages(n_ranks: int, plan: ReducePlan, n_messages: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rank sends every other one the same few, however large they are; as many for either half."""
+    sent: list[tuple[int, int]] = []
+    exchange = LocalFabric.exchange
+
+    def counted(
+        fabric: LocalFabric,
+        sends: Sequence[tuple[int, Buffer]],
+        receives: Sequence[tuple[int, WritableBuffer]],
+        timeout_s: float | None,
+    ) -> None:
+        sent.extend((fabric.rank, peer) for peer, _ in sends)
+        exchange(fabric, sends, receives, timeout_s)
+
+    monkeypatch.setattr(LocalFabric, "exchange", counted)
+    all_reduce(local_fabrics(n_ranks), partials(n_ranks, 512, 256), Q80, plan)
+    pairs = [(a, b) for a in range(n_ranks) for b in range(n_ranks) if a != b]
+    assert Counter(sent) == dict.fromkeys(pairs, n_messages)
 
 
 @pytest.mark.parametrize("wire", [Q80, F32], ids=str)
