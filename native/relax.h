@@ -6,7 +6,7 @@
 
 namespace dllama {
 
-// Between two looks at memory that another thread writes: tells the core that this is only a wait.
+// Between two looks at what is waited for: tells the core that this is only a wait.
 inline void relax() {
 #if defined(__x86_64__)
     _mm_pause();
