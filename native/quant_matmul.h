@@ -7,7 +7,7 @@
 //
 // Tiles that are multiplied together lie far apart: those of a group are `stride` tiles from each other, and a call walks
 // all groups of its tiles, so that NG places are each read on and on. Prefetchers need such long streams: tiles that lie
-// beside each other end after a few pages, and each time as many new streams begin (docs/performance.md).
+// beside each other end after a few pages, and each time as many new streams begin (docs/log.md).
 #pragma once
 
 #include "row_kernels.h"
