@@ -1,16 +1,20 @@
-# make demo: a root and two workers tell a story. make test: every test. Both set up what they need.
+# make demo: a root and two workers tell a story. make test: the tests of everyday, in minutes. make test-all: every test.
+# All of them set up what they need.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard native/*)
 
-.PHONY: demo test lint types clean
+.PHONY: demo test test-all lint types clean
 
 demo: $(VENV)/.program
 	$(BIN)/python tools/demo.py
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -m ''
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests tools

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ COMMANDS = [
 @pytest.mark.parametrize(("document", "line"), COMMANDS)
 def test_commands_can_be_parsed(document: str, line: str) -> None:
     parse_arguments(shlex.split(line.split(" | ")[0])[1:])
+
+
+def test_the_licence_is_where_everyone_looks() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    licence = (ROOT / "LICENSE").read_text()
+    assert licence.startswith(f"{project['license']} License")
+    assert f"Copyright (c) 2026 {project['authors'][0]['name']}" in licence
+    assert project["license-files"] == ["LICENSE"]
+    assert "](LICENSE)" in (ROOT / "README.md").read_text()
 
 
 def test_readme_shows_commands() -> None:

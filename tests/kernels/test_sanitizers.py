@@ -36,6 +36,7 @@ def compile_to(out: Path, sources: list[Path], flags: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
