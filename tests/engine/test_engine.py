@@ -17,6 +17,7 @@ from dllama.engine import (
     Failed,
     Finished,
     GenerationOptions,
+    PromptProgress,
     SamplingOptions,
     TextDelta,
     TokenInfo,
@@ -358,3 +359,11 @@ def test_an_embedding_is_the_mean_of_all_rows() -> None:
     np.testing.assert_allclose(vector, np.full(dim, dim**-0.5), rtol=1e-6)
     assert talk.token_ids == answer([3, 1], greedy(max_tokens=4)).token_ids
     assert engine.stats().n_pages_used == 0
+
+
+def test_a_long_prompt_tells_how_far_it_is() -> None:
+    """After each step of it but the last, and only where somebody asks."""
+    talk = answer([1] * 20, greedy(max_tokens=2, progress=True))
+    assert talk.events[:2] == [PromptProgress(8, 20), PromptProgress(16, 20)]
+    assert not any(isinstance(event, PromptProgress) for event in talk.events[2:])
+    assert not any(isinstance(e, PromptProgress) for e in answer([1] * 20, greedy(max_tokens=2)).events)

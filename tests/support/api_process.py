@@ -54,9 +54,11 @@ class ApiProcess(Running):
 
 
 def events_of(response: requests.Response) -> list[Any]:
-    """The data of a stream's events, to its end; [DONE] as it is."""
+    """The data of a stream's events, to its end, without the comments between them; [DONE] as it is."""
     events = []
     for block in response.text.removesuffix("\n\n").split("\n\n"):
+        if block.startswith(": "):
+            continue
         assert block.startswith("data: "), block
         data = block.removeprefix("data: ")
         events.append(data if data == "[DONE]" else json.loads(data))

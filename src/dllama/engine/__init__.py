@@ -5,7 +5,15 @@ from dllama.engine.constraint import TokenConstraint
 from dllama.engine.conversation import Conversation
 from dllama.engine.engine import Engine, StepDone
 from dllama.engine.executor import Executor
-from dllama.engine.request import Event, Failed, Finished, GenerationOptions, TextDelta, TokenInfo
+from dllama.engine.request import (
+    Event,
+    Failed,
+    Finished,
+    GenerationOptions,
+    PromptProgress,
+    TextDelta,
+    TokenInfo,
+)
 from dllama.engine.sampler import Sampler, SamplingOptions
 from dllama.engine.scoring import score
 from dllama.engine.service import EngineService, Ticket
@@ -21,6 +29,7 @@ __all__ = [
     "Failed",
     "Finished",
     "GenerationOptions",
+    "PromptProgress",
     "Sampler",
     "SamplingOptions",
     "StepDone",

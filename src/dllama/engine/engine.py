@@ -18,7 +18,7 @@ from dllama.engine.generation import Generation, WholeLogits
 from dllama.engine.pace import StepPace
 from dllama.engine.penalties import joined_edits
 from dllama.engine.prefix_cache import CachedText, PrefixCache
-from dllama.engine.request import Failed, Finished, GenerationOptions, OnEvent
+from dllama.engine.request import Failed, Finished, GenerationOptions, OnEvent, PromptProgress
 from dllama.engine.scheduler import Job, Run, Scheduler
 from dllama.engine.stats import EngineStats, Totals
 from dllama.errors import ContextFullError, DllamaError, PeerError, UsageError
@@ -243,6 +243,8 @@ class Engine:
         job, generation = task.job, task.generation
         self._pages.advance(job.text, run.n_rows)
         if not run.wants_logits:
+            if generation.tells_progress:
+                task.on_event(PromptProgress(job.text.n_computed, len(job.text.token_ids)))
             return
         if job.has_only_prompt:
             self._totals.n_prompt_tokens += job.n_prompt

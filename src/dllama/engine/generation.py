@@ -43,6 +43,7 @@ class Generation:
         self._stop = StopStrings(options.stop)
         is_guessing = n_guesses > 0 and options.constraint is None  # a grammar cannot be asked ahead
         self._speculator = Speculator(prompt_ids, n_guesses) if is_guessing else None
+        self.tells_progress = options.progress
         self.n_drawn = 0
         self.end_id: int | None = None
         self.reason: Literal["stop", "length"] | None = None if n_tokens else "length"

@@ -23,6 +23,7 @@ class GenerationOptions:
     speculate    most tokens to be guessed for each step; None: what the engine was started with
     shown        special tokens whose names belong to the text
     continues    the text goes on after text of the prompt, so that a leading space is its own (see StreamDecoder)
+    progress     PromptProgress is told as well
     """
 
     sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
@@ -34,6 +35,7 @@ class GenerationOptions:
     speculate: int | None = None
     shown: frozenset[int] = frozenset()
     continues: bool = False
+    progress: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "n_logprobs", "speculate"):
@@ -55,6 +57,17 @@ class TokenInfo:
     text_bytes: bytes
     logprob: float
     top: tuple[tuple[int, bytes, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptProgress:
+    """After a step that did not reach the end of the prompt: `n_done` of its `n_total` tokens are in the KV cache.
+
+    Also of a text that had to make room for others and is computed again; `n_total` then counts its own tokens too.
+    """
+
+    n_done: int
+    n_total: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +105,8 @@ class Failed:
     error: DllamaError
 
 
-Event: TypeAlias = TextDelta | Finished | Failed
-"""Of one request: any number of TextDelta, then Finished or Failed; nothing more once it is cancelled."""
+Event: TypeAlias = PromptProgress | TextDelta | Finished | Failed
+"""Of one request: any number of TextDelta (and of PromptProgress, where asked for), then Finished or Failed; nothing
+more once it is cancelled."""
 
 OnEvent: TypeAlias = Callable[[Event], None]

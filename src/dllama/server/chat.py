@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dllama.engine import Finished, TextDelta, TokenInfo
+from dllama.engine import Finished, PromptProgress, TextDelta, TokenInfo
 from dllama.server.api import Api, Stamp
 from dllama.server.errors import ApiError
 from dllama.server.generation import Generation, Job
-from dllama.server.http import EventStream, json_response, until_disconnect
+from dllama.server.http import Comment, EventStream, json_response, until_disconnect
 from dllama.server.logprobs import chat_logprobs
 from dllama.server.options import generation_options
+from dllama.server.progress import prompt_comment
 from dllama.server.prompt import chat_prompt
 from dllama.server.requests import ChatRequest
 from dllama.server.responses import (
@@ -107,13 +108,15 @@ class _Answer:
             usage=self._usage(),
         )
 
-    async def chunks(self) -> AsyncIterator[str]:
+    async def chunks(self) -> AsyncIterator[str | Comment]:
         """The data of each event; log-probabilities come with the text of their tokens."""
         for index in range(len(self._choices)):
             yield self._delta(index, ChatDelta(role="assistant", content=""))
         async for index, event in self._generation.events():
             choice = self._choices[index]
-            if isinstance(event, TextDelta):
+            if isinstance(event, PromptProgress):
+                yield prompt_comment(event)
+            elif isinstance(event, TextDelta):
                 choice.tokens.extend(event.tokens)
                 for part in choice.parts_of(event):
                     yield self._delta(index, choice.delta(part))

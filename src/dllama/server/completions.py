@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator, Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dllama.engine import Finished, GenerationOptions, TextDelta, TokenInfo
+from dllama.engine import Finished, GenerationOptions, PromptProgress, TextDelta, TokenInfo
 from dllama.server.api import Api, Stamp
 from dllama.server.errors import ApiError
 from dllama.server.generation import Generation, Job
-from dllama.server.http import EventStream, json_response, until_disconnect
+from dllama.server.http import Comment, EventStream, json_response, until_disconnect
 from dllama.server.inputs import each_text, ids_of
 from dllama.server.logprobs import completion_logprobs
 from dllama.server.options import generation_options
+from dllama.server.progress import prompt_comment
 from dllama.server.requests import CompletionRequest
 from dllama.server.responses import Completion, CompletionChoice, CompletionLogprobs, Usage
 from dllama.server.served import ServedModel
@@ -99,7 +100,7 @@ class _Answer:
         ]
         return self._completion(choices, self._usage())
 
-    async def chunks(self) -> AsyncIterator[str]:
+    async def chunks(self) -> AsyncIterator[str | Comment]:
         """The data of each event; log-probabilities come with the text of their tokens."""
         waiting: list[list[TokenInfo]] = [[] for _ in self._echoes]
         lengths = [0] * len(self._echoes)
@@ -108,7 +109,9 @@ class _Answer:
                 yield self._chunk([self._choice(index, echo, [], 0, None)])
         async for index, event in self._generation.events():
             text, end = "", None
-            if isinstance(event, TextDelta):
+            if isinstance(event, PromptProgress):
+                yield prompt_comment(event)
+            elif isinstance(event, TextDelta):
                 text = event.text
                 waiting[index].extend(event.tokens)
             elif isinstance(event, Finished):

@@ -8,7 +8,17 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from dllama.engine import EngineService, Event, Failed, Finished, GenerationOptions, TextDelta, Ticket
+from dllama.engine import (
+    EngineService,
+    Event,
+    Failed,
+    Finished,
+    GenerationOptions,
+    PromptProgress,
+    TextDelta,
+    Ticket,
+)
+from dllama.server.progress import NEWS_S, PromptWatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +33,21 @@ class Generation:
     """Several texts under way; `close` frees what they hold in the engine, whatever became of them."""
 
     def __init__(
-        self, service: EngineService, jobs: Sequence[Job], on_first: Callable[[float], None]
+        self,
+        service: EngineService,
+        jobs: Sequence[Job],
+        on_first: Callable[[float], None],
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Starts all jobs; `on_first` gets the seconds to the first token of any.
 
         Raises what EngineService.submit raises, with none of them started.
         """
-        self._on_first = on_first
-        self._start = time.perf_counter()
+        self._on_first, self._clock = on_first, clock
+        self._start = clock()
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._watch = PromptWatch([len(job.prompt_ids) for job in jobs], self._start)
         self._n_open = len(jobs)
         self._tickets: list[Ticket] = []
         try:
@@ -43,13 +58,25 @@ class Generation:
             raise
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
-        """(index of the job, event), until every job has ended. Raises the error of the first that fails."""
+        """(index of the job, event), until every job has ended. Raises the error of the first that fails.
+
+        PromptProgress is that of all jobs together, told often enough that a client is never long without a word.
+        """
         is_first = True
         while self._n_open:
-            index, event = await self._events.get()
-            if is_first and isinstance(event, TextDelta):
-                self._on_first(time.perf_counter() - self._start)
+            index, event = await self._next()
+            now = self._clock()
+            if isinstance(event, PromptProgress):
+                self._watch.update(index, event)
+            elif isinstance(event, TextDelta):
+                self._watch.finish(index, now, is_shown=bool(event.text))
+                if is_first:
+                    self._on_first(now - self._start)
                 is_first = False
+            if progress := self._watch.due(now):
+                yield 0, progress
+            if event is None or isinstance(event, PromptProgress):
+                continue
             if isinstance(event, Failed):
                 raise event.error
             if isinstance(event, Finished):
@@ -59,6 +86,16 @@ class Generation:
     def close(self) -> None:
         for ticket in self._tickets:
             ticket.cancel()
+
+    async def _next(self) -> tuple[int, Event | None]:
+        """The next event; (0, None) when nothing comes for a while."""
+        if not self._events.empty():
+            return self._events.get_nowait()
+        try:
+            async with asyncio.timeout(NEWS_S):
+                return await self._events.get()
+        except TimeoutError:
+            return 0, None
 
     def _submit(self, service: EngineService, index: int, job: Job) -> Ticket:
         def on_event(event: Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -65,11 +66,21 @@ async def until_disconnect(request: Request, answer: Coroutine[Any, Any, T]) -> 
         await asyncio.gather(task, watcher, return_exceptions=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class Comment:
+    """A line of a stream that clients pass over: a sign of life for people and for proxies on the way."""
+
+    text: str
+
+
 class EventStream(StreamingResponse):
     """Server-sent events as OpenAI sends them; an error on the way is the last one, without [DONE]."""
 
-    def __init__(self, events: AsyncIterator[str], on_end: Callable[[], None]) -> None:
-        """`events` are the data of each event; `on_end` is called once, whether or not the client stayed."""
+    def __init__(self, events: AsyncIterator[str | Comment], on_end: Callable[[], None]) -> None:
+        """`events` are the data of each event, and comments between them.
+
+        `on_end` is called once, whether or not the client stayed.
+        """
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(_framed(events), headers=headers, media_type="text/event-stream")
         self._on_end = on_end
@@ -81,10 +92,10 @@ class EventStream(StreamingResponse):
             self._on_end()
 
 
-async def _framed(events: AsyncIterator[str]) -> AsyncIterator[str]:
+async def _framed(events: AsyncIterator[str | Comment]) -> AsyncIterator[str]:
     try:
-        async for data in events:
-            yield f"data: {data}\n\n"
+        async for event in events:
+            yield f": {event.text}\n\n" if isinstance(event, Comment) else f"data: {event}\n\n"
     except DllamaError as error:
         yield f"data: {api_error(error).body.model_dump_json()}\n\n"
         return

@@ -31,6 +31,7 @@ def generation_options(
         constraint=constraint,
         shown=shown,
         continues=continues,
+        progress=bool(request.stream),
     )
 
 
