@@ -21,6 +21,7 @@ from dllama.node.messages import (
     SessionPlan,
     Welcome,
 )
+from dllama.node.probe import LinkFaults, ProbeOrders
 from dllama.node.step_message import max_step_bytes
 
 MESSAGES = [
@@ -73,6 +74,20 @@ def test_anything_else_is_refused(kind: Any, payload: bytes) -> None:
 def test_malformed_json(payload: bytes) -> None:
     with pytest.raises(PeerProtocolError, match="malformed Refusal"):
         Refusal.decode(payload, "peer")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (LinkFaults, {"faults": [1]}),
+        (LinkFaults, {"faults": "a line"}),
+        (ProbeOrders, {"session": "s", "rank": 1, "addresses": [["h", 1], "h:1"]}),
+        (ProbeOrders, {"session": "s", "rank": 1, "addresses": "h:1"}),
+    ],
+)
+def test_what_lies_within_a_field_is_of_its_type_too(kind: Any, values: dict[str, Any]) -> None:
+    with pytest.raises(PeerProtocolError, match=f"malformed {kind.__name__}"):
+        kind.decode(json.dumps(values).encode(), "peer")
 
 
 def places(values: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

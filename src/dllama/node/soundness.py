@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import typing
 from collections.abc import Sequence
-from types import NoneType
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import pydantic
 
 from dllama.dtypes import BLOCK, ElementType
 from dllama.families import ModelConfig, tensor_specs
@@ -19,26 +22,26 @@ T = TypeVar("T")
 _MOST_ROWS = 1 << 16
 _MOST_POSITIONS = (1 << 31) - 1
 
-_JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "int | None": (int, NoneType),
-    "float": (int, float),
-    "bool": (bool,),
-    "str": (str,),
-}
-
 
 def check_types(values: T) -> T:
     """Returns `values`, a dataclass made from JSON, which may hold anything. Raises TypeError where a field of it,
     or of a dataclass in it, is not what it is declared to be."""
-    for field in dataclasses.fields(values):  # type: ignore[arg-type]
-        value = getattr(values, field.name)
-        allowed = _JSON_TYPES.get(str(field.type))
-        if allowed is not None and type(value) not in allowed:
-            raise TypeError(f"{field.name} is {value!r}")
+    for name, adapter in _field_types(values.__class__).items():
+        value = getattr(values, name)
+        try:
+            adapter.validate_python(value, strict=True)
+        except pydantic.ValidationError as error:
+            raise TypeError(f"{name} is {value!r}") from error
         if dataclasses.is_dataclass(value):
             check_types(value)
     return values
+
+
+@functools.cache
+def _field_types(kind: type) -> dict[str, pydantic.TypeAdapter[Any]]:
+    """What checks the value of each field of a dataclass."""
+    declared = typing.get_type_hints(kind)
+    return {field.name: pydantic.TypeAdapter(declared[field.name]) for field in dataclasses.fields(kind)}
 
 
 def check_session(
