@@ -26,7 +26,8 @@ _MOST_POSITIONS = (1 << 31) - 1
 def check_types(values: T) -> T:
     """Returns `values`, a dataclass made from JSON, which may hold anything. Raises TypeError where a field of it,
     or of a dataclass in it, is not what it is declared to be."""
-    for name, adapter in _field_types(values.__class__).items():
+    kind: Any = type(values)
+    for name, adapter in _field_types(kind).items():
         value = getattr(values, name)
         try:
             adapter.validate_python(value, strict=True)
