@@ -135,7 +135,8 @@ class Terminal:
 
 
 _TAKE_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background of a script, where it is ignored
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that its Ctrl-C reaches this session
 os.execv(sys.argv[1], sys.argv[1:])
 """

@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from support.api_process import ask, events_of
+from support.fork_server import heed_interrupts
 from support.mpi_ranks import mpiexec
 from support.processes import DEMO_MODEL, DLLAMA, Finished, inference, run_well
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.skipif(
 def start(n_ranks: int, *arguments: object) -> subprocess.Popen[str]:
     command = [str(mpiexec()), "-n", str(n_ranks), *DLLAMA, *map(str, arguments)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, **pipes)
+    return subprocess.Popen(command, text=True, preexec_fn=heed_interrupts, **pipes)
 
 
 def run(n_ranks: int, *arguments: object, typed: str = "") -> Finished:

@@ -22,6 +22,12 @@ from typing import Any
 _MAX_REQUEST_BYTES = 1 << 17
 
 
+def heed_interrupts() -> None:
+    """Ctrl-C raises KeyboardInterrupt in this process, also where it is ignored: what a shell's script starts in the
+    background inherits that, and hands it on to all that it starts. As `preexec_fn` it does so for a new program."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class ForkServer:
     """Starts the process on its own; `close` ends it."""
 
@@ -54,18 +60,26 @@ class Forked:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._answers = control.makefile("rb")
-        self.pid = int(self._answers.readline())
+        self._received = b""
+        self.pid = self._next_number()
         self._code: int | None = None
 
     def wait(self, timeout_s: float) -> int:
         """Its exit code, or minus the signal that ended it. Raises TimeoutError while it lives on."""
         if self._code is None:
             self._control.settimeout(timeout_s)
-            self._code = int(self._answers.readline())
-            self._answers.close()
+            self._code = self._next_number()
             self._control.close()
         return self._code
+
+    def _next_number(self) -> int:
+        """What was received when a TimeoutError comes is kept for the next call."""
+        while b"\n" not in self._received:
+            received = self._control.recv(64)
+            assert received, "the fork server is gone"
+            self._received += received
+        line, _, self._received = self._received.partition(b"\n")
+        return int(line)
 
     def send_signal(self, number: int) -> None:
         if self._code is None:
@@ -99,6 +113,7 @@ def _become(request: dict[str, Any], streams: Sequence[int]) -> None:
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    heed_interrupts()
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
