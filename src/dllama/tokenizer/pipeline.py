@@ -120,18 +120,17 @@ class PipelineTokenizer:
         return [self.bos_id, *ids] if add_bos and self.bos_id is not None else ids
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
-        ids = []
-        for number, part in enumerate(parts):
+        ids: list[int] = []
+        for before, part, after in zip(["", *parts], parts, [*parts[1:], ""], strict=False):
             if isinstance(part, int):
                 ids.append(part)
             else:
-                text = self._without_swallowed_space(parts, number, part)
+                text = self._without_swallowed_space(before, part, after)
                 ids += self._encode(self._continuation if ids else self._pipeline, text)
         return ids
 
-    def _without_swallowed_space(self, parts: Sequence[str | int], number: int, text: str) -> str:
-        """`text`, part `number`, less the white space that the special tokens beside it take as theirs."""
-        before, _, after = (["", *parts, ""])[number : number + 3]
+    def _without_swallowed_space(self, before: str | int, text: str, after: str | int) -> str:
+        """`text` less the white space that the special tokens beside it take as theirs."""
         if isinstance(before, int) and before in self._special and self._special[before].rstrip:
             text = text.lstrip()
         if isinstance(after, int) and after in self._special and self._special[after].lstrip:
