@@ -22,7 +22,7 @@ from dllama.errors import ContextFullError, DllamaError, PeerLostError, QueueFul
 from dllama.model import Candidates, StepBatch
 from dllama.tokenizer import load_tokenizer
 from support.fake_executor import FakeExecutor
-from support.processes import DEMO_MODEL
+from support.processes import DEMO_MODEL, wait_until
 
 TOKENIZER = load_tokenizer(DEMO_MODEL)
 VOCAB = TOKENIZER.vocab_size
@@ -37,6 +37,11 @@ class GatedExecutor(FakeExecutor):
         self.entered: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.gate = threading.Semaphore(0)
         self.error: Exception | None = None
+        self.lost_between_steps: Exception | None = None
+
+    def check(self) -> None:
+        if self.lost_between_steps:
+            raise self.lost_between_steps
 
     def step(self, batch: StepBatch) -> Candidates:
         self.entered.put(None)
@@ -172,6 +177,14 @@ def test_a_lost_node_ends_all_requests_and_later_ones(
     assert service.failure is executor.error
     with pytest.raises(PeerLostError):
         service.submit([1], options(), inboxes[0].put)
+
+
+def test_a_node_that_is_lost_while_nobody_asks(executor: GatedExecutor, service: EngineService) -> None:
+    assert service.failure is None
+    executor.lost_between_steps = lost = PeerLostError("lost worker 1")
+    wait_until(lambda: service.failure is lost)
+    with pytest.raises(PeerLostError, match="lost worker 1"):
+        service.submit([5, 6], options(), print)
 
 
 def test_closing_ends_what_is_under_way(executor: GatedExecutor) -> None:

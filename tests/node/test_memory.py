@@ -7,6 +7,7 @@ import pytest
 from dllama.bench import shape_named
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughMemoryError
+from dllama.model import cache_bytes
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import (
     MemoryNeed,
@@ -97,10 +98,12 @@ def test_the_cache_is_as_large_as_foreseen(cache_type: ElementType, bits: float)
     with LocalCluster(GOLDENS / "llama-head-dim", shares=(2, 1), cache_type=cache_type) as cluster:
         n_heads = sum(memory.cache.keys[0].shape[1] for memory in cluster._memories)
         n_values = 2 * cluster.config.n_layers * n_heads * cluster.cache.n_positions * cluster.config.head_dim
-        assert sum(memory.status().kv_bytes for memory in cluster._memories) == n_values * bits / 8
-        for memory in cluster._memories:
+        spans = plan_spans(cluster.config, (2, 1)).ranks
+        foreseen = [cache_bytes(cluster.config, of_rank, cluster.cache) for of_rank in spans]
+        assert sum(foreseen) == n_values * bits / 8
+        for memory, n_bytes in zip(cluster._memories, foreseen, strict=True):
             cache = memory.cache
-            assert sum(array.nbytes for array in cache.keys + cache.values) == memory.status().kv_bytes
+            assert sum(array.nbytes for array in cache.keys + cache.values) == n_bytes
 
 
 def test_this_computer() -> None:

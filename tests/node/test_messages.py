@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dllama.errors import PeerProtocolError
 from dllama.node.messages import (
     Hello,
-    NodeStatus,
+    PeakMemory,
     ReduceChoice,
     Refusal,
     Role,
@@ -28,7 +28,7 @@ MESSAGES = [
     Hello(Role.WORKER, "a session", 3),
     Welcome(machine="m", available_bytes=1 << 40, n_threads=4, isa="avx2", kv_on_disk=True),
     Refusal("127.0.0.1:9990"),
-    NodeStatus(weight_bytes=1, kv_bytes=2, peak_rss_bytes=3),
+    PeakMemory(peak_rss_bytes=3),
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -61,7 +61,7 @@ def test_any_value_in_any_place_is_refused_or_of_its_type(message: Any, data: st
             type(message).decode(payload, "10.0.0.1:9990")
 
 
-@pytest.mark.parametrize("kind", [Hello, Welcome, Refusal, NodeStatus, ReduceChoice, SessionPlan])
+@pytest.mark.parametrize("kind", [Hello, Welcome, Refusal, PeakMemory, ReduceChoice, SessionPlan])
 @given(payload=st.binary(max_size=100) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_anything_else_is_refused(kind: Any, payload: bytes) -> None:
     with contextlib.suppress(PeerProtocolError):

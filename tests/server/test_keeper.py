@@ -24,6 +24,10 @@ class FakeService:
 @dataclasses.dataclass
 class FakeModel:
     service: FakeService
+    name: str = ""
+
+    def nodes(self) -> Any:
+        return [self.name, self.service.failure]
 
 
 class Models:
@@ -31,15 +35,16 @@ class Models:
 
     def __init__(self) -> None:
         self.troubles: list[Exception] = []
-        self.n_open = 0
+        self.n_open = self.n_opened = 0
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Any]:
         if self.troubles:
             raise self.troubles.pop(0)
         self.n_open += 1
+        self.n_opened += 1
         try:
-            yield FakeModel(FakeService())
+            yield FakeModel(FakeService(), f"model {self.n_opened}")
         finally:
             self.n_open -= 1
 
@@ -73,6 +78,21 @@ def test_a_lost_node_is_a_pause() -> None:
         assert notes[1:] == ["nobody there", "loading failed: no", "the model is ready again"]
         assert "lost worker 1" in notes[0]
     assert models.n_open == 0
+
+
+def test_the_nodes_of_a_lost_model_are_kept() -> None:
+    """As they were when it was lost, until there are others."""
+    models = Models()
+    with ModelKeeper(models.open, lambda line: None, retry_s=0.01) as keeper:
+        assert keeper.nodes() == ["model 1", None]
+        models.troubles = [PeerUnreachableError("nobody there")] * 1000
+        keeper.served().service.failure = failure = PeerLostError("lost worker 1")  # type: ignore[misc]
+        wait_until(lambda: models.n_open == 0)
+        assert not has_model(keeper)
+        assert keeper.nodes() == ["model 1", failure]
+        models.troubles.clear()
+        wait_until(lambda: has_model(keeper))
+        assert keeper.nodes() == ["model 2", None]
 
 
 def test_a_model_that_is_not_opened_again() -> None:

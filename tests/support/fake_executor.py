@@ -52,6 +52,9 @@ class FakeExecutor:
     def n_computed(self) -> int:
         return sum(step.n_rows for step in self.steps)
 
+    def check(self) -> None:
+        """No node of it is ever lost."""
+
     def step(self, batch: StepBatch) -> Candidates:
         assert 0 < batch.n_rows <= self.max_rows
         assert len(batch.wanted.rows) <= self.max_logit_rows

@@ -84,6 +84,9 @@ class LocalCluster:
         self._transformers: list[Transformer] = self._each(self._bring_up, plans, fabrics, self._memories)
         self._fabrics = fabrics
 
+    def check(self) -> None:
+        """Its nodes are threads of this process."""
+
     def step(self, batch: StepBatch) -> Candidates:
         inputs = encode_inputs(self._checkpoint.embed(batch.token_ids))
         parts = self._each(

@@ -114,8 +114,14 @@ def write_report(path: Path, record: RunRecord, session: Session) -> None:
             "dim": config.dim,
         },
         "nodes": [
-            {"rank": rank, "address": cluster.node_name(rank)} | dataclasses.asdict(status)
-            for rank, status in enumerate(cluster.statuses())
+            {
+                "rank": node.rank,
+                "address": node.name,
+                "weight_bytes": node.weight_bytes,
+                "kv_bytes": node.kv_bytes,
+                "peak_rss_bytes": peak_bytes,
+            }
+            for node, peak_bytes in zip(cluster.nodes(), cluster.peak_rss_bytes(), strict=True)
         ],
         "token_ids": record.prompt_ids + record.token_ids,
         "n_prompt_tokens": len(record.prompt_ids),

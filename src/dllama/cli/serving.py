@@ -16,13 +16,10 @@ from dllama.cli.session import Session, open_session
 from dllama.engine import EngineService
 from dllama.errors import TokenizerError, UsageError
 from dllama.fabric import format_address, listen
-from dllama.node import NodeTimes
 from dllama.server import Api, HttpServer, ServedModel, ServerSettings, make_app
 from dllama.server.grammar import GrammarCompiler
 from dllama.server.keeper import ModelKeeper
 from dllama.server.metrics import Metrics
-from dllama.server.responses import ClusterNode
-from dllama.server.responses import NodeTimes as TimesView
 from dllama.tokenizer import ChatTemplate, Tokenizer
 
 _QUEUED_PER_TEXT = 16
@@ -61,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
         api = Api(
             settings=settings,
             served=keeper.served,
+            nodes=keeper.nodes,
             metrics=Metrics(keeper.stats),
             clock=time.time,
             started=time.time(),
@@ -90,28 +88,8 @@ def _served(session: Session, service: EngineService, template: str | None) -> S
         template=_template(session.tokenizer, template),
         max_seq_len=session.max_seq_len,
         grammars=GrammarCompiler(session.tokenizer, session.config.vocab_size),
-        nodes=lambda: [
-            ClusterNode(
-                rank=node.rank,
-                name=node.name,
-                share=node.share,
-                weight_bytes=node.weight_bytes,
-                kv_bytes=node.kv_bytes,
-                n_threads=node.n_threads,
-                isa=node.isa,
-                memory_bytes=node.available_bytes,
-                last=_times(node.last),
-                mean=_times(node.mean),
-                sent_bytes=node.sent_bytes,
-                received_bytes=node.received_bytes,
-            )
-            for node in session.cluster.nodes()
-        ],
+        nodes=session.cluster.nodes,
     )
-
-
-def _times(times: NodeTimes | None) -> TimesView | None:
-    return None if times is None else TimesView(**vars(times))
 
 
 def _template(tokenizer: Tokenizer, name: str | None) -> ChatTemplate | None:

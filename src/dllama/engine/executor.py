@@ -30,6 +30,10 @@ class Executor(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Raises PeerError when a node is known to be lost, which may come out between steps; nothing travels."""
+        ...
+
     def whole_logits(self) -> NDArray[np.float32]:
         """[N, V] of the rows wanted by the last step, after edits and masks; the caller may keep it.
 

@@ -24,6 +24,9 @@ _log = logging.getLogger(__name__)
 _LEAST_WAIT_S = 1.0
 """Nobody is told to come back sooner."""
 
+_LOOK_S = 0.25
+"""How often an engine without work looks whether all nodes are still there."""
+
 _NEW_WEIGHT = 0.2
 """Of a request that ended in the running mean of how long they take."""
 
@@ -59,6 +62,7 @@ class EngineService:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`n_parallel` requests share steps, `max_queued` more may wait."""
+        self._executor = executor
         self._engine = Engine(
             executor,
             tokenizer,
@@ -173,7 +177,8 @@ class EngineService:
         try:
             while self._end is None:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._orders or self._engine.has_work or self._end)
+                    while not self._changed.wait_for(self._is_wanted, _LOOK_S):
+                        self._executor.check()
                     orders, self._orders = self._orders, collections.deque()
                 for order in orders:
                     order()
@@ -185,6 +190,10 @@ class EngineService:
             _log.exception("the engine failed")
             self._end = DllamaError(f"the engine failed: {type(error).__name__}: {error}")
         self._give_up(self._end)
+
+    def _is_wanted(self) -> bool:
+        """Whether the engine's thread has something to do; the caller has the lock."""
+        return bool(self._orders or self._engine.has_work or self._end)
 
     def _give_up(self, error: DllamaError) -> None:
         """Tells everybody who waits."""

@@ -13,7 +13,7 @@ frames.py          typed, bounded messages over a fabric
 channel.py         the same messages over one socket, before there is a fabric; connecting and listening
 """
 
-from dllama.fabric.base import Buffer, Fabric, PreparedExchange, WritableBuffer
+from dllama.fabric.base import Buffer, Fabric, Loss, PreparedExchange, WritableBuffer
 from dllama.fabric.channel import SocketChannel, connect_with_deadline, format_address, listen
 from dllama.fabric.collectives import (
     all_gather,
@@ -35,6 +35,7 @@ __all__ = [
     "ExchangeTimes",
     "Fabric",
     "Job",
+    "Loss",
     "PreparedExchange",
     "SocketChannel",
     "TcpFabric",

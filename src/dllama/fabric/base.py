@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy.typing as npt
@@ -26,6 +27,14 @@ def bytes_view(buffer: Buffer) -> memoryview:
     memory: Any = buffer  # annotations cannot say before Python 3.12 that an ndarray has the buffer interface
     view = memoryview(memory)
     return view.cast("B") if view.nbytes else memoryview(bytearray())
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """A peer that is lost: since when (seconds since 1970), and how that was noticed ("it closed the connection")."""
+
+    since: float
+    reason: str
 
 
 class Fabric(Protocol):
@@ -89,6 +98,20 @@ class Fabric(Protocol):
     @property
     def received_bytes(self) -> list[int]:
         """Bytes received so far from each rank, payload only; 0 for the own rank. A snapshot."""
+
+    @property
+    def waited_s(self) -> float:
+        """Time in all exchanges so far until something had come from every peer that owed bytes; 0 for ever where
+        the fabric cannot tell."""
+
+    @property
+    def moved_s(self) -> float:
+        """The rest of the time in all exchanges so far, with bytes on the way from everyone; as `waited_s`."""
+
+    @property
+    def losses(self) -> Mapping[int, Loss]:
+        """The ranks that are known to be lost, between exchanges too where the fabric watches its links. A snapshot,
+        for any thread."""
 
     def close(self) -> None:
         """Ends the connections: peers that wait for this rank get PeerLostError. May be called again."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from dllama.errors import PeerLostError
-from dllama.fabric.base import Buffer, PreparedExchange, WritableBuffer, bytes_view
+from dllama.fabric.base import Buffer, Loss, PreparedExchange, WritableBuffer, bytes_view
 from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
 
 CAPACITY_BYTES = 256 * 1024
@@ -49,6 +49,13 @@ class LocalFabric:
 
     def peer_name(self, rank: int) -> str:
         return "this node" if rank == self._rank else f"thread {rank}"
+
+    waited_s = moved_s = 0.0  # it cannot tell
+
+    @property
+    def losses(self) -> dict[int, Loss]:
+        """None: nobody looks at a link that nothing is wanted of."""
+        return {}
 
     @property
     def sent_bytes(self) -> list[int]:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from dllama.errors import PeerError, PeerLostError, PeerProtocolError, PeerTimeoutError
-from dllama.fabric.base import SPIN_S, Buffer, PreparedExchange, WritableBuffer
+from dllama.fabric.base import SPIN_S, Buffer, Loss, PreparedExchange, WritableBuffer
 from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
 from dllama.fabric.mpi_messages import MPI, Goodbye, Message, Messages, add_messages, is_through
 
@@ -108,6 +108,13 @@ class MpiFabric:
 
     def peer_name(self, rank: int) -> str:
         return "this node" if rank == self._rank else self._names[rank]
+
+    waited_s = moved_s = 0.0  # it cannot tell
+
+    @property
+    def losses(self) -> dict[int, Loss]:
+        """None: nobody looks at a link that nothing is wanted of."""
+        return {}
 
     @property
     def sent_bytes(self) -> list[int]:

@@ -24,12 +24,13 @@ import contextlib
 import dataclasses
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 from dllama._native import SocketMesh
 from dllama.errors import PeerError, PeerLostError
-from dllama.fabric.base import SPIN_S, Buffer, PreparedExchange, WritableBuffer
+from dllama.fabric.base import SPIN_S, Buffer, Loss, PreparedExchange, WritableBuffer
 from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
 from dllama.fabric.liveness import SILENCE_S, system_answers
 from dllama.fabric.socket_options import set_options
@@ -65,6 +66,7 @@ class TcpFabric:
             [peers[other].connection.fileno() if other != rank else -1 for other in range(self._n_ranks)]
         )
         self._failure = FirstFailure()
+        self._losses: dict[int, Loss] = {}
 
     @property
     def rank(self) -> int:
@@ -87,13 +89,15 @@ class TcpFabric:
 
     @property
     def waited_s(self) -> float:
-        """Time in all exchanges so far until something had come from every peer that owed bytes."""
         return self._mesh.wait_s
 
     @property
     def moved_s(self) -> float:
-        """The rest of the time in all exchanges so far, with bytes on the way from everyone."""
         return self._mesh.wire_s
+
+    @property
+    def losses(self) -> dict[int, Loss]:
+        return dict(self._losses)
 
     def exchange(
         self,
@@ -138,6 +142,8 @@ class TcpFabric:
         ranks = {rank for rank, _ in (*sends, *receives)}
         if timeout_s is not None and idle_s >= timeout_s:
             pending = [self._outstanding(rank) for rank in sorted(ranks) if any(self._mesh.outstanding(rank))]
+            for peer in pending:
+                self._losses.setdefault(peer.rank, Loss(time.time() - idle_s, f"no sign for {timeout_s:g} s"))
             raise self._failure.record(timeout_error(pending, timeout_s))
         if idle_s >= SILENCE_S:
             for rank in ranks:
@@ -149,6 +155,7 @@ class TcpFabric:
         """What to raise for a connection that has ended, by `error` or in order (0)."""
         self._failure.check()  # another thread closed the fabric under our feet
         reason = reason or (os.strerror(error).lower() if error else "it closed the connection")
+        self._losses.setdefault(rank, Loss(time.time(), reason))
         return self._failure.record(lost_error(self._outstanding(rank), reason))
 
     def _outstanding(self, rank: int) -> Outstanding:

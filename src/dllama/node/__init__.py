@@ -3,10 +3,11 @@
 from dllama.node.cluster import STEP_TIMEOUT_S, Cluster, ClusterOptions, StepTimes
 from dllama.node.cores import default_threads, use_processors
 from dllama.node.greeting import Address
+from dllama.node.info import NodeInfo
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import MemoryNeed, memory_need, session_shape
 from dllama.node.rank import NodeSettings, default_cache_type
-from dllama.node.timing import NodeInfo, NodeTimes, waited_for
+from dllama.node.timing import NodeTimes, waited_for
 from dllama.node.tracing import ClusterTrace, chrome_trace
 from dllama.node.worker import Worker, refuse_job, serve_job
 

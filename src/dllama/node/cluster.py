@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dllama.checkpoint import Checkpoint
 from dllama.dtypes import ElementType
-from dllama.errors import PeerError
+from dllama.errors import PeerError, PeerLostError
 from dllama.fabric import Fabric, Job, gather, send_frame, send_frames
 from dllama.families import ModelConfig
 from dllama.kernels import Compute
@@ -33,15 +33,16 @@ from dllama.model import (
 )
 from dllama.node.crew import Crew, await_all, greet_crew
 from dllama.node.greeting import Address
+from dllama.node.info import NodeInfo, NodeRecords
 from dllama.node.input_rows import encode_inputs, step_inputs
 from dllama.node.loading import send_weights
-from dllama.node.machine import available_memory_bytes, machine_id
+from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import NodeMemory, check_memory, large_step_bytes, memory_need, session_shape
-from dllama.node.messages import Kind, NodeStatus, SessionPlan, Welcome
+from dllama.node.messages import Kind, PeakMemory, SessionPlan, Welcome
 from dllama.node.rank import NodeSettings, RankMemory
 from dllama.node.reduce_agreement import choose_reduce
 from dllama.node.step_message import answer_bytes, decode_answer, encode_steps
-from dllama.node.timing import NodeInfo, NodeTimes, StepTimer, Timeline
+from dllama.node.timing import NodeTimes, StepTimer, Timeline
 from dllama.node.tracing import ClusterTrace
 from dllama.sharding import ShardPlan, Span, plan_spans, shard_bytes
 
@@ -106,7 +107,8 @@ class Cluster:
         self.n_whole_logits = 0  # how often candidates did not reach
         self.timeline = Timeline()
         self._timer = StepTimer(fabric, self._transformer)
-        self._welcomes = welcomes
+        names = [self.node_name(rank) for rank in range(plan.shards.n_ranks)]
+        self._records = NodeRecords(plan, names, welcomes)
         self._step_end_s: float | None = None  # of the last traced step
         self._whole_logits: NDArray[np.float32] | None = None
 
@@ -209,6 +211,11 @@ class Cluster:
         self._step_end_s = trace.clock() if trace.is_on else None
         return candidates
 
+    def check(self) -> None:
+        """See Executor.check."""
+        for rank, loss in self._fabric.losses.items():
+            raise PeerLostError(f"lost {self._fabric.peer_name(rank)} (rank {rank}): {loss.reason}")
+
     def whole_logits(self) -> NDArray[np.float32]:
         """See Executor.whole_logits. Fetched once for each step."""
         if self._whole_logits is None:
@@ -230,34 +237,16 @@ class Cluster:
 
     def nodes(self) -> list[NodeInfo]:
         """All nodes in rank order, from what the root has at hand: nothing travels. May be called from any thread."""
-        config, spans = self._plan.config, self._plan.shards.ranks
-        weight_bytes = [shard_bytes(config, of_rank) for of_rank in spans]
-        sent, received = self._fabric.sent_bytes, self._fabric.received_bytes
-        return [
-            NodeInfo(
-                rank=rank,
-                name=self.node_name(rank),
-                share=weight_bytes[rank] / sum(weight_bytes),
-                weight_bytes=weight_bytes[rank],
-                kv_bytes=cache_bytes(config, spans[rank], self._plan.cache),
-                n_threads=welcome.n_threads,
-                isa=welcome.isa,
-                available_bytes=welcome.available_bytes,
-                last=self.timeline.last(rank),
-                mean=self.timeline.mean(rank),
-                sent_bytes=received[rank] if rank else sum(sent),
-                received_bytes=sent[rank] if rank else sum(received),
-            )
-            for rank, welcome in enumerate(self._welcomes)
-        ]
+        return self._records.now(self._fabric, self.timeline)
 
-    def statuses(self) -> list[NodeStatus]:
-        """What each node holds and used at the most, in rank order."""
+    def peak_rss_bytes(self) -> list[int]:
+        """The most memory of each node's process that was resident so far, in rank order. Raises PeerError."""
         send_frame(self._fabric, self._workers, Kind.STATUS, timeout_s=self._timeout_s)
-        statuses = [self._memory.status()]
-        for rank, payload in enumerate(await_all(self._fabric, Kind.STATUS, self._timeout_s), start=1):
-            statuses.append(NodeStatus.decode(payload, self.node_name(rank)))
-        return statuses
+        answers = await_all(self._fabric, Kind.STATUS, self._timeout_s)
+        peaks = [
+            PeakMemory.decode(answer, self.node_name(rank)) for rank, answer in enumerate(answers, start=1)
+        ]
+        return [peak_rss_bytes(), *(peak.peak_rss_bytes for peak in peaks)]
 
     def close(self) -> None:
         """Ends the session; workers go on to their next root."""

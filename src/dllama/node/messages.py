@@ -33,7 +33,7 @@ class Kind(enum.IntEnum):
     STEP = (
         9  # root to worker: one forward pass (step_message.py); the answer is the worker's candidates, bare
     )
-    STATUS = 10  # root to worker, answered by the same kind: NodeStatus
+    STATUS = 10  # root to worker, answered by the same kind: PeakMemory
     END = 11  # root to worker: the session is over
     LOGITS = 12  # root to worker: the answer is its part of the last step's logits, bare
     REDUCE = 13  # root to worker, when all have measured their exchanges: ReduceChoice
@@ -97,11 +97,9 @@ class ReduceChoice(Json):
 
 
 @dataclasses.dataclass(frozen=True)
-class NodeStatus(Json):
-    """What `--report` says about a node."""
+class PeakMemory(Json):
+    """The most memory of a worker's process that was resident so far."""
 
-    weight_bytes: int
-    kv_bytes: int
     peak_rss_bytes: int
 
 

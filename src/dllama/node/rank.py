@@ -8,10 +8,8 @@ from pathlib import Path
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric
 from dllama.kernels import Compute
-from dllama.model import CacheStorage, KvCache, ModelWeights, ReducePlan, Transformer, cache_bytes
-from dllama.node.machine import peak_rss_bytes
-from dllama.node.messages import NodeStatus, SessionPlan
-from dllama.sharding import shard_bytes
+from dllama.model import CacheStorage, KvCache, ModelWeights, ReducePlan, Transformer
+from dllama.node.messages import SessionPlan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,13 +41,6 @@ class RankMemory:
             fabric,
             plan.limits,
             reduce_plan,
-        )
-
-    def status(self) -> NodeStatus:
-        return NodeStatus(
-            weight_bytes=shard_bytes(self._plan.config, self._spans),
-            kv_bytes=cache_bytes(self._plan.config, self._spans, self._plan.cache),
-            peak_rss_bytes=peak_rss_bytes(),
         )
 
     def close(self) -> None:

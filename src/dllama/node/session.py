@@ -12,9 +12,9 @@ from dllama.model import CacheStorage, Transformer
 from dllama.node.greeting import raise_refusal
 from dllama.node.input_rows import step_inputs
 from dllama.node.loading import receive_weights
-from dllama.node.machine import available_memory_bytes, machine_id
+from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import NodeMemory, check_memory, memory_need
-from dllama.node.messages import MAX_CONTROL_BYTES, Kind, Refusal, SessionPlan, Welcome
+from dllama.node.messages import MAX_CONTROL_BYTES, Kind, PeakMemory, Refusal, SessionPlan, Welcome
 from dllama.node.probe import serve_probe
 from dllama.node.rank import NodeSettings, RankMemory
 from dllama.node.reduce_agreement import learn_reduce
@@ -67,7 +67,7 @@ class WorkerSession:
             reduce_plan = learn_reduce(fabric, plan.limits.timeout_s)
             self._load(fabric, memory, plan)
             self._on_event(f"loaded rank {plan.rank} of {plan.shards.n_ranks}: {plan.config.family} model")
-            self._steps(fabric, memory.transformer(fabric, reduce_plan), memory, plan)
+            self._steps(fabric, memory.transformer(fabric, reduce_plan), plan)
 
     def _check_memory(self, plan: SessionPlan) -> None:
         """The root has looked already, but it is this computer that would run out."""
@@ -86,7 +86,7 @@ class WorkerSession:
             raise
         send_frame(fabric, [0], Kind.LOADED, timeout_s=timeout_s)
 
-    def _steps(self, fabric: Fabric, transformer: Transformer, memory: RankMemory, plan: SessionPlan) -> None:
+    def _steps(self, fabric: Fabric, transformer: Transformer, plan: SessionPlan) -> None:
         """Computes what the root asks for until it ends the session. Between steps it waits without a deadline:
         keepalive probes tell whether the root's computer is still there."""
         timer = StepTimer(fabric, transformer)
@@ -106,9 +106,8 @@ class WorkerSession:
             elif kind == Kind.TRACE:
                 answer_trace(fabric, transformer.trace, plan.limits.timeout_s)
             elif kind == Kind.STATUS:
-                send_frame(
-                    fabric, [0], Kind.STATUS, memory.status().encode(), timeout_s=plan.limits.timeout_s
-                )
+                peak = PeakMemory(peak_rss_bytes()).encode()
+                send_frame(fabric, [0], Kind.STATUS, peak, timeout_s=plan.limits.timeout_s)
             elif kind == Kind.END:
                 return
             else:

@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-from dllama.fabric import Fabric, TcpFabric
+from dllama.fabric import Fabric
 from dllama.model import Transformer
 
 N_RECENT_STEPS = 64
@@ -32,26 +32,6 @@ class NodeTimes:
     compute_s: float
     wait_s: float
     wire_s: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NodeInfo:
-    """One node as the root knows it. `last` and `mean` (over the last N_RECENT_STEPS steps) are None before the
-    first step. `share` is its part of the weights. Bytes are those on its link with the root; the root's are those
-    on all of its links. `available_bytes` is the memory that was free when the session began."""
-
-    rank: int
-    name: str
-    share: float
-    weight_bytes: int
-    kv_bytes: int
-    n_threads: int
-    isa: str
-    available_bytes: int
-    last: NodeTimes | None
-    mean: NodeTimes | None
-    sent_bytes: int
-    received_bytes: int
 
 
 class StepTimer:
@@ -126,4 +106,4 @@ def waited_for(times: Sequence[NodeTimes]) -> int | None:
 
 
 def _exchange_times(fabric: Fabric) -> tuple[float, float]:
-    return (fabric.waited_s, fabric.moved_s) if isinstance(fabric, TcpFabric) else (0.0, 0.0)
+    return fabric.waited_s, fabric.moved_s

@@ -6,11 +6,12 @@ import asyncio
 import dataclasses
 import functools
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from dllama import __version__
+from dllama.node import NodeInfo
 from dllama.server.errors import ApiError
 from dllama.server.metrics import Metrics
 from dllama.server.served import ServedModel, ServerSettings
@@ -37,10 +38,12 @@ class Stamp:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Api:
-    """`served` raises ApiError while there is no model to ask. `started` is when the server did, as `clock` tells."""
+    """`served` raises ApiError while there is no model to ask; `nodes` are there also then. `started` is when the
+    server did, as `clock` tells."""
 
     settings: ServerSettings
     served: Callable[[], ServedModel]
+    nodes: Callable[[], Sequence[NodeInfo]]
     metrics: Metrics
     clock: Callable[[], float]
     started: float

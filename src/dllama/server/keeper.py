@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from dllama.engine import EngineStats
 from dllama.errors import DllamaError
+from dllama.node import NodeInfo
 from dllama.server.errors import ApiError
 from dllama.server.served import ServedModel
 
@@ -47,6 +48,7 @@ class ModelKeeper:
         self._stack = contextlib.ExitStack()
         self._model: ServedModel | None = None
         self._failure: DllamaError | None = None
+        self._last_nodes: Sequence[NodeInfo] = ()
         self._look = threading.Event()
         self._is_closing = False
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
@@ -65,6 +67,11 @@ class ModelKeeper:
             )
         assert model is not None
         return model
+
+    def nodes(self) -> Sequence[NodeInfo]:
+        """Of the model; while there is none as they were when it was lost, and which of them were."""
+        model = self._model
+        return model.nodes() if model else self._last_nodes
 
     @property
     def failure(self) -> DllamaError | None:
@@ -105,6 +112,8 @@ class ModelKeeper:
     def _let_go(self, failure: DllamaError) -> None:
         if not self._on_give_up:
             self._on_note(f"{failure}; trying to load the model again every {self._retry_s:.0f} s")
+        if self._model:
+            self._last_nodes = self._model.nodes()
         self._failure, self._model = failure, None
         try:
             self._stack.close()

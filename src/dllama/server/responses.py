@@ -6,6 +6,8 @@ from typing import Any, Literal, TypeAlias
 
 import pydantic
 
+from dllama.node import NodeInfo
+
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
 
 
@@ -201,31 +203,6 @@ class DetokenizedText(Response):
     prompt: str
 
 
-class NodeTimes(Response):
-    """Of one step, or the mean of several: computing, waiting for others, and bytes on their way."""
-
-    compute_s: float
-    wait_s: float
-    wire_s: float
-
-
-class ClusterNode(Response):
-    """`share` is its part of the model, 0 to 1; null is what is not known (yet)."""
-
-    rank: int
-    name: str
-    share: float
-    weight_bytes: int
-    kv_bytes: int | None
-    n_threads: int | None
-    isa: str | None
-    memory_bytes: int | None
-    last: NodeTimes | None
-    mean: NodeTimes | None
-    sent_bytes: int
-    received_bytes: int
-
-
 class EngineNumbers(Response):
     """Requests and pages now; tokens and steps since the start."""
 
@@ -243,11 +220,13 @@ class EngineNumbers(Response):
 
 
 class ClusterView(Response):
+    """While it recovers, `nodes` are those that there were, with which of them are lost."""
+
     model: str
     status: Literal["ok", "recovering"]
     reason: str | None
     max_model_len: int | None
-    nodes: list[ClusterNode]
+    nodes: list[NodeInfo]
     engine: EngineNumbers | None
 
 

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from dllama.engine import EngineService, SamplingOptions
+from dllama.node import NodeInfo
 from dllama.server.grammar import GrammarCompiler
-from dllama.server.responses import ClusterNode
 from dllama.tokenizer import ChatTemplate, Tokenizer
 
 
@@ -32,4 +32,4 @@ class ServedModel:
     template: ChatTemplate | None
     max_seq_len: int
     grammars: GrammarCompiler
-    nodes: Callable[[], Sequence[ClusterNode]]
+    nodes: Callable[[], Sequence[NodeInfo]]

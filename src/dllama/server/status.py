@@ -41,7 +41,12 @@ async def cluster(api: Api, request: Request, body: None) -> Response:
     except ApiError as error:
         return json_response(
             ClusterView(
-                model=name, status="recovering", reason=str(error), max_model_len=None, nodes=[], engine=None
+                model=name,
+                status="recovering",
+                reason=str(error),
+                max_model_len=None,
+                nodes=list(api.nodes()),
+                engine=None,
             )
         )
     return json_response(
@@ -50,7 +55,7 @@ async def cluster(api: Api, request: Request, body: None) -> Response:
             status="ok",
             reason=None,
             max_model_len=served.max_seq_len,
-            nodes=list(served.nodes()),
+            nodes=list(api.nodes()),
             engine=_engine_numbers(served.service.stats(), api.token_rate),
         )
     )
