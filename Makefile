@@ -1,11 +1,11 @@
 # make demo: a root and two workers tell a story. make test: the tests of everyday, in minutes. make test-all: every test.
-# All of them set up what they need.
+# make real-models: a small real model into .real-models, for the tests that run one. All of them set up what they need.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard native/*)
 
-.PHONY: demo test test-all lint types clean
+.PHONY: demo test test-all real-models lint types clean
 
 demo: $(VENV)/.program
 	$(BIN)/python tools/demo.py
@@ -15,6 +15,9 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -m ''
+
+real-models: $(VENV)/.dev
+	$(BIN)/python tools/real_models.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests tools

@@ -24,6 +24,10 @@ class ElementType(enum.IntEnum):
     Q80 = 3
     BF16 = 16
 
+    def __bool__(self) -> bool:
+        """Always true: F32 is 0, and `given or default` must not take it for nothing."""
+        return True
+
     @property
     def is_blocked(self) -> bool:
         return self in (ElementType.Q40, ElementType.Q80)
