@@ -22,7 +22,7 @@ from dllama.engine import (
     TextDelta,
     TokenInfo,
 )
-from dllama.errors import ContextFullError, NumericalError, UsageError
+from dllama.errors import ContextFullError, NumericalError, PeerLostError, UsageError
 from dllama.tokenizer import Tokenizer, load_tokenizer
 from support.fake_executor import FakeExecutor
 from support.processes import DEMO_MODEL
@@ -286,6 +286,95 @@ def test_cancelled_requests_free_everything_and_say_nothing_more() -> None:
     assert engine.stats().n_pages_used == 0
 
 
+# A node that is lost between a step and what has to be fetched after it
+
+
+class Flaky(FakeExecutor):
+    """Hidden states tell tokens and places apart. `n_losses` times nothing can be fetched after a step."""
+
+    def __init__(self, n_losses: int = 0, **shape: int) -> None:
+        super().__init__(flat, vocab_size=VOCAB, **shape)
+        self.n_losses = n_losses
+
+    def whole_logits(self) -> NDArray[np.float32]:
+        self._lose()
+        return super().whole_logits()
+
+    def hidden(self) -> NDArray[np.float32]:
+        self._lose()
+        batch, hidden = self.steps[-1], np.zeros((self.steps[-1].n_rows, self.config.dim), np.float32)
+        hidden[np.arange(batch.n_rows), batch.token_ids % self.config.dim] = 1 + batch.positions
+        return hidden
+
+    def _lose(self) -> None:
+        if self.n_losses:
+            self.n_losses -= 1
+            raise PeerLostError("a worker was lost")
+
+
+def flat(text: list[int]) -> NDArray[np.float32]:
+    """Logits that depend on every token and are so alike that a draw often needs more than the candidates."""
+    assert -1 not in text, text
+    random = np.random.default_rng(zlib.crc32(np.asarray(text, np.int32).tobytes()))
+    logits = random.normal(0, 0.1, VOCAB).astype(np.float32)
+    logits[text[-5] if len(text) > 5 else 300] += 7
+    return logits
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n_losses=st.integers(1, 9),
+    n_pages=st.integers(6, 16),
+    speculate=st.sampled_from([0, 3]),
+    n_logprobs=st.sampled_from([None, 2]),
+    stop=st.sampled_from([(), ("e",)]),
+)
+def test_a_lost_node_changes_no_text(
+    n_losses: int, n_pages: int, speculate: int, n_logprobs: int | None, stop: tuple[str, ...]
+) -> None:
+    """A step that failed is taken again; texts, log-probabilities, embeddings and counts are those of a quiet day."""
+    asked = [
+        (
+            [seed, 2, 3],
+            GenerationOptions(
+                sampling=SamplingOptions(temperature=1, topp=1, seed=seed),
+                max_tokens=12,
+                n_logprobs=n_logprobs,
+                stop=stop,
+                speculate=speculate,
+                ignore_eos=True,
+            ),
+        )
+        for seed in range(3)
+    ]
+    results = []
+    for n in (0, n_losses):
+        executor = Flaky(n, n_pages=n_pages, max_rows=16, max_logit_rows=16)
+        engine = Engine(executor, TOKENIZER, max_seq_len=24, n_parallel=4, clock=Clock())
+        talks = [Talk() for _ in asked]
+        for talk, (prompt, options) in zip(talks, asked, strict=True):
+            engine.submit(prompt, options, talk.events.append)
+        vectors: list[object] = []
+        engine.embed([9, 8, 7, 6, 5, 4, 3, 2, 1], vectors.append)
+        n_lost = 0
+        while engine.has_work:
+            try:
+                assert engine.step() is not None
+            except PeerLostError:
+                n_lost += 1
+        assert executor.n_losses == 0
+        assert n_lost == n
+        results.append((talks, vectors, engine.stats()))
+    (quiet, quiet_vectors, quiet_stats), (lost, lost_vectors, lost_stats) = results
+    for one, other in zip(quiet, lost, strict=True):
+        assert other.token_ids == one.token_ids
+        assert other.text == one.text
+        assert [token.top for token in other.tokens] == [token.top for token in one.tokens]
+    np.testing.assert_array_equal(quiet_vectors, lost_vectors)
+    assert lost_stats.n_prompt_tokens == quiet_stats.n_prompt_tokens
+    assert lost_stats.n_completion_tokens == quiet_stats.n_completion_tokens
+
+
 # Prefixes
 
 
@@ -367,3 +456,23 @@ def test_a_long_prompt_tells_how_far_it_is() -> None:
     assert talk.events[:2] == [PromptProgress(8, 20), PromptProgress(16, 20)]
     assert not any(isinstance(event, PromptProgress) for event in talk.events[2:])
     assert not any(isinstance(e, PromptProgress) for e in answer([1] * 20, greedy(max_tokens=2)).events)
+
+
+def test_an_embedding_that_gave_its_pages_up_counts_no_row_twice() -> None:
+    """Hidden states differ from row to row, so that a row counted twice shows."""
+    prompt = [7, 3, 9, 1, 4, 8, 2, 6, 5, 10, 11]
+    vectors: list[NDArray[np.float32]] = []
+    for n_pages in (32, 6):
+        engine = Engine(Flaky(n_pages=n_pages, max_rows=2), TOKENIZER, max_seq_len=24, n_parallel=2)
+        engine.submit([1, 2, 3], greedy(max_tokens=20, ignore_eos=True), lambda event: None)
+        for _ in range(2):
+            engine.step()
+        engine.embed(prompt, lambda result: vectors.append(np.asarray(result)))
+        while engine.has_work:
+            engine.step()
+    assert engine.stats().n_preemptions > 0
+    np.testing.assert_array_equal(*vectors)
+    expected = np.zeros_like(vectors[0])
+    for place, token_id in enumerate(prompt):
+        expected[token_id] += 1 + place
+    np.testing.assert_allclose(vectors[0], expected / np.linalg.norm(expected), rtol=1e-6)

@@ -30,11 +30,15 @@ def asked(sampler: Sampler, n_candidates: int) -> LogitRows:
 
 
 def sample(
-    sampler: Sampler, logits: NDArray[np.float32], n_candidates: int | None = None, cuts: Sequence[int] = ()
+    sampler: Sampler,
+    logits: NDArray[np.float32],
+    n_candidates: int | None = None,
+    cuts: Sequence[int] = (),
+    index: int = 0,
 ) -> int:
     """A token drawn from `logits` [V], of which so many candidates are sent by ranks that are cut there."""
     whole, wanted = logits[np.newaxis], asked(sampler, n_candidates or sampler.n_candidates)
-    return sampler.sample(candidates_of(whole, wanted, cuts), 0, lambda: whole)
+    return sampler.sample(index, candidates_of(whole, wanted, cuts), 0, lambda: whole)
 
 
 def exact_probabilities(
@@ -59,7 +63,7 @@ def exact_probabilities(
 def drawn_counts(sampler: Sampler, logits: NDArray[np.float32], n_draws: int = N_DRAWS) -> NDArray[np.int64]:
     whole = logits[np.newaxis]
     candidates = candidates_of(whole, asked(sampler, sampler.n_candidates))
-    drawn = [sampler.sample(candidates, 0, lambda: whole) for _ in range(n_draws)]
+    drawn = [sampler.sample(index, candidates, 0, lambda: whole) for index in range(n_draws)]
     return np.bincount(drawn, minlength=len(logits))
 
 

@@ -14,11 +14,18 @@ from numpy.typing import NDArray
 
 from dllama.engine.batch import TokenRun, ragged_batch
 from dllama.engine.executor import Executor
-from dllama.engine.generation import Generation, WholeLogits
+from dllama.engine.generation import Generation
 from dllama.engine.pace import StepPace
 from dllama.engine.penalties import joined_edits
 from dllama.engine.prefix_cache import CachedText, PrefixCache
-from dllama.engine.request import Failed, Finished, GenerationOptions, OnEvent, PromptProgress
+from dllama.engine.request import (
+    Failed,
+    Finished,
+    GenerationOptions,
+    OnEvent,
+    PromptProgress,
+    TokenInfo,
+)
 from dllama.engine.scheduler import Job, Run, Scheduler
 from dllama.engine.stats import EngineStats, Totals
 from dllama.errors import ContextFullError, DllamaError, PeerError, UsageError
@@ -44,7 +51,7 @@ class _Writing:
 
 @dataclasses.dataclass(eq=False)
 class _Embedding:
-    """A request for the mean of hidden states."""
+    """A request for the mean of hidden states; `total` [D] is their sum as far as the text is computed."""
 
     job: Job
     total: NDArray[np.float64]
@@ -220,26 +227,47 @@ class Engine:
         )
 
     def _deliver(self, runs: Sequence[Run], candidates: Candidates) -> None:
-        answer = _Answer(candidates, functools.cache(self._executor.whole_logits))
-        hidden = functools.cache(self._executor.hidden)
-        first_row = first_wanted = 0
-        for run in runs:
+        """Goes on with every request. All that the nodes still have to send comes first: a node that is lost
+        meanwhile leaves the requests as they were."""
+        results = self._results(runs, candidates)
+        for run, result in zip(runs, results, strict=True):
             task = self._tasks.get(run.job)
+            if task is None:  # it has failed, or an event of another one cancelled it
+                continue
             try:
                 if isinstance(task, _Writing):
-                    self._write(task, run, answer, first_wanted)
-                elif isinstance(task, _Embedding):
-                    self._add_hidden(task, hidden()[first_row : first_row + run.n_rows])
+                    self._write(task, run, result.drawn)
+                else:
+                    assert result.hidden is not None
+                    self._add_hidden(task, result.hidden)
+            except Exception as error:  # of one request: whoever gets its events
+                self._fail(task, error)
+
+    def _results(self, runs: Sequence[Run], candidates: Candidates) -> list[_Result]:
+        """What each run comes to. Ends requests whose logits are no numbers; changes nothing else."""
+        whole_logits = functools.cache(self._executor.whole_logits)
+        hidden = functools.cache(self._executor.hidden)
+        results = []
+        first_row = first_wanted = 0
+        for run in runs:
+            task, result = self._tasks[run.job], _Result()
+            try:
+                if isinstance(task, _Embedding):
+                    result = _Result(hidden=hidden()[first_row : first_row + run.n_rows])
+                elif run.wants_logits and task.generation.reason is None:
+                    drawn = task.generation.draw(candidates, first_wanted, run.guesses, whole_logits)
+                    result = _Result(drawn=drawn)
             except PeerError:
                 raise
-            except Exception as error:  # of one request: its grammar, its logits, whoever gets its events
-                assert task is not None
+            except Exception as error:  # of one request: its logits
                 self._fail(task, error)
+            results.append(result)
             first_row += run.n_rows + len(run.guesses)
             first_wanted += run.n_wanted
+        return results
 
-    def _write(self, task: _Writing, run: Run, answer: _Answer, row: int) -> None:
-        """Goes on with a text whose wanted rows begin at `row` of the answer."""
+    def _write(self, task: _Writing, run: Run, drawn: Sequence[TokenInfo]) -> None:
+        """Goes on with a text by what was drawn for it."""
         job, generation = task.job, task.generation
         self._pages.advance(job.text, run.n_rows)
         if not run.wants_logits:
@@ -249,15 +277,19 @@ class Engine:
         if job.has_only_prompt:
             self._totals.n_prompt_tokens += job.n_prompt
             self._totals.n_cached_tokens += job.n_cached
-        if generation.reason is None:
-            token_ids, delta = generation.draw(answer.candidates, row, run.guesses, answer.whole_logits)
-            job.text.token_ids.extend(token_ids)
-            self._pages.advance(job.text, len(token_ids) - 1)
-            self._totals.n_completion_tokens += len(token_ids)
+        if drawn:
+            n_taken, delta = generation.accept(drawn)
+            job.text.token_ids.extend(info.token_id for info in drawn[:n_taken])
+            self._pages.advance(job.text, n_taken - 1)
+            self._totals.n_completion_tokens += n_taken
             self._totals.n_guesses += len(run.guesses)
-            self._totals.n_guesses_right += len(token_ids) - 1
+            self._totals.n_guesses_right += n_taken - 1
             if delta.tokens or delta.text:
                 task.on_event(delta)
+        self._end_if_complete(task)
+
+    def _end_if_complete(self, task: _Writing) -> None:
+        job, generation = task.job, task.generation
         if generation.reason and job in self._tasks:
             self.cancel(job)
             task.on_event(
@@ -271,9 +303,12 @@ class Engine:
             )
 
     def _add_hidden(self, task: _Embedding, hidden: NDArray[np.float32]) -> None:
+        text = task.job.text
+        if not text.n_computed:  # also when it gave its pages up: it is computed from its beginning then
+            task.total = np.zeros_like(task.total)
         task.total += hidden.sum(axis=0, dtype=np.float64)
-        self._pages.advance(task.job.text, len(hidden))
-        if not task.job.text.n_pending:
+        self._pages.advance(text, len(hidden))
+        if not text.n_pending:
             self._totals.n_prompt_tokens += task.job.n_prompt
             self.cancel(task.job)
             length = float(np.linalg.norm(task.total))
@@ -292,11 +327,11 @@ class Engine:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Answer:
-    """Of one step."""
+class _Result:
+    """Of one run: the tokens drawn for its text, or the hidden states [T, D] of its rows."""
 
-    candidates: Candidates
-    whole_logits: WholeLogits
+    drawn: Sequence[TokenInfo] = ()
+    hidden: NDArray[np.float32] | None = None
 
 
 def _token_run(run: Run) -> TokenRun:

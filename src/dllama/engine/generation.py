@@ -72,30 +72,42 @@ class Generation:
 
     def draw(
         self, candidates: Candidates, row: int, guesses: Sequence[int], whole_logits: WholeLogits
-    ) -> tuple[list[int], TextDelta]:
-        """The tokens drawn from `row` and, as long as guesses are right, the rows after it.
+    ) -> list[TokenInfo]:
+        """The tokens drawn from `row` and, as long as guesses are right, the rows after it; changes nothing.
 
-        `reason` is set when the text ends with them. Raises NumericalError when logits are not numbers.
+        So a step whose logits did not arrive is drawn again as if for the first time. Raises NumericalError when
+        logits are not numbers, and what `whole_logits` raises.
         """
-        token_ids: list[int] = []
+        drawn: list[TokenInfo] = []
+        for guess in (*guesses, None):
+            index = self.n_drawn + len(drawn)
+            token_id = self._sampler.sample(index, candidates, row + len(drawn), whole_logits)
+            drawn.append(self._info(token_id, candidates, row + len(drawn), whole_logits))
+            if token_id in self._end_ids or token_id != guess:
+                break
+        return drawn
+
+    def accept(self, drawn: Sequence[TokenInfo]) -> tuple[int, TextDelta]:
+        """Goes on with the text by what was drawn, up to its end; returns how many tokens that took.
+
+        `reason` is set when the text ends with them.
+        """
+        n_before = self.n_drawn
         infos: list[TokenInfo] = []
         text = ""
-        for guess in (*guesses, None):
-            token_id = self._sampler.sample(candidates, row, whole_logits)
-            token_ids.append(token_id)
+        for info in drawn:
             self.n_drawn += 1
-            if token_id in self._end_ids:
-                self.end_id, self.reason = token_id, "stop"
+            if info.token_id in self._end_ids:
+                self.end_id, self.reason = info.token_id, "stop"
                 break
-            infos.append(self._info(token_id, candidates, row, whole_logits))
-            text += self._accept(token_id)
-            if self.reason or token_id != guess:
+            infos.append(info)
+            text += self._accept(info.token_id)
+            if self.reason:
                 break
-            row += 1
         if self.reason and not self._stop.is_stopped:
             text += self._stop.feed(self._decoder.flush())
             text += self._stop.flush()
-        return token_ids, TextDelta(text, tuple(infos))
+        return self.n_drawn - n_before, TextDelta(text, tuple(infos))
 
     def _accept(self, token_id: int) -> str:
         """Takes a token into the text; returns what may be shown."""

@@ -73,12 +73,28 @@ class SamplingOptions:
                 raise UsageError(f"logit_bias of token {token_id} is {bias}, not a finite number")
 
 
+class _Randoms:
+    """A fixed sequence of numbers for each seed (PCG64), asked in any order; without a seed a new one each time."""
+
+    def __init__(self, seed: int | None) -> None:
+        self._bits = np.random.PCG64(seed)
+        self._generator = np.random.Generator(self._bits)
+        self._next = 0
+
+    def number(self, index: int) -> float:
+        """Number `index` of the sequence, from [0, 1)."""
+        if index != self._next:
+            self._bits.advance(index - self._next)
+        self._next = index + 1
+        return float(self._generator.random())
+
+
 class Sampler:
-    """Draws tokens; the same options and seed draw the same tokens from the same logits."""
+    """Draws tokens; the same options and seed draw the same token from the same logits at the same place of a text."""
 
     def __init__(self, options: SamplingOptions) -> None:
         self._options = options
-        self._random = np.random.default_rng(options.seed)
+        self._randoms = _Randoms(options.seed)
         coldest = np.float32(max(options.temperature, _LEAST_TEMPERATURE))
         self.temperature = float(coldest) if options.temperature else 0.0
 
@@ -90,9 +106,9 @@ class Sampler:
         return min(self._options.topk or _N_CANDIDATES, _MAX_CANDIDATES)
 
     def sample(
-        self, candidates: Candidates, row: int, whole_logits: Callable[[], NDArray[np.float32]]
+        self, index: int, candidates: Candidates, row: int, whole_logits: Callable[[], NDArray[np.float32]]
     ) -> int:
-        """The token drawn from `row` of the candidates, the same one however many of them there are.
+        """Token number `index` of the text, drawn from `row` of the candidates, however many of them there are.
 
         The draw walks down from the largest logit; of equal logits the lower id comes first. Where it passes
         the last candidate it goes on in `whole_logits()` [N, V], which is called only then. Raises
@@ -106,7 +122,7 @@ class Sampler:
         if self.temperature == 0:
             return int(ids[0])
         mass = math.exp(candidates.log_sum_exp_at_t[row] - float(logits[0]) / self.temperature)
-        drawn = self._random.random()
+        drawn = self._randoms.number(index)
         place = self._walk(logits, mass, drawn, is_whole=False)
         if place is None:
             logits = whole_logits()[row]
