@@ -98,8 +98,8 @@ def test_an_interrupted_conversion_leaves_nothing_behind(tmp_path: Path) -> None
 
 
 def test_a_full_disk_is_said_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_room(directory: Path, n_bytes: int) -> None:
-        raise NotEnoughDiskError(f"{directory} needs {n_bytes}")
+    def no_room(path: Path, n_bytes: int) -> None:
+        raise NotEnoughDiskError(f"{path} needs {n_bytes}")
 
     monkeypatch.setattr(convert_module, "require_free_space", no_room)
     with pytest.raises(NotEnoughDiskError):

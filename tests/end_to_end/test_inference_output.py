@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import json
+import os
 import re
+import stat
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +114,30 @@ def test_golden_logits_are_stored_as_they_are(tmp_path: Path) -> None:
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
     assert [file.name for file in tmp_path.iterdir()] == ["logits.npy"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes of other systems are too small for this")
+def test_outputs_go_through_pipes_and_links(tmp_path: Path) -> None:
+    """A name of an output may stand for anything: nothing but a plain file is ever replaced."""
+    names = ("report", "trace", "logits")
+    pipes = [tmp_path / name for name in names]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    readers = [os.open(pipe, os.O_RDONLY | os.O_NONBLOCK) for pipe in pipes]
+    for reader in readers:
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 1 << 20)
+    flags = [item for name, pipe in zip(names, pipes, strict=True) for item in (f"--{name}", pipe)]
+    run_well(*inference(*flags, steps=7))
+    report, trace, logits = (os.read(reader, 1 << 20) for reader in readers)
+    for reader in readers:
+        os.close(reader)
+    assert json.loads(report)["n_generated_tokens"] == 2
+    assert json.loads(trace)["traceEvents"]
+    assert np.load(io.BytesIO(logits)).shape == (5, 2048)
+    assert all(stat.S_ISFIFO(pipe.lstat().st_mode) for pipe in pipes)
+
+    link = tmp_path / "link.npy"
+    link.symlink_to("target.npy")
+    run_well(*inference("--logits", link, steps=7))
+    assert link.is_symlink()
+    assert (tmp_path / "target.npy").read_bytes() == logits

@@ -57,7 +57,7 @@ def convert_model(
     specs = list(checkpoint.tensors.values())
     total_weights = sum(spec.n_elements for spec in specs)
     total_bytes = len(header) + sum(spec.n_bytes for spec in specs)
-    require_free_space(out_path.parent, total_bytes)
+    require_free_space(out_path, total_bytes)
     done_weights, let_go_at = 0, _LET_GO_ELEMENTS
     with write_atomically(out_path) as file:
         file.write(header)

@@ -16,11 +16,10 @@ from dllama.cli.options import (
     positive_int,
     sampling_options,
 )
-from dllama.cli.record import RunRecord, step_line, summary_lines, write_report, write_trace
+from dllama.cli.record import RunRecord, step_line, summary_lines, write_logits, write_report, write_trace
 from dllama.cli.session import Session, open_session
 from dllama.engine import Event, Failed, Finished, GenerationOptions, TextDelta, score
 from dllama.errors import ContextFullError, UsageError
-from dllama.formats.atomic import write_atomically
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,8 +69,7 @@ def run(args: argparse.Namespace) -> None:
         if args.report:
             write_report(args.report, record, session)
         if args.logits:
-            with write_atomically(args.logits) as file:
-                np.save(file, _prompt_logits(session, prompt_ids))
+            write_logits(args.logits, _prompt_logits(session, prompt_ids))
 
 
 def _generate(session: Session, record: RunRecord, options: GenerationOptions, stream: bool) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from pathlib import Path
 
 from dllama.dtypes import ElementType
 from dllama.engine import SamplingOptions
 from dllama.errors import UsageError
 from dllama.fabric import Job
+from dllama.formats.atomic import check_writable
 from dllama.model import Algorithm, CacheStorage
 from dllama.node import Address, NodeSettings, default_threads
 
@@ -193,10 +193,10 @@ def count(text: str) -> int:
 def output_path(text: str) -> Path:
     """A file that can be written, as far as one can tell before the work that fills it."""
     path = Path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a directory, not a file")
-    if not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"cannot write {text}: {path.parent} is no directory to write to")
+    try:
+        check_writable(path)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return path
 
 

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dllama.cli.session import Session
 from dllama.formats.atomic import write_atomically
 from dllama.node import ClusterTrace, NodeInfo, StepTimes, chrome_trace, waited_for
@@ -149,6 +152,13 @@ def write_trace(path: Path, trace: ClusterTrace, session: Session) -> None:
     names = [session.cluster.node_name(rank) for rank in range(session.cluster.n_nodes)]
     with write_atomically(path) as file:
         file.write(json.dumps(chrome_trace(trace.gather(), names)).encode())
+
+
+def write_logits(path: Path, logits: NDArray[np.float32]) -> None:
+    """The .npy of --logits. np.save would ask for a position, which a pipe has not."""
+    with write_atomically(path) as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(logits))
+        file.write(np.ascontiguousarray(logits).data)
 
 
 def _timeline(nodes: Sequence[NodeInfo]) -> dict[str, Any]:
