@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 from dllama.engine import GenerationOptions, SamplingOptions, TokenConstraint
-from dllama.server.errors import ApiError
 from dllama.server.requests import GenerationRequest
 
 
@@ -54,7 +53,4 @@ def _sampling(request: GenerationRequest, defaults: SamplingOptions, choice: int
 
 
 def _logit_bias(biases: dict[str, float] | None) -> dict[int, float] | None:
-    for key in biases or ():
-        if not (key.isascii() and key.isdigit()):
-            raise ApiError(f"logit_bias: {key!r} is no token id", param="logit_bias")
     return None if biases is None else {int(key): bias for key, bias in biases.items()}

@@ -6,14 +6,17 @@ clients send many that say nothing about the answer; those that do, and that dll
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 MAX_CHOICES = 16
 MAX_STOP_STRINGS = 16
 MAX_TOP_LOGPROBS = 20
+MAX_TOOLS = 128
 MAX_TOKENS = 2**31 - 1
 MAX_SEED = 2**63 - 1
 
@@ -22,6 +25,36 @@ Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 TokenId: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
 StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000)]
 JsonObject: TypeAlias = dict[str, Any]
+
+_FailFast = Field(fail_fast=True)
+"""The first wrong element of a list is told and no other: a body of 4 MB has room for a million of them, each of which
+would become an error object for every kind of element that it might have been."""
+
+_Several = Field(fail_fast=True, min_length=1)
+
+
+def _check_biases(biases: dict[Any, Any]) -> dict[Any, Any]:
+    """The first that is wrong is told, see _FailFast."""
+    for key, bias in biases.items():
+        if not _TOKEN_ID.fullmatch(key):
+            raise PydanticCustomError(
+                "token_id", "{key} is no token id", {"key": repr(key[:_SHOWN_CHARACTERS])}
+            )
+        if isinstance(bias, bool) or not isinstance(bias, (int, float)) or not -100 <= bias <= 100:
+            raise PydanticCustomError("bias", "the bias of {key} is no number from -100 to 100", {"key": key})
+    return biases
+
+
+_TOKEN_ID = re.compile(r"[0-9]{1,10}")
+_SHOWN_CHARACTERS = 40
+
+LogitBias: TypeAlias = Annotated[
+    dict[str, Any],
+    AfterValidator(_check_biases),
+    WithJsonSchema(
+        {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}
+    ),
+]
 
 
 class Request(pydantic.BaseModel):
@@ -37,7 +70,7 @@ class TextPart(Request):
     text: str
 
 
-Content: TypeAlias = str | Annotated[list[TextPart], Field(min_length=1)]
+Content: TypeAlias = str | Annotated[list[TextPart], _Several]
 
 
 class FunctionCall(Request):
@@ -64,7 +97,7 @@ class UserMessage(Request):
 class AssistantMessage(Request):
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], _FailFast] | None = None
 
 
 class ToolMessage(Request):
@@ -138,11 +171,11 @@ class GenerationRequest(ModelRequest):
     repetition_penalty: float | None = Field(None, gt=0, le=10, description="an extension")
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        None, description="keys are token ids"
-    )
+    logit_bias: LogitBias | None = Field(None, description="keys are token ids")
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    stop: StopString | Annotated[list[StopString], _FailFast, Field(max_length=MAX_STOP_STRINGS)] | None = (
+        None
+    )
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     ignore_eos: bool | None = Field(None, description="go on after an end token (an extension)")
     stream: bool | None = None
@@ -158,13 +191,13 @@ class GenerationRequest(ModelRequest):
 
 
 class ChatRequest(GenerationRequest):
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[Message], _Several]
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = Field(None, max_length=128)
+    tools: Annotated[list[Tool], _FailFast, Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: JsonObject | None = Field(
@@ -178,11 +211,9 @@ class ChatRequest(GenerationRequest):
 
 Prompt: TypeAlias = (
     str
-    | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
-    | Annotated[list[TokenId], Field(min_length=1)]
-    | Annotated[
-        list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICES)
-    ]
+    | Annotated[list[str], _Several, Field(max_length=MAX_CHOICES)]
+    | Annotated[list[TokenId], _Several]
+    | Annotated[list[Annotated[list[TokenId], _Several]], _Several, Field(max_length=MAX_CHOICES)]
 )
 
 
@@ -202,12 +233,11 @@ class EmbeddingRequest(ModelRequest):
     input: (
         Annotated[str, Field(min_length=1)]
         | Annotated[
-            list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_EMBEDDING_INPUTS)
+            list[Annotated[str, Field(min_length=1)]], _Several, Field(max_length=MAX_EMBEDDING_INPUTS)
         ]
-        | Annotated[list[TokenId], Field(min_length=1)]
+        | Annotated[list[TokenId], _Several]
         | Annotated[
-            list[Annotated[list[TokenId], Field(min_length=1)]],
-            Field(min_length=1, max_length=MAX_EMBEDDING_INPUTS),
+            list[Annotated[list[TokenId], _Several]], _Several, Field(max_length=MAX_EMBEDDING_INPUTS)
         ]
     )
     encoding_format: Literal["float", "base64"] | None = None
@@ -218,7 +248,7 @@ class TokenizeRequest(ModelRequest):
     """Either `prompt` or `messages`."""
 
     prompt: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    messages: Annotated[list[Message], _Several] | None = None
     add_special_tokens: bool | None = Field(
         None, description="whether the model's first token comes before a prompt"
     )
@@ -228,4 +258,4 @@ class TokenizeRequest(ModelRequest):
 
 
 class DetokenizeRequest(ModelRequest):
-    tokens: list[TokenId]
+    tokens: Annotated[list[TokenId], _FailFast]
