@@ -213,6 +213,7 @@ def test_a_full_queue(guarded: ApiProcess) -> None:
     """One text at work and 16 that wait; the next is sent away, and there is room when others go."""
     headers = {"Authorization": f"Bearer {KEYS[0]}"}
     endless = ask("Tell me a story.", ignore_eos=True, stream=True)
+    client = guarded.openai(KEYS[0])  # it takes a while to be made, and texts end
     waiting = []
     try:
         for _ in range(17):
@@ -221,9 +222,10 @@ def test_a_full_queue(guarded: ApiProcess) -> None:
         refused = guarded.post(CHAT, ask("x"), headers=headers)
         assert error_of(refused, 429)["code"] == "queue_full"
         assert int(refused.headers["Retry-After"]) >= 1
-        with guarded.openai(KEYS[0]) as client, pytest.raises(openai.RateLimitError):
+        with pytest.raises(openai.RateLimitError):
             client.chat.completions.create(**ask("x"))
     finally:
+        client.close()
         for response in waiting:
             response.close()
     response = guarded.post(CHAT, ask("What is two plus two?", stream=True, max_tokens=3), headers=headers)

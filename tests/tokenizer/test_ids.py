@@ -247,8 +247,8 @@ def test_special_names_of_llama_3() -> None:
 
 
 def test_work_grows_with_the_number_of_parts_and_no_faster(qwen_directory: Path) -> None:
-    """100 000 parts (a conversation of some 15 000 messages) take 0.3 s; they took half a minute when each part looked at
-    a copy of all."""
+    """100 000 parts (a conversation of some 15 000 messages) take 0.3 s; they took half a minute when each part
+    looked at a copy of all."""
     tokenizer = load_tokenizer(qwen_directory)
     end = tokenizer.special_tokens["<|im_end|>"]
     start = time.process_time()
