@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from support.api_process import MODEL, ApiProcess, ask
+from support.endless import long_context
 from support.processes import TIMEOUT_S, WorkerPool, WorkerProcess, wait_until, worker_processes
 
 QUESTION = "What is nine plus eight?"
@@ -63,7 +64,7 @@ def test_a_worker_dies() -> None:
     """Requests in flight fail in OpenAI's shape; with a worker at its address, the API goes on."""
     with (
         worker_processes(2) as (survivor, victim),
-        ApiProcess(workers=[survivor.address, victim.address]) as api,
+        ApiProcess(*long_context(), workers=[survivor.address, victim.address]) as api,
     ):
         with api.openai() as client:
             stream = client.chat.completions.create(

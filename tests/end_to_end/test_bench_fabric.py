@@ -20,7 +20,7 @@ def check(path: Path, n_ranks: int) -> None:
     assert len(report["names"]) == len(report["faults"]) == n_ranks
     assert len(report["pairs"]) == n_ranks * (n_ranks - 1) // 2
     for pair in report["pairs"]:
-        assert 0 < pair["latency_s"] < 0.5
+        assert 0 < pair["latency_s"] < 30
         assert pair["there_mbit"] > 0
         assert pair["back_mbit"] > 0
     assert [c["n_bytes"] for c in report["collectives"][:3]] == [4352, 4352, 512 * 4352]

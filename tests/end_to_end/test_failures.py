@@ -17,6 +17,7 @@ from dllama.dtypes import ElementType
 from dllama.families import tensor_specs
 from dllama.formats.m_file import MFile
 from support import fake_nodes
+from support.endless import endless
 from support.processes import (
     DEMO_MODEL,
     Running,
@@ -31,14 +32,10 @@ PROMPTLY_S = 10.0
 """Far below the 60 s that a step may take, far above what a lost connection needs to be seen."""
 
 
-def endless(*workers: str) -> list[object]:
-    return inference("--model", DEMO_MODEL, "--ignore-eos", workers=workers, steps=1000)
-
-
 @contextlib.contextmanager
 def mid_step(*workers: WorkerProcess) -> Iterator[Running]:
     """A root in the middle of a step that cannot end: its last worker is stopped."""
-    with Running(*endless(*(worker.address for worker in workers))) as root:
+    with Running(*endless(workers=[worker.address for worker in workers])) as root:
         root.out.wait_for("Pred", 3)
         workers[-1].pause()
         yield root
@@ -68,7 +65,7 @@ def test_a_worker_dies_in_a_step(survivor: WorkerProcess) -> None:
 def test_a_worker_dies_while_loading(survivor: WorkerProcess) -> None:
     n_gone = survivor.err.count("is gone")
     with fake_nodes.server(fake_nodes.dies_while_loading) as address:
-        done = run_dllama(*endless(survivor.address, address), timeout_s=PROMPTLY_S)
+        done = run_dllama(*endless(workers=[survivor.address, address]), timeout_s=PROMPTLY_S)
     assert done.code == 1
     assert f"lost worker {address} (rank 2)" in done.error_line
     survivor.err.wait_for("is gone", n_gone + 1, PROMPTLY_S)
@@ -78,7 +75,7 @@ def test_the_root_dies_in_a_step() -> None:
     """Both workers notice, and serve the next root."""
     with worker_processes(2) as workers:
         addresses = [worker.address for worker in workers]
-        with Running(*endless(*addresses)) as root:
+        with Running(*endless(workers=addresses)) as root:
             root.out.wait_for("Pred", 3)
             root.kill()
         for worker in workers:
@@ -88,7 +85,7 @@ def test_the_root_dies_in_a_step() -> None:
 
 def test_the_root_is_interrupted() -> None:
     with worker_processes(1) as (worker,):
-        with Running(*endless(worker.address)) as root:
+        with Running(*endless(workers=[worker.address])) as root:
             root.out.wait_for("Pred", 3)
             root.interrupt()
             done = root.finish(PROMPTLY_S)

@@ -18,9 +18,10 @@ import pytest
 import requests
 
 from support.api_process import ask, events_of
+from support.endless import endless
 from support.fork_server import heed_interrupts
 from support.mpi_ranks import mpiexec
-from support.processes import DEMO_MODEL, DLLAMA, Finished, inference, run_well
+from support.processes import DLLAMA, Finished, inference, run_well
 
 TIMEOUT_S = 60.0
 EXACT = ("--weights-float-type", "f32", "--buffer-float-type", "f32")
@@ -146,7 +147,7 @@ def test_a_server_that_is_told_to_end() -> None:
 
 
 def test_ctrl_c_in_the_middle_of_a_step() -> None:
-    with start(3, *inference("--ignore-eos", "--model", DEMO_MODEL, steps=1000)) as process:
+    with start(3, *endless()) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith("Pred"))
         ranks = _ranks(process.pid)
@@ -158,7 +159,7 @@ def test_ctrl_c_in_the_middle_of_a_step() -> None:
 
 
 def test_a_worker_that_is_killed_ends_the_job() -> None:
-    with start(3, *inference("--ignore-eos", "--model", DEMO_MODEL, steps=1000)) as process:
+    with start(3, *endless()) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("Pred"):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.endless import endless
 from support.processes import (
     DEMO_MODEL,
     Running,
@@ -116,9 +117,7 @@ def test_report(tmp_path: Path, pool: WorkerPool) -> None:
 def test_a_second_root_is_told_who_is_served(pool: WorkerPool) -> None:
     worker = pool.take(1)[0]
     n_served = worker.err.count(r"is (done|gone)")
-    with Running(
-        *inference("--ignore-eos", "--model", DEMO_MODEL, workers=[worker.address], steps=1000)
-    ) as first:
+    with Running(*endless(workers=[worker.address])) as first:
         first.out.wait_for("Pred", 3)
         first.pause()  # it cannot end before the second one has asked
         name = worker.err.wait_for(r"serving (\S+)", n_served + 1)[1]

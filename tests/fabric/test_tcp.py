@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -122,32 +123,41 @@ def test_a_long_wait_leaves_the_core_to_others(pair: tuple[socket.socket, socket
 
 
 def test_a_signal_ends_a_wait(pair: tuple[socket.socket, socket.socket]) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    def interrupt(_signal: int, frame: FrameType | None) -> None:
+        """Once the exchange is under way, which takes a busy computer a while."""
+        if frame is not None and frame.f_code.co_filename == tcp.__file__:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
 
     fabric = tcp.TcpFabric(0, {1: tcp.TcpPeer(pair[0], "10.0.0.2:9998")})
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
         with pytest.raises(KeyboardInterrupt):
             fabric.exchange([], [(1, bytearray(9))], None)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     with pytest.raises(PeerLostError, match="interrupted"):
         fabric.exchange([], [], None)
 
 
 def test_time_until_the_first_bytes_is_apart_from_the_rest(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A busy computer may hold this process up at any place, for the length of an exchange, but not each time."""
     fabric = tcp.TcpFabric(0, {1: tcp.TcpPeer(pair[0], "10.0.0.2:9998")})
-    pair[1].sendall(bytes(10))
-    fabric.exchange([], [(1, bytearray(9))], TIMEOUT_S)
-    fabric.exchange([], [], TIMEOUT_S)
-    assert fabric.waited_s + fabric.moved_s < 0.1
-    answer = threading.Timer(0.1, pair[1].sendall, [bytes(9)])
-    answer.start()
-    fabric.exchange([], [(1, bytearray(10))], TIMEOUT_S)  # one byte of it is here
-    answer.join()
-    assert fabric.waited_s < 0.05 < fabric.moved_s
+    for _ in range(20):
+        waited_s, moved_s = fabric.waited_s, fabric.moved_s
+        pair[1].sendall(bytes(10))
+        fabric.exchange([], [(1, bytearray(9))], TIMEOUT_S)
+        fabric.exchange([], [], TIMEOUT_S)
+        at_once_s = fabric.waited_s + fabric.moved_s - waited_s - moved_s
+        answer = threading.Timer(0.1, pair[1].sendall, [bytes(9)])
+        answer.start()
+        fabric.exchange([], [(1, bytearray(10))], TIMEOUT_S)  # one byte of it is here
+        answer.join()
+        if at_once_s < 0.05 and fabric.waited_s - waited_s < 0.05 < fabric.moved_s - moved_s:
+            return
+    pytest.fail("what had come was waited for, or what had not was not, 20 times")
 
 
 def test_what_is_no_buffer_breaks_the_exchange_and_not_the_process(

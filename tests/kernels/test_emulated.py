@@ -17,6 +17,8 @@ import pytest
 
 from dllama.kernels import supported_isas
 
+pytestmark = pytest.mark.slow  # two programs are built, one of them for another processor
+
 KERNELS = Path(__file__).parents[2] / "native"
 PROGRAM = Path(__file__).parent / "native"
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi", f"-I{KERNELS}"]

@@ -13,13 +13,14 @@ from dllama.errors import UsageError
 from dllama.model import CacheShape, CacheStorage, KvCache
 from dllama.node import NodeSettings
 from dllama.sharding import plan_spans
+from support.endless import endless
 from support.local_cluster import GOLDENS, LocalCluster
-from support.processes import DEMO_MODEL, Running, inference, run_well
+from support.processes import Running, inference, run_well
 from support.sequences import CachedSequence, Run, Steps
 
 
 def on_disk(folder: Path) -> list[object]:
-    return ["--model", DEMO_MODEL, "--kv-cache-storage", "disk", "--kv-cache-dir", folder]
+    return ["--kv-cache-storage", "disk", "--kv-cache-dir", folder]
 
 
 def test_same_logits_as_in_memory(tmp_path: Path) -> None:
@@ -36,13 +37,12 @@ def test_same_logits_as_in_memory(tmp_path: Path) -> None:
 
 
 def test_a_killed_owners_file_goes_at_the_next_start_and_a_living_ones_stays(tmp_path: Path) -> None:
-    endless = inference("--ignore-eos", *on_disk(tmp_path), steps=1000)
-    with Running(*endless) as killed:
+    with Running(*endless(*on_disk(tmp_path))) as killed:
         killed.out.wait_for("Pred", 2)
         (orphan,) = tmp_path.iterdir()
         killed.kill()
     assert orphan.exists()
-    with Running(*endless) as living:
+    with Running(*endless(*on_disk(tmp_path))) as living:
         living.out.wait_for("Pred", 2)
         living.pause()
         (used,) = tmp_path.iterdir()  # the orphan has gone

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from support.api_process import MODEL, ApiProcess, ask, events_of
+from support.endless import long_context
 from support.processes import TIMEOUT_S, run_dllama
 
 KEYS = ("key-one", "key-two")
@@ -166,7 +167,9 @@ def test_what_is_no_http(api: ApiProcess, given: bytes) -> None:
 def guarded() -> Iterator[ApiProcess]:
     """With keys, one text at a time and a page of its own elsewhere."""
     arguments = [part for key in KEYS for part in ("--api-key", key)]
-    with ApiProcess(*arguments, "--parallel", 1, "--cors-origin", "https://chat.example.org") as process:
+    with ApiProcess(
+        *long_context(), *arguments, "--parallel", 1, "--cors-origin", "https://chat.example.org"
+    ) as process:
         yield process
 
 
