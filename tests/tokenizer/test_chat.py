@@ -43,18 +43,30 @@ contents = st.lists(
 ).map("".join)
 
 
+@pytest.fixture(scope="module")
+def templates(
+    qwen_directory: Path, sentencepiece_json_directory: Path, metaspace_directory: Path
+) -> list[tuple[ChatTemplate, tokenizers.Tokenizer]]:
+    """Each with the library's own pipeline."""
+    return [
+        (
+            ChatTemplate.of(load_tokenizer(directory), name),
+            tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json")),
+        )
+        for directory, name in (
+            (qwen_directory, None),
+            (sentencepiece_json_directory, "llama2"),
+            (metaspace_directory, "llama2"),
+        )
+    ]
+
+
 @given(turns=st.lists(contents, min_size=1, max_size=5))
 def test_ids_are_those_of_the_rendered_text(
-    turns: list[str], qwen_directory: Path, sentencepiece_json_directory: Path, metaspace_directory: Path
+    turns: list[str], templates: list[tuple[ChatTemplate, tokenizers.Tokenizer]]
 ) -> None:
     messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
-    for directory, name in (
-        (qwen_directory, None),
-        (sentencepiece_json_directory, "llama2"),
-        (metaspace_directory, "llama2"),
-    ):
-        template = ChatTemplate.of(load_tokenizer(directory), name)
-        library = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    for template, library in templates:
         rendered = template.render_text(messages, add_generation_prompt=True)
         expected = library.encode(rendered, add_special_tokens=False).ids
         assert template.render(messages, add_generation_prompt=True) == expected

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
         template = ChatTemplate.of(session.tokenizer, args.chat_template)
         conversation = Conversation(session.engine, template, args.system_prompt)
         note(f"{_COMMANDS}; Ctrl-C stops a reply")
-        with _history():
+        with contextlib.closing(template), _history():
             for line in _lines():
                 if line.startswith("/"):
                     if not _command(line, conversation):

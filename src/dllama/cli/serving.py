@@ -45,7 +45,12 @@ def run(args: argparse.Namespace) -> None:
             open_session(options, args.isa, args.parallel) as session,
             contextlib.closing(_service(session, args)) as service,
         ):
-            yield _served(session, service, args.chat_template)
+            served = _served(session, service, args.chat_template)
+            try:
+                yield served
+            finally:
+                if served.template is not None:
+                    served.template.close()
 
     def stop() -> None:
         http.stop()

@@ -1,0 +1,121 @@
+"""Runs a chat template in processes of its own, which end with their limits of time and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import signal
+import subprocess
+import sys
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from dllama.errors import TokenizerError
+from dllama.tokenizer import template_process
+from dllama.tokenizer.template_process import LENGTH, Limits
+
+_PROGRAM = Path(template_process.__file__)
+
+
+class TemplateRunner:
+    """Renders one template. Several threads may ask at once: each has a process for as long as it needs one.
+
+    Processes are started when they are needed (0.1 s), kept for the next rendering, and ended by `close`.
+    """
+
+    def __init__(self, source: str, constants: Mapping[str, Any], limits: Limits) -> None:
+        """`constants` are variables that every rendering has; all variables are what JSON can say."""
+        self._limits = limits
+        self._set_up = _message(
+            {"source": source, "constants": dict(constants), "limits": dataclasses.asdict(limits)}
+        )
+        self._idle: list[subprocess.Popen[bytes]] = []
+        weakref.finalize(self, _end_all, self._idle)
+
+    def render(self, variables: Mapping[str, Any], now: datetime.datetime) -> str:
+        """Raises TokenizerError with the template's own words, or with the limit that it passed."""
+        request = _message({"variables": dict(variables), "now": now.isoformat()})
+        process = self._idle_process() or self._start()
+        try:
+            answer = _ask(process, request)
+        except BaseException:
+            _end(process)
+            raise
+        if answer is None:
+            _end(process)
+            raise TokenizerError(self._why_it_ended(process.returncode))
+        self._idle.append(process)
+        if "error" in answer:
+            raise TokenizerError(answer["error"])
+        return answer["text"]
+
+    def close(self) -> None:
+        """Ends the processes. A later rendering starts new ones."""
+        _end_all(self._idle)
+
+    def _idle_process(self) -> subprocess.Popen[bytes] | None:
+        while self._idle:
+            process = self._idle.pop()
+            if process.poll() is None:
+                return process
+            _end(process)  # somebody killed it
+        return None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", _PROGRAM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            raise TokenizerError(f"no process can be started for the chat template: {error}") from error
+        with contextlib.suppress(BrokenPipeError):  # seen when it is asked
+            _pipe(process.stdin).write(self._set_up)
+        return process
+
+    def _why_it_ended(self, code: int) -> str:
+        if code == -signal.SIGPROF:
+            return f"the chat template was ended: it computed for more than {self._limits.time_s:g} s"
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        return f"the chat template was ended {how}, perhaps for want of memory"
+
+
+def _ask(process: subprocess.Popen[bytes], request: bytes) -> dict[str, str] | None:
+    """The answer; None when the process ended before it."""
+    requests, answers = _pipe(process.stdin), _pipe(process.stdout)
+    with contextlib.suppress(BrokenPipeError):
+        requests.write(request)
+        requests.flush()
+    header = answers.read(LENGTH.size)
+    content = answers.read(*LENGTH.unpack(header)) if len(header) == LENGTH.size else b""
+    answer: dict[str, str] | None = json.loads(content) if content else None
+    return answer
+
+
+def _message(content: Mapping[str, Any]) -> bytes:
+    data = json.dumps(content).encode()
+    return LENGTH.pack(len(data)) + data
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
+
+
+def _end_all(processes: list[subprocess.Popen[bytes]]) -> None:
+    while processes:
+        _end(processes.pop())
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    with contextlib.suppress(BrokenPipeError):  # what it was not to read any more
+        _pipe(process.stdin).close()
+    _pipe(process.stdout).close()
+    process.wait()
