@@ -1,5 +1,5 @@
 """`python -m dllama`."""
 
-from dllama.cli.main import run
+from dllama.cli.start import run
 
 run()

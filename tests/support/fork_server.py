@@ -139,7 +139,8 @@ def _watch(command: int, streams: Sequence[int], control: socket.socket) -> None
 
 
 if __name__ == "__main__":
-    from dllama.cli.main import run
+    import dllama.cli.main  # noqa: F401 - here, so that no command need
+    from dllama.cli.start import run
 
     _serve(socket.socket(fileno=os.dup(0)))
     run()

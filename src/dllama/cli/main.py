@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -15,19 +16,16 @@ from typing import Any, NoReturn
 
 from dllama import __version__
 from dllama.cli import api, bench, chat, convert, inference, info, perplexity, worker
+from dllama.cli.interrupts import INTERRUPTED, interrupts_raise
 from dllama.cli.job import Command, run_in_job
+from dllama.cli.streams import OUTPUT_NAME, discard_output
 from dllama.errors import DllamaError
 from dllama.fabric import launched_rank
 
 
 def run() -> NoReturn:
-    """Entry point of the console script."""
+    """Entry point of earlier console scripts; see start.py."""
     sys.exit(main(sys.argv[1:]))
-
-
-def run_api() -> NoReturn:
-    """Entry point of the console script `dllama-api`, another name of `dllama api`."""
-    sys.exit(main(["api", *sys.argv[1:]]))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,10 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     rank = launched_rank(os.environ)
     try:
         args = parse_arguments(arguments, is_silent=bool(rank))
-    except SystemExit:
-        if rank:
-            return 0  # rank 0 says it
-        raise
+    except SystemExit as end:  # --help, or a wrong use
+        return 0 if rank else _flushed(int(end.code or 0))  # rank 0 says it
     args.isa = os.environ.get("DLLAMA_ISA") or None
     args.job = None
     logging.basicConfig(
@@ -52,23 +48,44 @@ def main(arguments: Sequence[str]) -> int:
 
 def _guarded(command: Command, args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code, having said in one line what went wrong."""
+    return _flushed(_outcome(command, args))
+
+
+def _outcome(command: Command, args: argparse.Namespace) -> int:
     try:
-        command(args)
-        sys.stdout.flush()
+        with interrupts_raise():
+            command(args)
+            sys.stdout.flush()
     except DllamaError as error:
         return _fail(str(error), error, args.debug, error.exit_code)
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return INTERRUPTED
     except MemoryError as error:
         message = "memory ran out; more or larger nodes or a smaller --max-seq-len would help"
         return _fail(message, error, args.debug, 1)
     except OSError as error:
+        if _is_left(error):
+            return 1
         return _fail(_os_error_line(error), error, args.debug, 1)
     return 0
+
+
+def _flushed(code: int) -> int:
+    """The exit code, 1 instead of 0 where standard output could not take all that was printed."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        discard_output()
+        if code == 0 and not _is_left(error):
+            return _fail(_os_error_line(error), error, debug=False, exit_code=1)
+        return code or 1
+    return code
+
+
+def _is_left(error: OSError) -> bool:
+    """Whether the reader of our output has gone, as with `| head`: nobody is to be told."""
+    return error.errno == errno.EPIPE and error.filename == OUTPUT_NAME
 
 
 def parse_arguments(arguments: Sequence[str], is_silent: bool = False) -> argparse.Namespace:
