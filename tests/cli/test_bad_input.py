@@ -18,6 +18,8 @@ from dllama.dtypes import ElementType
 from dllama.families import ModelConfig, tensor_specs
 from dllama.families.m import config_from_header, header_from_config
 from dllama.formats.m_file import MFile, encode_header
+from dllama.formats.t_file import write_t_file
+from dllama.tokenizer.convert import convert_tokenizer
 from support import fake_nodes
 from support.local_cluster import GOLDENS
 from support.processes import DEMO_MODEL, Finished, Running, inference, run_dllama
@@ -230,7 +232,21 @@ def test_a_type_that_contradicts_the_file(m_file: Path) -> None:
 
 
 def test_a_file_without_tokenizer(m_file: Path) -> None:
-    fails(run_dllama(*inference("--model", m_file)), 1, "--tokenizer")
+    fails(run_dllama(*inference("--model", m_file)), 1, "none is beside it", "--tokenizer")
+
+
+def test_a_file_with_tokenizers_beside_it(m_file: Path, tmp_path: Path) -> None:
+    """One is taken, and it says which; of several none."""
+    model = tmp_path / "model.m"
+    model.symlink_to(m_file)
+    write_t_file(tmp_path / "a.t", convert_tokenizer(DEMO_MODEL))
+    arguments = [*inference("--stream", steps=8), "--model"]
+    done = run_dllama(*arguments, "model.m", cwd=tmp_path)
+    assert done.code == 0, done
+    assert "tokenizer: a.t, the only one beside the model" in done.err
+    assert done.out == run_dllama(*arguments, model, "--tokenizer", DEMO_MODEL).out
+    write_t_file(tmp_path / "b.t", convert_tokenizer(DEMO_MODEL))
+    fails(run_dllama(*arguments, model), 1, "several are beside it (a.t, b.t)", "--tokenizer")
 
 
 def test_a_prompt_longer_than_the_context() -> None:

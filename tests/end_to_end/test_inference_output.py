@@ -9,12 +9,13 @@ import os
 import re
 import stat
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support.processes import DEMO_MODEL, Finished, WorkerPool, inference, run_well
+from support.processes import DEMO_MODEL, Finished, Running, WorkerPool, inference, run_dllama, run_well
 
 STEP_LINE = re.compile(r"^(Eval|Pred) +\d+ ms Sync +\d+ ms \| Sent +\d+ kB Recv +\d+ kB \| (.*)$")
 
@@ -43,20 +44,86 @@ def test_a_line_for_each_step_then_the_summary(pool: WorkerPool) -> None:
     assert "--model" in done.err
 
 
-def test_generate_is_inference(tmp_path: Path) -> None:
+def test_generate_is_inference() -> None:
     inferred = run_well(*inference("--stream"))
-    generated = run_well("generate", *inference("--stream")[1:])
-    assert generated.out.split("\n\n")[0] == inferred.out.split("\n\n")[0] != ""
+    assert run_well("generate", *inference("--stream")[1:]).out == inferred.out != ""
 
 
-def test_stream_prints_the_text_and_nothing_within(tmp_path: Path) -> None:
+def test_stream_prints_the_text_alone(tmp_path: Path) -> None:
+    """What was measured goes to standard error."""
     report_file = tmp_path / "report.json"
     done = run_well(*inference("--stream", "--report", report_file))
     text = json.loads(report_file.read_text())["text"]
     assert len(text) > 20
-    assert done.out.startswith(text + "\n")
+    assert done.out == text + "\n"
+    assert re.search(r"Prediction\n    nTokens: \d+\n", done.err)
     pieces = "".join(piece for _, piece in steps_of(run_well(*inference()))[1:])
     assert pieces == text
+
+
+def test_a_row_is_one_line_whatever_the_token(tmp_path: Path) -> None:
+    """Hot enough to draw line ends and control characters."""
+    report_file = tmp_path / "report.json"
+    done = run_well(
+        *inference("--temperature", 100, "--topp", 1, "--seed", 5, "--ignore-eos", steps=300),
+        "--report",
+        report_file,
+    )
+    report = json.loads(report_file.read_text())
+    rows = done.out.split("\n\n")[0]
+    assert len(rows.splitlines()) == 1 + report["n_generated_tokens"]
+    assert {unicodedata.category(char) for char in rows.replace("\n", "")}.isdisjoint({"Cc", "Zl", "Zp"})
+    assert any(unicodedata.category(char) == "Cc" for char in report["text"])  # or this shows nothing
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "table"])
+def test_ctrl_c_shows_what_was_measured(stream: bool, tmp_path: Path) -> None:
+    """The step under way is finished, and the report and the trace are written as after any other text."""
+    report_file, trace_file = tmp_path / "report.json", tmp_path / "trace.json"
+    command = inference("--ignore-eos", "--report", report_file, "--trace", trace_file, steps=1024)
+    with Running(*command, *(["--stream"] if stream else []), env={"DLLAMA_ISA": "scalar"}) as root:
+        root.out.wait_for(r"\.$" if stream else "Pred", 1 if stream else 3)
+        root.interrupt()
+        done = root.finish()
+    assert done.code == 130
+    report = json.loads(report_file.read_text())
+    assert 3 <= report["n_generated_tokens"] < 1000
+    assert json.loads(trace_file.read_text())["traceEvents"]
+    summary = done.err if stream else done.out
+    assert f"Prediction\n    nTokens: {report['decode']['tokens']}\n" in summary
+    if stream:
+        assert done.out == report["text"] + "\n"
+
+
+def test_a_prompt_in_a_file_or_over_standard_input(tmp_path: Path) -> None:
+    """Also one that no command line can hold; a line end after it is the editor's, not the prompt's."""
+    text = "Once upon a time"
+    file = tmp_path / "prompt.txt"
+    wanted = run_well(*inference("--stream", "--prompt", text)).out
+    arguments = [*inference("--stream")[:1], *inference("--stream")[3:]]
+    for content in (text, f"{text}\n", f"{text}\r\n", f"\ufeff{text}"):
+        file.write_bytes(content.encode())
+        assert run_well(*arguments, "--prompt-file", file).out == wanted
+    assert run_well(*arguments, "--prompt-file", "-", stdin=text + "\n").out == wanted
+    done = run_dllama(*arguments, "--prompt-file", "-", stdin="word " * 40_000)
+    assert done.code == 1
+    assert "the prompt has" in done.error_line
+
+
+def test_prompts_that_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(b"\n")
+    arguments = ["inference", "--model", DEMO_MODEL]
+    for given, fragment in (
+        (["--prompt-file", file], f"--prompt-file {file} is empty"),
+        (["--prompt-file", "-"], "--prompt-file - is empty"),
+        (["--prompt-file", DEMO_MODEL / "model.safetensors"], "model.safetensors is not UTF-8 text"),
+        (["--prompt-file", file, "--prompt", "Hello"], "--prompt"),
+        ([], "--prompt-file"),
+    ):
+        done = run_dllama(*arguments, *given)
+        assert done.code == 2, done
+        assert fragment in done.error_line
 
 
 @pytest.mark.parametrize("steps", [5, 6, 30])

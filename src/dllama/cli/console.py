@@ -13,10 +13,19 @@ from rich.text import Text
 
 _PLAIN_INTERVAL_S = 5.0
 
+_CONTROLS = {code: chr(0xFFFD) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+"""Characters with which a text could take a terminal over."""
+
 
 def note(text: str) -> None:
     """A line about what the program does, on standard error: standard output is for results."""
     print(text, file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """Prints text of a model as it comes: into a terminal without what would control it, elsewhere as it is."""
+    sys.stdout.write(text.translate(_CONTROLS) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
 
 
 Advance = Callable[[int, int], None]
@@ -29,7 +38,8 @@ def progress_count(label: str, unit: str, scale: float = 1.0) -> Iterator[Advanc
 
     Numbers are shown divided by `scale`, in `unit`.
     """
-    if not sys.stderr.isatty():
+    console = Console(stderr=True)
+    if not _can_draw(console):
         yield _plain_progress(label, unit, scale)
         return
     columns = (
@@ -38,9 +48,53 @@ def progress_count(label: str, unit: str, scale: float = 1.0) -> Iterator[Advanc
         _CountColumn(unit, scale),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    # Standard output may be a pipe, and what is printed belongs there.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task(label, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+class PromptBar:
+    """How far a prompt is computed, while one waits for the answer. Hide it before other lines are printed.
+
+    Where standard error is no terminal: a line every few seconds, and none where it does not take so long.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """The prompt begins now."""
+        self._clock = clock
+        self._console = Console(stderr=True)
+        self._shown: Progress | None = None
+        self._start_s = self._last_s = clock()
+
+    def show(self, done: int, total: int) -> None:
+        """`done` of `total` tokens are computed; when all are, there is nothing to show."""
+        self.hide()
+        if done >= total:
+            return
+        now = self._clock()
+        rate = done / max(now - self._start_s, 1e-9)
+        left = f", {(total - done) / rate:.0f} s left" if done else ""
+        state = f"{done} of {total} tokens, {rate:.0f} tokens/s{left}"
+        if _can_draw(self._console):
+            columns = (TextColumn("prompt"), BarColumn(), TextColumn("{task.description}"))
+            self._shown = Progress(
+                *columns, console=self._console, transient=True, auto_refresh=False, redirect_stdout=False
+            )
+            self._shown.add_task(state, completed=done, total=total)
+            self._shown.start()
+        elif now - self._last_s >= _PLAIN_INTERVAL_S:
+            self._last_s = now
+            note(f"prompt: {state}")
+
+    def hide(self) -> None:
+        if self._shown is not None:
+            self._shown.stop()
+            self._shown = None
+
+
+def _can_draw(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 class _CountColumn(ProgressColumn):

@@ -9,6 +9,7 @@ from pathlib import Path
 from dllama.cli.console import Advance, progress_count
 from dllama.cli.options import add_model_flags, model_options
 from dllama.cli.session import Session, open_session
+from dllama.cli.text_input import read_text
 from dllama.engine import score
 from dllama.errors import NumericalError, UsageError
 from dllama.model import Candidates
@@ -17,15 +18,14 @@ from dllama.model import Candidates
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("perplexity", help="how well a model predicts a text")
     add_model_flags(parser)
-    parser.add_argument("--file", type=Path, required=True, metavar="TEXT", help="UTF-8 text")
+    parser.add_argument(
+        "--file", type=Path, required=True, metavar="TEXT", help="UTF-8 text; - is standard input"
+    )
     parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    try:
-        text = args.file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{args.file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    text = read_text(args.file)
     with open_session(model_options(args), args.isa) as session:
         ids = session.tokenizer.encode(text, add_bos=session.tokenizer.add_bos)
         if len(ids) < 2:

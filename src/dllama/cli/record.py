@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ from dllama.formats.atomic import write_atomically
 from dllama.node import ClusterTrace, NodeInfo, StepTimes, chrome_trace, waited_for
 
 _NO_STEP = StepTimes(eval_s=0.0, sync_s=0.0, sent_bytes=0, received_bytes=0)
+
+
+_NOT_IN_A_LINE = ("Cc", "Zl", "Zp")
+"""Unicode's categories of controls, line and paragraph separators."""
 
 
 class RunRecord:
@@ -76,7 +81,8 @@ class Phase:
 
 
 def step_line(kind: str, times: StepTimes, what: str) -> str:
-    """One step as Distributed Llama prints it."""
+    """One step as Distributed Llama prints it. It is one line: line ends and controls in `what` are escaped."""
+    what = "".join(repr(char)[1:-1] if category(char) in _NOT_IN_A_LINE else char for char in what)
     return (
         f"{kind}{times.eval_s * 1e3:6.0f} ms Sync{times.sync_s * 1e3:6.0f} ms | "
         f"Sent{times.sent_bytes / 1e3:7.0f} kB Recv{times.received_bytes / 1e3:7.0f} kB | {what}"
@@ -92,10 +98,9 @@ def summary_lines(record: RunRecord, session: Session) -> list[str]:
             f"    nTokens: {phase.n_tokens}",
             f"   tokens/s: {phase.tok_per_s:.2f} ({per_token_ms:.2f} ms/tok)",
         ]
-    lines += [
-        f"First token: {record.first_token_s * 1e3:.0f} ms",
-        f"Loading: {session.load_s:.2f} s",
-    ]
+    if record.token_ids:
+        lines.append(f"First token: {record.first_token_s * 1e3:.0f} ms")
+    lines.append(f"Loading: {session.load_s:.2f} s")
     for rank, n_bytes in enumerate(session.cluster.sent_bytes):
         if rank:
             loaded = session.cluster.load_sent_bytes[rank]

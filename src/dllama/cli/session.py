@@ -115,11 +115,21 @@ def _demo_model() -> Path:
 
 
 def _tokenizer_path(tokenizer: Path | None, model: Path) -> Path:
+    """What is given, else the model's directory, else the one `.t` file beside it. Raises TokenizerError."""
     if tokenizer is not None:
         return tokenizer
     if model.is_dir():
         return model
-    raise TokenizerError(f"{model} is no directory with a tokenizer in it: give one with --tokenizer FILE.t")
+    beside = sorted(path for path in model.parent.glob("*.t") if path.is_file())
+    if len(beside) == 1:
+        note(f"tokenizer: {beside[0]}, the only one beside the model (--tokenizer)")
+        return beside[0]
+    found = (
+        f"several are beside it ({', '.join(path.name for path in beside)})"
+        if beside
+        else "none is beside it"
+    )
+    raise TokenizerError(f"{model} has no tokenizer in it, and {found}: give one with --tokenizer FILE.t")
 
 
 def max_seq_len_for(wanted: int | None, config: ModelConfig) -> int:

@@ -1,0 +1,35 @@
+"""Text that a command is given: on its command line, in a file, over standard input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dllama.errors import UsageError
+
+STANDARD_INPUT = Path("-")
+
+
+def text_argument(text: str) -> str:
+    """An argument of a command line, if it is text: other bytes come as halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text.encode(errors="backslashreplace").decode()
+        raise argparse.ArgumentTypeError(f"{shown} is not UTF-8 text") from error
+    return text
+
+
+def read_text(path: Path) -> str:
+    """A file of UTF-8 text, or what comes over standard input for `-`.
+
+    A byte order mark does not belong to it. Raises UsageError where it is no such text.
+    """
+    is_file = path != STANDARD_INPUT
+    content = path.read_bytes() if is_file else sys.stdin.buffer.read()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        name = path if is_file else "standard input"
+        raise UsageError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from error
