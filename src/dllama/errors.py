@@ -6,6 +6,7 @@ DllamaError                 what a user, a file or a peer did wrong; the message
 ├── UnsupportedModelError   a sound file of a model that this program does not know
 ├── TokenizerError          a tokenizer that is missing, damaged or does not fit the model
 ├── NotEnoughMemoryError    what is needed does not fit into a node's memory
+├── SystemLimitError        the system has no more threads or open files to give
 ├── NotEnoughDiskError      what is to be written does not fit on the disk
 ├── ContextFullError        a prompt or a text longer than the context
 ├── QueueFullError          more requests than can wait
@@ -46,6 +47,10 @@ class TokenizerError(DllamaError):
 
 
 class NotEnoughMemoryError(DllamaError):
+    pass
+
+
+class SystemLimitError(DllamaError):
     pass
 
 

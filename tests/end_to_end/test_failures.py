@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dllama.checkpoint import convert_model, open_checkpoint
@@ -112,6 +113,31 @@ def test_a_caller_that_says_nothing_holds_nobody_up(survivor: WorkerProcess) -> 
         with contextlib.suppress(ConnectionResetError):
             assert stranger.recv(100) == b""  # sent away
         run_well(*inference(workers=[survivor.address], steps=8))
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="limits of others are set on Linux alone")
+def test_a_worker_without_room_for_connections() -> None:
+    """It says so once, serves roots meanwhile, and goes on when there is room."""
+    with worker_processes(1) as (worker,), contextlib.ExitStack() as stack:
+        run_well(*inference(workers=[worker.address], steps=8))
+        process = psutil.Process(worker.pid)
+        before = process.rlimit(psutil.RLIMIT_NOFILE)
+        n_files = process.num_fds()
+        process.rlimit(psutil.RLIMIT_NOFILE, (n_files + 20, before[1]))
+        host, port = worker.address.split(":")
+        for _ in range(60):
+            stack.enter_context(socket.create_connection((host, int(port))))
+        worker.err.wait_for("no more connections can be accepted")
+        run_well(*inference(workers=[worker.address], steps=8))
+        process.rlimit(psutil.RLIMIT_NOFILE, (n_files, before[1]))
+        with socket.create_connection((host, int(port))) as refused:
+            process.rlimit(psutil.RLIMIT_NOFILE, before)
+            refused.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            refused.settimeout(PROMPTLY_S)
+            with contextlib.suppress(ConnectionResetError):
+                assert refused.recv(100) == b""
+        run_well(*inference(workers=[worker.address], steps=8))
+        assert worker.err.count("no more connections can be accepted") == 1
 
 
 @pytest.fixture(scope="module")

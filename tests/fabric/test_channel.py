@@ -20,7 +20,8 @@ from dllama.errors import (
     PeerUnreachableError,
     UsageError,
 )
-from dllama.fabric.channel import SocketChannel, connect_with_deadline, format_address, listen
+from dllama.fabric.addresses import format_address
+from dllama.fabric.channel import SocketChannel, connect_with_deadline, listen
 from dllama.fabric.frames import MAGIC, PROTOCOL_VERSION
 
 TIMEOUT_S = 20.0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import socket
 import threading
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from dllama.errors import PeerBusyError, PeerError
@@ -141,3 +143,22 @@ def test_the_next_root_need_not_wait_for_the_last_word(worker: Served) -> None:
     answers[0].connection.close()
     worker.wait_for("is gone")
     worker.wait_for("is gone")
+
+
+def silent_callers(address: Address, n: int, stack: contextlib.ExitStack) -> None:
+    for _ in range(n):
+        stack.enter_context(socket.create_connection((address.host, address.port)))
+
+
+def test_strangers_who_say_nothing_are_few(worker: Served) -> None:
+    """The one who has been silent longest goes first, and a root is let in all the while."""
+    with contextlib.ExitStack() as stack:
+        oldest = stack.enter_context(socket.create_connection((worker.address.host, worker.address.port)))
+        silent_callers(worker.address, 200, stack)
+        oldest.settimeout(TIMEOUT_S)
+        assert oldest.recv(1) == b""
+        n_open = len(psutil.Process().net_connections()) - 2 * 201
+        assert n_open < 2 * 64
+        with worker.root() as channel:
+            channel.send_frame(Kind.STEP, b"")
+            assert "in place of a plan" in worker.wait_for("is gone")

@@ -10,11 +10,13 @@ failures.py        how a broken fabric says so
 collectives.py     broadcast, gather, all-gather, all-to-all
 timing.py          how long an exchange of all with all takes
 frames.py          typed, bounded messages over a fabric
+addresses.py       how addresses are written
 channel.py         the same messages over one socket, before there is a fabric; connecting and listening
 """
 
+from dllama.fabric.addresses import format_address, peer_address
 from dllama.fabric.base import Buffer, Fabric, Loss, PreparedExchange, WritableBuffer
-from dllama.fabric.channel import SocketChannel, connect_with_deadline, format_address, listen
+from dllama.fabric.channel import SocketChannel, connect_with_deadline, listen
 from dllama.fabric.collectives import (
     all_gather,
     all_to_all,
@@ -53,6 +55,7 @@ __all__ = [
     "listen",
     "local_fabrics",
     "measure_exchange",
+    "peer_address",
     "receive_frame",
     "scattered_broadcast",
     "send_frame",

@@ -8,6 +8,7 @@ import socket
 import time
 
 from dllama.errors import PeerError, PeerLostError, PeerTimeoutError, PeerUnreachableError, UsageError
+from dllama.fabric.addresses import format_address
 from dllama.fabric.base import Buffer, WritableBuffer, bytes_view
 from dllama.fabric.frames import HEADER_BYTES, check_magic, decode_header, encode_header
 from dllama.fabric.socket_options import set_options
@@ -17,11 +18,6 @@ _BACKLOG = 64
 
 _ONE_WRITE_BYTES = 64 * 1024
 """Header and payload leave in one packet where copying them together costs less than a packet."""
-
-
-def format_address(host: str, port: int) -> str:
-    """`10.0.0.1:9990`, `[fe80::1]:9990`."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -41,6 +41,7 @@ from dllama.node.memory import NodeMemory, check_memory, large_step_bytes, memor
 from dllama.node.messages import Kind, PeakMemory, SessionPlan, Welcome
 from dllama.node.rank import NodeSettings, RankMemory
 from dllama.node.reduce_agreement import choose_reduce
+from dllama.node.shortage import shortages_told
 from dllama.node.step_message import answer_bytes, decode_answer, encode_steps
 from dllama.node.timing import NodeTimes, StepTimer, Timeline
 from dllama.node.tracing import ClusterTrace
@@ -128,7 +129,7 @@ class Cluster:
         """
         session = secrets.token_hex(16)
         shards = plan_spans(checkpoint.config, options.shares)
-        with contextlib.ExitStack() as stack:
+        with shortages_told(), contextlib.ExitStack() as stack:
             crew = stack.enter_context(contextlib.closing(greet_crew(options.workers, options.job, session)))
             welcomes = [_own_welcome(compute, options.node), *crew.welcomes]
             most_threads = max(welcome.n_threads for welcome in welcomes)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dllama.errors import DllamaError, PeerError, PeerProtocolError
 from dllama.fabric import Fabric, gather, receive_frame, send_frame
 from dllama.kernels import Compute
-from dllama.model import CacheStorage, Transformer
+from dllama.model import CacheStorage, ReducePlan, Transformer
 from dllama.node.greeting import raise_refusal
 from dllama.node.input_rows import step_inputs
 from dllama.node.loading import receive_weights
@@ -19,6 +19,7 @@ from dllama.node.probe import serve_probe
 from dllama.node.rank import NodeSettings, RankMemory
 from dllama.node.reduce_agreement import learn_reduce
 from dllama.node.root_link import RootLink
+from dllama.node.shortage import shortages_told
 from dllama.node.step_message import decode_step, encode_answer, max_step_bytes
 from dllama.node.timing import StepTimer
 from dllama.node.tracing import answer_clock, answer_trace
@@ -54,20 +55,21 @@ class WorkerSession:
         plan = SessionPlan.decode(payload, root.name)
         with contextlib.ExitStack() as stack:
             try:
-                self._check_memory(plan)
-                memory = stack.enter_context(
-                    contextlib.closing(RankMemory(self._compute, plan, self._settings))
-                )
-                fabric = root.join(plan.session, plan.rank, plan.addresses)
-                stack.enter_context(contextlib.closing(fabric))
+                with shortages_told():
+                    self._check_memory(plan)
+                    memory = stack.enter_context(
+                        contextlib.closing(RankMemory(self._compute, plan, self._settings))
+                    )
+                    fabric = root.join(plan.session, plan.rank, plan.addresses)
+                    stack.enter_context(contextlib.closing(fabric))
             except DllamaError as error:
                 root.refuse(str(error))
                 raise
             send_frame(fabric, [0], Kind.READY, timeout_s=plan.limits.timeout_s)
             reduce_plan = learn_reduce(fabric, plan.limits.timeout_s)
-            self._load(fabric, memory, plan)
+            transformer = self._load(fabric, memory, plan, reduce_plan)
             self._on_event(f"loaded rank {plan.rank} of {plan.shards.n_ranks}: {plan.config.family} model")
-            self._steps(fabric, memory.transformer(fabric, reduce_plan), plan)
+            self._steps(fabric, transformer, plan)
 
     def _check_memory(self, plan: SessionPlan) -> None:
         """The root has looked already, but it is this computer that would run out."""
@@ -75,16 +77,21 @@ class WorkerSession:
         need = memory_need(plan.config, plan.shards, plan.rank, plan.cache, plan.limits, welcome.kv_on_disk)
         check_memory([NodeMemory("this worker", welcome.machine, welcome.available_bytes, need)])
 
-    def _load(self, fabric: Fabric, memory: RankMemory, plan: SessionPlan) -> None:
+    def _load(
+        self, fabric: Fabric, memory: RankMemory, plan: SessionPlan, reduce_plan: ReducePlan
+    ) -> Transformer:
         timeout_s = plan.limits.timeout_s
         try:
-            receive_weights(plan.config, plan.shards, fabric, memory.weights, timeout_s)
+            with shortages_told():
+                receive_weights(plan.config, plan.shards, fabric, memory.weights, timeout_s)
+                transformer = memory.transformer(fabric, reduce_plan)
         except PeerError:
             raise
         except DllamaError as error:
             send_frame(fabric, [0], Kind.FAILED, Refusal(str(error)).encode(), timeout_s=timeout_s)
             raise
         send_frame(fabric, [0], Kind.LOADED, timeout_s=timeout_s)
+        return transformer
 
     def _steps(self, fabric: Fabric, transformer: Transformer, plan: SessionPlan) -> None:
         """Computes what the root asks for until it ends the session. Between steps it waits without a deadline:

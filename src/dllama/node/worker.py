@@ -15,6 +15,7 @@ from dllama.node.messages import Kind, Refusal
 from dllama.node.rank import NodeSettings
 from dllama.node.root_link import CallingRoot, JobRoot, RootLink
 from dllama.node.session import WorkerSession
+from dllama.node.shortage import shortages_told
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Worker:
         """Takes the listening socket over. `on_event` gets a line for people at each turn."""
         self._on_event = on_event
         self._session = WorkerSession(compute, settings, on_event)
-        self._door = Door(listener, self._session.welcome)
+        self._door = Door(listener, self._session.welcome, on_event)
 
     def serve(self) -> None:
         """Serves roots until the process is told to end."""
@@ -74,7 +75,8 @@ def refuse_job(job: Job, reason: str) -> None:
 def _serve_to_its_end(session: WorkerSession, root: RootLink, on_event: Callable[[str], None]) -> None:
     on_event(f"serving {root.name}")
     try:
-        session.serve(root)
+        with shortages_told():
+            session.serve(root)
         on_event(f"{root.name} is done")
     except DllamaError as error:
         on_event(f"{root.name} is gone: {error}")
