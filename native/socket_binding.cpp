@@ -69,11 +69,15 @@ public:
         return nb::make_tuple(state.link, state.error);
     }
 
-    // Returns once no thread uses the sockets, which may then be closed; they have to be shut down before.
+    // Returns once no thread uses the sockets, which may then be closed; they have to be shut down before. Lets go of
+    // the buffers of an exchange that was cut off.
     void close() {
-        const nb::gil_scoped_release release;
-        const std::lock_guard<std::mutex> lock(mutex_);
-        closed_ = true;
+        {
+            const nb::gil_scoped_release release;
+            const std::lock_guard<std::mutex> lock(mutex_);
+            closed_ = true;
+        }
+        forget();
     }
 
     nb::tuple outstanding(int link) const {

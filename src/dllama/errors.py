@@ -23,6 +23,10 @@ DllamaError                 what a user, a file or a peer did wrong; the message
 
 from __future__ import annotations
 
+import dataclasses
+import traceback
+from typing import Generic, TypeVar
+
 
 class DllamaError(Exception):
     """A fault outside this program. str(error) is one line: who, what, and what to do next."""
@@ -96,3 +100,40 @@ class PeerLostError(PeerError):
 
 class PeerTimeoutError(PeerError):
     pass
+
+
+E = TypeVar("E", bound=DllamaError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure(Generic[E]):
+    """What an error said. This is kept where the error may not be: an exception holds the frames that it passed, and
+    all that lives in them, for as long as it is kept."""
+
+    kind: type[E]
+    message: str
+
+    @classmethod
+    def of(cls, error: E) -> Failure[E]:
+        return cls(type(error), str(error))
+
+    def error(self, prefix: str = "") -> E:
+        """A new error that says the same, after `prefix`. An error that is raised again and again keeps the frames of
+        all times."""
+        return self.kind(prefix + self.message)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def let_go_of_frames(error: BaseException) -> None:
+    """Clears the frames that `error`, and the errors that led to it, have passed: what lived in them is free at once,
+    also where an error and a frame hold each other. To be called by who handles an error of something that ends."""
+    seen: list[BaseException] = []
+    pending: list[BaseException | None] = [error]
+    while pending:
+        one = pending.pop()
+        if one is not None and not any(one is other for other in seen):
+            seen.append(one)
+            traceback.clear_frames(one.__traceback__)
+            pending += [one.__cause__, one.__context__]

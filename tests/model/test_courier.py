@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -66,14 +68,24 @@ def test_waiting_is_counted() -> None:
     assert courier.wait_s > carried_s
 
 
-def test_the_thread_ends_with_its_courier() -> None:
+def test_the_thread_and_unread_errors_end_with_the_courier() -> None:
     before = couriers()
     courier = Courier(TIMEOUT_S, Trace())
-    held = [courier]  # as a transfer holds the session that it belongs to
-    courier.post(lambda timeout_s: held.clear(), SpanName.EXCHANGE)
-    courier.wait()
-    (thread,) = couriers() - before
-    del courier
-    gc.collect()
-    thread.join(TIMEOUT_S)
-    assert not thread.is_alive()
+    held = weakref.WeakSet[Trace]()
+
+    def fails(timeout_s: float) -> None:
+        of_the_frame = Trace()
+        held.add(of_the_frame)
+        raise ConnectionError("gone")
+
+    gc.disable()
+    try:
+        courier.post(fails, SpanName.EXCHANGE)
+        courier.post(fails, SpanName.EXCHANGE)
+        with contextlib.suppress(ConnectionError):
+            courier.wait()
+        courier.close()
+        assert couriers() == before
+        assert len(held) == 0
+    finally:
+        gc.enable()

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         http = HttpServer(make_app(api), listener)
         http.run()
         if on_give_up and keeper.failure:
-            raise keeper.failure
+            raise keeper.failure.error()
 
 
 def _service(session: Session, args: argparse.Namespace) -> EngineService:

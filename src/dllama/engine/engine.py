@@ -28,7 +28,7 @@ from dllama.engine.request import (
 )
 from dllama.engine.scheduler import Job, Run, Scheduler
 from dllama.engine.stats import EngineStats, Totals
-from dllama.errors import ContextFullError, DllamaError, PeerError, UsageError
+from dllama.errors import ContextFullError, DllamaError, Failure, PeerError, UsageError
 from dllama.model import Candidates, LogitMasks, LogitRows
 from dllama.tokenizer import Tokenizer
 
@@ -157,10 +157,10 @@ class Engine:
         if self._tasks.pop(job, None) is not None:
             self._scheduler.remove(job)
 
-    def fail_all(self, error: DllamaError) -> None:
+    def fail_all(self, failure: Failure[DllamaError]) -> None:
         """Ends every request with this error."""
         for task in list(self._tasks.values()):
-            self._fail(task, error)
+            self._fail(task, failure.error())
 
     def step(self) -> StepDone | None:
         """Computes one step and delivers its events; None when there is nothing to do.
@@ -321,7 +321,7 @@ class Engine:
             _log.error("a request failed", exc_info=error)
             error = DllamaError(f"the request failed: {type(error).__name__}: {error}")
         try:
-            task.fail(error)
+            task.fail(Failure.of(error).error())
         except Exception:
             _log.exception("nobody takes the events of a request")
 

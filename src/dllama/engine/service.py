@@ -16,7 +16,7 @@ from dllama.engine.executor import Executor
 from dllama.engine.request import Event, Failed, Finished, GenerationOptions, OnEvent
 from dllama.engine.scheduler import Job
 from dllama.engine.stats import EngineStats
-from dllama.errors import DllamaError, QueueFullError
+from dllama.errors import DllamaError, Failure, QueueFullError, let_go_of_frames
 from dllama.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -76,12 +76,12 @@ class EngineService:
         self._orders: collections.deque[Callable[[], None]] = collections.deque()
         self._live: set[Ticket] = set()
         self._request_s = _LEAST_WAIT_S
-        self._end: DllamaError | None = None
+        self._end: Failure[DllamaError] | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     @property
-    def failure(self) -> DllamaError | None:
+    def failure(self) -> Failure[DllamaError] | None:
         """Why nothing is computed any more; None as long as requests are taken."""
         return self._end
 
@@ -130,14 +130,14 @@ class EngineService:
     def close(self) -> None:
         """Ends the thread after the step under way; requests that are not done get Failed."""
         with self._changed:
-            self._end = self._end or DllamaError("the engine was closed")
+            self._end = self._end or Failure(DllamaError, "the engine was closed")
             self._changed.notify()
         self._thread.join()
 
     def _take(self) -> Ticket:
         """A place for a request; the caller has the lock. Raises when there is none."""
         if self._end is not None:
-            raise self._end
+            raise self._end.error()
         if len(self._live) >= self._n_places:
             n_waiting = self._n_places - self._n_parallel
             raise QueueFullError(
@@ -185,20 +185,22 @@ class EngineService:
                 if self._end is None:
                     self._engine.step()
         except DllamaError as error:
-            self._end = error
+            self._end = Failure.of(error)
+            let_go_of_frames(error)
         except Exception as error:
             _log.exception("the engine failed")
-            self._end = DllamaError(f"the engine failed: {type(error).__name__}: {error}")
+            self._end = Failure(DllamaError, f"the engine failed: {type(error).__name__}: {error}")
+            let_go_of_frames(error)
         self._give_up(self._end)
 
     def _is_wanted(self) -> bool:
         """Whether the engine's thread has something to do; the caller has the lock."""
         return bool(self._orders or self._engine.has_work or self._end)
 
-    def _give_up(self, error: DllamaError) -> None:
+    def _give_up(self, failure: Failure[DllamaError]) -> None:
         """Tells everybody who waits."""
         with self._changed:
             orders, self._orders = self._orders, collections.deque()
         for order in orders:
             order()
-        self._engine.fail_all(error)
+        self._engine.fail_all(failure)

@@ -54,6 +54,7 @@ def connect_with_deadline(host: str, port: int, timeout_s: float) -> socket.sock
             f"no address for {where} ({_reason(error)}); check how it is spelt"
         ) from error
     while True:
+        reason = "it has no address"
         for n_tried, (family, kind, protocol, _, address) in enumerate(targets):
             remaining_s = started + timeout_s - time.monotonic()
             connection = socket.socket(family, kind, protocol)
@@ -65,15 +66,15 @@ def connect_with_deadline(host: str, port: int, timeout_s: float) -> socket.sock
                 _refuse_self(connection)
             except OSError as error:
                 connection.close()
-                failure = error
+                reason = _reason(error)
             else:
                 return connection
         waited_s = time.monotonic() - started
         if waited_s + _RETRY_S > timeout_s:
             raise PeerUnreachableError(
-                f"nothing answered at {where} for {waited_s:.1f} s ({_reason(failure)}); "
+                f"nothing answered at {where} for {waited_s:.1f} s ({reason}); "
                 f"see whether `dllama worker --port {port}` runs there and no firewall is between"
-            ) from failure
+            )
         time.sleep(_RETRY_S)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from dllama.errors import PeerError, PeerLostError, PeerTimeoutError
+from dllama.errors import Failure, PeerError, PeerLostError, PeerTimeoutError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +50,10 @@ class FirstFailure:
     """Remembers why a fabric broke. `enter` and `leave` frame every exchange; what leaves no trace of its end
     was interrupted, and that is a failure too."""
 
-    __slots__ = ("_entered", "_error")
+    __slots__ = ("_entered", "_failure")
 
     def __init__(self) -> None:
-        self._error: PeerError | None = None
+        self._failure: Failure[PeerError] | None = None
         self._entered = False
 
     def enter(self) -> None:
@@ -67,11 +67,12 @@ class FirstFailure:
         self._entered = False
 
     def check(self) -> None:
-        if self._error is not None:
-            raise type(self._error)(f"the nodes are no longer connected: {self._error}") from self._error
+        if self._failure is not None:
+            raise self._failure.error("the nodes are no longer connected: ")
 
     def record(self, error: PeerError) -> PeerError:
-        """Keeps `error` if it is the first one; returns the one that is kept."""
-        if self._error is None:
-            self._error = error
-        return self._error
+        """Remembers what `error` says if it is the first one; returns one that says what is remembered."""
+        if self._failure is None:
+            self._failure = Failure.of(error)
+            return error
+        return self._failure.error()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import errno
 import fcntl
 import mmap
 import os
@@ -137,7 +138,11 @@ class _CacheFile:
 
 
 def _allocate(fd: int, n_bytes: int) -> None:
-    """Reserves the blocks, so that a full disk is an error now and not a fault in the middle of a step."""
+    """Reserves the blocks, so that a full disk is an error now and not a fault in the middle of a step. Raises OSError;
+    nothing is reserved then, not even what there is."""
+    disk = os.fstatvfs(fd)
+    if n_bytes > disk.f_bavail * disk.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, 0, n_bytes)
     else:

@@ -52,6 +52,11 @@ class PartialSums:
         n_rows = len(x) + _HALF_ROWS if fabric.n_ranks > 1 else 0
         self._memory = np.empty(buffer_bytes(n_rows * self._row_bytes, fabric.n_ranks), np.uint8)
 
+    def close(self) -> None:
+        """Ends the thread and lets go of the buffers; to be called when the fabric has been closed."""
+        self._reducer.courier.close()
+        del self._memory, self._x, self._partial
+
     @property
     def wait_s(self) -> float:
         """Time that computing has waited for exchanges so far."""

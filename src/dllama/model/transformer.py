@@ -158,6 +158,22 @@ class Transformer:
         self._compute.rms_norm(normed, self._x[: self._n_rows], final_norm, eps, self._n_rows)
         return normed
 
+    def close(self) -> None:
+        """Gives its memory back, and ends its thread; to be called once, when the fabric has been closed."""
+        self._steps.clear()
+        self.sums.close()
+        del (
+            self._weights,
+            self._cache,
+            self._rope,
+            self._x,
+            self._normed,
+            self._qkv,
+            self._attended,
+            self._mixed,
+        )
+        del self._gate_up, self._activated, self._logits, self._page_table
+
     def _place(self, batch: StepBatch) -> None:
         """Where the programs find the rows of this step."""
         n_rows, (n_sequences, n_pages) = batch.n_rows, batch.page_table.shape

@@ -91,6 +91,12 @@ class ModelWeights:
                 f"tensor {shard.name} holds NaN or infinity: the model's files are damaged, get them again"
             )
 
+    def close(self) -> None:
+        """Gives the memory back; to be called once, when nobody uses the weights any more."""
+        self.layers.clear()
+        self._places.clear()
+        del self.final_norm, self.head
+
 
 def _matrix_place(packed: PackedMatrix, first: int) -> Callable[[int, Bytes], bool]:
     return lambda row, rows: packed.pack(first + row, rows)

@@ -21,18 +21,25 @@ class NodeSettings:
 
 
 class RankMemory:
-    """Weights and cache of one rank, allocated here and given back by `close`."""
+    """Weights, cache and buffers of one rank, allocated here and given back by `close`, whoever still holds this."""
 
     def __init__(self, compute: Compute, plan: SessionPlan, settings: NodeSettings) -> None:
         self._compute = compute
         self._plan = plan
         self._spans = plan.shards.ranks[plan.rank]
         self.cache = KvCache(plan.config, self._spans, plan.cache, settings.kv_storage, settings.kv_directory)
-        self.weights = ModelWeights(compute, plan.config, self._spans)
+        self._transformer: Transformer | None = None
+        try:
+            self.weights = ModelWeights(compute, plan.config, self._spans)
+        except BaseException:
+            self.cache.close()
+            raise
 
     def transformer(self, fabric: Fabric, reduce_plan: ReducePlan) -> Transformer:
+        """The one forward pass over this memory, which `close` ends."""
+        assert self._transformer is None, "one rank has one forward pass"
         plan = self._plan
-        return Transformer(
+        self._transformer = Transformer(
             self._compute,
             plan.config,
             self._spans,
@@ -42,8 +49,14 @@ class RankMemory:
             plan.limits,
             reduce_plan,
         )
+        return self._transformer
 
     def close(self) -> None:
+        """To be called once, when the fabric has been closed."""
+        if self._transformer is not None:
+            self._transformer.close()
+            self._transformer = None
+        self.weights.close()
         self.cache.close()
 
 

@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from dllama.errors import DllamaError, PeerLostError
+from dllama.errors import DllamaError, PeerLostError, let_go_of_frames
 from dllama.fabric import Job
 from dllama.kernels import Compute
 from dllama.node.door import Door
@@ -81,8 +81,10 @@ def _serve_to_its_end(session: WorkerSession, root: RootLink, on_event: Callable
     except DllamaError as error:
         on_event(f"{root.name} is gone: {error}")
         _log.debug("session ended", exc_info=error)
-    except Exception:  # our own mistake costs one session, not the worker
+        let_go_of_frames(error)
+    except Exception as error:  # our own mistake costs one session, not the worker
         on_event(f"{root.name} is gone: the worker failed")
         _log.exception("session failed")
+        let_go_of_frames(error)
     finally:
         root.close()

@@ -18,6 +18,7 @@ from dllama.engine import (
     TextDelta,
     Ticket,
 )
+from dllama.errors import Failure
 from dllama.server.progress import NEWS_S, PromptWatch
 
 
@@ -78,7 +79,7 @@ class Generation:
             if event is None or isinstance(event, PromptProgress):
                 continue
             if isinstance(event, Failed):
-                raise event.error
+                raise Failure.of(event.error).error()  # one that holds no event, which would hold it
             if isinstance(event, Finished):
                 self._n_open -= 1
             yield index, event

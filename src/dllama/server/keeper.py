@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from dllama.engine import EngineStats
-from dllama.errors import DllamaError
+from dllama.errors import DllamaError, Failure, let_go_of_frames
 from dllama.node import NodeInfo
 from dllama.server.errors import ApiError
 from dllama.server.served import ServedModel
@@ -47,7 +47,7 @@ class ModelKeeper:
         self._retry_s = retry_s
         self._stack = contextlib.ExitStack()
         self._model: ServedModel | None = None
-        self._failure: DllamaError | None = None
+        self._failure: Failure[DllamaError] | None = None
         self._last_nodes: Sequence[NodeInfo] = ()
         self._look = threading.Event()
         self._is_closing = False
@@ -74,7 +74,7 @@ class ModelKeeper:
         return model.nodes() if model else self._last_nodes
 
     @property
-    def failure(self) -> DllamaError | None:
+    def failure(self) -> Failure[DllamaError] | None:
         """Why there is no model now."""
         return self._failure if self._model is None else None
 
@@ -109,7 +109,7 @@ class ModelKeeper:
             if self._model is None:
                 self._try_to_open()
 
-    def _let_go(self, failure: DllamaError) -> None:
+    def _let_go(self, failure: Failure[DllamaError]) -> None:
         if not self._on_give_up:
             self._on_note(f"{failure}; trying to load the model again every {self._retry_s:.0f} s")
         if self._model:
@@ -124,7 +124,9 @@ class ModelKeeper:
         try:
             self._model = self._stack.enter_context(self._open_model())
         except (DllamaError, OSError, MemoryError) as error:
-            failure = error if isinstance(error, DllamaError) else DllamaError(f"loading failed: {error}")
+            message = str(error) if isinstance(error, DllamaError) else f"loading failed: {error}"
+            failure = Failure(type(error) if isinstance(error, DllamaError) else DllamaError, message)
+            let_go_of_frames(error)
             if str(failure) != str(self._failure):
                 self._on_note(str(failure))
             self._failure = failure

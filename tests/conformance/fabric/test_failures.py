@@ -138,9 +138,8 @@ def test_after_a_failure_every_call_names_the_first_cause(connect):
     gone.close()
     silent.exchange([(0, b"now")], [], TIMEOUT_S)
     for sends, receives in ([], []), ([], [(1, bytearray(3))]), ([(2, b"x")], []):
-        with pytest.raises(PeerTimeoutError, match=re.escape(str(first.value))) as later:
+        with pytest.raises(PeerTimeoutError, match=re.escape(str(first.value))):
             root.exchange(sends, receives, None)
-        assert str(later.value.__cause__) == str(first.value)
 
 
 @pytest.mark.parametrize("connect", ["tcp", "local", "mpi"], indirect=True)

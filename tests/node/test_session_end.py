@@ -1,0 +1,93 @@
+"""A session's end frees all that the session owned, whatever ended it, without the garbage collector's help."""
+
+from __future__ import annotations
+
+import collections
+import gc
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dllama.fabric import listen
+from dllama.kernels import Compute
+from dllama.model import CacheStorage
+from dllama.node import Address, NodeSettings, Worker
+from support.session_root import ENDS, Ending, run_session, small_plan
+
+N_TIMES = 3
+
+WAYS = [
+    pytest.param(phase, ending, id=f"{phase}, {ending.__name__}")
+    for phase, (_, endings) in ENDS.items()
+    for ending in endings
+]
+
+
+class OwnWorker:
+    """A worker that serves one root at a time in the test's own thread, and the roots in another one."""
+
+    def __init__(self, folder: Path) -> None:
+        listener = listen("127.0.0.1", 0)
+        self.address = Address("127.0.0.1", listener.getsockname()[1])
+        settings = NodeSettings(kv_storage=CacheStorage.DISK, kv_directory=folder)
+        self._worker = Worker(listener, Compute(1), settings, lambda line: None)
+        self._caller = ThreadPoolExecutor(1)
+        self._plan = small_plan()
+
+    def serve(self, phase: str, ending: Ending) -> None:
+        """A session from its beginning until both sides have ended it."""
+        called = self._caller.submit(run_session, self.address, self._plan, phase, ending)
+        self._worker.serve_one()
+        called.result()
+
+    def close(self) -> None:
+        self._worker.close()
+        self._caller.shutdown()
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnWorker]:
+    own = OwnWorker(tmp_path_factory.mktemp("cache"))
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def owned() -> dict[str, int]:
+    """What there is of what sessions may own."""
+    process = psutil.Process()
+    kinds = collections.Counter(
+        f"{type(one).__module__}.{type(one).__qualname__}"
+        for one in gc.get_objects()
+        if str(type(one).__module__).partition(".")[0]
+        in ("dllama", "socket", "threading", "concurrent", "mmap")
+    )
+    return {
+        **kinds,
+        "threads": threading.active_count(),
+        "descriptors": process.num_fds(),
+        "cache files mapped": sum("dllama-kv-" in of_map.path for of_map in process.memory_maps()),
+    }
+
+
+@pytest.mark.parametrize(("phase", "ending"), WAYS)
+@pytest.mark.usefixtures("no_collector")
+def test_nothing_is_left_of_a_session(worker: OwnWorker, phase: str, ending: Ending) -> None:
+    worker.serve(phase, ending)
+    gc.collect()  # what is made once and kept
+    before = owned()
+    for _ in range(N_TIMES):
+        worker.serve(phase, ending)
+    left = {kind: n - before.get(kind, 0) for kind, n in owned().items() if n > before.get(kind, 0)}
+    assert left == {}
