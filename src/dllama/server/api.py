@@ -10,9 +10,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from starlette.requests import Request
+
 from dllama import __version__
 from dllama.node import NodeInfo
 from dllama.server.errors import ApiError
+from dllama.server.http import until_disconnect
 from dllama.server.metrics import Metrics
 from dllama.server.served import ServedModel, ServerSettings
 from dllama.server.token_rate import TokenRate
@@ -50,10 +53,19 @@ class Api:
     token_rate: TokenRate = dataclasses.field(default_factory=TokenRate)
     pool: Executor = dataclasses.field(default_factory=lambda: ThreadPoolExecutor(_N_THREADS, "prompts"))
 
-    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `function` returns, while the event loop goes on: for what takes longer than a millisecond."""
-        call = functools.partial(function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self.pool, call)
+    async def in_thread(
+        self, request: Request, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """What `function` returns, while the event loop goes on: for what takes longer than a millisecond.
+
+        What has not begun when the client goes away never begins; ClientDisconnect is raised then.
+        """
+
+        async def result() -> T:
+            call = functools.partial(function, *args, **kwargs)
+            return await asyncio.get_running_loop().run_in_executor(self.pool, call)
+
+        return await until_disconnect(request, result())
 
     def model(self, name: str | None) -> ServedModel:
         """Raises ApiError when another model than the served one is wanted, or none is there."""

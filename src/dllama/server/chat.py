@@ -42,7 +42,7 @@ async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
     served = api.model(body.model)
-    form, jobs = await api.in_thread(_prepare, served, api, body)
+    form, jobs = await api.in_thread(request, _prepare, served, api, body)
     answer = _Answer(
         Generation(served.service, jobs, api.metrics.first_token), body, api.stamp("chatcmpl"), form
     )

@@ -30,7 +30,7 @@ async def complete(api: Api, request: Request, body: CompletionRequest) -> Respo
     if body.echo and body.logprobs is not None:
         raise ApiError("echo with logprobs is not supported: the prompt has none", param="echo")
     served = api.model(body.model)
-    prompts = await api.in_thread(_prompts, served, body)
+    prompts = await api.in_thread(request, _prompts, served, body)
     jobs = [Job(ids, _options(api, body, choice)) for ids in prompts for choice in range(body.n or 1)]
     answer = _Answer(
         Generation(served.service, jobs, api.metrics.first_token),

@@ -24,7 +24,7 @@ from dllama.server.served import ServedModel
 
 async def embed(api: Api, request: Request, body: EmbeddingRequest) -> Response:
     served = api.model(body.model)
-    inputs = await api.in_thread(_inputs, served, body)
+    inputs = await api.in_thread(request, _inputs, served, body)
     vectors = await until_disconnect(request, _embed_all(served.service, inputs))
     n_tokens = sum(map(len, inputs))
     return json_response(

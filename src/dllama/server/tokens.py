@@ -19,14 +19,14 @@ async def tokenize(api: Api, request: Request, body: TokenizeRequest) -> Respons
     if (body.prompt is None) == (body.messages is None):
         raise ApiError("give either prompt or messages", param="prompt")
     served = api.model(body.model)
-    ids = await api.in_thread(_ids, served, body)
+    ids = await api.in_thread(request, _ids, served, body)
     return json_response(Tokens(tokens=ids, count=len(ids), max_model_len=served.max_seq_len))
 
 
 async def detokenize(api: Api, request: Request, body: DetokenizeRequest) -> Response:
     served = api.model(body.model)
     ids = check_ids(body.tokens, served, "tokens")
-    text = await api.in_thread(served.tokenizer.decode, ids)
+    text = await api.in_thread(request, served.tokenizer.decode, ids)
     return json_response(DetokenizedText(prompt=text))
 
 
