@@ -181,7 +181,7 @@ class TestDamage:
 
     def test_nothing_there(self, tmp_path: Path) -> None:
         assert "there is no such file" in self.refusal(tmp_path / "nothing")
-        assert "config.json: cannot be read" in self.refusal(tmp_path)
+        assert "config.json: there is no such file" in self.refusal(tmp_path)
         assert "File name too long" in self.refusal(tmp_path / ("x" * 300))
 
     def test_a_safetensors_file_is_not_a_model(self) -> None:

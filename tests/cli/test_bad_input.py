@@ -6,6 +6,7 @@ Exit code 2 is a wrong use of the command line, 1 a fault of a file, a peer or t
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import struct
@@ -130,6 +131,34 @@ def test_a_spoilt_model(name: str, m_file: Path, tmp_path: Path) -> None:
 def test_missing_files(arguments: tuple[object, ...], fragments: tuple[str, ...], tmp_path: Path) -> None:
     fails(run_dllama(*arguments, cwd=tmp_path), 1, *fragments)
     assert list(tmp_path.iterdir()) == []
+
+
+SETTINGS = [
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+]
+SETTINGS += ["special_tokens_map.json", "chat_template.jinja"]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_pipe_by_the_name_of_a_settings_file(tmp_path: Path, name: str) -> None:
+    """It held the program up for ever."""
+    model = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL, model)
+    (model / name).unlink(missing_ok=True)
+    os.mkfifo(model / name)
+    fails(run_dllama(*inference("--model", model)), 1, f"{name}: is a pipe, not a file")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
+def test_json_of_a_thousand_brackets(tmp_path: Path, name: str) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL, model)
+    (model / name).write_text('{"a": ' + "[" * 9000 + "]" * 9000 + "}")
+    fails(run_dllama(*inference("--model", model)), 1, f"{name}: is ")
 
 
 def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:

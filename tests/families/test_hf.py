@@ -223,5 +223,5 @@ def test_a_file_that_is_no_config(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"config\.json: cannot be read"):
+    with pytest.raises(ModelFileError, match=r"config\.json: there is no such file"):
         read_hf_config(tmp_path / "config.json", ElementType.F32)

@@ -50,7 +50,8 @@ def test_letting_go_and_closing_leave_views_valid(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"abc", r"is no \.m model file \(3 bytes\)"),
-        (b"GGUF" + bytes(60), r"begins with 0x46554747, not 0xA00ABCD"),
+        (b"GGUF" + bytes(60), "is a GGUF file"),
+        (b"MMMM" + bytes(60), r"begins with 0x4D4D4D4D, not 0xA00ABCD"),
         (b"\xff" * 64, r"begins with 0xFFFFFFFF"),
         (struct.pack("<ii", MAGIC, 7), "cannot have 7 bytes"),
         (struct.pack("<ii", MAGIC, 12), "cannot have 12 bytes"),

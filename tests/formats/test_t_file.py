@@ -86,7 +86,8 @@ def test_old_keys_end_tokens_and_a_chat_stop_after_the_template(tmp_path: Path) 
     ("content", "message"),
     [
         (b"", "ends in the middle of the magic number"),
-        (b"GGUF" * 9, "begins with 0x46554747"),
+        (b"GGUF" * 9, "is a GGUF file"),
+        (b"TTTT" * 9, "begins with 0x54545454"),
         (struct.pack("<2i", MAGIC, 7), "header has a size of 7"),
         (struct.pack("<2i", MAGIC, 8000), "ends in the middle of the header"),
         (new_header((1, 1)) + token(0, b"a"), "version is None"),
@@ -134,5 +135,5 @@ def test_a_changed_byte_is_an_error_or_another_file(
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match=r"x\.t.*No such file"):
+    with pytest.raises(TokenizerError, match=r"x\.t: there is no such file"):
         read_t_file(tmp_path / "x.t")

@@ -83,8 +83,14 @@ def test_first_and_end_tokens_are_special_though_not_flagged(qwen: Path) -> None
         ("tokenizer_config.json", "{", "tokenizer_config.json"),
         ("tokenizer_config.json", "[]", "not a JSON object"),
         ("tokenizer_config.json", '{"eos_token": "<gone>"}', "eos_token '<gone>' is not in the vocabulary"),
-        ("generation_config.json", '{"eos_token_id": 564}', "564 is not in its vocabulary"),
-        ("generation_config.json", '{"eos_token_id": -1}', "-1 is not in its vocabulary"),
+        ("generation_config.json", '{"eos_token_id": 564}', "eos_token_id 564 is not in the vocabulary"),
+        ("generation_config.json", '{"eos_token_id": -1}', "eos_token_id -1 is not in the vocabulary"),
+        ("generation_config.json", '{"eos_token_id": 1' + "0" * 30 + "}", "eos_token_id 10000"),
+        (
+            "generation_config.json",
+            '{"eos_token_id": [562, "563"]}',
+            "eos_token_id has '563', which is no id",
+        ),
         ("chat_template.jinja", b"\xff", "chat_template.jinja"),
     ],
 )
@@ -99,7 +105,7 @@ def test_damage_in_a_directory(qwen: Path, file: str, content: str | bytes, mess
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match=r"neither tokenizer\.json nor tokenizer\.model"):
         load_tokenizer(tmp_path)
-    with pytest.raises(TokenizerError, match="No such file"):
+    with pytest.raises(TokenizerError, match="there is no such file"):
         load_tokenizer(tmp_path / "tokenizer.t")
 
 

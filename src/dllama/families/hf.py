@@ -8,8 +8,8 @@ Qwen2Config, Qwen3Config, and `modeling_rope_utils.py` for the rope). Both spell
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families.config import Activation, ModelConfig, RopeScaling
 from dllama.families.limits import fault_in
 from dllama.families.table import Family, family_named, known_families
+from dllama.formats.plain_files import read_json_object
 
 _ACTIVATIONS = {
     "silu": Activation.SILU,
@@ -45,24 +46,19 @@ def read_hf_config(path: Path, weight_type: ElementType) -> HfModel:
     Raises ModelFileError when it cannot be read or contradicts itself, UnsupportedModelError when it asks for
     what dllama does not do; both name the file and the key.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: is not JSON ({error}); download it again") from error
-    if not isinstance(values, dict):
-        raise ModelFileError(f"{path}: is not a JSON object; download it again")
+    values = read_json_object(path, ModelFileError)
     return model_from_hf(values, weight_type, path)
 
 
 def model_from_hf(values: Mapping[str, Any], weight_type: ElementType, path: Path) -> HfModel:
     """The model that `values`, config.json's object, describes; `path` is for messages. Raises as above."""
     model_type = values.get("model_type")
-    if model_type not in known_families():
+    if not isinstance(model_type, str) or model_type not in known_families():
         known = ", ".join(known_families())
-        raise UnsupportedModelError(f"{path}: the family {model_type!r} is not known; known are {known}")
-    family = family_named(str(model_type))
+        raise UnsupportedModelError(
+            f"{path}: the family {reprlib.repr(model_type)} is not known; known are {known}"
+        )
+    family = family_named(model_type)
     keys = _Keys({**family.hf_defaults, **values}, path)
     _refuse_what_is_not_done(keys, family)
     n_heads, dim = keys.whole("num_attention_heads"), keys.whole("hidden_size")
@@ -113,31 +109,33 @@ class _Keys:
     def whole(self, key: str, default: Any = _MISSING) -> int:
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ModelFileError(f"{self.path}: {key} must be a whole number, not {value!r}")
+            raise ModelFileError(f"{self.path}: {key} must be a whole number, not {reprlib.repr(value)}")
+        if abs(value) >= 1 << 63:
+            raise ModelFileError(f"{self.path}: {key} is {reprlib.repr(value)}, which cannot be")
         return value
 
     def number(self, key: str, default: Any = _MISSING) -> float:
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ModelFileError(f"{self.path}: {key} must be a number, not {value!r}")
+            raise ModelFileError(f"{self.path}: {key} must be a number, not {reprlib.repr(value)}")
         try:
             number = float(value)
         except OverflowError:
             number = math.inf
         if not math.isfinite(number):
-            raise ModelFileError(f"{self.path}: {key} must be a finite number, not {value!r}")
+            raise ModelFileError(f"{self.path}: {key} must be a finite number, not {reprlib.repr(value)}")
         return number
 
     def flag(self, key: str) -> bool:
         value = self.get(key, False)
         if not isinstance(value, bool):
-            raise ModelFileError(f"{self.path}: {key} must be true or false, not {value!r}")
+            raise ModelFileError(f"{self.path}: {key} must be true or false, not {reprlib.repr(value)}")
         return value
 
     def table(self, key: str) -> _Keys | None:
         value = self.get(key, None)
         if value is not None and not isinstance(value, dict):
-            raise ModelFileError(f"{self.path}: {key} must be an object, not {value!r}")
+            raise ModelFileError(f"{self.path}: {key} must be an object, not {reprlib.repr(value)}")
         return None if value is None else _Keys(value, self.path)
 
     def unsupported(self, what: str) -> UnsupportedModelError:
@@ -171,7 +169,7 @@ def _activation(keys: _Keys) -> Activation:
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
         raise keys.unsupported(
-            f"the activation {name!r} (hidden_act) is not supported; supported are {known}"
+            f"the activation {reprlib.repr(name)} (hidden_act) is not supported; supported are {known}"
         )
     return _ACTIVATIONS[name]
 
@@ -200,7 +198,7 @@ def _rope(keys: _Keys) -> tuple[float, RopeScaling | None]:
             original_max_seq_len=rope.whole("original_max_position_embeddings"),
         )
     raise keys.unsupported(
-        f"the rope scaling {kind!r} is not supported; supported are default, linear and llama3"
+        f"the rope scaling {reprlib.repr(kind)} is not supported; supported are default, linear and llama3"
     )
 
 

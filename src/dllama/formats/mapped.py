@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.errors import ModelFileError
+from dllama.formats.plain_files import open_plain_file
+from dllama.formats.strangers import HEAD_BYTES, stranger
 
 
 class MappedFile:
@@ -19,17 +21,18 @@ class MappedFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises ModelFileError when the file is missing, unreadable, empty or no file."""
+        """Raises ModelFileError when the file is missing, unreadable, empty, no file, or known as something else."""
         self.path = path
         try:
-            with path.open("rb") as file:
+            with open_plain_file(path, ModelFileError) as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError as error:
-            raise ModelFileError(f"{path}: there is no such file") from error
         except ValueError as error:  # mmap's word for an empty file
             raise ModelFileError(f"{path}: is empty; download or convert it again") from error
         except OSError as error:
             raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+        what = stranger(self._map[:HEAD_BYTES])
+        if what is not None:
+            raise ModelFileError(f"{path}: {what}")
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
 
     def let_go(self) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import reprlib
 import struct
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError
 from dllama.formats.mapped import MappedFile
+from dllama.formats.plain_files import read_json_object
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -109,20 +111,14 @@ def _open_shards(index: Path) -> dict[str, SafetensorsFile]:
 
 
 def _read_weight_map(index: Path) -> dict[str, str]:
-    try:
-        values = json.loads(index.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelFileError(f"{index}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{index}: is not JSON ({error}); download it again") from error
-    where = values.get("weight_map") if isinstance(values, dict) else None
+    where = read_json_object(index, ModelFileError).get("weight_map")
     if not isinstance(where, dict) or not where:
         raise ModelFileError(f"{index}: has no weight_map; download it again")
     for name, file_name in where.items():
         is_plain = isinstance(file_name, str) and Path(file_name).name == file_name
         if not is_plain or not file_name.endswith(".safetensors"):
             raise ModelFileError(
-                f"{index}: {file_name!r}, said to hold {name}, is no safetensors file beside it"
+                f"{index}: {reprlib.repr(file_name)}, said to hold {name}, is no safetensors file beside it"
             )
         if not (index.parent / file_name).exists():
             raise ModelFileError(

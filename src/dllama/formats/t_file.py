@@ -16,10 +16,12 @@ from pathlib import Path
 
 from dllama.errors import TokenizerError
 from dllama.formats.atomic import write_atomically
+from dllama.formats.plain_files import read_plain_file
 
 MAGIC = 0x567124
 OLD_MAGIC = 0x567123
 VERSION = 1
+LARGEST_BYTES = 1 << 29  # the largest vocabularies, of 262144 tokens, have 5 MB here and 35 MB as JSON
 
 _INT = struct.Struct("<i")
 _PAIR = struct.Struct("<ii")
@@ -64,10 +66,7 @@ def is_t_file(content: bytes) -> bool:
 
 def read_t_file(path: Path) -> TFile:
     """Raises TokenizerError, naming the file and what is wrong with it, on anything but a sound `.t` file."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise TokenizerError(f"cannot read the tokenizer {path}: {error.strerror}") from error
+    content = read_plain_file(path, TokenizerError, LARGEST_BYTES)
     try:
         return _parse(_Reader(content))
     except _DamageError as damage:

@@ -122,7 +122,7 @@ def _one_system_message(messages: Sequence[dict[str, Any]]) -> list[dict[str, An
 def _arguments(call: ToolCall) -> Any:
     try:
         arguments = json.loads(call.function.arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return call.function.arguments
     return arguments if isinstance(arguments, dict) else call.function.arguments
 

@@ -7,13 +7,13 @@ import logging
 from pathlib import Path
 
 from dllama.errors import TokenizerError
-from dllama.formats.t_file import TFile
+from dllama.formats.plain_files import read_plain_file
+from dllama.formats.t_file import LARGEST_BYTES, TFile
 from dllama.tokenizer.base import Tokenizer
 from dllama.tokenizer.load import (
     FileKind,
     kind_of,
     load_tokenizer,
-    read_file,
     tokenizer_file,
     tokenizer_of_t_file,
 )
@@ -38,7 +38,7 @@ def convert_tokenizer(source: Path) -> TFile:
     that ids from the `.t` file will differ. Raises TokenizerError as load_tokenizer does.
     """
     file = tokenizer_file(source)
-    content = read_file(file)
+    content = read_plain_file(file, TokenizerError, LARGEST_BYTES)
     kind = kind_of(content)
     if kind is FileKind.T:
         raise TokenizerError(f"{file} is a .t file already")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import tokenizers
 
 from dllama.errors import TokenizerError
-from dllama.formats.t_file import TFile, is_t_file, read_t_file
+from dllama.formats.plain_files import read_plain_file
+from dllama.formats.t_file import LARGEST_BYTES, TFile, is_t_file, read_t_file
 from dllama.tokenizer.base import Settings
 from dllama.tokenizer.pipeline import Parsed, PipelineTokenizer, tokens_of
 from dllama.tokenizer.sentencepiece_model import parse_sentencepiece_tokenizer
@@ -37,7 +39,7 @@ def load_tokenizer(path: Path) -> PipelineTokenizer:
     too. Raises TokenizerError, naming the file, when there is none or it is damaged.
     """
     file = tokenizer_file(path)
-    content = read_file(file)
+    content = read_plain_file(file, TokenizerError, LARGEST_BYTES)
     kind = kind_of(content)
     if kind is FileKind.T:
         return tokenizer_of_t_file(read_t_file(file), file)
@@ -61,16 +63,9 @@ def tokenizer_file(path: Path) -> Path:
     if not path.is_dir():
         return path
     for name in _NAMES:
-        if (path / name).is_file():
+        if os.path.lexists(path / name):
             return path / name
     raise TokenizerError(f"{path} has no tokenizer: neither {' nor '.join(_NAMES)}")
-
-
-def read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TokenizerError(f"cannot read the tokenizer {path}: {error.strerror}") from error
 
 
 def kind_of(content: bytes) -> FileKind:

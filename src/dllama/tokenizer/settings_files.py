@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ from typing import Any
 import tokenizers
 
 from dllama.errors import TokenizerError
+from dllama.formats.plain_files import read_json_object, read_text_file
 from dllama.tokenizer.base import Settings
+
+_LARGEST_ID = (1 << 32) - 1
+"""The largest that the tokenizers library can be asked for."""
 
 
 def read_settings(directory: Path, pipeline: tokenizers.Tokenizer, defaults: Settings) -> Settings:
@@ -21,10 +26,10 @@ def read_settings(directory: Path, pipeline: tokenizers.Tokenizer, defaults: Set
     """
     tokenizer_config = _read_json(directory / "tokenizer_config.json")
     names = _read_json(directory / "special_tokens_map.json") | tokenizer_config
-    configs = [_read_json(directory / name) for name in ("generation_config.json", "config.json")]
+    configs = [directory / name for name in ("generation_config.json", "config.json")]
     bos_id = _named_id(directory, names, "bos_token", pipeline)
     eos_id = _named_id(directory, names, "eos_token", pipeline)
-    eos_ids = [*([] if eos_id is None else [eos_id]), *_ids_of_first(configs, "eos_token_id")]
+    eos_ids = [*([] if eos_id is None else [eos_id]), *_ids_of_first(configs, "eos_token_id", pipeline)]
     add_bos = tokenizer_config.get("add_bos_token")
     template = _chat_template(directory, tokenizer_config)
     return Settings(
@@ -36,15 +41,8 @@ def read_settings(directory: Path, pipeline: tokenizers.Tokenizer, defaults: Set
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"cannot read {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise TokenizerError(f"{path} is not a JSON object")
-    return values
+    """The object in the file; an empty one where there is no file."""
+    return read_json_object(path, TokenizerError) if os.path.lexists(path) else {}
 
 
 def _named_id(
@@ -62,11 +60,16 @@ def _named_id(
     return int(token_id)
 
 
-def _ids_of_first(configs: list[dict[str, Any]], key: str) -> list[int]:
+def _ids_of_first(paths: list[Path], key: str, pipeline: tokenizers.Tokenizer) -> list[int]:
     """The ids under `key`, one or a list, in the first of the files that has it."""
-    for config in configs:
-        value = config.get(key)
-        ids = [item for item in (value if isinstance(value, list) else [value]) if type(item) is int]
+    for path in paths:
+        value = _read_json(path).get(key)
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        for token_id in ids:
+            if type(token_id) is not int:
+                raise TokenizerError(f"{path}: its {key} has {reprlib.repr(token_id)}, which is no id")
+            if not 0 <= token_id <= _LARGEST_ID or pipeline.id_to_token(token_id) is None:
+                raise TokenizerError(f"{path}: its {key} {reprlib.repr(token_id)} is not in the vocabulary")
         if ids:
             return ids
     return []
@@ -75,12 +78,8 @@ def _ids_of_first(configs: list[dict[str, Any]], key: str) -> list[int]:
 def _chat_template(directory: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
     """The text of chat_template.jinja, else the one in tokenizer_config.json (of several, the default)."""
     path = directory / "chat_template.jinja"
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"cannot read {path}: {error}") from error
+    if os.path.lexists(path):
+        return read_text_file(path, TokenizerError)
     template = tokenizer_config.get("chat_template")
     if isinstance(template, list):
         named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
