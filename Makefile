@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes; the tests of a file stay together, since they share servers, workers or a browser.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 NATIVE := CMakeLists.txt $(wildcard native/*)
 
 .PHONY: demo test test-all real-models lint types clean
@@ -11,10 +13,10 @@ demo: $(VENV)/.program
 	$(BIN)/python tools/demo.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 real-models: $(VENV)/.dev
 	$(BIN)/python tools/real_models.py

@@ -17,6 +17,8 @@ from dllama.tokenizer import Tokenizer, load_tokenizer
 from dllama.tokenizer.convert import convert_tokenizer
 from dllama.tokenizer.vocabulary import SplitRule
 
+pytestmark = pytest.mark.slow  # vocabularies of 32 000 and 128 000 tokens, read in several ways
+
 REAL = Path(__file__).parents[3] / "shared" / "real"
 LLAMA_2, LLAMA_3 = REAL / "llama2-tokenizer.model", REAL / "llama3-tokenizer.model"
 
