@@ -18,7 +18,7 @@ from dllama.engine import (
     SamplingOptions,
     TextDelta,
 )
-from dllama.errors import ContextFullError, DllamaError, PeerLostError, QueueFullError
+from dllama.errors import ContextFullError, DllamaError, PeerLostError, QueueFullError, UsageError
 from dllama.model import Candidates, StepBatch
 from dllama.tokenizer import load_tokenizer
 from support.fake_executor import FakeExecutor
@@ -214,3 +214,54 @@ def test_embeddings(executor: GatedExecutor, service: EngineService) -> None:
     vector = results.get(timeout=TIMEOUT_S)
     assert isinstance(vector, np.ndarray)
     assert np.linalg.norm(vector) == pytest.approx(1, rel=1e-6)
+
+
+def test_places_are_reserved_before_there_is_a_prompt(
+    executor: GatedExecutor, service: EngineService
+) -> None:
+    """They count as taken, are given back by a cancel or by the end of the text, and none is taken by a refusal."""
+    executor.open()
+    with pytest.raises(UsageError, match="4 texts at once are more than the 3"):
+        service.reserve(4)
+    first, second = service.reserve(2)
+    with pytest.raises(QueueFullError):
+        service.reserve(2)
+    (third,) = service.reserve()
+    with pytest.raises(QueueFullError):
+        service.submit([1], options(), lambda event: None)
+    third.cancel()
+    inbox: Inbox = queue.SimpleQueue()
+    with pytest.raises(ContextFullError):
+        service.submit([1] * 40, options(), inbox.put, first)
+    assert service.submit([1], options(), inbox.put, first) is first
+    assert isinstance(to_the_end(inbox)[-1], Finished)
+    second.cancel()
+    assert len(service.reserve(3)) == 3
+
+
+def test_a_reserved_place_is_of_no_use_once_the_engine_has_ended(
+    executor: GatedExecutor, service: EngineService
+) -> None:
+    (place,) = service.reserve()
+    executor.error = PeerLostError("lost worker x")
+    executor.open()
+    inbox: Inbox = queue.SimpleQueue()
+    service.submit([1], options(), inbox.put)
+    assert isinstance(to_the_end(inbox)[-1], Failed)
+    with pytest.raises(PeerLostError):
+        service.submit([1], options(), inbox.put, place)
+
+
+def test_embeddings_keep_their_place_until_it_is_cancelled(
+    executor: GatedExecutor, service: EngineService
+) -> None:
+    executor.open()
+    place, *_ = service.reserve(3)
+    results: queue.SimpleQueue[object] = queue.SimpleQueue()
+    for _ in range(2):
+        service.embed([1, 2, 3], results.put, place)
+        assert isinstance(results.get(timeout=TIMEOUT_S), np.ndarray)
+        with pytest.raises(QueueFullError):
+            service.reserve()
+    place.cancel()
+    assert service.reserve()

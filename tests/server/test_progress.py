@@ -52,19 +52,22 @@ class Script:
     def __init__(self, events: Sequence[Event]) -> None:
         self._events = events
 
-    def submit(self, prompt_ids: Sequence[int], options: GenerationOptions, on_event: OnEvent) -> Ticket:
+    def submit(
+        self, prompt_ids: Sequence[int], options: GenerationOptions, on_event: OnEvent, ticket: Ticket
+    ) -> Ticket:
         for event in self._events:
             on_event(event)
-        return Ticket(cast("EngineService", self), 0.0)
+        return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        pass
+        """As nothing is kept, nothing is freed."""
 
 
 async def frames(events: Sequence[Event], clock: Callable[[], float]) -> list[str]:
     """What a stream of one request's events, shown as texts, sends."""
     jobs = [Job(range(20), GenerationOptions())]
-    generation = Generation(cast("EngineService", Script(events)), jobs, lambda seconds: None, clock)
+    service = cast("EngineService", Script(events))
+    generation = Generation(service, jobs, [Ticket(service, 0.0)], lambda seconds: None, clock)
 
     async def shown() -> AsyncIterator[str | Comment]:
         async for _, event in generation.events():

@@ -35,6 +35,7 @@ class Served:
 
     def __init__(self, source: str | None) -> None:
         self.template = ChatTemplate(source, TOKENIZER) if source is not None else None
+        self.max_seq_len, self.max_text_bytes = 1000, 100_000
 
 
 def text_of(source: str | None, **fields: Any) -> str:

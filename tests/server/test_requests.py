@@ -7,8 +7,8 @@ import json
 import pydantic
 import pytest
 
+from dllama.server.bodies import parse_body
 from dllama.server.errors import ApiError
-from dllama.server.http import parse_body
 from dllama.server.requests import (
     ChatRequest,
     CompletionRequest,

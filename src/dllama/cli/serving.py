@@ -21,6 +21,7 @@ from dllama.server.grammar import GrammarCompiler
 from dllama.server.keeper import ModelKeeper
 from dllama.server.metrics import Metrics
 from dllama.tokenizer import ChatTemplate, Tokenizer
+from dllama.tokenizer.fit import longest_text_bytes
 
 _QUEUED_PER_TEXT = 16
 """Requests that may wait for each one that is at work."""
@@ -92,6 +93,7 @@ def _served(session: Session, service: EngineService, template: str | None) -> S
         tokenizer=session.tokenizer,
         template=_template(session.tokenizer, template),
         max_seq_len=session.max_seq_len,
+        max_text_bytes=longest_text_bytes(session.tokenizer, session.max_seq_len),
         grammars=GrammarCompiler(session.tokenizer, session.config.vocab_size),
         nodes=session.cluster.nodes,
     )

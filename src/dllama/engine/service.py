@@ -16,7 +16,7 @@ from dllama.engine.executor import Executor
 from dllama.engine.request import Event, Failed, Finished, GenerationOptions, OnEvent
 from dllama.engine.scheduler import Job
 from dllama.engine.stats import EngineStats
-from dllama.errors import DllamaError, Failure, QueueFullError, let_go_of_frames
+from dllama.errors import DllamaError, Failure, QueueFullError, UsageError, let_go_of_frames
 from dllama.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -85,35 +85,57 @@ class EngineService:
         """Why nothing is computed any more; None as long as requests are taken."""
         return self._end
 
-    def submit(self, prompt_ids: Sequence[int], options: GenerationOptions, on_event: OnEvent) -> Ticket:
-        """`on_event` is called from the engine's thread and should return at once.
+    def reserve(self, n: int = 1) -> list[Ticket]:
+        """Places for `n` requests whose prompts are still to be made, so that the work of making them is not in vain.
+
+        Each is given back by the end of what is submitted with it, or by its `cancel`. Raises, with nothing taken:
+        UsageError for more than there can ever be, QueueFullError, or what ended the engine.
+        """
+        if n > self._n_places:
+            raise UsageError(
+                f"{n} texts at once are more than the {self._n_places} that can run or wait here"
+            )
+        with self._changed:
+            self._check_room(n)
+            tickets = [Ticket(self, self._clock()) for _ in range(n)]
+            self._live.update(tickets)
+        return tickets
+
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        options: GenerationOptions,
+        on_event: OnEvent,
+        ticket: Ticket | None = None,
+    ) -> Ticket:
+        """`on_event` is called from the engine's thread and should return at once. `ticket`: a reserved place.
 
         Raises, with nothing taken: ContextFullError, UsageError, QueueFullError, or what ended the engine.
         """
         self._engine.check(prompt_ids, options)
 
         def pass_on(event: Event) -> None:
-            self._pass_on(ticket, lambda: on_event(event), is_last=isinstance(event, Finished | Failed))
+            self._pass_on(place, lambda: on_event(event), is_last=isinstance(event, Finished | Failed))
 
         def fail(error: DllamaError) -> None:
             pass_on(Failed(error))
 
         with self._changed:
-            ticket = self._take()
-            self._order(ticket, lambda: self._engine.submit(prompt_ids, options, pass_on), fail)
-        return ticket
+            place = self._place(ticket)
+            self._order(place, lambda: self._engine.submit(prompt_ids, options, pass_on), fail)
+        return place
 
-    def embed(self, prompt_ids: Sequence[int], on_done: OnEmbedding) -> Ticket:
-        """See Engine.embed; otherwise like submit."""
+    def embed(self, prompt_ids: Sequence[int], on_done: OnEmbedding, ticket: Ticket | None = None) -> Ticket:
+        """See Engine.embed; otherwise like submit, but that the place is kept until it is cancelled: for more texts."""
         self._engine.check(prompt_ids, None)
 
         def pass_on(result: NDArray[np.float32] | DllamaError) -> None:
-            self._pass_on(ticket, lambda: on_done(result), is_last=True)
+            self._pass_on(place, lambda: on_done(result), is_last=False)
 
         with self._changed:
-            ticket = self._take()
-            self._order(ticket, lambda: self._engine.embed(prompt_ids, pass_on), pass_on)
-        return ticket
+            place = self._place(ticket)
+            self._order(place, lambda: self._engine.embed(prompt_ids, pass_on), pass_on)
+        return place
 
     def cancel(self, ticket: Ticket) -> None:
         """See Ticket.cancel."""
@@ -134,19 +156,23 @@ class EngineService:
             self._changed.notify()
         self._thread.join()
 
-    def _take(self) -> Ticket:
-        """A place for a request; the caller has the lock. Raises when there is none."""
+    def _place(self, reserved: Ticket | None) -> Ticket:
+        """Where a request goes; the caller has the lock. Raises when there is no room, or the engine has ended."""
+        if reserved is None:
+            return self.reserve()[0]
         if self._end is not None:
             raise self._end.error()
-        if len(self._live) >= self._n_places:
+        return reserved
+
+    def _check_room(self, n: int) -> None:
+        if self._end is not None:
+            raise self._end.error()
+        if len(self._live) + n > self._n_places:
             n_waiting = self._n_places - self._n_parallel
             raise QueueFullError(
                 f"{self._n_parallel} requests are being answered and {n_waiting} wait: try again later",
                 max(_LEAST_WAIT_S, self._request_s / self._n_parallel),
             )
-        ticket = Ticket(self, self._clock())
-        self._live.add(ticket)
-        return ticket
 
     def _order(self, ticket: Ticket, start: Callable[[], Job], fail: Callable[[DllamaError], None]) -> None:
         """Lets the engine's thread begin with a request, unless it is cancelled before; the caller has the lock."""

@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dllama.errors import DllamaError
 from dllama.server.api import Api
+from dllama.server.bodies import BodyReader
 from dllama.server.endpoints import ENDPOINTS, Endpoint
 from dllama.server.errors import ApiError, api_error
-from dllama.server.http import parse_body, read_body
 from dllama.server.metrics import Metrics
 from dllama.server.openapi import openapi_document
 
@@ -44,8 +44,9 @@ def make_app(api: Api) -> Starlette:
         allow_headers=["*"],
         expose_headers=["Retry-After"],
     )
+    bodies = BodyReader(api.settings.max_body_bytes, api.settings.body_timeout_s)
     return Starlette(
-        routes=[*(_route(api, endpoint) for endpoint in ENDPOINTS), _schema(api), *_page()],
+        routes=[*(_route(api, bodies, endpoint) for endpoint in ENDPOINTS), _schema(api), *_page()],
         middleware=[cors] if api.settings.cors_origins else [],
         exception_handlers={
             DllamaError: _on_error,
@@ -56,14 +57,11 @@ def make_app(api: Api) -> Starlette:
     )
 
 
-def _route(api: Api, endpoint: Endpoint) -> Route:
+def _route(api: Api, bodies: BodyReader, endpoint: Endpoint) -> Route:
     async def answer(request: Request) -> Response:
         if not endpoint.is_public:
             _check_key(request, api.settings.api_keys)
-        body = None
-        if endpoint.request is not None:
-            content = await read_body(request, api.settings.max_body_bytes, api.settings.body_timeout_s)
-            body = parse_body(content, endpoint.request)
+        body = None if endpoint.request is None else await bodies.read(request, endpoint.request)
         return await endpoint.handle(api, request, body)
 
     counted = Middleware(_Counted, endpoint.path, api.metrics)

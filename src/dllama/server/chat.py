@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dllama.engine import Finished, PromptProgress, TextDelta, TokenInfo
+from dllama.server.admission import prepared
 from dllama.server.api import Api, Stamp
 from dllama.server.errors import ApiError
 from dllama.server.generation import Generation, Job
@@ -42,10 +43,9 @@ async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
     served = api.model(body.model)
-    form, jobs = await api.in_thread(request, _prepare, served, api, body)
-    answer = _Answer(
-        Generation(served.service, jobs, api.metrics.first_token), body, api.stamp("chatcmpl"), form
-    )
+    places, (form, jobs) = await prepared(api, request, served, body.n or 1, _prepare, served, api, body)
+    generation = Generation(served.service, jobs, places, api.metrics.first_token)
+    answer = _Answer(generation, body, api.stamp("chatcmpl"), form)
     if body.stream:
         return EventStream(answer.chunks(), answer.close)
     try:

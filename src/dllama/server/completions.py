@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dllama.engine import Finished, GenerationOptions, PromptProgress, TextDelta, TokenInfo
+from dllama.server.admission import prepared
 from dllama.server.api import Api, Stamp
 from dllama.server.errors import ApiError
 from dllama.server.generation import Generation, Job
 from dllama.server.http import Comment, EventStream, json_response, until_disconnect
-from dllama.server.inputs import each_text, ids_of
+from dllama.server.inputs import Text, each_text, ids_of
 from dllama.server.logprobs import completion_logprobs
 from dllama.server.options import generation_options
 from dllama.server.progress import prompt_comment
@@ -30,14 +31,13 @@ async def complete(api: Api, request: Request, body: CompletionRequest) -> Respo
     if body.echo and body.logprobs is not None:
         raise ApiError("echo with logprobs is not supported: the prompt has none", param="echo")
     served = api.model(body.model)
-    prompts = await api.in_thread(request, _prompts, served, body)
-    jobs = [Job(ids, _options(api, body, choice)) for ids in prompts for choice in range(body.n or 1)]
-    answer = _Answer(
-        Generation(served.service, jobs, api.metrics.first_token),
-        body,
-        api.stamp("cmpl"),
-        _echoes(served, body, prompts),
+    texts = each_text(body.prompt)
+    n_choices = body.n or 1
+    places, (jobs, echoes) = await prepared(
+        api, request, served, len(texts) * n_choices, _prepare, served, api, body, texts
     )
+    generation = Generation(served.service, jobs, places, api.metrics.first_token)
+    answer = _Answer(generation, body, api.stamp("cmpl"), echoes)
     if body.stream:
         return EventStream(answer.chunks(), answer.close)
     try:
@@ -46,9 +46,20 @@ async def complete(api: Api, request: Request, body: CompletionRequest) -> Respo
         answer.close()
 
 
-def _prompts(served: ServedModel, body: CompletionRequest) -> list[list[int]]:
-    """Token ids of each prompt."""
-    return [ids_of(text, served, "prompt") for text in each_text(body.prompt)]
+def _prepare(
+    served: ServedModel, api: Api, body: CompletionRequest, texts: Sequence[Text]
+) -> tuple[list[Job], list[str]]:
+    """A job for each choice of each prompt, and what stands before its text."""
+    choices = range(body.n or 1)
+    jobs = [
+        Job(ids, _options(api, body, choice))
+        for ids in [ids_of(text, served, "prompt") for text in texts]
+        for choice in choices
+    ]
+    if not body.echo:
+        return jobs, [""] * len(jobs)
+    shown = [text if isinstance(text, str) else served.tokenizer.decode(text) for text in texts]
+    return jobs, [text for text in shown for _ in choices]
 
 
 def _options(api: Api, body: CompletionRequest, choice: int) -> GenerationOptions:
@@ -60,16 +71,6 @@ def _options(api: Api, body: CompletionRequest, choice: int) -> GenerationOption
         n_logprobs=body.logprobs,
         continues=True,
     )
-
-
-def _echoes(served: ServedModel, body: CompletionRequest, prompts: Sequence[Sequence[int]]) -> list[str]:
-    """What stands before each choice's text."""
-    if not body.echo:
-        return [""] * (len(prompts) * (body.n or 1))
-    texts = [
-        text if isinstance(text, str) else served.tokenizer.decode(text) for text in each_text(body.prompt)
-    ]
-    return [text for text in texts for _ in range(body.n or 1)]
 
 
 class _Answer:

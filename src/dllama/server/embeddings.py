@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from dllama.engine import EngineService, Ticket
 from dllama.errors import DllamaError
+from dllama.server.admission import prepared
 from dllama.server.api import Api
 from dllama.server.http import json_response, until_disconnect
 from dllama.server.inputs import each_text, ids_of
@@ -24,8 +25,11 @@ from dllama.server.served import ServedModel
 
 async def embed(api: Api, request: Request, body: EmbeddingRequest) -> Response:
     served = api.model(body.model)
-    inputs = await api.in_thread(request, _inputs, served, body)
-    vectors = await until_disconnect(request, _embed_all(served.service, inputs))
+    (place,), inputs = await prepared(api, request, served, 1, _inputs, served, body)
+    try:
+        vectors = await until_disconnect(request, _embed_all(served.service, inputs, place))
+    finally:
+        place.cancel()
     n_tokens = sum(map(len, inputs))
     return json_response(
         EmbeddingList(
@@ -44,15 +48,17 @@ def _inputs(served: ServedModel, body: EmbeddingRequest) -> list[list[int]]:
     return [ids_of(text, served, "input") for text in each_text(body.input)]
 
 
-async def _embed_all(service: EngineService, inputs: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
-    """One vector for each input. Frees whatever is under way when it is cancelled or one input fails.
+async def _embed_all(
+    service: EngineService, inputs: Sequence[Sequence[int]], place: Ticket
+) -> list[NDArray[np.float32]]:
+    """One vector for each input, one after the other in the same place: a long list leaves room for others.
 
-    One after the other, so that a long list leaves room in the queue for others.
+    What is under way goes on until `place` is cancelled.
     """
-    return [await _embed(service, ids) for ids in inputs]
+    return [await _embed(service, ids, place) for ids in inputs]
 
 
-async def _embed(service: EngineService, ids: Sequence[int]) -> NDArray[np.float32]:
+async def _embed(service: EngineService, ids: Sequence[int], place: Ticket) -> NDArray[np.float32]:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[NDArray[np.float32]] = loop.create_future()
 
@@ -68,11 +74,8 @@ async def _embed(service: EngineService, ids: Sequence[int]) -> NDArray[np.float
         with contextlib.suppress(RuntimeError):  # the loop has ended: so has whoever asked
             loop.call_soon_threadsafe(settle, result)
 
-    ticket: Ticket = service.embed(ids, on_done)
-    try:
-        return await done
-    finally:
-        ticket.cancel()
+    service.embed(ids, on_done, place)
+    return await done
 
 
 def _written(vector: NDArray[np.float32], encoding: str | None) -> list[float] | str:

@@ -37,12 +37,13 @@ class Generation:
         self,
         service: EngineService,
         jobs: Sequence[Job],
+        places: Sequence[Ticket],
         on_first: Callable[[float], None],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Starts all jobs; `on_first` gets the seconds to the first token of any.
+        """Starts all jobs, each in its reserved place; `on_first` gets the seconds to the first token of any.
 
-        Raises what EngineService.submit raises, with none of them started.
+        Raises what EngineService.submit raises, with none of them started and all places given back.
         """
         self._on_first, self._clock = on_first, clock
         self._start = clock()
@@ -50,10 +51,10 @@ class Generation:
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._watch = PromptWatch([len(job.prompt_ids) for job in jobs], self._start)
         self._n_open = len(jobs)
-        self._tickets: list[Ticket] = []
+        self._places = places
         try:
-            for index, job in enumerate(jobs):
-                self._tickets.append(self._submit(service, index, job))
+            for index, (job, place) in enumerate(zip(jobs, places, strict=True)):
+                self._submit(service, index, job, place)
         except BaseException:
             self.close()
             raise
@@ -85,8 +86,8 @@ class Generation:
             yield index, event
 
     def close(self) -> None:
-        for ticket in self._tickets:
-            ticket.cancel()
+        for place in self._places:
+            place.cancel()
 
     async def _next(self) -> tuple[int, Event | None]:
         """The next event; (0, None) when nothing comes for a while."""
@@ -98,9 +99,9 @@ class Generation:
         except TimeoutError:
             return 0, None
 
-    def _submit(self, service: EngineService, index: int, job: Job) -> Ticket:
+    def _submit(self, service: EngineService, index: int, job: Job, place: Ticket) -> None:
         def on_event(event: Event) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended: so has whoever asked
                 self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
 
-        return service.submit(job.prompt_ids, job.options, on_event)
+        service.submit(job.prompt_ids, job.options, on_event, place)

@@ -1,4 +1,4 @@
-"""Reading requests and writing answers: bodies within limits, JSON, server-sent events, clients that go away."""
+"""Writing answers: JSON, server-sent events, clients that go away."""
 
 from __future__ import annotations
 
@@ -13,38 +13,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from dllama.errors import DllamaError
-from dllama.server.errors import ApiError, api_error, invalid_request
+from dllama.server.errors import api_error
 
-Body = TypeVar("Body", bound=pydantic.BaseModel)
 T = TypeVar("T")
-
-
-async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
-    """Raises ApiError when it is no JSON by its type, too large, or does not arrive in time."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":  # a web page cannot send this to us without asking (CORS)
-        raise ApiError("the body has to come as Content-Type: application/json", status=415)
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(timeout_s):
-            async for part in request.stream():
-                body += part
-                if len(body) > max_bytes:
-                    raise _too_large(max_bytes)
-    except TimeoutError as error:
-        raise ApiError(f"the body did not arrive within {timeout_s:.0f} s", status=408) from error
-    return bytes(body)
-
-
-def parse_body(body: bytes, kind: type[Body]) -> Body:
-    """Raises ApiError that says what is wrong, and where."""
-    try:
-        return kind.model_validate_json(body)
-    except pydantic.ValidationError as error:
-        raise invalid_request(error) from error
 
 
 def json_response(content: pydantic.BaseModel, status: int = 200) -> Response:
@@ -105,7 +76,3 @@ async def _framed(events: AsyncIterator[str | Comment]) -> AsyncIterator[str]:
 async def _disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _too_large(max_bytes: int) -> ApiError:
-    return ApiError(f"the body is larger than {max_bytes} bytes", status=413)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 from dllama.server.errors import ApiError
+from dllama.server.inputs import check_room
 from dllama.server.requests import AssistantMessage, Content, Message, Tool, ToolCall, ToolMessage
 from dllama.server.served import ServedModel
 from dllama.server.tool_formats import ID_LETTERS, PLAIN, ToolFormat, tool_format_of
@@ -29,6 +30,7 @@ def chat_prompt(
     `variables` go to the template; so do the tools, or, where it knows none, dllama's own words about them.
     """
     template = chat_template(served)
+    check_room(_texts(messages, tools), served, "messages")
     given = dict(variables or {})
     for name in given:
         if name in _TAKEN_VARIABLES:
@@ -44,6 +46,15 @@ def chat_prompt(
         given["tools"] = described
     rendered = [_with_tools(message, tool_format) for message in messages]
     return _render(template, rendered, add_generation_prompt, given)
+
+
+def _texts(messages: Sequence[Message], tools: Sequence[Tool]) -> Iterator[str]:
+    """What every template writes somewhere."""
+    for message in messages:
+        yield text_of(message.content)
+        if isinstance(message, AssistantMessage):
+            yield from (call.function.arguments for call in message.tool_calls or ())
+    yield from (tool.function.description or "" for tool in tools)
 
 
 def chat_template(served: ServedModel) -> ChatTemplate:

@@ -25,11 +25,15 @@ class ServerSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """A model that is ready. `template` None: it can only continue text."""
+    """A model that is ready. `template` None: it can only continue text.
+
+    max_text_bytes   a longer text has more than `max_seq_len` tokens, whatever stands in it
+    """
 
     service: EngineService
     tokenizer: Tokenizer
     template: ChatTemplate | None
     max_seq_len: int
+    max_text_bytes: int
     grammars: GrammarCompiler
     nodes: Callable[[], Sequence[NodeInfo]]

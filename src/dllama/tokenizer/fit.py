@@ -1,4 +1,4 @@
-"""Whether a tokenizer belongs to a model."""
+"""Whether a tokenizer belongs to a model, and a text into a context."""
 
 from __future__ import annotations
 
@@ -17,3 +17,14 @@ def check_vocab(tokenizer: Tokenizer, vocab_size: int) -> None:
             f"the tokenizer has {tokenizer.vocab_size} tokens, which does not fit a model of {vocab_size}: "
             "it is of another model"
         )
+
+
+def longest_text_bytes(tokenizer: Tokenizer, n_tokens: int) -> int:
+    """No text of more bytes has only `n_tokens` tokens: that many of the longest hold this much.
+
+    White space that a tokenizer passes over counts as text here.
+    """
+    longest = max(
+        (len(tokenizer.token_bytes(token_id)) for token_id in range(tokenizer.vocab_size)), default=0
+    )
+    return n_tokens * max(longest, 1)
