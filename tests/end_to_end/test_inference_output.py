@@ -44,6 +44,18 @@ def test_a_line_for_each_step_then_the_summary(pool: WorkerPool) -> None:
     assert "--model" in done.err
 
 
+def test_special_tokens_in_the_prompt() -> None:
+    """Parsed as everybody else does, text on request; a begin of text in the prompt is not doubled."""
+    prompt = "<|begin_of_text|>One day<|eot_id|>"
+
+    def n_tokens(*more: object) -> int:
+        done = run_well("inference", "--prompt", prompt, "--steps", 64, "--nthreads", 1, *more)
+        return int(re.search(r"Evaluation\n    nTokens: (\d+)", done.out)[1])  # type: ignore[index]
+
+    assert n_tokens() == 4
+    assert n_tokens("--no-special") > 10
+
+
 def test_generate_is_inference() -> None:
     inferred = run_well(*inference("--stream"))
     assert run_well("generate", *inference("--stream")[1:]).out == inferred.out != ""

@@ -246,6 +246,37 @@ def test_special_names_of_llama_3() -> None:
     assert SPECIAL_NAMES[255] == "<|reserved_special_token_246|>"
 
 
+@given(
+    text=st.lists(st.sampled_from([*PIECES, "<|im_start|>", "<|im_end|>", "</s>", "<s>", "<think>"])).map(
+        "".join
+    )
+)
+def test_special_tokens_are_parsed_where_they_are_wanted(
+    text: str, qwen_directory: Path, metaspace_directory: Path
+) -> None:
+    """As the library does it; text alone stays what it was."""
+    for directory in (qwen_directory, metaspace_directory):
+        library = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+        tokenizer = load_tokenizer(directory)
+        expected = library.encode(text, add_special_tokens=False).ids
+        assert tokenizer.encode(text, parse_special=True) == expected
+        assert not any(map(tokenizer.is_special, tokenizer.encode(text)))
+
+
+def test_a_text_that_begins_with_the_first_token_gets_no_second_one(
+    sentencepiece_json_directory: Path,
+) -> None:
+    tokenizer = load_tokenizer(sentencepiece_json_directory)
+    assert (
+        tokenizer.encode("<s>[INST]", add_bos=True, parse_special=True).count(tokenizer.special_tokens["<s>"])
+        == 1
+    )
+    assert (
+        tokenizer.encode("a<s>", add_bos=True, parse_special=True).count(tokenizer.special_tokens["<s>"]) == 2
+    )
+    assert tokenizer.encode("<s>", add_bos=True).count(tokenizer.special_tokens["<s>"]) == 1
+
+
 def test_work_grows_with_the_number_of_parts_and_no_faster(qwen_directory: Path) -> None:
     """100 000 parts (a conversation of some 15 000 messages) take 0.3 s; they took half a minute when each part
     looked at a copy of all."""

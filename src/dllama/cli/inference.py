@@ -41,6 +41,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="the prompt without the line end after it; - is standard input",
     )
     parser.add_argument(
+        "--no-special",
+        action="store_true",
+        help="names of special tokens in the prompt, such as <|im_start|>, stay text",
+    )
+    parser.add_argument(
         "--steps",
         type=positive_int,
         metavar="N",
@@ -67,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     text = _prompt(args)
     sampling = sampling_options(args)
     with open_session(model_options(args), args.isa) as session:
-        prompt_ids = _prompt_ids(session, text, args.steps)
+        prompt_ids = _prompt_ids(session, text, args)
         record = RunRecord(prompt_ids)
         options = GenerationOptions(
             sampling=sampling,
@@ -154,8 +159,9 @@ def _prompt_logits(session: Session, prompt_ids: list[int]) -> NDArray[np.float3
     return np.concatenate(logits)
 
 
-def _prompt_ids(session: Session, prompt: str, steps: int | None) -> list[int]:
-    ids = session.tokenizer.encode(prompt, add_bos=session.tokenizer.add_bos)
+def _prompt_ids(session: Session, prompt: str, args: argparse.Namespace) -> list[int]:
+    tokenizer, steps = session.tokenizer, args.steps
+    ids = tokenizer.encode(prompt, add_bos=tokenizer.add_bos, parse_special=not args.no_special)
     limit = session.max_seq_len
     if len(ids) > limit:
         raise ContextFullError(

@@ -53,7 +53,7 @@ def _prepare(
     choices = range(body.n or 1)
     jobs = [
         Job(ids, _options(api, body, choice))
-        for ids in [ids_of(text, served, "prompt") for text in texts]
+        for ids in [ids_of(text, served, "prompt", body.parse_special) for text in texts]
         for choice in choices
     ]
     if not body.echo:

@@ -45,7 +45,7 @@ async def embed(api: Api, request: Request, body: EmbeddingRequest) -> Response:
 
 def _inputs(served: ServedModel, body: EmbeddingRequest) -> list[list[int]]:
     """Token ids of each text."""
-    return [ids_of(text, served, "input") for text in each_text(body.input)]
+    return [ids_of(text, served, "input", body.parse_special) for text in each_text(body.input)]
 
 
 async def _embed_all(

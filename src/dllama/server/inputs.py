@@ -19,12 +19,15 @@ def each_text(given: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int
     return [ids] if ids else [part for part in given if not isinstance(part, int)]
 
 
-def ids_of(text: Text, served: ServedModel, param: str) -> list[int]:
-    """Never empty. Raises ApiError for a text without tokens, and for an id that is no token of the model."""
+def ids_of(text: Text, served: ServedModel, param: str, parse_special: bool | None) -> list[int]:
+    """Never empty. Special tokens are found by their names unless `parse_special` is False.
+
+    Raises ApiError for a text without tokens, and for an id that is no token of the model.
+    """
     if isinstance(text, str):
         check_room([text], served, param)
         tokenizer = served.tokenizer
-        ids = tokenizer.encode(text, add_bos=tokenizer.add_bos)
+        ids = tokenizer.encode(text, add_bos=tokenizer.add_bos, parse_special=parse_special is not False)
         check_n_tokens(len(ids), served, param)
     else:
         check_n_tokens(len(text), served, param)

@@ -217,8 +217,14 @@ Prompt: TypeAlias = (
 )
 
 
+ParseSpecial: TypeAlias = Annotated[
+    bool | None, Field(description="false: names of special tokens in a text stay text (an extension)")
+]
+
+
 class CompletionRequest(GenerationRequest):
     prompt: Prompt
+    parse_special: ParseSpecial = None
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="16 when left out, as at OpenAI")
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     echo: bool | None = None
@@ -240,6 +246,7 @@ class EmbeddingRequest(ModelRequest):
             list[Annotated[list[TokenId], _Several]], _Several, Field(max_length=MAX_EMBEDDING_INPUTS)
         ]
     )
+    parse_special: ParseSpecial = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Unsupported = None
 
@@ -249,6 +256,7 @@ class TokenizeRequest(ModelRequest):
 
     prompt: str | None = None
     messages: Annotated[list[Message], _Several] | None = None
+    parse_special: ParseSpecial = None
     add_special_tokens: bool | None = Field(
         None, description="whether the model's first token comes before a prompt"
     )

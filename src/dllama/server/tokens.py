@@ -41,4 +41,6 @@ def _ids(served: ServedModel, body: TokenizeRequest) -> list[int]:
     assert body.prompt is not None
     check_room([body.prompt], served, "prompt")
     add_bos = served.tokenizer.add_bos if body.add_special_tokens is None else body.add_special_tokens
-    return served.tokenizer.encode(body.prompt, add_bos=add_bos)
+    return served.tokenizer.encode(
+        body.prompt, add_bos=add_bos, parse_special=body.parse_special is not False
+    )

@@ -20,8 +20,8 @@ class Settings:
 class Tokenizer(Protocol):
     """Text to token ids and back. `decode(encode(text)) == text`.
 
-    A special token (end of turn, begin of text) is never found in text by `encode`: its name, typed by a
-    user, is plain text. `ChatTemplate` puts special tokens where they belong.
+    A special token (end of turn, begin of text) is found in text only where `parse_special` says so: its name,
+    typed by a user into a message, is plain text. `ChatTemplate` puts special tokens where they belong.
     """
 
     @property
@@ -52,8 +52,11 @@ class Tokenizer(Protocol):
     def drops_leading_space(self) -> bool:
         """Whether a text's ids begin with a space that is not the text's (SentencePiece)."""
 
-    def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
+    def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
         """The ids of `text`, after `bos_id` if `add_bos` (and the model has one).
+
+        With `parse_special` the names of special tokens in it are these tokens; a text that begins with `bos_id`
+        by its name gets no second one.
 
         Raises TokenizerError when `text` holds half a surrogate pair, which is no character.
         """

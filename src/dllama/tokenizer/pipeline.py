@@ -13,6 +13,7 @@ from tokenizers import pre_tokenizers
 from dllama.errors import TokenizerError
 from dllama.tokenizer import byte_alphabet
 from dllama.tokenizer.base import Settings
+from dllama.tokenizer.special_names import SpecialNames
 from dllama.tokenizer.stream import decode_all
 
 WORD_START = "\u2581"
@@ -85,6 +86,7 @@ class PipelineTokenizer:
         added = pipeline.get_added_tokens_decoder()
         self._special = {token_id: token for token_id, token in added.items() if token.special}
         self._special_tokens = {token.content: token_id for token_id, token in self._special.items()}
+        self._names = SpecialNames(self._special_tokens)
         self._drops_leading_space: bool = pipeline.decoder.decode([WORD_START + "a"]) == "a"
 
     @property
@@ -115,9 +117,11 @@ class PipelineTokenizer:
     def drops_leading_space(self) -> bool:
         return self._drops_leading_space
 
-    def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
-        ids = self._encode(self._pipeline, text)
-        return [self.bos_id, *ids] if add_bos and self.bos_id is not None else ids
+    def encode(self, text: str, *, add_bos: bool = False, parse_special: bool = False) -> list[int]:
+        parts = self._names.split(text) if parse_special else [text]
+        ids = self.encode_parts(parts)
+        begins = len(parts) > 1 and not parts[0] and parts[1] == self.bos_id
+        return [self.bos_id, *ids] if add_bos and self.bos_id is not None and not begins else ids
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
         ids: list[int] = []
