@@ -23,6 +23,7 @@ from dllama.model import Candidates, StepBatch
 from dllama.tokenizer import load_tokenizer
 from support.fake_executor import FakeExecutor
 from support.processes import DEMO_MODEL, wait_until
+from support.slow_grammar import SlowGrammar
 
 TOKENIZER = load_tokenizer(DEMO_MODEL)
 VOCAB = TOKENIZER.vocab_size
@@ -186,6 +187,20 @@ def test_a_node_that_is_lost_while_nobody_asks(executor: GatedExecutor, service:
     wait_until(lambda: str(service.failure) == str(lost))
     with pytest.raises(PeerLostError, match="lost worker 1"):
         service.submit([5, 6], options(), print)
+
+
+def test_a_grammar_that_is_ready_wakes_the_engine(executor: GatedExecutor, service: EngineService) -> None:
+    executor.open()
+    grammar, inbox = SlowGrammar(VOCAB, 2), queue.SimpleQueue[Event]()
+    asked = GenerationOptions(sampling=SamplingOptions(temperature=0), constraint=grammar)
+    service.submit([1, 2], asked, inbox.put)
+    for n_asked in (1, 2, 3):
+        wait_until(lambda n=n_asked: len(grammar.asked) == n)  # type: ignore[misc]
+        grammar.answer()
+    *texts, end = to_the_end(inbox)
+    assert [token.token_id for event in texts for token in event.tokens] == [400, 400]  # type: ignore[union-attr]
+    assert isinstance(end, Finished)
+    assert end.reason == "stop"
 
 
 def test_closing_ends_what_is_under_way(executor: GatedExecutor) -> None:

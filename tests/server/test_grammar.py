@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+import contextlib
+import time
+from collections.abc import Iterator
+
 import pytest
 
-from dllama.engine import TokenConstraint
 from dllama.errors import DllamaError
 from dllama.server.errors import ApiError
 from dllama.server.grammar import GrammarCompiler
 from dllama.tokenizer import load_tokenizer
+from support.places import TIMEOUT_S, Place
 from support.processes import DEMO_MODEL
 
 TOKENIZER = load_tokenizer(DEMO_MODEL)
@@ -18,34 +21,74 @@ PADDED_VOCAB = TOKENIZER.vocab_size + 13
 
 
 @pytest.fixture(scope="module")
-def grammars() -> GrammarCompiler:
-    return GrammarCompiler(TOKENIZER, PADDED_VOCAB)
+def grammars() -> Iterator[GrammarCompiler]:
+    with contextlib.closing(GrammarCompiler(TOKENIZER, PADDED_VOCAB)) as grammars:
+        yield grammars
 
 
-def allowed_ids(constraint: TokenConstraint) -> list[int]:
-    bits = constraint.allowed()
-    assert bits is not None
-    assert bits.shape == (-(-PADDED_VOCAB // 8),)
-    return [int(i) for i in np.flatnonzero(np.unpackbits(bits, bitorder="little")[:PADDED_VOCAB])]
+def place_in(grammars: GrammarCompiler, schema: dict[str, object]) -> Place:
+    (constraint,) = grammars.json_schema(schema, "x").result(TIMEOUT_S)
+    return Place(constraint)
 
 
 def test_a_schema_from_beginning_to_end(grammars: GrammarCompiler) -> None:
-    constraint = grammars.json_schema({"enum": ["yes", "no"]}, "x")
-    assert all(TOKENIZER.token_bytes(i).startswith(b'"') for i in allowed_ids(constraint))
+    place = place_in(grammars, {"enum": ["yes", "no"]})
+    assert all(TOKENIZER.token_bytes(i).startswith(b'"') for i in place.allowed_ids)
     for token_id in TOKENIZER.encode('"yes"'):
-        assert not constraint.is_finished
-        assert token_id in allowed_ids(constraint)
-        constraint.advance(token_id)
-    assert constraint.is_finished
-    assert sorted(allowed_ids(constraint)) == sorted(TOKENIZER.eos_ids)
+        assert not place.is_finished
+        assert token_id in place.allowed_ids
+        place.advance(token_id)
+    assert place.is_finished
+    assert sorted(place.allowed_ids) == sorted(TOKENIZER.eos_ids)
 
 
-def test_a_failure_ends_its_own_text_only(grammars: GrammarCompiler) -> None:
-    """`advance` says so; `allowed`, which serves all texts of a step, never raises."""
-    constraint = grammars.json_schema({"type": "integer"}, "x")
+def test_several_texts_follow_one_grammar_each_at_its_own_place(grammars: GrammarCompiler) -> None:
+    constraints = grammars.json_schema({"enum": ["yes", "no"]}, "x", 3).result(TIMEOUT_S)
+    first, second, third = map(Place, constraints)
+    for token_id in TOKENIZER.encode('"yes"'):
+        first.advance(token_id)
+    second.advance(TOKENIZER.encode('"no"')[0])
+    assert first.is_finished
+    assert second.allowed_ids != third.allowed_ids == Place(constraints[2]).allowed_ids
+    assert not third.is_finished
+
+
+def test_a_token_that_was_not_allowed(grammars: GrammarCompiler) -> None:
+    place = place_in(grammars, {"type": "integer"})
     with pytest.raises(DllamaError, match="cannot be followed"):
-        constraint.advance(TOKENIZER.encode("x")[0])
-    assert len(allowed_ids(constraint)) == PADDED_VOCAB
+        place.advance(TOKENIZER.encode("x")[0])
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^(((a{100}){100}){100}){100}$", "^((a{100}){100}){100}$", "^(a?){9000}a{9000}$"]
+)
+def test_a_grammar_that_takes_long_is_refused(grammars: GrammarCompiler, pattern: str) -> None:
+    """At once or at the first token that costs too much: never more than a fraction of a second for an answer."""
+    with pytest.raises(DllamaError, match=r"too (many|complex|big)"):
+        follow(grammars, {"type": "string", "pattern": pattern}, n_tokens=20)
+
+
+def follow(grammars: GrammarCompiler, schema: dict[str, object], n_tokens: int) -> None:
+    place = place_in(grammars, schema)
+    for _ in range(n_tokens):
+        start = time.process_time()
+        place.advance(place.allowed_ids[0])
+        assert time.process_time() - start < 2, "a fraction of a second, but for a busy machine"
+
+
+def test_a_text_has_a_budget_of_time(grammars: GrammarCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It grows with the text: one second, and 20 ms for each token."""
+    now = [0.0]
+
+    def thread_time() -> float:
+        now[0] += 0.1
+        return now[0]
+
+    monkeypatch.setattr(time, "thread_time", thread_time)
+    place = place_in(grammars, {"type": "string"})
+    place.advance(TOKENIZER.encode('"')[0])
+    with pytest.raises(DllamaError, match=r"takes too long: 1\.\d s for 1\d tokens"):
+        place.advance_all(TOKENIZER.encode("a") * 50)
 
 
 @pytest.mark.parametrize(
@@ -59,15 +102,15 @@ def test_a_failure_ends_its_own_text_only(grammars: GrammarCompiler) -> None:
 )
 def test_unsound_schemas(grammars: GrammarCompiler, schema: dict[str, object]) -> None:
     with pytest.raises(ApiError, match="response_format: ") as caught:
-        grammars.json_schema(schema, "response_format")
+        grammars.json_schema(schema, "response_format").result(TIMEOUT_S)
     assert caught.value.status == 400
 
 
 def test_json_is_written_on_one_line(grammars: GrammarCompiler) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {}}, "required": ["a"]}
-    constraint = grammars.json_schema(schema, "x")
+    place = place_in(grammars, schema)
     for token_id in TOKENIZER.encode('{"a": 1'):
-        assert token_id in allowed_ids(constraint)
-        constraint.advance(token_id)
-    following = {TOKENIZER.token_bytes(i)[:1] for i in allowed_ids(constraint)}
+        assert token_id in place.allowed_ids
+        place.advance(token_id)
+    following = {TOKENIZER.token_bytes(i)[:1] for i in place.allowed_ids}
     assert following == {*(str(n).encode() for n in range(10)), b",", b"}"}

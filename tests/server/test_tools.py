@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from dllama.server.tool_formats import TOOL_FORMATS, ToolFormat, tool_format_of
 from dllama.server.tool_grammar import tool_grammar
 from dllama.server.tool_output import CallArguments, CallBegins, Content, Part, ToolOutput
 from dllama.tokenizer import load_tokenizer
+from support.places import TIMEOUT_S, Place
 from support.processes import DEMO_MODEL
 
 FUNCTIONS = [
@@ -86,8 +89,9 @@ def test_a_call_that_was_cut_off(tool_format: ToolFormat) -> None:
 
 
 @pytest.fixture(scope="module")
-def grammars() -> GrammarCompiler:
-    return GrammarCompiler(TOKENIZER, TOKENIZER.vocab_size)
+def grammars() -> Iterator[GrammarCompiler]:
+    with contextlib.closing(GrammarCompiler(TOKENIZER, TOKENIZER.vocab_size)) as grammars:
+        yield grammars
 
 
 TOKENIZER = load_tokenizer(DEMO_MODEL)
@@ -95,14 +99,17 @@ TOKENIZER = load_tokenizer(DEMO_MODEL)
 
 def accepts(grammars: GrammarCompiler, grammar: str, text: str) -> bool:
     """Whether `text` is all that the grammar wants."""
-    constraint = grammars.lark(grammar, "tools")
+    place = place_in(grammars, grammar)
     for token_id in TOKENIZER.encode(text):
-        allowed = constraint.allowed()
-        if not allowed[token_id // 8] >> token_id % 8 & 1:
+        if token_id not in place.allowed_ids:
             return False
-        constraint.advance(token_id)
-    end = TOKENIZER.eos_ids[0]
-    return bool(constraint.allowed()[end // 8] >> end % 8 & 1)
+        place.advance(token_id)
+    return TOKENIZER.eos_ids[0] in place.allowed_ids
+
+
+def place_in(grammars: GrammarCompiler, grammar: str) -> Place:
+    (constraint,) = grammars.lark(grammar, "tools").result(TIMEOUT_S)
+    return Place(constraint)
 
 
 @formats
@@ -134,10 +141,7 @@ def test_special_tokens_of_a_format(grammars: GrammarCompiler) -> None:
     marker = "<|start_header_id|>"
     special = ToolFormat(name="x", telltale="", opener=f"{marker} [", closer="]")
     grammar = tool_grammar(special, FUNCTIONS[:1], TOKENIZER.special_tokens, must_call=True, parallel=False)
-    constraint = grammars.lark(grammar, "tools")
-    bits = constraint.allowed()
-    ids = [token_id for token_id in range(TOKENIZER.vocab_size) if bits[token_id // 8] >> token_id % 8 & 1]
-    assert ids == [TOKENIZER.special_tokens[marker]]
+    assert place_in(grammars, grammar).allowed_ids == [TOKENIZER.special_tokens[marker]]
 
 
 @pytest.mark.parametrize(

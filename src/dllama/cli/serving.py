@@ -44,9 +44,10 @@ def run(args: argparse.Namespace) -> None:
     def open_model() -> Iterator[ServedModel]:
         with (
             open_session(options, args.isa, args.parallel) as session,
+            contextlib.closing(GrammarCompiler(session.tokenizer, session.config.vocab_size)) as grammars,
             contextlib.closing(_service(session, args)) as service,
         ):
-            served = _served(session, service, args.chat_template)
+            served = _served(session, service, grammars, args.chat_template)
             try:
                 yield served
             finally:
@@ -87,14 +88,16 @@ def _service(session: Session, args: argparse.Namespace) -> EngineService:
     )
 
 
-def _served(session: Session, service: EngineService, template: str | None) -> ServedModel:
+def _served(
+    session: Session, service: EngineService, grammars: GrammarCompiler, template: str | None
+) -> ServedModel:
     return ServedModel(
         service=service,
         tokenizer=session.tokenizer,
         template=_template(session.tokenizer, template),
         max_seq_len=session.max_seq_len,
         max_text_bytes=longest_text_bytes(session.tokenizer, session.max_seq_len),
-        grammars=GrammarCompiler(session.tokenizer, session.config.vocab_size),
+        grammars=grammars,
         nodes=session.cluster.nodes,
     )
 

@@ -1,7 +1,7 @@
 """Requests, scheduling, pages and sampling, over whatever Executor computes."""
 
 from dllama.engine.batch import TokenRun, ragged_batch
-from dllama.engine.constraint import TokenConstraint
+from dllama.engine.constraint import Following, TokenConstraint
 from dllama.engine.conversation import Conversation
 from dllama.engine.engine import Engine, StepDone
 from dllama.engine.executor import Executor
@@ -28,6 +28,7 @@ __all__ = [
     "Executor",
     "Failed",
     "Finished",
+    "Following",
     "GenerationOptions",
     "PromptProgress",
     "Sampler",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 import logging
@@ -34,16 +35,24 @@ from dllama.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
+_GRACE_S = 0.001
+"""A step waits so long for the grammars of tokens that were just drawn; most are ready by then, and a text that misses
+a step is slower by half."""
+
 OnEmbedding: TypeAlias = Callable[[NDArray[np.float32] | DllamaError], None]
 
 
 @dataclasses.dataclass(eq=False)
 class _Writing:
-    """A request for text."""
+    """A request for text; `is_late`: it has to wait for its grammar."""
 
     job: Job
     generation: Generation
     on_event: OnEvent
+    is_late: bool = False
+
+    def close(self) -> None:
+        self.generation.close()
 
     def fail(self, error: DllamaError) -> None:
         self.on_event(Failed(error))
@@ -56,6 +65,9 @@ class _Embedding:
     job: Job
     total: NDArray[np.float64]
     on_done: OnEmbedding
+
+    def close(self) -> None:
+        pass
 
     def fail(self, error: DllamaError) -> None:
         self.on_done(error)
@@ -85,14 +97,16 @@ class Engine:
         n_parallel: int = 1,
         speculate: int = 0,
         clock: Callable[[], float] = time.perf_counter,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         """`n_parallel` requests share steps; `speculate` is the most tokens guessed for a step of a request that
-        does not say."""
+        does not say. `on_ready` is called, from any thread, when a text that had to wait for its grammar can go
+        on."""
         cache = executor.cache
         assert max_seq_len <= cache.n_positions, "one text must fit into the cache"
         self.max_seq_len = max_seq_len
         self._executor, self._tokenizer, self._clock = executor, tokenizer, clock
-        self._speculate = speculate
+        self._speculate, self._on_ready = speculate, on_ready
         self._pages = PrefixCache(cache.n_pages, cache.page_size)
         self._pace = StepPace(executor.max_rows)
         self._scheduler = Scheduler(
@@ -103,6 +117,7 @@ class Engine:
             max_logit_rows=executor.max_logit_rows,
         )
         self._tasks: dict[Job, _Writing | _Embedding] = {}
+        self._unsettled: list[_Writing] = []  # their grammars have more to say, see `_settle`
         self._n_arrived = 0
         self._totals = Totals()
 
@@ -141,7 +156,9 @@ class Engine:
             self._speculate if options.speculate is None else options.speculate,
         )
         job = self._job(prompt_ids, is_embedding=False)
-        self._tasks[job] = _Writing(job, generation, on_event)
+        task = self._tasks[job] = _Writing(job, generation, on_event)
+        if generation.is_constrained:
+            self._unsettled.append(task)
         self._scheduler.add(job)
         return job
 
@@ -154,8 +171,10 @@ class Engine:
 
     def cancel(self, job: Job) -> None:
         """Frees what the job holds; it gets no more events. Nothing happens when it has ended."""
-        if self._tasks.pop(job, None) is not None:
+        task = self._tasks.pop(job, None)
+        if task is not None:
             self._scheduler.remove(job)
+            task.close()
 
     def fail_all(self, failure: Failure[DllamaError]) -> None:
         """Ends every request with this error."""
@@ -163,11 +182,13 @@ class Engine:
             self._fail(task, failure.error())
 
     def step(self) -> StepDone | None:
-        """Computes one step and delivers its events; None when there is nothing to do.
+        """Computes one step and delivers its events; None when there is nothing to do, or nothing before a grammar is
+        ready.
 
         Raises what Executor.step raises; requests are then as they were.
         """
-        runs = self._scheduler.next_step(self._guess)
+        self._settle()
+        runs = self._scheduler.next_step(self._guess, self._is_waiting)
         if not runs:
             return None
         done = StepDone(
@@ -205,6 +226,31 @@ class Engine:
         if isinstance(task, _Embedding):
             return ()
         return task.generation.guess(n_used, n_most, self._pace.decode_s)
+
+    def _is_waiting(self, job: Job) -> bool:
+        task = self._tasks[job]
+        return isinstance(task, _Writing) and task.generation.waits_for is not None
+
+    def _settle(self) -> None:
+        """Goes on with texts whose grammars have said what may follow; they have a moment to do so."""
+        unsettled, self._unsettled = self._unsettled, []
+        unsettled = [task for task in unsettled if task.job in self._tasks]
+        futures = [task.generation.waits_for for task in unsettled if not task.is_late]
+        _, late = concurrent.futures.wait(filter(None, futures), _GRACE_S)
+        for future in late:
+            future.add_done_callback(lambda _: self._on_ready())
+        for task in unsettled:
+            task.is_late = task.generation.waits_for is not None
+            if task.is_late:
+                self._unsettled.append(task)
+                continue
+            try:
+                delta = task.generation.settle()
+                if delta.text:
+                    task.on_event(delta)
+                self._end_if_complete(task)
+            except Exception as error:  # of one request: its grammar, whoever gets its events
+                self._fail(task, error)
 
     def _wanted(self, runs: Sequence[Run], rows: NDArray[np.int32]) -> LogitRows:
         """What is wanted of `rows`, which are those of all runs that want logits, in their order."""
@@ -284,6 +330,8 @@ class Engine:
             self._totals.n_completion_tokens += n_taken
             self._totals.n_guesses += len(run.guesses)
             self._totals.n_guesses_right += n_taken - 1
+            if generation.is_constrained:
+                self._unsettled.append(task)
             if delta.tokens or delta.text:
                 task.on_event(delta)
         self._end_if_complete(task)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dllama.engine.constraint import Following
 from dllama.engine.penalties import Penalties, RowEdits
 from dllama.engine.request import GenerationOptions, TextDelta, TokenInfo
 from dllama.engine.sampler import Sampler
@@ -43,6 +45,7 @@ class Generation:
         self._stop = StopStrings(options.stop)
         is_guessing = n_guesses > 0 and options.constraint is None  # a grammar cannot be asked ahead
         self._speculator = Speculator(prompt_ids, n_guesses) if is_guessing else None
+        self._following = options.constraint.start() if options.constraint else None
         self.tells_progress = options.progress
         self.n_drawn = 0
         self.end_id: int | None = None
@@ -60,9 +63,36 @@ class Generation:
         """For the next token and for those after each guess; None where logits stay as they are."""
         return self._penalties.edits(guesses) if self._penalties else [None] * (1 + len(guesses))
 
+    @property
+    def is_constrained(self) -> bool:
+        return self._following is not None
+
+    @property
+    def waits_for(self) -> Future[Following] | None:
+        """What the grammar has not said yet of the token drawn last; nothing can be drawn before (see `settle`)."""
+        return None if self._following is None or self._following.done() else self._following
+
+    def settle(self) -> TextDelta:
+        """Takes in what the grammar says of the token drawn last, once it is there; what may be shown if that ends
+        the text.
+
+        Raises DllamaError when the grammar cannot be followed any further.
+        """
+        if self._following is None or self.reason or not self._following.done():
+            return TextDelta("", ())
+        is_end = self._following.result().is_end and self.n_drawn > 0
+        self.reason = "stop" if is_end else "length" if self.n_drawn == self._n_tokens else None
+        return TextDelta(self._rest(), ())
+
+    def close(self) -> None:
+        """Tells the grammar that nobody waits for it any more. Nothing is drawn afterwards."""
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None  # its error, if that is what it has, holds frames
+
     def mask(self) -> NDArray[np.uint8] | None:
-        """See TokenConstraint.allowed."""
-        return self._options.constraint.allowed() if self._options.constraint else None
+        """See Following.allowed."""
+        return None if self._following is None else self._following.result().allowed
 
     def guess(self, n_used: int, n_most: int, step_s: Callable[[int], float]) -> tuple[int, ...]:
         """See Speculator.guess; never more than may still be drawn."""
@@ -104,10 +134,7 @@ class Generation:
             text += self._accept(info.token_id)
             if self.reason:
                 break
-        if self.reason and not self._stop.is_stopped:
-            text += self._stop.feed(self._decoder.flush())
-            text += self._stop.flush()
-        return self.n_drawn - n_before, TextDelta(text, tuple(infos))
+        return self.n_drawn - n_before, TextDelta(text + self._rest(), tuple(infos))
 
     def _accept(self, token_id: int) -> str:
         """Takes a token into the text; returns what may be shown."""
@@ -118,13 +145,17 @@ class Generation:
         text = self._stop.feed(self._decoder.feed(token_id))
         if self._stop.is_stopped:
             self.reason = "stop"
+        elif self._options.constraint:  # which tells whether the text is complete
+            self._following = self._options.constraint.advance(token_id)
         elif self.n_drawn == self._n_tokens:
             self.reason = "length"
-        if self._options.constraint:
-            self._options.constraint.advance(token_id)
-            if self._options.constraint.is_finished:
-                self.reason = "stop"
         return text
+
+    def _rest(self) -> str:
+        """What was held back, if the text has ended."""
+        if not self.reason or self._stop.is_stopped:
+            return ""
+        return self._stop.feed(self._decoder.flush()) + self._stop.flush()
 
     def _info(self, token_id: int, candidates: Candidates, row: int, whole_logits: WholeLogits) -> TokenInfo:
         token_bytes = self._tokenizer.token_bytes

@@ -61,6 +61,9 @@ class Run:
 Guess = Callable[[Job, int, int], tuple[int, ...]]
 """guess(job, rows of the step so far, most tokens): what probably follows its text."""
 
+IsWaiting = Callable[[Job], bool]
+"""Whether it is not known yet what may be drawn for this job, so that its logits are of no use."""
+
 
 class Scheduler:
     """Jobs that wait and jobs that run, both in the order in which they arrived."""
@@ -86,14 +89,15 @@ class Scheduler:
         else:
             self.waiting.remove(job)
 
-    def next_step(self, guess: Guess) -> list[Run]:
-        """Rows that fit into one step, at least one as long as there is any job; their pages are there."""
+    def next_step(self, guess: Guess, is_waiting: IsWaiting = lambda job: False) -> list[Run]:
+        """Rows that fit into one step, at least one as long as there is any job that is not waiting; their pages are
+        there."""
         self._n_steps += 1
         self._admit()
-        runs = self._decoding()
+        runs = self._decoding(is_waiting)
         if any(job.is_prefilling for job in self.running):
             n_rows = min(self._pace.prompt_rows(len(runs)), self._max_rows - len(runs))
-            runs += self._prompts(n_rows, self._max_logit_rows - len(runs))
+            runs += self._prompts(n_rows, self._max_logit_rows - len(runs), is_waiting)
             runs = [
                 run for run in runs if run.job in self.running
             ]  # the others lost their pages to older ones
@@ -118,10 +122,10 @@ class Scheduler:
             promised += n_missing
             self.running.append(self.waiting.popleft())
 
-    def _decoding(self) -> list[Run]:
+    def _decoding(self, is_waiting: IsWaiting) -> list[Run]:
         """One row for each text that is being written; where there are more than a step holds they take turns."""
         limit = min(self._max_rows, self._max_logit_rows)
-        jobs = [job for job in self.running if not job.is_prefilling]
+        jobs = [job for job in self.running if not job.is_prefilling and not is_waiting(job)]
         if limit > 1 and len(jobs) < len(self.running):
             limit -= 1  # for a prompt to end in
         if len(jobs) > limit:
@@ -129,7 +133,7 @@ class Scheduler:
             jobs = [job for job in jobs if job in chosen]
         return [Run(job, 1, (), True) for job in jobs if self._has_room(job, len(job.text.token_ids))]
 
-    def _prompts(self, n_rows: int, n_logit_rows: int) -> list[Run]:
+    def _prompts(self, n_rows: int, n_logit_rows: int, is_waiting: IsWaiting) -> list[Run]:
         """Runs of prompts of `n_rows` together, of which `n_logit_rows` may ask for logits."""
         runs: list[Run] = []
         for job, share in self._shares(n_rows):
@@ -137,7 +141,7 @@ class Scheduler:
             if job not in self.running or n < 1:
                 continue
             ends = n == job.text.n_pending and not job.is_embedding
-            if ends and not n_logit_rows:
+            if ends and (not n_logit_rows or is_waiting(job)):
                 n, ends = n - 1, False
             if n and self._has_room(job, job.text.n_computed + n):
                 runs.append(Run(job, n, (), ends))

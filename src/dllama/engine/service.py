@@ -70,7 +70,9 @@ class EngineService:
             n_parallel=n_parallel,
             speculate=speculate,
             clock=clock,
+            on_ready=self._wake,
         )
+        self._is_due = False  # whether the next step may have something to compute
         self._n_parallel, self._n_places, self._clock = n_parallel, n_parallel + max_queued, clock
         self._changed = threading.Condition(threading.RLock())
         self._orders: collections.deque[Callable[[], None]] = collections.deque()
@@ -206,10 +208,11 @@ class EngineService:
                     while not self._changed.wait_for(self._is_wanted, _LOOK_S):
                         self._executor.check()
                     orders, self._orders = self._orders, collections.deque()
+                    self._is_due = False
                 for order in orders:
                     order()
-                if self._end is None:
-                    self._engine.step()
+                if self._end is None and self._engine.step() is not None:
+                    self._wake()
         except DllamaError as error:
             self._end = Failure.of(error)
             let_go_of_frames(error)
@@ -221,7 +224,13 @@ class EngineService:
 
     def _is_wanted(self) -> bool:
         """Whether the engine's thread has something to do; the caller has the lock."""
-        return bool(self._orders or self._engine.has_work or self._end)
+        return bool(self._orders or self._is_due or self._end)
+
+    def _wake(self) -> None:
+        """Lets the engine's thread take a step."""
+        with self._changed:
+            self._is_due = True
+            self._changed.notify()
 
     def _give_up(self, failure: Failure[DllamaError]) -> None:
         """Tells everybody who waits."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import ParamSpec, TypeVar
 
 from starlette.requests import Request
@@ -30,9 +31,16 @@ async def prepared(
     what `prepare` raises, and ClientDisconnect when the client goes first.
     """
     tickets = served.service.reserve(n_places)
-    try:
+    with kept(tickets):
         return tickets, await api.in_thread(request, prepare, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def kept(places: Sequence[Ticket]) -> Iterator[None]:
+    """Gives the places back if what is done within fails."""
+    try:
+        yield
     except BaseException:
-        for ticket in tickets:
-            ticket.cancel()
+        for place in places:
+            place.cancel()
         raise

@@ -8,8 +8,15 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dllama.engine import Finished, PromptProgress, TextDelta, TokenInfo
-from dllama.server.admission import prepared
+from dllama.engine import (
+    Finished,
+    GenerationOptions,
+    PromptProgress,
+    TextDelta,
+    TokenConstraint,
+    TokenInfo,
+)
+from dllama.server.admission import kept, prepared
 from dllama.server.api import Api, Stamp
 from dllama.server.errors import ApiError
 from dllama.server.generation import Generation, Job
@@ -43,7 +50,13 @@ async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
     served = api.model(body.model)
-    places, (form, jobs) = await prepared(api, request, served, body.n or 1, _prepare, served, api, body)
+    places, (form, prompt_ids) = await prepared(api, request, served, body.n or 1, _prepare, served, body)
+    with kept(places):
+        constraints = await until_disconnect(request, form.constraints(served, body.n or 1))
+        jobs = [
+            Job(prompt_ids, _options(api, served, body, form, choice, constraint))
+            for choice, constraint in enumerate(constraints)
+        ]
     generation = Generation(served.service, jobs, places, api.metrics.first_token)
     answer = _Answer(generation, body, api.stamp("chatcmpl"), form)
     if body.stream:
@@ -54,26 +67,29 @@ async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
         answer.close()
 
 
-def _prepare(served: ServedModel, api: Api, body: ChatRequest) -> tuple[AnswerForm, list[Job]]:
-    """What the answer may look like, and a job for each choice."""
+def _prepare(served: ServedModel, body: ChatRequest) -> tuple[AnswerForm, list[int]]:
+    """What the answer may look like, and the prompt."""
     form = answer_form(body, served)
-    prompt_ids = chat_prompt(served, body.messages, tools=form.tools, variables=body.chat_template_kwargs)
-    jobs = [
-        Job(
-            prompt_ids,
-            generation_options(
-                body,
-                api.settings.sampling,
-                choice=choice,
-                max_tokens=body.max_completion_tokens or body.max_tokens,
-                n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-                constraint=form.constraint(served),
-                shown=form.shown(served),
-            ),
-        )
-        for choice in range(body.n or 1)
-    ]
-    return form, jobs
+    return form, chat_prompt(served, body.messages, tools=form.tools, variables=body.chat_template_kwargs)
+
+
+def _options(
+    api: Api,
+    served: ServedModel,
+    body: ChatRequest,
+    form: AnswerForm,
+    choice: int,
+    constraint: TokenConstraint | None,
+) -> GenerationOptions:
+    return generation_options(
+        body,
+        api.settings.sampling,
+        choice=choice,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        constraint=constraint,
+        shown=form.shown(served),
+    )
 
 
 class _Answer:

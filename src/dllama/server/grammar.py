@@ -4,19 +4,26 @@ Grammars are JSON schemas or llguidance's dialect of Lark
 (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md). JSON is written as Python's json.dumps and
 most models' training data have it: ", " and ": ", no other white space between tokens, so that a small model cannot
 fill its context with blanks.
+
+A grammar may be made to take long: all work on it is done in threads of its own, beside the steps of the model and
+behind them where cores are short, and within a budget.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import llguidance
 import numpy as np
-from numpy.typing import NDArray
 
+from dllama.engine import Following
 from dllama.errors import DllamaError
 from dllama.server.errors import ApiError
 from dllama.tokenizer import Tokenizer
@@ -24,28 +31,68 @@ from dllama.tokenizer import Tokenizer
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """llguidance's options of a JSON schema, under the key "x-guidance"."""
 
+_LIMITS = llguidance.LLParserLimits(step_lexer_fuel=100_000, max_lexer_states=50_000, verbose_errors=False)
+"""No answer takes much longer than 0.2 s of a core, and no text more than some 100 MB."""
+
+_FREE_S = 1.0
+"""Of a core's time, for each text; what it has beyond is counted by its tokens."""
+
+_PER_TOKEN_S = 0.02
+"""Usual grammars need 0.02 to 1 ms."""
+
+_N_THREADS = 2
+"""Which say what may come next; one more reads new grammars, so that none of them holds up a text."""
+
+_NICENESS = 10
+"""Threads of the model get nine times the share of those of grammars."""
+
 
 class GrammarConstraint:
     """One text's place in its grammar. See engine.TokenConstraint."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, vocab_size: int) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: llguidance.LLMatcher, vocab_size: int, pool: Executor) -> None:
+        self._matcher, self._pool = matcher, pool
         self._n_bytes = -(-vocab_size // 8)
+        self._first: Future[Following] = Future()
+        self._n_tokens, self._used_s = 0, 0.0
 
-    @property
-    def is_finished(self) -> bool:
-        return self._matcher.is_stopped()
+    def start(self) -> Future[Following]:
+        return self._first
 
-    def allowed(self) -> NDArray[np.uint8]:
-        """Once a grammar has failed (see `advance`), everything."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)[: self._n_bytes]
-        return np.full(self._n_bytes, 255, np.uint8) if self._matcher.is_error() else bits
+    def work_out_start(self) -> None:
+        """Computes what `start` gives, in the caller's thread. Raises DllamaError as its future would."""
+        self._first.set_result(self._timed(self._following))
 
-    def advance(self, token_id: int) -> None:
-        """Raises DllamaError when the grammar asks for more than llguidance's limits allow."""
+    def advance(self, token_id: int) -> Future[Following]:
+        return self._pool.submit(self._timed, lambda: self._after(token_id))
+
+    def copy(self) -> GrammarConstraint:
+        """For another text, at the beginning as well."""
+        other = GrammarConstraint(self._matcher.deep_copy(), self._n_bytes * 8, self._pool)
+        other._first = self._first
+        return other
+
+    def _timed(self, work: Callable[[], Following]) -> Following:
+        start = time.thread_time()
+        following = work()
+        self._used_s += time.thread_time() - start
+        if self._used_s > _FREE_S + self._n_tokens * _PER_TOKEN_S:
+            raise DllamaError(
+                f"the grammar takes too long: {self._used_s:.1f} s for {self._n_tokens} tokens; a simpler one is needed"
+            )
+        return following
+
+    def _after(self, token_id: int) -> Following:
+        self._n_tokens += 1
         self._matcher.consume_token(token_id)
+        return self._following()
+
+    def _following(self) -> Following:
+        """Raises DllamaError when the grammar asks for more than the limits allow."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)[: self._n_bytes]
         if self._matcher.is_error():
             raise DllamaError(f"the grammar cannot be followed: {_first_line(self._matcher.get_error())}")
+        return Following(bits, is_end=self._matcher.is_stopped())
 
 
 class GrammarCompiler:
@@ -57,20 +104,36 @@ class GrammarCompiler:
         self._vocab_size = vocab_size
         self._lock = threading.Lock()
         self._tokens: llguidance.LLTokenizer | None = None
+        self._compiling = ThreadPoolExecutor(1, "grammar", initializer=_give_way)
+        self._following = ThreadPoolExecutor(_N_THREADS, "masks", initializer=_give_way)
 
-    def json_schema(self, schema: Mapping[str, Any], param: str) -> GrammarConstraint:
-        """Raises ApiError for a schema that is unsound or asks for what llguidance does not know."""
-        text = json.dumps({**schema, "x-guidance": JSON_STYLE})
-        return self._constraint(llguidance.LLMatcher.grammar_from_json_schema(text), param)
+    def json_schema(
+        self, schema: Mapping[str, Any], param: str, n: int = 1
+    ) -> Future[list[GrammarConstraint]]:
+        """Constraints for `n` texts. The future raises ApiError for a schema that is unsound, asks for what llguidance
+        does not know, or takes too long."""
+        return self._compiling.submit(self._constraints, lambda: _json_grammar(schema), param, n)
 
-    def lark(self, grammar: str, param: str) -> GrammarConstraint:
-        return self._constraint(llguidance.LLMatcher.grammar_from_lark(grammar), param)
+    def lark(self, grammar: str, param: str, n: int = 1) -> Future[list[GrammarConstraint]]:
+        return self._compiling.submit(
+            self._constraints, lambda: llguidance.LLMatcher.grammar_from_lark(grammar), param, n
+        )
 
-    def _constraint(self, grammar: str, param: str) -> GrammarConstraint:
-        matcher = llguidance.LLMatcher(self._llg_tokenizer(), grammar, log_level=0)
+    def close(self) -> None:
+        """Ends the threads. Texts that still wait for their grammars wait for ever: they have to be ended before."""
+        for pool in (self._compiling, self._following):
+            pool.shutdown(cancel_futures=True)
+
+    def _constraints(self, grammar: Callable[[], str], param: str, n: int) -> list[GrammarConstraint]:
+        matcher = llguidance.LLMatcher(self._llg_tokenizer(), grammar(), log_level=0, limits=_LIMITS)
         if matcher.is_error():
-            raise ApiError(f"{param}: {_first_line(matcher.get_error())}", param=param, code="invalid_schema")
-        return GrammarConstraint(matcher, self._vocab_size)
+            raise _invalid(param, _first_line(matcher.get_error()))
+        constraint = GrammarConstraint(matcher, self._vocab_size, self._following)
+        try:
+            constraint.work_out_start()
+        except DllamaError as error:
+            raise _invalid(param, str(error)) from error
+        return [constraint, *(constraint.copy() for _ in range(n - 1))]
 
     def _llg_tokenizer(self) -> llguidance.LLTokenizer:
         """Made when the first grammar comes: it takes a second and some memory for a large vocabulary."""
@@ -97,6 +160,21 @@ class _Vocabulary:
 
     def __call__(self, text: bytes) -> Sequence[int]:
         return self._encode(text.decode("utf-8", "replace"))
+
+
+def _json_grammar(schema: Mapping[str, Any]) -> str:
+    """llguidance's grammar of JSON that follows a schema; an empty one stands for any value."""
+    return llguidance.LLMatcher.grammar_from_json_schema(json.dumps({**schema, "x-guidance": JSON_STYLE}))
+
+
+def _invalid(param: str, reason: str) -> ApiError:
+    return ApiError(f"{param}: {reason}", param=param, code="invalid_schema")
+
+
+def _give_way() -> None:
+    """Lowers the priority of this thread; only Linux knows one for each thread."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _first_line(message: str) -> str:

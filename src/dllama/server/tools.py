@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import secrets
+from collections.abc import Sequence
 
 from dllama.server.errors import ApiError
 from dllama.server.grammar import GrammarConstraint
@@ -31,13 +33,15 @@ class AnswerForm:
     json_schema: JsonObject | None = None
     param: str = "response_format"
 
-    def constraint(self, served: ServedModel) -> GrammarConstraint | None:
-        """A new one for each choice. Raises ApiError for a schema that is unsound."""
+    async def constraints(self, served: ServedModel, n: int) -> Sequence[GrammarConstraint | None]:
+        """One for each of `n` choices. Raises ApiError for a schema that is unsound or takes too long."""
         if self.grammar is not None:
-            return served.grammars.lark(self.grammar, self.param)
-        if self.json_schema is not None:
-            return served.grammars.json_schema(self.json_schema, self.param)
-        return None
+            compiling = served.grammars.lark(self.grammar, self.param, n)
+        elif self.json_schema is not None:
+            compiling = served.grammars.json_schema(self.json_schema, self.param, n)
+        else:
+            return [None] * n
+        return await asyncio.wrap_future(compiling)
 
     def shown(self, served: ServedModel) -> frozenset[int]:
         """The special tokens that calls are written with."""
@@ -93,5 +97,6 @@ def _schema_of(body: ChatRequest) -> JsonObject | None:
     if isinstance(wanted, JsonObjectFormat):
         return {"type": "object"}
     if isinstance(wanted, JsonSchemaFormat):
-        return wanted.json_schema.json_schema or {"type": "object"}
+        schema = wanted.json_schema.json_schema
+        return {"type": "object"} if schema is None else schema
     return None
