@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from dllama.tokenizer import load_tokenizer
 from dllama.tokenizer.fit import longest_text_bytes
-from support.api_process import ApiProcess, ask
+from support.api_process import CHAT, ApiProcess, ask, error_of
 from support.processes import DEMO_MODEL, TIMEOUT_S
 
-CHAT, COMPLETIONS, EMBEDDINGS, TOKENIZE = (
-    "/v1/chat/completions",
+COMPLETIONS, EMBEDDINGS, TOKENIZE = (
     "/v1/completions",
     "/v1/embeddings",
     "/tokenize",
@@ -67,12 +66,6 @@ def api() -> Iterator[ApiProcess]:
 def post(api: ApiProcess, name: str) -> requests.Response:
     headers = {"Content-Type": "application/json"}
     return requests.post(api.url + TOO_LONG[name][0], data=body_of(name), headers=headers, timeout=TIMEOUT_S)
-
-
-def error_of(response: requests.Response, status: int) -> dict[str, Any]:
-    assert response.status_code == status, response.text[:200]
-    error: dict[str, Any] = response.json()["error"]
-    return error
 
 
 def test_long_texts_cost_no_memory(api: ApiProcess) -> None:

@@ -121,7 +121,7 @@ class Client:
 
     def _send(self, body: bytes, declared: int | None = None) -> None:
         head = (
-            f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             f"Content-Length: {declared or len(body)}\r\n\r\n"
         )
         with socket.create_connection(("127.0.0.1", self._port), timeout=TIMEOUT_S) as connection:

@@ -14,6 +14,7 @@ import requests
 from support.processes import TIMEOUT_S, Running
 
 MODEL = "demo"
+CHAT = "/v1/chat/completions"
 
 
 class ApiProcess(Running):
@@ -68,3 +69,15 @@ def events_of(response: requests.Response) -> list[Any]:
 def ask(text: str, **fields: object) -> dict[str, Any]:
     """The body of a greedy chat request."""
     return {"model": MODEL, "messages": [{"role": "user", "content": text}], "temperature": 0, **fields}
+
+
+def error_of(response: requests.Response, status: int) -> dict[str, Any]:
+    """The error of an answer with this status, which is asserted to have OpenAI's shape."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert isinstance(body["error"]["message"], str)
+    error: dict[str, Any] = body["error"]
+    return error

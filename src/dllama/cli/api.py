@@ -6,7 +6,9 @@ import argparse
 import importlib
 import os
 
+from dllama.cli.console import note
 from dllama.cli.options import DEFAULT_PORT, add_model_flags, add_sampling_flags, positive_int
+from dllama.errors import UsageError
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PARALLEL = 8
@@ -25,8 +27,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument(
         "--api-key",
         action="append",
+        type=api_key,
         metavar="KEY",
         help=f"who knows none is turned away; may be given often (or set {API_KEY_VARIABLE})",
+    )
+    group.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that this server answers to, beside addresses, localhost and this computer's own name; * for any; "
+        "may be given often",
     )
     group.add_argument(
         "--model-name", metavar="NAME", help="what clients call it (default: the model's file)"
@@ -53,5 +64,27 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> None:
     """Imports the server's libraries only here: no other command has to wait for them."""
-    args.api_key = args.api_key or [key for key in [os.environ.get(API_KEY_VARIABLE, "")] if key]
+    args.api_key = args.api_key or _keys_of_environment()
     importlib.import_module("dllama.cli.serving").run(args)
+
+
+def api_key(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            "an empty key would let nobody in: leave the flag out to let everyone in"
+        )
+    if text != text.strip() or any(character.isspace() or ord(character) < 32 for character in text):
+        raise argparse.ArgumentTypeError("a key has no white space: a request could not bring it")
+    return text
+
+
+def _keys_of_environment() -> list[str]:
+    text = os.environ.get(API_KEY_VARIABLE)
+    if text == "":
+        note(f"{API_KEY_VARIABLE} is set and empty: no key is asked for")
+    if not text:
+        return []
+    try:
+        return [api_key(text)]
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"{API_KEY_VARIABLE}: {error}") from error

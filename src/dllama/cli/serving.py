@@ -18,6 +18,7 @@ from dllama.errors import TokenizerError, UsageError
 from dllama.fabric import format_address, listen
 from dllama.server import Api, HttpServer, ServedModel, ServerSettings, make_app
 from dllama.server.grammar import GrammarCompiler
+from dllama.server.hosts import names_of_machine
 from dllama.server.keeper import ModelKeeper
 from dllama.server.metrics import Metrics
 from dllama.tokenizer import ChatTemplate, Tokenizer
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
     settings = ServerSettings(
         model_name=args.model_name or _model_name(options),
         api_keys=tuple(args.api_key),
+        host_names=(args.host, *names_of_machine(socket.gethostname()), *args.allow_host),
         cors_origins=tuple(args.cors_origin),
         sampling=sampling_options(args),
     )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hmac
 import importlib.resources
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -22,6 +20,8 @@ from dllama.server.api import Api
 from dllama.server.bodies import BodyReader
 from dllama.server.endpoints import ENDPOINTS, Endpoint
 from dllama.server.errors import ApiError, api_error
+from dllama.server.hosts import HostCheck
+from dllama.server.keys import check_key
 from dllama.server.metrics import Metrics
 from dllama.server.openapi import openapi_document
 
@@ -47,7 +47,10 @@ def make_app(api: Api) -> Starlette:
     bodies = BodyReader(api.settings.max_body_bytes, api.settings.body_timeout_s)
     return Starlette(
         routes=[*(_route(api, bodies, endpoint) for endpoint in ENDPOINTS), _schema(api), *_page()],
-        middleware=[cors] if api.settings.cors_origins else [],
+        middleware=[
+            Middleware(HostCheck, api.settings.host_names),
+            *([cors] if api.settings.cors_origins else []),
+        ],
         exception_handlers={
             DllamaError: _on_error,
             HTTPException: _on_http_error,
@@ -60,7 +63,7 @@ def make_app(api: Api) -> Starlette:
 def _route(api: Api, bodies: BodyReader, endpoint: Endpoint) -> Route:
     async def answer(request: Request) -> Response:
         if not endpoint.is_public:
-            _check_key(request, api.settings.api_keys)
+            check_key(request, api.settings.api_keys)
         body = None if endpoint.request is None else await bodies.read(request, endpoint.request)
         return await endpoint.handle(api, request, body)
 
@@ -112,22 +115,6 @@ def _file_route(path: str, file: Path) -> Route:
         return FileResponse(file, headers=_PAGE_HEADERS)
 
     return Route(path, answer, methods=["GET"])
-
-
-def _check_key(request: Request, keys: Sequence[str]) -> None:
-    """Raises ApiError unless there are no keys, or the request brings one of them."""
-    if not keys:
-        return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        raise _unauthorized("this server needs an API key: send Authorization: Bearer KEY", None)
-    matches = [hmac.compare_digest(given.strip().encode(), key.encode()) for key in keys]
-    if not any(matches):
-        raise _unauthorized("the API key is not one of this server's", "invalid_api_key")
-
-
-def _unauthorized(message: str, code: str | None) -> ApiError:
-    return ApiError(message, status=401, code=code, headers={"WWW-Authenticate": "Bearer"})
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

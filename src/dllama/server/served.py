@@ -13,10 +13,12 @@ from dllama.tokenizer import ChatTemplate, Tokenizer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """`api_keys` empty: everyone may ask. `sampling` is what a request that says nothing gets."""
+    """`api_keys` empty: everyone may ask. `host_names`: see HostCheck. `sampling` is what a request that says nothing
+    gets."""
 
     model_name: str
     api_keys: tuple[str, ...] = ()
+    host_names: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
     max_body_bytes: int = 4 << 20
