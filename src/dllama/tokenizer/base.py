@@ -15,6 +15,7 @@ class Settings:
     add_bos: bool
     eos_ids: tuple[int, ...]
     chat_template: str | None
+    named_templates: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Tokenizer(Protocol):
@@ -43,6 +44,10 @@ class Tokenizer(Protocol):
     @property
     def chat_template(self) -> str | None:
         """The model's own Jinja template, where there is one."""
+
+    @property
+    def named_templates(self) -> Mapping[str, str]:
+        """Other templates of the model, by name (`tool_use`)."""
 
     @property
     def special_tokens(self) -> Mapping[str, int]:

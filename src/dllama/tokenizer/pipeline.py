@@ -110,6 +110,10 @@ class PipelineTokenizer:
         return self._settings.chat_template
 
     @property
+    def named_templates(self) -> Mapping[str, str]:
+        return self._settings.named_templates
+
+    @property
     def special_tokens(self) -> Mapping[str, int]:
         return self._special_tokens
 

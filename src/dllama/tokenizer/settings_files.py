@@ -19,7 +19,7 @@ _LARGEST_ID = (1 << 32) - 1
 
 
 def read_settings(directory: Path, pipeline: tokenizers.Tokenizer, defaults: Settings) -> Settings:
-    """The settings of tokenizer_config.json, generation_config.json, config.json and chat_template.jinja.
+    """The settings of tokenizer_config.json, generation_config.json, config.json and the files of chat templates.
 
     Each file may be missing; what none of them says comes from `defaults`. Raises TokenizerError on a damaged
     one, or when a named token is not in the vocabulary.
@@ -31,12 +31,14 @@ def read_settings(directory: Path, pipeline: tokenizers.Tokenizer, defaults: Set
     eos_id = _named_id(directory, names, "eos_token", pipeline)
     eos_ids = [*([] if eos_id is None else [eos_id]), *_ids_of_first(configs, "eos_token_id", pipeline)]
     add_bos = tokenizer_config.get("add_bos_token")
-    template = _chat_template(directory, tokenizer_config)
+    templates = _chat_templates(directory, tokenizer_config)
+    usual = templates.pop("default", None) or next(iter(templates.values()), None)
     return Settings(
         bos_id=defaults.bos_id if bos_id is None else bos_id,
         add_bos=add_bos if isinstance(add_bos, bool) else defaults.add_bos,
         eos_ids=tuple(dict.fromkeys(eos_ids)) or defaults.eos_ids,
-        chat_template=template or defaults.chat_template,
+        chat_template=usual or defaults.chat_template,
+        named_templates=templates,
     )
 
 
@@ -75,13 +77,15 @@ def _ids_of_first(paths: list[Path], key: str, pipeline: tokenizers.Tokenizer) -
     return []
 
 
-def _chat_template(directory: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
-    """The text of chat_template.jinja, else the one in tokenizer_config.json (of several, the default)."""
-    path = directory / "chat_template.jinja"
-    if os.path.lexists(path):
-        return read_text_file(path, TokenizerError)
-    template = tokenizer_config.get("chat_template")
-    if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default")
-    return template if isinstance(template, str) else None
+def _chat_templates(directory: Path, tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+    """The model's templates by name, the usual one as "default". Files go before what tokenizer_config.json has."""
+    given = tokenizer_config.get("chat_template")
+    if isinstance(given, list):
+        given = {entry.get("name"): entry.get("template") for entry in given if isinstance(entry, dict)}
+    templates = dict(given) if isinstance(given, dict) else {"default": given}
+    files = {path.stem: path for path in sorted((directory / "additional_chat_templates").glob("*.jinja"))}
+    files["default"] = directory / "chat_template.jinja"
+    for name, path in files.items():
+        if os.path.lexists(path):
+            templates[name] = read_text_file(path, TokenizerError)
+    return {name: text for name, text in templates.items() if isinstance(name, str) and isinstance(text, str)}

@@ -8,9 +8,10 @@ the stand-ins are turned back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from dllama.errors import TokenizerError
 from dllama.tokenizer.special_names import SpecialNames
 
 _PRIVATE_PLANE = range(0x10FFFD, 0x100000, -1)
@@ -26,12 +27,16 @@ class TemplateGuard:
             initial for string in strings if names.are_in(string) for initial in names.initials(string)
         }
         self._names = names
-        self._stand_in: dict[str, str] = {}
-        if initials:
-            self._stand_in = dict(
-                zip(sorted(initials), unused_characters([template, *strings]), strict=False)
-            )
+        self._unused = _unused_characters([template, *strings])
+        self._stand_in = {initial: self.unused_character() for initial in sorted(initials)}
         self._restoring = {ord(stand_in): initial for initial, stand_in in self._stand_in.items()}
+
+    def unused_character(self) -> str:
+        """Another one that is nowhere else. Raises TokenizerError when the conversation has them all."""
+        try:
+            return next(self._unused)
+        except StopIteration:
+            raise TokenizerError("the conversation has every private-use character in it") from None
 
     def hide(self, value: Any) -> Any:
         """`value` with all its strings, at any depth, made harmless. Nothing is mutated."""
@@ -49,10 +54,10 @@ class TemplateGuard:
         return text.translate(self._restoring) if self._restoring else text
 
 
-def unused_characters(texts: Iterable[str]) -> Iterable[str]:
-    """Characters of a private-use plane that are in none of `texts`."""
+def _unused_characters(texts: Iterable[str]) -> Iterator[str]:
+    """Characters of a private-use plane that are in none of `texts`, which are looked at when the first is wanted."""
     taken = set().union(*texts)
-    return (chr(code) for code in _PRIVATE_PLANE if chr(code) not in taken)
+    yield from (character for character in map(chr, _PRIVATE_PLANE) if character not in taken)
 
 
 def _strings(value: object) -> list[str]:
