@@ -3,7 +3,7 @@
     python3 -m venv /tmp/goldens-venv
     /tmp/goldens-venv/bin/pip install torch==2.13.0
     /tmp/goldens-venv/bin/pip install transformers safetensors numpy
-    /tmp/goldens-venv/bin/python tools/make_goldens.py
+    /tmp/goldens-venv/bin/python tools/make_goldens.py [NAME...]
 
 Each golden is a directory with config.json and safetensors as transformers saves them, and golden.npz:
 `prompt_ids` int32 [n], `logits` float32 [n, vocab] after each of them, `greedy_ids` int32 [64] that follow,
@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ LLAMA3_ROPE = {
     # short, so that all three kinds of frequencies occur in a head of 16 or 32
     "original_max_position_embeddings": 64,
 }
+# short contexts, so that a text of 100 tokens goes beyond the one that is stretched
+YARN_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 1000000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+YARN_OF_ALL_KEYS = YARN_ROPE | {"beta_fast": 16, "beta_slow": 2, "attention_factor": 1.25, "truncate": False}
+YARN_OF_MSCALES = YARN_ROPE | {"rope_theta": 10000.0, "mscale": 1.0, "mscale_all_dim": 0.5}
+DYNAMIC_ROPE = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}
 
 
@@ -81,6 +92,19 @@ GOLDENS_WANTED = [
     Golden("qwen2-gqa-tied", "qwen2", sizes(128, 256, 8, 2, **TIED, **EPS_6), 32, BF16),
     Golden("qwen2-odd", "qwen2", sizes(56, 76, 4, 4, vocab_size=257), 24, F16),
     Golden("qwen3-wide-heads", "qwen3", sizes(64, 160, 4, 2, head_dim=32, **EPS_6), 32, BF16),
+    Golden("llama-dynamic", "llama", sizes(64, 128, 4, 2, rope_parameters=DYNAMIC_ROPE), 32, BF16),
+    Golden("llama-yarn", "llama", sizes(64, 128, 4, 2, rope_parameters=YARN_OF_MSCALES), 40, BF16),
+    Golden(
+        "mistral-yarn",
+        "mistral",
+        sizes(64, 128, 4, 2, sliding_window=None, rope_parameters=YARN_ROPE),
+        40,
+        BF16,
+    ),
+    Golden("qwen2-yarn", "qwen2", sizes(64, 128, 4, 2, rope_parameters=YARN_OF_ALL_KEYS), 40, BF16),
+    Golden(
+        "qwen3-yarn", "qwen3", sizes(64, 128, 4, 2, head_dim=32, rope_parameters=YARN_ROPE, **EPS_6), 40, BF16
+    ),
     Golden("qwen3-shards", "qwen3", sizes(96, 192, 8, 2, head_dim=16, **TIED, **EPS_6), 40, BF16, "150KB"),
 ]
 
@@ -155,7 +179,8 @@ def main() -> None:
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     for golden in GOLDENS_WANTED:
-        make(golden)
+        if not sys.argv[1:] or golden.name in sys.argv[1:]:
+            make(golden)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from dllama.checkpoint import ConvertProgress, convert_model, open_checkpoint
 from dllama.checkpoint import convert as convert_module
 from dllama.dtypes import ElementType
-from dllama.errors import NotEnoughDiskError, NumericalError, UnsupportedModelError, UsageError
+from dllama.errors import NotEnoughDiskError, NumericalError, UsageError
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
 Copy = Callable[[str], Any]
@@ -110,12 +110,3 @@ def test_a_full_disk_is_said_before_the_first_byte(tmp_path: Path, monkeypatch: 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write"):
         convert_model(open_checkpoint(GOLDENS / "llama-gqa"), tmp_path / "nowhere" / "model.m")
-
-
-def test_what_the_format_cannot_say_is_refused(copy_of: Copy, tmp_path: Path) -> None:
-    directory = copy_of("qwen2-gqa-tied")
-    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
-    directory.change_config(rope_parameters=rope)
-    with pytest.raises(UnsupportedModelError, match="qwen2 model with rope scaling"):
-        convert_model(open_checkpoint(directory.path), tmp_path / "model.m")
-    assert not (tmp_path / "model.m").exists()

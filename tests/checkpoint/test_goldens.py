@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dllama.checkpoint import Checkpoint, convert_model, open_checkpoint
 from dllama.dtypes import ElementType
-from dllama.families import Activation, ModelConfig, RopeStyle
+from dllama.families import Activation, ModelConfig, RopeStyle, YarnScaling
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
 NAMES = sorted(path.parent.name for path in GOLDENS.glob("*/golden.npz"))
@@ -31,10 +31,14 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
 
 
 def angles(config: ModelConfig, n: int) -> NDArray[np.float64]:
-    """[n, E/2] angles, with Llama 3.1's scaling."""
+    """[n, E/2] angles, with Llama 3.1's scaling or YaRN's."""
     frequency = config.rope_theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
     scaling = config.rope_scaling
-    if scaling is not None:
+    if isinstance(scaling, YarnScaling):
+        frequency = frequency * np.array(
+            [yarn_speed(pair, config, scaling) for pair in range(len(frequency))]
+        )
+    elif scaling is not None:
         turns = scaling.original_max_seq_len * frequency / (2 * math.pi)
         smooth = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
         smooth = np.clip(smooth, 0, 1)
@@ -42,10 +46,27 @@ def angles(config: ModelConfig, n: int) -> NDArray[np.float64]:
     return np.arange(n)[:, None] * frequency
 
 
+def yarn_speed(pair: int, config: ModelConfig, scaling: YarnScaling) -> float:
+    """What a pair's frequency is multiplied by."""
+
+    def border(turns: float) -> float:
+        log = math.log(scaling.original_max_seq_len / (turns * 2 * math.pi))
+        return config.head_dim * log / (2 * math.log(config.rope_theta))
+
+    low, high = border(scaling.beta_fast), border(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, config.head_dim - 1)
+    slowed = min(max((pair - low) / (high - low), 0), 1)
+    return 1 - slowed + slowed / scaling.factor
+
+
 def rope(x: Array, config: ModelConfig) -> Array:
     """x [T, heads, E], rotated in the config's style."""
     angle = angles(config, len(x))[:, None, :]
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    if isinstance(config.rope_scaling, YarnScaling):
+        cos, sin = cos * config.rope_scaling.attention_factor, sin * config.rope_scaling.attention_factor
     half = config.head_dim // 2
     adjacent = config.rope_style is RopeStyle.ADJACENT
     first, second = (
@@ -136,5 +157,14 @@ def test_the_sliding_window_matters() -> None:
     golden = np.load(GOLDENS / "mistral-window" / "golden.npz")
     checkpoint = open_checkpoint(GOLDENS / "mistral-window", ElementType.F32)
     checkpoint.config = dataclasses.replace(checkpoint.config, sliding_window=None)
+    without = forward(checkpoint, golden["prompt_ids"])
+    assert np.abs(without[-1] - golden["logits"][-1]).max() > 0.1
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-yarn")])
+def test_yarn_matters(name: str) -> None:
+    golden = np.load(GOLDENS / name / "golden.npz")
+    checkpoint = open_checkpoint(GOLDENS / name, ElementType.F32)
+    checkpoint.config = dataclasses.replace(checkpoint.config, rope_scaling=None)
     without = forward(checkpoint, golden["prompt_ids"])
     assert np.abs(without[-1] - golden["logits"][-1]).max() > 0.1

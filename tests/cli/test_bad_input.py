@@ -208,6 +208,24 @@ def test_nan_in_the_weights_of_a_directory(tmp_path: Path) -> None:
     assert list(output.iterdir()) == []
 
 
+def test_a_file_that_only_dllama_reads(tmp_path: Path) -> None:
+    """Is said when it is written, and not written where it is to be for others."""
+    convert = ("convert", "hf", GOLDENS / "qwen2-yarn", "f32", "x", "--output-dir", tmp_path)
+    fails(
+        run_dllama(*convert, "--compatible"),
+        1,
+        "qwen2-yarn",
+        "the architecture qwen2 and YaRN",
+        "--compatible",
+    )
+    assert list(tmp_path.iterdir()) == []
+    done = run_dllama(*convert)
+    assert done.code == 0
+    assert "Distributed Llama refuses a .m file with the architecture qwen2 and YaRN" in done.err
+    other = ("convert", "hf", GOLDENS / "llama-gqa", "f32", "y", "--output-dir", tmp_path, "--compatible")
+    assert run_dllama(*other).code == 0
+
+
 # Wrong uses
 
 

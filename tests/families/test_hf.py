@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from dllama.dtypes import ElementType
 from dllama.errors import DllamaError, ModelFileError, UnsupportedModelError
-from dllama.families import Activation, ModelConfig, RopeScaling, RopeStyle, known_families
+from dllama.families import Activation, ModelConfig, RopeScaling, RopeStyle, YarnScaling, known_families
 from dllama.families.hf import model_from_hf, read_hf_config
 
 PATH = Path("somewhere/config.json")
@@ -155,7 +156,7 @@ def test_unknown_family_lists_the_known() -> None:
     assert all(name in message for name in known_families())
 
 
-@pytest.mark.parametrize("kind", ["yarn", "dynamic", "longrope", "su"])
+@pytest.mark.parametrize("kind", ["longrope", "su", "mrope"])
 def test_other_rope_scalings_are_named(kind: str) -> None:
     assert f"'{kind}'" in refusal(UnsupportedModelError, rope_scaling={"rope_type": kind, "factor": 2.0})
 
@@ -225,3 +226,78 @@ def test_a_file_that_is_no_config(tmp_path: Path, text: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"config\.json: there is no such file"):
         read_hf_config(tmp_path / "config.json", ElementType.F32)
+
+
+# YaRN
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
+
+
+def yarn_of(**changes: Any) -> YarnScaling:
+    scaling = config_of(**changes).rope_scaling
+    assert isinstance(scaling, YarnScaling)
+    return scaling
+
+
+def test_yarn_with_what_transformers_assumes() -> None:
+    assert yarn_of(rope_scaling=YARN) == YarnScaling(
+        factor=4.0,
+        beta_fast=32.0,
+        beta_slow=1.0,
+        original_max_seq_len=1024,
+        attention_factor=pytest.approx(0.1 * math.log(4) + 1, rel=1e-7),
+        truncate=True,
+    )
+
+
+def test_yarn_stretches_the_context_as_far_as_it_says() -> None:
+    """Qwen's cards tell users to add it to a config.json whose max_position_embeddings stays as it was."""
+    assert config_of(rope_scaling=YARN, max_position_embeddings=1024).max_seq_len == 4096
+    assert config_of(rope_scaling=YARN, max_position_embeddings=10_000).max_seq_len == 10_000
+    old = {"type": "yarn", "factor": 2.0}
+    config = config_of(rope_scaling=old, max_position_embeddings=1000)
+    assert config.max_seq_len == 2000
+    assert config.rope_scaling == yarn_of(rope_scaling=old | {"original_max_position_embeddings": 1000})
+
+
+def test_keys_of_yarn() -> None:
+    assert yarn_of(rope_scaling=YARN | {"factor": None}, max_position_embeddings=3072).factor == 3.0
+    beside = yarn_of(rope_scaling=YARN, original_max_position_embeddings=512)
+    assert beside.original_max_seq_len == 512
+    both = yarn_of(rope_scaling=YARN | {"mscale": 1.0, "mscale_all_dim": 0.5})
+    assert both.attention_factor == pytest.approx(
+        (0.1 * math.log(4) + 1) / (0.05 * math.log(4) + 1), rel=1e-7
+    )
+    assert yarn_of(rope_scaling=YARN | {"mscale": 2.0}) == yarn_of(rope_scaling=YARN)
+    assert yarn_of(rope_scaling=YARN | {"attention_factor": 1.25, "truncate": False}).attention_factor == 1.25
+    assert yarn_of(rope_scaling=YARN | {"factor": 0.5}).attention_factor == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"factor": 0}, "factor"),
+        ({"factor": 1e300}, "max_seq_len"),
+        ({"beta_fast": 1, "beta_slow": 2}, "beta_slow"),
+        ({"attention_factor": -1}, "attention_factor"),
+        ({"original_max_position_embeddings": 0}, "original_max_position_embeddings"),
+        ({"truncate": 1}, "truncate"),
+        ({"rope_theta": 1}, "rope_theta"),
+    ],
+)
+def test_a_yarn_that_cannot_be(changes: dict[str, Any], word: str) -> None:
+    assert word in refusal(ModelFileError, rope_scaling=YARN | changes)
+
+
+def test_dynamic_scaling_leaves_what_fits_the_model_as_it_is() -> None:
+    plain = config_of()
+    assert config_of(rope_scaling={"type": "dynamic", "factor": 8.0}) == plain
+
+
+def test_a_plan_carries_yarn() -> None:
+    config = config_of(rope_scaling=YARN)
+    assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_an_epsilon_of_a_float32() -> None:
+    assert config_of(rms_norm_eps=9.999999747378752e-06).norm_eps == 1e-5

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.families import Activation, ModelConfig, RopeScaling, RopeStyle
-from dllama.families.m import config_from_header, header_from_config, header_notes
+from dllama.families import Activation, ModelConfig, RopeScaling, RopeStyle, YarnScaling
+from dllama.families.m import config_from_header, extensions, header_from_config, header_notes
 from dllama.formats.m_file import MKey
 
 PATH = Path("somewhere/model.m")
@@ -35,6 +36,14 @@ LLAMA = ModelConfig(
     qk_norm=False,
     sliding_window=None,
     weight_type=ElementType.Q40,
+)
+YARN = YarnScaling(
+    factor=4.0,
+    beta_fast=32.0,
+    beta_slow=0.75,
+    original_max_seq_len=32768,
+    attention_factor=1.1386294,
+    truncate=True,
 )
 QWEN3 = dataclasses.replace(
     LLAMA,
@@ -89,6 +98,10 @@ def test_qwen3_says_head_dim_and_epsilon() -> None:
         dataclasses.replace(LLAMA, norm_eps=3e-7),
         dataclasses.replace(LLAMA, norm_eps=1e-12, rope_theta=12345.678),
         dataclasses.replace(LLAMA, rope_theta=1e10),
+        dataclasses.replace(QWEN3, rope_scaling=LLAMA.rope_scaling),
+        dataclasses.replace(QWEN3, rope_scaling=YARN),
+        dataclasses.replace(QWEN2, rope_scaling=dataclasses.replace(YARN, truncate=False, factor=2.3)),
+        dataclasses.replace(LLAMA, rope_scaling=YARN),
         dataclasses.replace(
             LLAMA,
             rope_scaling=RopeScaling(
@@ -110,14 +123,38 @@ def test_mistral_comes_back_as_llama_with_a_context_of_its_window() -> None:
 
 
 def test_notes_say_what_only_dllama_reads() -> None:
-    assert header_notes(LLAMA) == []
-    assert "qwen2" in header_notes(QWEN2)[0]
-    assert "only dllama" in header_notes(dataclasses.replace(LLAMA, norm_eps=3e-7))[0]
+    assert extensions(LLAMA) == extensions(QWEN3) == []
+    assert extensions(QWEN2) == ["the architecture qwen2"]
+    assert extensions(dataclasses.replace(LLAMA, norm_eps=3e-7)) == [
+        "a norm epsilon other than 1e-5 and 1e-6"
+    ]
+    assert extensions(dataclasses.replace(LLAMA, rope_theta=1.5)) == ["a rope theta that is no whole number"]
+    assert extensions(dataclasses.replace(QWEN3, rope_scaling=YARN)) == ["YaRN"]
+    assert extensions(dataclasses.replace(QWEN3, rope_scaling=LLAMA.rope_scaling)) == [
+        "rope scaling of pairs in halves"
+    ]
 
 
-def test_scaled_halves_cannot_be_written() -> None:
-    with pytest.raises(UnsupportedModelError, match="qwen3 model with rope scaling"):
-        header_from_config(dataclasses.replace(QWEN3, rope_scaling=LLAMA.rope_scaling))
+@pytest.mark.parametrize(("eps", "key"), [(1e-5, None), (1e-6, 6)])
+def test_an_epsilon_that_has_been_a_float32_is_the_number_that_it_was(eps: float, key: int | None) -> None:
+    """What comes from a GGUF file has 9.999999747378752e-06, which others were given as a key that they refuse."""
+    config = dataclasses.replace(LLAMA, norm_eps=float(np.float32(eps)))
+    header = dict(header_from_config(config))
+    assert header.get(MKey.NORM_EPSILON) == key
+    assert extensions(config) == []
+    assert config_from_header(header, PATH).norm_eps == eps
+
+
+def test_numbers_beside_whole_ones_are_what_they_are_as_float32() -> None:
+    config = dataclasses.replace(LLAMA, rope_theta=float(np.nextafter(500000.0, 0)))
+    assert dict(header_from_config(config))[MKey.ROPE_THETA] == 500000
+
+
+def test_half_of_yarn_is_damage() -> None:
+    header = dict(header_from_config(dataclasses.replace(QWEN3, rope_scaling=YARN)))
+    del header[MKey.YARN_BETA_SLOW_BITS]
+    with pytest.raises(ModelFileError, match="YARN_BETA_SLOW_BITS"):
+        config_from_header(header, PATH)
 
 
 def test_absent_keys_mean_what_distributed_llama_takes() -> None:

@@ -82,5 +82,5 @@ def test_old_formats_are_recognised(tmp_path: Path, magic: int) -> None:
 def test_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="there is no such file"):
         MFile(tmp_path / "nothing.m")
-    with pytest.raises(ModelFileError, match="cannot be read"):
+    with pytest.raises(ModelFileError, match="is a directory, not a file"):
         MFile(tmp_path)

@@ -39,7 +39,7 @@ class ConvertReport:
     n_weights: int
     n_bytes: int
     notes: list[str]
-    """What the file says otherwise than the model, and who cannot read it; one line each."""
+    """What the file says otherwise than the model; one line each."""
 
 
 def convert_model(
@@ -51,7 +51,7 @@ def convert_model(
 
     Streams chunks of a million weights; after a failure nothing is left behind and an older file at
     `out_path` is untouched. Raises NotEnoughDiskError before the first byte, NumericalError naming the
-    tensor that has NaN or infinity, UnsupportedModelError when the format cannot say what the model is.
+    tensor that has NaN or infinity.
     """
     header = encode_header(header_from_config(checkpoint.config))
     specs = list(checkpoint.tensors.values())

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from dllama.checkpoint import ConvertProgress, convert_model, open_checkpoint
 from dllama.cli.console import note, progress_count
 from dllama.cli.options import WEIGHT_TYPES
 from dllama.dtypes import ElementType
-from dllama.errors import UsageError
+from dllama.errors import UnsupportedModelError, UsageError
+from dllama.families.m import extensions
 from dllama.formats.t_file import write_t_file
 from dllama.tokenizer.convert import convert_tokenizer
 
@@ -22,6 +25,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     model.add_argument("directory", type=Path)
     model.add_argument("type", choices=WEIGHT_TYPES)
     model.add_argument("name")
+    model.add_argument(
+        "--compatible",
+        action="store_true",
+        help="fail where Distributed Llama would refuse the file, instead of writing one that only dllama reads",
+    )
     model.set_defaults(command=_convert_model)
     tokenizer = kinds.add_parser("tokenizer", help="its tokenizer to dllama_tokenizer_NAME.t")
     tokenizer.add_argument("directory", type=Path)
@@ -34,18 +42,34 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _convert_model(args: argparse.Namespace) -> None:
     path = _output_path(args.output_dir, f"dllama_model_{args.name}_{args.type}.m")
     weight_type = ElementType.from_label(args.type)
-    with (
-        contextlib.closing(open_checkpoint(args.directory, weight_type)) as checkpoint,
-        progress_count(f"writing {path.name}", "M weights", 1e6) as advance,
-    ):
+    with contextlib.closing(open_checkpoint(args.directory, weight_type)) as checkpoint:
+        _agree_to_extensions(extensions(checkpoint.config), args)
+        with progress_count(f"writing {path.name}", "M weights", 1e6) as advance:
 
-        def on_progress(progress: ConvertProgress) -> None:
-            advance(progress.done_weights, progress.total_weights)
+            def on_progress(progress: ConvertProgress) -> None:
+                advance(progress.done_weights, progress.total_weights)
 
-        report = convert_model(checkpoint, path, on_progress)
+            report = convert_model(checkpoint, path, on_progress)
     for line in report.notes:
         note(line)
     print(f"{path}: {report.n_weights / 1e6:.1f} M weights, {report.n_bytes / 1e6:.1f} MB")
+
+
+def _agree_to_extensions(names: Sequence[str], args: argparse.Namespace) -> None:
+    """Says what only dllama will read of the file, and asks where someone is there to answer. Raises
+    UnsupportedModelError when the file is to be for others, UsageError when the answer is no."""
+    if not names:
+        return
+    what = f"Distributed Llama refuses a .m file with {' and '.join(names)}"
+    if args.compatible:
+        raise UnsupportedModelError(
+            f"{args.directory}: {what}; leave --compatible away to write it for dllama"
+        )
+    note(f"{what}: this one will be for dllama alone")
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        print("write it? [Y/n] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() in ("n", "no"):
+            raise UsageError("nothing was written")
 
 
 def _convert_tokenizer(args: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """Model families as data: what a model is, how its tensors are called and in which order they come."""
 
-from dllama.families.config import Activation, ModelConfig, RopeScaling, RopeStyle
+from dllama.families.config import Activation, ModelConfig, RopeScaling, RopeStyle, YarnScaling
 from dllama.families.table import Family, family_named, known_families
 from dllama.families.tensors import TensorSpec, tensor_specs
 
@@ -11,6 +11,7 @@ __all__ = [
     "RopeScaling",
     "RopeStyle",
     "TensorSpec",
+    "YarnScaling",
     "family_named",
     "known_families",
     "tensor_specs",

@@ -6,6 +6,8 @@ import dataclasses
 import enum
 from typing import Any
 
+import numpy as np
+
 from dllama.dtypes import ElementType
 
 
@@ -32,6 +34,21 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class YarnScaling:
+    """YaRN's stretching (Peng et al. 2023, arXiv:2309.00071): pairs that turn less than `beta_slow` times within
+    the original context are slowed by `factor`, those that turn more than `beta_fast` times stay, those between are
+    blended. Cosine and sine are multiplied by `attention_factor`. `truncate`: the borders of the blend are whole
+    pairs."""
+
+    factor: float
+    beta_fast: float
+    beta_slow: float
+    original_max_seq_len: int
+    attention_factor: float
+    truncate: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """D `dim`, F `ffn_dim`, L `n_layers`, H `n_heads`, K `n_kv_heads`, E `head_dim`, V `vocab_size`."""
 
@@ -47,7 +64,7 @@ class ModelConfig:
     norm_eps: float
     rope_theta: float
     rope_style: RopeStyle
-    rope_scaling: RopeScaling | None
+    rope_scaling: RopeScaling | YarnScaling | None
     activation: Activation
     qkv_bias: bool
     qk_norm: bool
@@ -70,8 +87,17 @@ class ModelConfig:
             **values
             | {
                 "rope_style": RopeStyle(values["rope_style"]),
-                "rope_scaling": None if scaling is None else RopeScaling(**scaling),
+                "rope_scaling": None if scaling is None else _scaling_from_json(scaling),
                 "activation": Activation(values["activation"]),
                 "weight_type": ElementType.from_label(values["weight_type"]),
             }
         )
+
+
+def shortest_float32(value: float | np.float32) -> float:
+    """The shortest decimal number of those that are the same float32: 9.999999747378752e-06 is 1e-05."""
+    return float(str(np.float32(value)))
+
+
+def _scaling_from_json(values: dict[str, Any]) -> RopeScaling | YarnScaling:
+    return YarnScaling(**values) if "attention_factor" in values else RopeScaling(**values)

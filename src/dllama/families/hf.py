@@ -8,7 +8,6 @@ Qwen2Config, Qwen3Config, and `modeling_rope_utils.py` for the rope). Both spell
 from __future__ import annotations
 
 import dataclasses
-import math
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import Any
 
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.families.config import Activation, ModelConfig, RopeScaling
+from dllama.families.config import Activation, ModelConfig, shortest_float32
+from dllama.families.hf_keys import HfKeys
+from dllama.families.hf_rope import read_hf_rope
 from dllama.families.limits import fault_in
 from dllama.families.table import Family, family_named, known_families
 from dllama.formats.plain_files import read_json_object
@@ -27,9 +28,7 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": Activation.GELU,
     "gelu_new": Activation.GELU,
 }
-_MISSING = object()
 _DEFAULT_NORM_EPS = 1e-6
-_DEFAULT_ROPE_THETA = 10000.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +58,12 @@ def model_from_hf(values: Mapping[str, Any], weight_type: ElementType, path: Pat
             f"{path}: the family {reprlib.repr(model_type)} is not known; known are {known}"
         )
     family = family_named(model_type)
-    keys = _Keys({**family.hf_defaults, **values}, path)
+    keys = HfKeys({**family.hf_defaults, **values}, path)
     _refuse_what_is_not_done(keys, family)
     n_heads, dim = keys.whole("num_attention_heads"), keys.whole("hidden_size")
     max_seq_len = keys.whole("max_position_embeddings")
     n_layers = keys.whole("num_hidden_layers")
-    theta, scaling = _rope(keys)
+    rope = read_hf_rope(keys, max_seq_len)
     config = ModelConfig(
         family=family.name,
         dim=dim,
@@ -74,15 +73,15 @@ def model_from_hf(values: Mapping[str, Any], weight_type: ElementType, path: Pat
         n_kv_heads=keys.whole("num_key_value_heads", n_heads),
         head_dim=_head_dim(keys, dim, n_heads),
         vocab_size=keys.whole("vocab_size"),
-        max_seq_len=max_seq_len,
-        norm_eps=keys.number("rms_norm_eps", _DEFAULT_NORM_EPS),
-        rope_theta=theta,
+        max_seq_len=rope.max_seq_len,
+        norm_eps=shortest_float32(keys.number("rms_norm_eps", _DEFAULT_NORM_EPS)),
+        rope_theta=rope.theta,
         rope_style=family.rope_style,
-        rope_scaling=scaling,
+        rope_scaling=rope.scaling,
         activation=_activation(keys),
         qkv_bias=family.qkv_bias,
         qk_norm=family.qk_norm,
-        sliding_window=_window(keys, family, n_layers, max_seq_len),
+        sliding_window=_window(keys, family, n_layers, rope.max_seq_len),
         weight_type=weight_type,
     )
     fault = fault_in(config)
@@ -91,58 +90,7 @@ def model_from_hf(values: Mapping[str, Any], weight_type: ElementType, path: Pat
     return HfModel(config, family, keys.flag("tie_word_embeddings"))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Keys:
-    """Typed access to a JSON object; every fault is a ModelFileError that names file and key."""
-
-    values: Mapping[str, Any]
-    path: Path
-
-    def get(self, key: str, default: Any = _MISSING) -> Any:
-        value = self.values.get(key)
-        if value is not None:
-            return value
-        if default is _MISSING:
-            raise ModelFileError(f"{self.path}: the key {key!r} is missing")
-        return default
-
-    def whole(self, key: str, default: Any = _MISSING) -> int:
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ModelFileError(f"{self.path}: {key} must be a whole number, not {reprlib.repr(value)}")
-        if abs(value) >= 1 << 63:
-            raise ModelFileError(f"{self.path}: {key} is {reprlib.repr(value)}, which cannot be")
-        return value
-
-    def number(self, key: str, default: Any = _MISSING) -> float:
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ModelFileError(f"{self.path}: {key} must be a number, not {reprlib.repr(value)}")
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if not math.isfinite(number):
-            raise ModelFileError(f"{self.path}: {key} must be a finite number, not {reprlib.repr(value)}")
-        return number
-
-    def flag(self, key: str) -> bool:
-        value = self.get(key, False)
-        if not isinstance(value, bool):
-            raise ModelFileError(f"{self.path}: {key} must be true or false, not {reprlib.repr(value)}")
-        return value
-
-    def table(self, key: str) -> _Keys | None:
-        value = self.get(key, None)
-        if value is not None and not isinstance(value, dict):
-            raise ModelFileError(f"{self.path}: {key} must be an object, not {reprlib.repr(value)}")
-        return None if value is None else _Keys(value, self.path)
-
-    def unsupported(self, what: str) -> UnsupportedModelError:
-        return UnsupportedModelError(f"{self.path}: {what}")
-
-
-def _refuse_what_is_not_done(keys: _Keys, family: Family) -> None:
+def _refuse_what_is_not_done(keys: HfKeys, family: Family) -> None:
     if keys.table("quantization_config") is not None:
         raise keys.unsupported(
             "the weights are quantised already (quantization_config), which is not read;"
@@ -154,7 +102,7 @@ def _refuse_what_is_not_done(keys: _Keys, family: Family) -> None:
         raise keys.unsupported("mlp_bias is not supported")
 
 
-def _head_dim(keys: _Keys, dim: int, n_heads: int) -> int:
+def _head_dim(keys: HfKeys, dim: int, n_heads: int) -> int:
     if keys.get("head_dim", None) is not None:
         return keys.whole("head_dim")
     if n_heads < 1 or dim % n_heads:
@@ -164,7 +112,7 @@ def _head_dim(keys: _Keys, dim: int, n_heads: int) -> int:
     return dim // n_heads
 
 
-def _activation(keys: _Keys) -> Activation:
+def _activation(keys: HfKeys) -> Activation:
     name = keys.get("hidden_act", "silu")
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
@@ -174,44 +122,7 @@ def _activation(keys: _Keys) -> Activation:
     return _ACTIVATIONS[name]
 
 
-def _rope(keys: _Keys) -> tuple[float, RopeScaling | None]:
-    """Theta and scaling."""
-    rope = keys.table("rope_parameters") or keys.table("rope_scaling") or _Keys({}, keys.path)
-    theta = rope.number("rope_theta", keys.number("rope_theta", _DEFAULT_ROPE_THETA))
-    fraction = rope.number("partial_rotary_factor", keys.number("partial_rotary_factor", 1.0))
-    if fraction != 1.0:
-        raise keys.unsupported(
-            f"a rope on a part of the head (partial_rotary_factor {fraction}) is not supported"
-        )
-    if any(isinstance(value, dict) for value in rope.values.values()):
-        raise keys.unsupported("ropes that differ between layers (nested rope_parameters) are not supported")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return theta, None
-    if kind == "linear":
-        return theta, _linear(rope.number("factor"))
-    if kind == "llama3":
-        return theta, RopeScaling(
-            factor=rope.number("factor"),
-            low_freq_factor=rope.number("low_freq_factor"),
-            high_freq_factor=rope.number("high_freq_factor"),
-            original_max_seq_len=rope.whole("original_max_position_embeddings"),
-        )
-    raise keys.unsupported(
-        f"the rope scaling {reprlib.repr(kind)} is not supported; supported are default, linear and llama3"
-    )
-
-
-def _linear(factor: float) -> RopeScaling:
-    """Divides every frequency by `factor`.
-
-    Llama 3.1's rule does that to wavelengths above original_max_seq_len / low_freq_factor. With 1 / 1 these
-    are all of them, because the shortest wavelength of a rope is 2 pi.
-    """
-    return RopeScaling(factor=factor, low_freq_factor=1.0, high_freq_factor=2.0, original_max_seq_len=1)
-
-
-def _window(keys: _Keys, family: Family, n_layers: int, max_seq_len: int) -> int | None:
+def _window(keys: HfKeys, family: Family, n_layers: int, max_seq_len: int) -> int | None:
     """The sliding window of every layer, or None where it never hides a position."""
     if keys.get("sliding_window", None) is None:
         return None
@@ -233,7 +144,7 @@ def _window(keys: _Keys, family: Family, n_layers: int, max_seq_len: int) -> int
     return window
 
 
-def _n_windowed_layers(keys: _Keys, n_layers: int) -> int:
+def _n_windowed_layers(keys: HfKeys, n_layers: int) -> int:
     kinds = keys.get("layer_types", None)
     if kinds is None:
         return n_layers - min(max(keys.whole("max_window_layers"), 0), n_layers)

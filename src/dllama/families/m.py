@@ -6,6 +6,7 @@ Extensions to Distributed Llama's format, both refused by its reader and not mis
 - numbers that the format keeps as integers and that are not whole (rope theta, factors of rope scaling), or
   that it does not know (a norm epsilon other than 1e-5 and 1e-6), are written as the bits of a float32 under
   keys of dllama's own (formats/m_file.py).
+- YaRN, and rope scaling of pairs in halves (families/m_rope.py).
 
 The format has no key for a sliding window. A model with one is written with a context no longer than its
 window, where the window hides nothing; `header_notes` says so.
@@ -13,30 +14,37 @@ window, where the window hides nothing; `header_notes` says so.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.families.config import Activation, ModelConfig, RopeScaling, RopeStyle
+from dllama.families.config import Activation, ModelConfig, RopeStyle, shortest_float32
 from dllama.families.limits import fault_in
+from dllama.families.m_numbers import bits_of_float, float_of_bits, number, number_pair
+from dllama.families.m_rope import ROPE_HALVES, read_scaling, scaling_pairs
 from dllama.families.table import Family, family_named
-from dllama.formats.m_file import MKey
+from dllama.formats.m_file import FIRST_OWN_KEY, MKey
 
 T = TypeVar("T")
 
 _LLAMA, _QWEN3, _QWEN3_MOE, _QWEN2 = 0xABCD00, 0xABCD01, 0xABCD02, 0xD11A02
 _FAMILY_OF = {_LLAMA: "llama", _QWEN3: "qwen3", _QWEN2: "qwen2"}
 _ARCHITECTURE_OF = {"llama": _LLAMA, "mistral": _LLAMA, "qwen3": _QWEN3, "qwen2": _QWEN2}
-_ROPE_ADJACENT, _ROPE_HALVES, _ROPE_SCALED = 0, 1, 2
 _ACTIVATIONS = {0: Activation.GELU, 1: Activation.SILU}
 _WEIGHT_TYPES = (ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80)
 _NORM_EPSILONS = {5: 1e-5, 6: 1e-6}
-_LARGEST_INT = (1 << 31) - 1
+_EXTENSIONS = {
+    MKey.NORM_EPSILON_BITS: "a norm epsilon other than 1e-5 and 1e-6",
+    MKey.ROPE_THETA_BITS: "a rope theta that is no whole number",
+    MKey.ROPE_SCALING_FACTOR_BITS: "a rope scaling factor that is no whole number",
+    MKey.ROPE_LOW_FREQ_FACTOR_BITS: "a low frequency factor that is no whole number",
+    MKey.ROPE_HIGH_FREQ_FACTOR_BITS: "a high frequency factor that is no whole number",
+    MKey.YARN_TRUNCATE: "YaRN",
+    MKey.ROPE_SCALED_HALVES: "rope scaling of pairs in halves",
+}
+"""What dllama's own keys say; of YaRN's, the last."""
 _REQUIRED = (
     MKey.ARCHITECTURE,
     MKey.DIM,
@@ -59,7 +67,7 @@ def config_from_header(pairs: Mapping[MKey, int], path: Path) -> ModelConfig:
         if key not in pairs:
             raise ModelFileError(f"{path}: its header lacks the key {int(key)} ({key.name})")
     family = _family(pairs, path)
-    halves = family.rope_style is RopeStyle.HALVES or pairs.get(MKey.ROPE_TYPE) == _ROPE_HALVES
+    halves = family.rope_style is RopeStyle.HALVES or pairs.get(MKey.ROPE_TYPE) == ROPE_HALVES
     dim, n_heads = pairs[MKey.DIM], pairs[MKey.N_HEADS]
     head_dim = pairs.get(MKey.HEAD_DIM, 0)
     if head_dim == 0:
@@ -79,9 +87,9 @@ def config_from_header(pairs: Mapping[MKey, int], path: Path) -> ModelConfig:
         vocab_size=pairs[MKey.VOCAB_SIZE],
         max_seq_len=pairs[MKey.MAX_SEQ_LEN],
         norm_eps=_norm_eps(pairs, path),
-        rope_theta=_number(pairs, MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, 10000.0),
+        rope_theta=number(pairs, MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, 10000.0),
         rope_style=RopeStyle.HALVES if halves else RopeStyle.ADJACENT,
-        rope_scaling=_scaling(pairs, path),
+        rope_scaling=read_scaling(pairs, family.name == "llama", path),
         activation=_choice(pairs, MKey.ACTIVATION, 1, _ACTIVATIONS, path),
         qkv_bias=family.qkv_bias,
         qk_norm=family.qk_norm,
@@ -95,14 +103,7 @@ def config_from_header(pairs: Mapping[MKey, int], path: Path) -> ModelConfig:
 
 
 def header_from_config(config: ModelConfig) -> list[tuple[MKey, int]]:
-    """The pairs that describe `config`. What an older reader takes for granted is left out.
-
-    Raises UnsupportedModelError when the format cannot say it.
-    """
-    if config.rope_style is RopeStyle.HALVES and config.rope_scaling is not None:
-        raise UnsupportedModelError(
-            f"a .m file cannot hold a {config.family} model with rope scaling; run its directory as it is"
-        )
+    """The pairs that describe `config`. What an older reader takes for granted is left out."""
     pairs = [
         (MKey.VERSION, 0),
         (MKey.ARCHITECTURE, _ARCHITECTURE_OF[config.family]),
@@ -117,31 +118,36 @@ def header_from_config(config: ModelConfig) -> list[tuple[MKey, int]]:
         (MKey.MAX_SEQ_LEN, min(config.max_seq_len, config.sliding_window or config.max_seq_len)),
         (MKey.ACTIVATION, 0 if config.activation is Activation.GELU else 1),
         (MKey.WEIGHT_TYPE, int(config.weight_type)),
-        _number_pair(MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, config.rope_theta),
-        *_scaling_pairs(config),
+        number_pair(MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, config.rope_theta),
+        *scaling_pairs(config),
     ]
     if config.head_dim * config.n_heads != config.dim:
         pairs.append((MKey.HEAD_DIM, config.head_dim))
-    if config.norm_eps == 1e-6:
+    # 1e-5 is 9.999999747378752e-06 where it has been a float32, as in a GGUF file
+    eps = shortest_float32(config.norm_eps)
+    if eps == 1e-6:
         pairs.append((MKey.NORM_EPSILON, 6))
-    elif config.norm_eps != 1e-5:
-        pairs.append((MKey.NORM_EPSILON_BITS, _float_to_bits(config.norm_eps)))
+    elif eps != 1e-5:
+        pairs.append((MKey.NORM_EPSILON_BITS, bits_of_float(eps)))
     return pairs
 
 
 def header_notes(config: ModelConfig) -> list[str]:
-    """What a `.m` file of `config` says otherwise than the model, and who cannot read it; a line each."""
-    notes = []
-    if config.sliding_window is not None and config.sliding_window < config.max_seq_len:
-        notes.append(
-            f"the context is cut from {config.max_seq_len} to {config.sliding_window}: the model attends to a"
-            f" sliding window of {config.sliding_window}, for which the .m format has no key"
-        )
-    if config.qkv_bias:
-        notes.append(f"{config.family} is an extension of the .m format that only dllama reads")
-    elif any(key >= MKey.NORM_EPSILON_BITS for key, _ in header_from_config(config)):
-        notes.append("the header has keys that only dllama reads (norm epsilon or rope numbers)")
-    return notes
+    """What a `.m` file of `config` says otherwise than the model; a line each."""
+    if config.sliding_window is None or config.sliding_window >= config.max_seq_len:
+        return []
+    return [
+        f"the context is cut from {config.max_seq_len} to {config.sliding_window}: the model attends to a"
+        f" sliding window of {config.sliding_window}, for which the .m format has no key"
+    ]
+
+
+def extensions(config: ModelConfig) -> list[str]:
+    """What of a `.m` file of `config` only dllama reads: Distributed Llama refuses such a file."""
+    names = [f"the architecture {config.family}"] if _ARCHITECTURE_OF[config.family] == _QWEN2 else []
+    keys = {key for key, _ in header_from_config(config) if key >= FIRST_OWN_KEY}
+    names += [_EXTENSIONS[key] for key in sorted(keys) if key in _EXTENSIONS]
+    return names
 
 
 def _family(pairs: Mapping[MKey, int], path: Path) -> Family:
@@ -173,56 +179,5 @@ def _choice(pairs: Mapping[MKey, int], key: MKey, default: int, choices: Mapping
 
 def _norm_eps(pairs: Mapping[MKey, int], path: Path) -> float:
     if MKey.NORM_EPSILON_BITS in pairs:
-        return _bits_to_float(pairs[MKey.NORM_EPSILON_BITS])
+        return float_of_bits(pairs[MKey.NORM_EPSILON_BITS])
     return _choice(pairs, MKey.NORM_EPSILON, 5, _NORM_EPSILONS, path)
-
-
-def _scaling(pairs: Mapping[MKey, int], path: Path) -> RopeScaling | None:
-    """Distributed Llama scales only with rope type 2, whatever other keys are there."""
-    rope_type = pairs.get(MKey.ROPE_TYPE, _ROPE_ADJACENT)
-    if rope_type in (_ROPE_ADJACENT, _ROPE_HALVES) or _FAMILY_OF[pairs[MKey.ARCHITECTURE]] != "llama":
-        return None
-    if rope_type != _ROPE_SCALED:
-        raise ModelFileError(f"{path}: its header has ROPE_TYPE {rope_type}; known are 0, 1, 2")
-    return RopeScaling(
-        factor=_number(pairs, MKey.ROPE_SCALING_FACTOR, MKey.ROPE_SCALING_FACTOR_BITS, 0.0),
-        low_freq_factor=_number(pairs, MKey.ROPE_LOW_FREQ_FACTOR, MKey.ROPE_LOW_FREQ_FACTOR_BITS, 0.0),
-        high_freq_factor=_number(pairs, MKey.ROPE_HIGH_FREQ_FACTOR, MKey.ROPE_HIGH_FREQ_FACTOR_BITS, 0.0),
-        original_max_seq_len=pairs.get(MKey.ROPE_ORIGINAL_MAX_SEQ_LEN, 0),
-    )
-
-
-def _scaling_pairs(config: ModelConfig) -> list[tuple[MKey, int]]:
-    scaling = config.rope_scaling
-    if scaling is None:
-        halves = config.rope_style is RopeStyle.HALVES
-        return [(MKey.ROPE_TYPE, _ROPE_HALVES)] if halves else []
-    return [
-        (MKey.ROPE_TYPE, _ROPE_SCALED),
-        _number_pair(MKey.ROPE_SCALING_FACTOR, MKey.ROPE_SCALING_FACTOR_BITS, scaling.factor),
-        _number_pair(MKey.ROPE_LOW_FREQ_FACTOR, MKey.ROPE_LOW_FREQ_FACTOR_BITS, scaling.low_freq_factor),
-        _number_pair(MKey.ROPE_HIGH_FREQ_FACTOR, MKey.ROPE_HIGH_FREQ_FACTOR_BITS, scaling.high_freq_factor),
-        (MKey.ROPE_ORIGINAL_MAX_SEQ_LEN, scaling.original_max_seq_len),
-    ]
-
-
-def _number(pairs: Mapping[MKey, int], key: MKey, bits_key: MKey, default: float) -> float:
-    if bits_key in pairs:
-        return _bits_to_float(pairs[bits_key])
-    return float(pairs.get(key, default))
-
-
-def _number_pair(key: MKey, bits_key: MKey, value: float) -> tuple[MKey, int]:
-    if value.is_integer() and value <= _LARGEST_INT:
-        return key, int(value)
-    return bits_key, _float_to_bits(value)
-
-
-def _float_to_bits(value: float) -> int:
-    (bits,) = struct.unpack("<i", struct.pack("<f", value))
-    return int(bits)
-
-
-def _bits_to_float(bits: int) -> float:
-    """The shortest decimal number that has these bits: 1e-12 comes back as 1e-12."""
-    return float(str(np.int32(bits).view(np.float32)))

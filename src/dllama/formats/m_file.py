@@ -54,12 +54,23 @@ class MKey(enum.IntEnum):
     HEAD_DIM = 19
     NORM_EPSILON = 20
     MOE_FFN_DIM = 21
-    # dllama's own: the bits of a float32 where the whole number above cannot say it
+    # dllama's own, which Distributed Llama refuses; the first five: the bits of a float32 where the whole numbers
+    # above cannot say it
     NORM_EPSILON_BITS = 0xD11A00
     ROPE_THETA_BITS = 0xD11A01
     ROPE_SCALING_FACTOR_BITS = 0xD11A02
     ROPE_LOW_FREQ_FACTOR_BITS = 0xD11A03
     ROPE_HIGH_FREQ_FACTOR_BITS = 0xD11A04
+    # YaRN, beside the factor and the original context above; the first three are bits of a float32
+    YARN_BETA_FAST_BITS = 0xD11A05
+    YARN_BETA_SLOW_BITS = 0xD11A06
+    YARN_ATTENTION_FACTOR_BITS = 0xD11A07
+    YARN_TRUNCATE = 0xD11A08
+    # 1: the scaling of rope type 2, though pairs are in halves
+    ROPE_SCALED_HALVES = 0xD11A09
+
+
+FIRST_OWN_KEY = MKey.NORM_EPSILON_BITS
 
 
 def encode_header(pairs: Iterable[tuple[MKey, int]]) -> bytes:
@@ -125,6 +136,6 @@ def _known_key(number: int, path: Path) -> MKey:
     except ValueError as error:
         raise ModelFileError(
             f"{path}: the header has the unknown key {number}; known are 0 to {MKey.MOE_FFN_DIM}"
-            f" and dllama's {int(MKey.NORM_EPSILON_BITS)} to {int(MKey.ROPE_HIGH_FREQ_FACTOR_BITS)}."
+            f" and dllama's {int(FIRST_OWN_KEY)} to {int(max(MKey))}."
             " The file is damaged or newer than this program"
         ) from error
