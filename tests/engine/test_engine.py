@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,6 +222,28 @@ def test_stop_strings_across_tokens() -> None:
     assert talk.text == "Once upo"
     assert talk.end.reason == "stop"
     assert talk.end.end_id is None
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "end_id"),
+    [
+        ({}, "One day Two", None),
+        ({"end_ids": frozenset({2045})}, "One day", 2045),
+        ({"end_ids": frozenset({2045}), "ignore_eos": True}, "One day Two", None),
+        ({"stop_ids": frozenset({2045}), "ignore_eos": True}, "One day", 2045),
+        ({"stop": ("<|start_header_id|>",)}, "One day", None),
+        ({"stop": ("day<|start_header_id|>",)}, "One ", None),
+        ({"stop": ("<|start_header_id|>", "x"), "shown": frozenset({2045})}, "One day", None),
+        ({"stop": ("day Two",)}, "One ", None),
+    ],
+)
+def test_special_tokens_that_end_a_text(options: dict[str, Any], text: str, end_id: int | None) -> None:
+    """Those that no setting of the tokenizer names: the template's, the request's by id and by name."""
+    words = [*TOKENIZER.encode("One day"), 2045, *TOKENIZER.encode(" Two")]
+    executor = FakeExecutor(lambda text: words[len(text) - 1], vocab_size=VOCAB)
+    talk = answer([1], greedy(max_tokens=len(words), **options), executor)
+    assert talk.text == text
+    assert talk.end.end_id == end_id
 
 
 def test_text_that_only_began_like_a_stop_string_is_shown_in_the_end() -> None:

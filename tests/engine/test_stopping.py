@@ -48,6 +48,26 @@ def test_any_cut_shows_the_same(text: str, strings: list[str], places: list[int]
         assert stop.flush() == ""
 
 
+@given(
+    parts=st.lists(st.tuples(TEXTS, st.sampled_from(["", "<a>", "<b>"])), max_size=6),
+    strings=st.lists(st.sampled_from(["a", "bb", "<a>", "a<b>", "<a>b", "<a><b>", "\n<b>a"]), max_size=3),
+)
+def test_hidden_parts_are_never_shown_and_end_a_text_by_their_names(
+    parts: list[tuple[str, str]], strings: list[str]
+) -> None:
+    stop = StopStrings(strings)
+    shown = whole = visible = ""
+    for text, hidden in parts:
+        shown += stop.feed(text, hidden)
+        visible, whole = visible + text, whole + text + hidden
+        assert stop.is_stopped == any(string in whole or string in visible for string in strings)
+        if stop.is_stopped:
+            assert visible.startswith(shown)
+            assert not any(string in shown for string in strings)
+            return
+    assert shown + stop.flush() == visible
+
+
 @given(text=TEXTS, strings=st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=3))
 def test_nothing_is_held_back_that_cannot_become_a_stop_string(text: str, strings: list[str]) -> None:
     stop = StopStrings(strings)

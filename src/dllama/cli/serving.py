@@ -46,15 +46,11 @@ def run(args: argparse.Namespace) -> None:
     def open_model() -> Iterator[ServedModel]:
         with (
             open_session(options, args.isa, args.parallel) as session,
-            contextlib.closing(GrammarCompiler(session.tokenizer, session.config.vocab_size)) as grammars,
+            _template(session.tokenizer, args.chat_template) as template,
+            contextlib.closing(_grammars(session, template)) as grammars,
             contextlib.closing(_service(session, args)) as service,
         ):
-            served = _served(session, service, grammars, args.chat_template)
-            try:
-                yield served
-            finally:
-                if served.template is not None:
-                    served.template.close()
+            yield _served(session, service, grammars, template)
 
     def stop() -> None:
         http.stop()
@@ -90,13 +86,18 @@ def _service(session: Session, args: argparse.Namespace) -> EngineService:
     )
 
 
+def _grammars(session: Session, template: ChatTemplate | None) -> GrammarCompiler:
+    end_ids = template.end_ids if template is not None else frozenset()
+    return GrammarCompiler(session.tokenizer, session.config.vocab_size, end_ids)
+
+
 def _served(
-    session: Session, service: EngineService, grammars: GrammarCompiler, template: str | None
+    session: Session, service: EngineService, grammars: GrammarCompiler, template: ChatTemplate | None
 ) -> ServedModel:
     return ServedModel(
         service=service,
         tokenizer=session.tokenizer,
-        template=_template(session.tokenizer, template),
+        template=template,
         max_seq_len=session.max_seq_len,
         max_text_bytes=longest_text_bytes(session.tokenizer, session.max_seq_len),
         grammars=grammars,
@@ -104,15 +105,19 @@ def _served(
     )
 
 
-def _template(tokenizer: Tokenizer, name: str | None) -> ChatTemplate | None:
+@contextlib.contextmanager
+def _template(tokenizer: Tokenizer, name: str | None) -> Iterator[ChatTemplate | None]:
     """None for a model that has none and suggests none: it can still continue text."""
     try:
-        return ChatTemplate.of(tokenizer, name)
+        template = ChatTemplate.of(tokenizer, name)
     except TokenizerError as error:
         if name is not None:
             raise
         note(f"only text can be continued: {error}")
-        return None
+        yield None
+    else:
+        with contextlib.closing(template):
+            yield template
 
 
 def _model_name(options: ModelOptions) -> str:

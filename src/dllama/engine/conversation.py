@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 from dllama.engine.engine import Engine
@@ -40,6 +41,7 @@ class Conversation:
         conversation, also when the caller stops early. Raises ContextFullError when not even this one message
         fits, and TokenizerError when the template refuses it; the conversation is then as it was.
         """
+        options = dataclasses.replace(options, end_ids=self._template.end_ids)
         turns, prompt_ids = self._fitting([*self._turns, {"role": "user", "content": text}])
         self.n_dropped_turns += (len(self._turns) + 1 - len(turns)) // 2
         self._turns = turns

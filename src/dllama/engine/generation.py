@@ -38,7 +38,8 @@ class Generation:
     ) -> None:
         """`n_tokens` are drawn at the most, up to `n_guesses` guessed for each step."""
         self._options, self._tokenizer, self._n_tokens = options, tokenizer, n_tokens
-        self._end_ids = () if options.ignore_eos else tokenizer.eos_ids
+        ends = () if options.ignore_eos else (*tokenizer.eos_ids, *options.end_ids)
+        self._end_ids = options.stop_ids.union(ends)
         self._sampler = Sampler(options.sampling)
         self._penalties = Penalties.of(options.sampling, prompt_ids)
         self._decoder = StreamDecoder(tokenizer, continues=options.continues, shown=options.shown)
@@ -142,7 +143,7 @@ class Generation:
             self._penalties.count(token_id)
         if self._speculator:
             self._speculator.add(token_id)
-        text = self._stop.feed(self._decoder.feed(token_id))
+        text = self._stop.feed(self._decoder.feed(token_id), self._hidden(token_id))
         if self._stop.is_stopped:
             self.reason = "stop"
         elif self._options.constraint:  # which tells whether the text is complete
@@ -150,6 +151,11 @@ class Generation:
         elif self.n_drawn == self._n_tokens:
             self.reason = "length"
         return text
+
+    def _hidden(self, token_id: int) -> str:
+        """The name of a special token that is not shown: stop strings may name it."""
+        is_hidden = self._tokenizer.is_special(token_id) and token_id not in self._options.shown
+        return self._tokenizer.token_bytes(token_id).decode("utf-8", "replace") if is_hidden else ""
 
     def _rest(self) -> str:
         """What was held back, if the text has ended."""

@@ -16,7 +16,9 @@ class GenerationOptions:
     """How one text is to be continued.
 
     max_tokens   None: until the context is full
-    stop         strings that end the text; none of them is ever shown
+    stop         strings that end the text; none of them is ever shown. Special tokens match by their names
+    stop_ids     tokens that end the text, also with ignore_eos
+    end_ids      end tokens beside those that the tokenizer knows: what the chat template writes after an answer
     ignore_eos   end tokens are tokens like any other
     n_logprobs   None: no log-probabilities; k: those of the drawn token and of the k most likely ones
     constraint   a grammar of this request's own
@@ -29,6 +31,8 @@ class GenerationOptions:
     sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
+    end_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
     n_logprobs: int | None = None
     constraint: TokenConstraint | None = None

@@ -24,7 +24,7 @@ from dllama.server.http import Comment, EventStream, json_response, until_discon
 from dllama.server.logprobs import chat_logprobs
 from dllama.server.options import generation_options
 from dllama.server.progress import prompt_comment
-from dllama.server.prompt import chat_prompt
+from dllama.server.prompt import chat_prompt, chat_template
 from dllama.server.requests import ChatRequest
 from dllama.server.responses import (
     ChatChoice,
@@ -88,6 +88,7 @@ def _options(
         max_tokens=body.max_completion_tokens or body.max_tokens,
         n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         constraint=constraint,
+        end_ids=chat_template(served).end_ids,
         shown=form.shown(served),
     )
 

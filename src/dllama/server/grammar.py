@@ -98,10 +98,12 @@ class GrammarConstraint:
 class GrammarCompiler:
     """Makes constraints for one tokenizer. Safe to use from several threads."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
-        """`vocab_size` is that of the logits, which may have more entries than the tokenizer has tokens."""
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: frozenset[int] = frozenset()) -> None:
+        """`vocab_size` is that of the logits, which may have more entries than the tokenizer has tokens; `end_ids` are
+        end tokens beside the tokenizer's own."""
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
+        self._end_ids = list(dict.fromkeys([*tokenizer.eos_ids, *sorted(end_ids)]))
         self._lock = threading.Lock()
         self._tokens: llguidance.LLTokenizer | None = None
         self._compiling = ThreadPoolExecutor(1, "grammar", initializer=_give_way)
@@ -140,9 +142,9 @@ class GrammarCompiler:
         with self._lock:
             if self._tokens is None:
                 self._tokens = llguidance.LLTokenizer(
-                    llguidance.TokenizerWrapper(_Vocabulary(self._tokenizer)),
+                    llguidance.TokenizerWrapper(_Vocabulary(self._tokenizer, self._end_ids[0])),
                     n_vocab=self._vocab_size,
-                    eos_token=list(self._tokenizer.eos_ids),
+                    eos_token=self._end_ids,
                 )
             return self._tokens
 
@@ -150,12 +152,12 @@ class GrammarCompiler:
 class _Vocabulary:
     """What llguidance wants to know of a tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, end_id: int) -> None:
         ids = range(tokenizer.vocab_size)
         self._encode = tokenizer.encode
         self.tokens = [tokenizer.token_bytes(token_id) for token_id in ids]
         self.special_token_ids = [token_id for token_id in ids if tokenizer.is_special(token_id)]
-        self.eos_token_id = tokenizer.eos_ids[0]
+        self.eos_token_id = end_id
         self.bos_token_id = tokenizer.bos_id
 
     def __call__(self, text: bytes) -> Sequence[int]:

@@ -18,6 +18,7 @@ def generation_options(
     n_logprobs: int | None,
     constraint: TokenConstraint | None = None,
     shown: frozenset[int] = frozenset(),
+    end_ids: frozenset[int] = frozenset(),
     continues: bool = False,
 ) -> GenerationOptions:
     """Of choice number `choice`: with a seed, each has its own."""
@@ -25,6 +26,8 @@ def generation_options(
         sampling=_sampling(request, defaults, choice),
         max_tokens=max_tokens,
         stop=request.stop_strings,
+        stop_ids=frozenset(request.stop_token_ids or ()),
+        end_ids=end_ids,
         ignore_eos=bool(request.ignore_eos),
         n_logprobs=n_logprobs,
         constraint=constraint,

@@ -176,6 +176,9 @@ class GenerationRequest(ModelRequest):
     stop: StopString | Annotated[list[StopString], _FailFast, Field(max_length=MAX_STOP_STRINGS)] | None = (
         None
     )
+    stop_token_ids: Annotated[list[TokenId], _FailFast] | None = Field(
+        None, description="tokens that end the text, also with ignore_eos (an extension)"
+    )
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     ignore_eos: bool | None = Field(None, description="go on after an end token (an extension)")
     stream: bool | None = None

@@ -153,15 +153,19 @@ class ChatTemplate:
     @functools.cached_property
     def end_ids(self) -> frozenset[int]:
         """The token that the template writes after what the assistant said, whether or not the model's settings name
-        it as an end; where that is none, the one that begins the next turn. Empty where neither is a token."""
+        it as an end; where that is none, the one that begins the next turn. Empty where neither is a token.
+
+        With them those of the template for tools.
+        """
+        others = self._tool_use.end_ids if self._tool_use is not None else frozenset()
         asked = {"role": "user", "content": "?"}
         messages = [asked, {"role": "assistant", "content": _PROBE}]
         for conversation in (messages, [*messages, asked]):
             _, found, after = self._probe(conversation).rpartition(_PROBE)
             end = self._first_token(after.lstrip()) if found else None
             if end is not None:
-                return frozenset([end])
-        return frozenset()
+                return others | {end}
+        return others
 
     def close(self) -> None:
         """Ends the processes; a later rendering starts one again."""
