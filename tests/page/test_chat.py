@@ -268,3 +268,118 @@ def test_thoughts_are_folded_and_not_sent_back(page: Page, api: FakeApi) -> None
     send(page, "Sure?")
     expect(replies(page).nth(1)).to_contain_text("You said: Sure?")
     assert api.requests[1]["messages"][1]["content"] == "Four."
+
+
+def test_thoughts_that_come_apart(page: Page, api: FakeApi) -> None:
+    """As `reasoning_content`, where the server knows the model's way of thinking."""
+    reply = Reply(thoughts=["Let me", " see"], pieces=["Four."], n_before_gate=0)
+    api.replies.append(reply)
+    send(page, "2 + 2?")
+    expect(page.locator(".thoughts summary")).to_have_text("Thinking…")
+    reply.gate.set()
+    expect(page.locator(".thoughts summary")).to_have_text("Thoughts")
+    expect(replies(page).locator("> .markdown")).to_have_text("Four.")
+    page.locator(".thoughts summary").click()
+    expect(page.locator(".thoughts .markdown")).to_have_text("Let me see")
+    send(page, "Sure?")
+    expect(replies(page).nth(1)).to_contain_text("You said: Sure?")
+    assert api.requests[1]["messages"][1] == {"role": "assistant", "content": "Four."}
+
+
+def test_a_long_prompt_shows_how_far_it_is(page: Page, api: FakeApi) -> None:
+    reply = Reply(prompt=[(0, 7500), (512, 7500)], pieces=["At last"], n_before_gate=0)
+    api.replies.append(reply)
+    send(page, "A long story")
+    bar = replies(page).get_by_role("progressbar", name="Prompt read")
+    expect(bar).to_have_js_property("value", 512)
+    expect(bar).to_have_js_property("max", 7500)
+    expect(replies(page)).to_contain_text("Reading the prompt: 512 of 7,500 tokens")
+    reply.gate.set()
+    expect(replies(page)).to_contain_text("At last")
+    expect(bar).to_have_count(0)
+
+
+def test_the_answer_that_is_coming_is_in_sight(page: Page, api: FakeApi) -> None:
+    """Whatever was looked at before, and however long the message is; until the person scrolls up."""
+    api.replies.append(Reply(pieces=["A line.\n\n"] * 60))
+    send(page, "Write much")
+    expect(replies(page)).to_contain_text("tokens/s")
+    scroller = page.locator("#scroller")
+    scroller.evaluate("box => box.scrollTo(0, 0)")
+    expect(page.get_by_role("button", name="Go to the end")).to_be_visible()
+    reply = Reply(prompt=[(64, 640)], pieces=["Another line.\n\n"] * 60, n_before_gate=0)
+    api.replies.append(reply)
+    send(page, "A long message.\n" * 80)
+    expect(page.get_by_role("progressbar")).to_be_in_viewport(ratio=1)
+    reply.gate.set()
+    expect(replies(page).last).to_contain_text("tokens/s")
+    assert scroller.evaluate("box => box.scrollHeight - box.scrollTop - box.clientHeight") < 2
+
+
+def test_headings_differ_in_size_by_their_level(page: Page, api: FakeApi) -> None:
+    api.replies.append(Reply(pieces=["".join(f"{'#' * level} Level {level}\n\n" for level in range(1, 7))]))
+    send(page, "Headings")
+    headings = replies(page).locator(".markdown").get_by_role("heading")
+    expect(headings).to_have_count(6)
+    looks = "list => list.map(it => [parseFloat(getComputedStyle(it).fontSize), getComputedStyle(it).color])"
+    shown = headings.evaluate_all(looks)
+    sizes = [size for size, _ in shown]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len({tuple(look) for look in shown}) == 6
+    assert sizes[0] > 1.1 * sizes[1] > 1.2 * sizes[2]
+
+
+def test_markup_styles_and_differences_have_colours(page: Page, api: FakeApi) -> None:
+    code = {
+        "html": '<!-- no -->\n<a href="x > y">It\'s &amp; "so"</a>',
+        "css": "a { color: #fff; margin: -1.5em } /* so */",
+        "diff": "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-old\n+new\n same",
+    }
+    api.replies.append(Reply(pieces=[f"```{name}\n{text}\n```\n\n" for name, text in code.items()]))
+    send(page, "Code")
+    coloured = "list => list.map(it => [it.className.slice(3), it.textContent])"
+    shown = replies(page).locator("pre")
+    expect(shown).to_have_count(3)
+    expect(shown).to_have_text(list(code.values()))
+    assert shown.nth(0).locator("span").evaluate_all(coloured) == [
+        ["comment", "<!-- no -->"],
+        ["keyword", "<a"],
+        ["string", '"x > y"'],
+        ["keyword", ">"],
+        ["number", "&amp;"],
+        ["keyword", "</a"],
+        ["keyword", ">"],
+    ]
+    assert shown.nth(1).locator("span").evaluate_all(coloured) == [
+        ["keyword", "color"],
+        ["number", "#fff"],
+        ["keyword", "margin"],
+        ["number", "-1.5em"],
+        ["comment", "/* so */"],
+    ]
+    assert shown.nth(2).locator("span").evaluate_all(coloured) == [
+        ["comment", "--- a/x"],
+        ["comment", "+++ b/x"],
+        ["keyword", "@@ -1 +1 @@"],
+        ["deleted", "-old"],
+        ["inserted", "+new"],
+    ]
+
+
+def test_empty_settings_show_what_the_server_does(page: Page, api: FakeApi) -> None:
+    page.get_by_role("button", name="Settings of this conversation").click()
+    for label, shown in (
+        ("Temperature", "0.6"),
+        ("Top p", "0.95"),
+        ("Top k", "20"),
+        ("Min p", "off"),
+        ("Longest reply", "no limit"),
+        ("Seed", "random"),
+        ("Repetition penalty", "off"),
+    ):
+        expect(page.get_by_label(label)).to_have_attribute("placeholder", shown)
+        expect(page.get_by_label(label)).to_have_value("")
+    page.get_by_role("button", name="Keep").click()
+    send(page, "Hello")
+    expect(replies(page)).to_contain_text("tokens/s")
+    assert "temperature" not in api.requests[0]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page, expect
+import datetime
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Locator, Page, expect
 
 from support.fake_api import FakeApi, cluster_view, node
 
@@ -80,3 +86,55 @@ def test_nobody_asks_while_the_page_is_hidden(page: Page, api: FakeApi) -> None:
         page.evaluate("() => new Promise((resolve) => setTimeout(resolve, 1500))")
         assert api.n_polls <= n_polls + 1
         page.evaluate(hide, False)
+
+
+def test_a_lost_node_stays_and_says_since_when(page: Page, api: FakeApi, screenshots: Path) -> None:
+    nodes = page.locator(".node")
+    expect(nodes).to_have_count(3)
+    view = cluster_view([node(0, 28, 12, 4), node(1, 27, 13, 4), node(2, 40, 0, 4)])
+    when = datetime.datetime(2025, 3, 4, 14, 3, 12)
+    view["nodes"][2].update(lost_since=when.timestamp(), lost_reason="no sign for 10 s")
+    api.cluster = view | {"status": "recovering", "reason": "lost worker 10.0.0.2:9998", "engine": None}
+    expect(page.locator("[data-show=state]")).to_have_text("recovering")
+    expect(nodes).to_have_count(3)
+    lost = page.locator(".node.lost")
+    expect(lost.get_by_role("heading")).to_have_text("worker 2")
+    expect(lost).to_contain_text(re.compile(r"Last heard of at .*2025.*0[23]:03:12.*: no sign for 10 s"))
+    red = lost.get_by_role("heading").evaluate("it => getComputedStyle(it).color")
+    assert red == page.locator("[data-show=state]").evaluate("it => getComputedStyle(it).color")
+    assert red != nodes.first.get_by_role("heading").evaluate("it => getComputedStyle(it).color")
+    page.screenshot(path=screenshots / "lost-node.png")
+    api.cluster = cluster_view([node(0, 28, 12, 4), node(1, 27, 13, 4), node(2, 40, 0, 4)])
+    expect(lost).to_have_count(0)
+
+
+def test_a_cluster_that_computes_nothing_is_not_judged_in_amber(page: Page, api: FakeApi) -> None:
+    verdict, meant = page.locator("[data-show=verdict]"), page.locator(".node.meant")
+    expect(meant).to_have_count(1)
+    amber = verdict.evaluate("it => getComputedStyle(it).backgroundColor")
+    api.cluster["engine"]["running"] = 0
+    expect(verdict).to_contain_text("Nothing is computed now. When it last was:")
+    expect(verdict).to_contain_text("Worker 2 is the slowest")  # still worth knowing
+    expect(meant).to_have_count(0)
+    assert verdict.evaluate("it => getComputedStyle(it).backgroundColor") != amber
+    api.cluster["engine"]["running"] = 1
+    expect(meant).to_have_count(1)
+    expect(verdict).not_to_contain_text("Nothing is computed")
+    assert verdict.evaluate("it => getComputedStyle(it).backgroundColor") == amber
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_chosen_times_stand_out(page: Page, theme: str) -> None:
+    """By 1.15 to 1 and more: a part of the switch is not the text of a paragraph, but has to be seen."""
+    page.emulate_media(color_scheme="light" if theme == "light" else "dark")
+    chosen = luminance(page.locator(".switch input:checked + span"))
+    around = luminance(page.locator(".switch"))
+    assert (max(chosen, around) + 0.05) / (min(chosen, around) + 0.05) > 1.15
+
+
+def luminance(place: Locator) -> float:
+    """Of its background, as WCAG has it."""
+    colour = place.evaluate("it => getComputedStyle(it).backgroundColor")
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.fake_api import WEB, node
+from support.fake_api import MARGINS, WEB, node
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="there is no node on this computer")
@@ -189,6 +189,55 @@ def test_hostile_text_takes_linear_time() -> None:
         assert long_ms < 20 * 10 * max(short_ms, 1), (piece, short_ms, long_ms)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- a\n  - b\n    - c\n  - d\n- e",
+        "- a\n    - b\n        - c\n    - d\n- e",
+        "- a\n\t- b\n\t\t- c\n\t- d\n- e",
+        "* a\n   + b\n      * c\n   + d\n* e",
+        "- a\n\n  - b\n\n    - c\n\n  - d\n\n- e",
+    ],
+    ids=["two spaces", "four", "tabs", "three", "blank lines"],
+)
+def test_lists_in_lists(text: str) -> None:
+    assert tree(text) == [["a", ["b", ["c"], "d"], "e"]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10. a\n   - b\n     - c\n   - d\n11. e",
+        "1. a\n  - b\n    - c\n  - d\n2. e",
+        "1) a\n   1) b\n      1) c\n   2) d\n2) e",
+        "1. a\n\t- b\n\t\t- c\n\t- d\n2. e",
+    ],
+    ids=["less than the number is wide", "two spaces", "numbers alone", "tabs"],
+)
+def test_lists_in_numbered_lists(text: str) -> None:
+    assert tree(text) == [["a", ["b", ["c"], "d"], "e"]]
+
+
+def test_a_tab_within_code_in_a_list_stays() -> None:
+    (found,) = blocks("- a\n\t```make\n\tall:\n\t\techo\n\t```\n- b")
+    assert found["items"][0]["blocks"][1]["text"] == "all:\n\techo"
+
+
+def tree(text: str) -> list[Any]:
+    """Lists as lists, items as the first letter of theirs."""
+
+    def of_blocks(found: list[dict[str, Any]]) -> list[Any]:
+        shown: list[Any] = []
+        for block in found:
+            if block["kind"] == "list":
+                shown.append([part for item in block["items"] for part in of_blocks(item["blocks"])])
+            else:
+                shown.append(block["text"])
+        return shown
+
+    return of_blocks(blocks(text))
+
+
 def test_events_however_they_are_cut() -> None:
     stream = 'data: {"a": "ü"}\n\n: a comment\n\nevent: x\r\ndata: two\r\ndata:lines\r\n\r\ndata: [DONE]\n\n'
     found = run_js(
@@ -201,14 +250,20 @@ def test_events_however_they_are_cut() -> None:
                     for (let at = 0; at < bytes.length; at += size) yield bytes.slice(at, at + size);
                 })();
                 const data = [];
-                for await (const one of m.eventData(chunks)) data.push(one);
+                for await (const one of m.eventData(chunks, (said) => data.push(`:${said}`))) data.push(one);
                 all.push(data);
             }
             return all;
         })()""",
         stream,
     )
-    assert found == [['{"a": "ü"}', "two\nlines", "[DONE]"]] * len(stream.encode())
+    assert found == [['{"a": "ü"}', ":a comment", "two\nlines", "[DONE]"]] * len(stream.encode())
+
+
+def verdict(nodes: list[dict[str, Any]], margins: dict[str, float] = MARGINS) -> Any:
+    return run_js(
+        "verdict.js", "m.verdict(values[0], values[0].map((node) => node.mean), values[1])", nodes, margins
+    )
 
 
 SHARED_CORES = [(2.70, 5.71, 0.39), (2.40, 4.90, 0.50), (2.35, 4.94, 0.48)]
@@ -233,14 +288,20 @@ SHARED_CORES = [(2.70, 5.71, 0.39), (2.40, 4.90, 0.50), (2.35, 4.94, 0.48)]
 )  # fmt: skip
 def test_the_verdict(times: list[tuple[float, float, float]], kind: str, words: str) -> None:
     nodes = [node(rank, *of_node, share=1 / len(times)) for rank, of_node in enumerate(times)]
-    said = run_js("verdict.js", "m.verdict(values[0], values[0].map((node) => node.mean))", nodes)
+    said = verdict(nodes)
     assert said["kind"] == kind
     assert words in said["text"]
 
 
+def test_the_margins_are_the_servers() -> None:
+    nodes = [node(0, 30, 6, 1), node(1, 36, 0, 1)]
+    assert verdict(nodes)["kind"] == "device"
+    assert verdict(nodes, {"little_wait": 0.2, "waits_apart": 0.1})["kind"] == "even"
+
+
 def test_the_advice_evens_out_what_was_measured() -> None:
     nodes = [node(0, 10, 30, 1, share=0.25), node(1, 40, 0, 1, share=0.75)]
-    said = run_js("verdict.js", "m.verdict(values[0], values[0].map((node) => node.mean))", nodes)
+    said = verdict(nodes)
     # speeds 0.25 / 10 and 0.75 / 40: shares of 4 to 3
     assert said["advice"] == "With 43 % of the model instead of 75 % it would keep up: --shares 57 43"
 
@@ -257,6 +318,6 @@ def test_the_advice_evens_out_what_was_measured() -> None:
 )
 def test_the_advice_where_nobody_alone_is_slow(times: list[tuple[float, float, float]], advice: str) -> None:
     nodes = [node(rank, *of_node) for rank, of_node in enumerate(times)]
-    said = run_js("verdict.js", "m.verdict(values[0], values[0].map((node) => node.mean))", nodes)
+    said = verdict(nodes)
     assert said["rank"] is None
     assert said["advice"].startswith(advice)

@@ -33,6 +33,74 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(page: Page, api: FakeApi) -> No
     expect(page.get_by_role("article", name="Reply").last).to_contain_text("You said: Still me")
 
 
+def test_what_is_wrong_with_a_key_is_said_in_the_dialog(page: Page, api: FakeApi) -> None:
+    api.api_key = "sesame"
+    page.get_by_role("button", name="Enter the key").click()
+    dialog, use = page.get_by_role("dialog", name="API key"), page.get_by_role("button", name="Use key")
+    alert = dialog.locator("[data-wrong]")
+    expect(alert).to_have_text("")
+    use.click()
+    expect(alert).to_have_text("Enter a key.")
+    page.get_by_label("Key", exact=True).fill("   ")
+    page.get_by_label("Key", exact=True).press("Enter")
+    expect(alert).to_have_text("Enter a key.")
+    page.get_by_label("Key", exact=True).fill("barley")
+    use.click()
+    expect(alert).to_have_text("The API key is not one of this server's.")
+    expect(page.get_by_label("Key", exact=True)).to_be_focused()
+    assert page.evaluate("() => sessionStorage.getItem('dllama.key')") is None
+    page.get_by_label("Key", exact=True).fill("sesame")
+    use.click()
+    expect(dialog).to_be_hidden()
+    expect(page.locator(".node")).to_have_count(3)
+    page.get_by_role("button", name="API key").click()
+    expect(alert).to_have_text("")
+
+
+def test_a_notice_covers_nothing(page: Page, api: FakeApi) -> None:
+    """Neither the card that says what went wrong, nor the box to write in; also on a phone."""
+    api.replies.extend([Reply(pieces=["Y", "es"]), Reply(status=500, message="it broke")])
+    send(page, "One")
+    expect(page.get_by_role("article", name="Reply")).to_contain_text("tokens/s")
+    page.get_by_role("button", name="Regenerate the reply").click()
+    expect(page.get_by_role("alert")).to_contain_text("It broke.")
+    notice = page.locator(".notice")
+    expect(notice).to_contain_text("The reply is written anew.")
+    for width in (1440, 390):
+        page.set_viewport_size({"width": width, "height": 700})
+        expect(page.get_by_role("button", name="Try again")).to_be_in_viewport(ratio=1)
+        box = boxes(page, ".notice")
+        for other in (".problem", "#composer", ".bar-top"):
+            assert are_apart(box, boxes(page, other)), (width, other)
+    notice.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("article", name="Reply")).to_contain_text("Yes")
+
+
+def boxes(page: Page, selector: str) -> dict[str, float]:
+    return dict(page.locator(selector).evaluate("it => it.getBoundingClientRect().toJSON()"))
+
+
+def are_apart(one: dict[str, float], other: dict[str, float]) -> bool:
+    return (
+        one["bottom"] <= other["top"]
+        or other["bottom"] <= one["top"]
+        or one["right"] <= other["left"]
+        or other["right"] <= one["left"]
+    )
+
+
+def test_what_was_deleted_in_the_drawer_can_be_brought_back_there(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 700})
+    send(page, "About cats")
+    expect(page.get_by_role("article", name="Reply")).to_contain_text("tokens/s")
+    page.get_by_role("button", name="Conversations").click()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Undo").click()
+    expect(
+        page.get_by_role("navigation").get_by_role("button", name="About cats", exact=True)
+    ).to_be_visible()
+
+
 def test_a_key_is_remembered_by_choice(page: Page, api: FakeApi) -> None:
     api.api_key = "open sesame"
     page.get_by_role("button", name="API key").click()

@@ -33,10 +33,14 @@ PAGE_HEADERS = {
 class Reply:
     """One answer of /v1/chat/completions: pieces of text, or an error in their place.
 
-    After `n_before_gate` pieces it goes on when `gate` is set, or ends when the client goes away, which sets `cut`.
+    `prompt` are the comments that come first: how many of the prompt's tokens are computed, of how many. `thoughts`
+    come apart from the text. After `n_before_gate` pieces it goes on when `gate` is set, or ends when the client goes
+    away, which sets `cut`.
     """
 
     pieces: Sequence[str] = ()
+    prompt: Sequence[tuple[int, int]] = ()
+    thoughts: Sequence[str] = ()
     finish: str = "stop"
     n_before_gate: int | None = None
     gate: threading.Event = dataclasses.field(default_factory=threading.Event)
@@ -47,6 +51,13 @@ class Reply:
     code: str | None = None
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     usage: tuple[int, int] = (24, 16)
+
+
+MARGINS = {"little_wait": 0.08, "waits_apart": 0.04}
+DEFAULTS = {
+    "temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+    "frequency_penalty": 0.0, "max_tokens": None, "seed": None,
+}  # fmt: skip
 
 
 def node(
@@ -67,6 +78,8 @@ def node(
         "mean": times,
         "sent_bytes": 0,
         "received_bytes": 0,
+        "lost_since": None,
+        "lost_reason": None,
     }
 
 
@@ -77,6 +90,7 @@ def cluster_view(nodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "reason": None,
         "max_model_len": 8192,
         "nodes": list(nodes),
+        "margins": MARGINS,
         "engine": {
             "running": 1, "queued": 0, "pages_total": 128, "pages_used": 36, "pages_cached": 22,
             "prompt_tokens": 5120, "cached_tokens": 3890, "completion_tokens": 2300, "steps": 2410,
@@ -142,6 +156,12 @@ class _Handler(BaseHTTPRequestHandler):
             if self._has_key():
                 self._send_json(200, self.api.cluster)
             return
+        if self.path in ("/api/defaults", "/v1/models"):
+            if self._has_key():
+                self._send_json(
+                    200, DEFAULTS if self.path == "/api/defaults" else {"object": "list", "data": []}
+                )
+            return
         file = WEB / (self.path.strip("/") or "index.html")
         if file.is_file():
             kind = mimetypes.guess_type(file.name)[0] or "text/plain"
@@ -165,7 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
         key = self.api.api_key
         if key is None or self.headers.get("Authorization") == f"Bearer {key}":
             return True
-        self._send_error(401, "this server needs an API key", "invalid_api_key")
+        given = self.headers.get("Authorization")
+        message = "the API key is not one of this server's" if given else "this server needs an API key"
+        self._send_error(401, message, "invalid_api_key")
         return False
 
     def _stream(self, reply: Reply) -> None:
@@ -173,6 +195,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         self._event(_chunk({"role": "assistant", "content": ""}))
+        for n_done, n_all in reply.prompt:
+            self.wfile.write(f": prompt {n_done}/{n_all}\n\n".encode())
+        for thought in reply.thoughts:
+            self._event(_chunk({"reasoning_content": thought}))
         for index, piece in enumerate(reply.pieces):
             if index == reply.n_before_gate and not self._pass(reply):
                 return

@@ -7,12 +7,14 @@ from dllama.node.info import NodeInfo
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import MemoryNeed, memory_need, session_shape
 from dllama.node.rank import NodeSettings, default_cache_type
-from dllama.node.timing import NodeTimes, waited_for
+from dllama.node.timing import LITTLE_WAIT, WAITS_APART, NodeTimes, waited_for
 from dllama.node.tracing import ClusterTrace, chrome_trace
 from dllama.node.worker import Worker, refuse_job, serve_job
 
 __all__ = [
+    "LITTLE_WAIT",
     "STEP_TIMEOUT_S",
+    "WAITS_APART",
     "Address",
     "Cluster",
     "ClusterOptions",

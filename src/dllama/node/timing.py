@@ -17,7 +17,7 @@ LITTLE_WAIT = 0.08
 """Of a step: nobody minds that much waiting."""
 
 WAITS_APART = 0.04
-"""Of a step: waits that differ by less may be equal. server/web/verdict.js judges by the same two numbers."""
+"""Of a step: waits that differ by less may be equal."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -126,6 +126,13 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="GET",
+        path="/api/defaults",
+        summary="How a chat is sampled where its request says nothing",
+        handle=status.defaults,
+        response=responses.Defaults,
+    ),
+    Endpoint(
+        method="GET",
         path="/metrics",
         summary="Numbers for Prometheus",
         handle=status.metrics,

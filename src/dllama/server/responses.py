@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import pydantic
 
-from dllama.node import NodeInfo
+from dllama.node import LITTLE_WAIT, WAITS_APART, NodeInfo
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
 
@@ -219,6 +219,14 @@ class EngineNumbers(Response):
     tok_per_s: float
 
 
+class Margins(Response):
+    """Parts of a step, for whoever judges the nodes' times: waiting that nobody minds, and the least by which the waits
+    of two nodes differ."""
+
+    little_wait: float = LITTLE_WAIT
+    waits_apart: float = WAITS_APART
+
+
 class ClusterView(Response):
     """While it recovers, `nodes` are those that there were, with which of them are lost."""
 
@@ -227,7 +235,23 @@ class ClusterView(Response):
     reason: str | None
     max_model_len: int | None
     nodes: list[NodeInfo]
+    margins: Margins = Margins()
     engine: EngineNumbers | None
+
+
+class Defaults(Response):
+    """What a request gets that says nothing. `seed` null: another one each time; `max_tokens` null: to the end of the
+    context."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    max_tokens: int | None
+    seed: int | None
 
 
 class Health(Response):

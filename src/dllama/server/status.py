@@ -12,7 +12,7 @@ from dllama.server.api import Api
 from dllama.server.errors import ApiError
 from dllama.server.http import json_response
 from dllama.server.metrics import CONTENT_TYPE
-from dllama.server.responses import ClusterView, EngineNumbers, Health, Model, ModelList
+from dllama.server.responses import ClusterView, Defaults, EngineNumbers, Health, Model, ModelList
 from dllama.server.token_rate import TokenRate
 
 
@@ -57,6 +57,23 @@ async def cluster(api: Api, request: Request, body: None) -> Response:
             max_model_len=served.max_seq_len,
             nodes=list(api.nodes()),
             engine=_engine_numbers(served.service.stats(), api.token_rate),
+        )
+    )
+
+
+async def defaults(api: Api, request: Request, body: None) -> Response:
+    sampling = api.settings.sampling
+    return json_response(
+        Defaults(
+            temperature=sampling.temperature,
+            top_p=sampling.topp,
+            top_k=sampling.topk,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            max_tokens=None,
+            seed=sampling.seed,
         )
     )
 

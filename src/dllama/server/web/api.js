@@ -29,9 +29,23 @@ export class Api {
     return await json(response);
   }
 
-  // Yields {text} while the reply grows, {finish} at its end, {usage} after it. `body` is that of
-  // /v1/chat/completions without its streaming options. Asks for a key where one is missing.
-  async* chat(body, signal) {
+  // What the server does where a request says nothing: {temperature, top_p, ...}, as GET /api/defaults has it.
+  async defaults(signal) {
+    const response = await this.#fetch("api/defaults", { signal });
+    if (!response.ok) throw await failure(response);
+    return await json(response);
+  }
+
+  // Why the server would refuse `key`; null where it does not, or does not answer.
+  async refusal(key, signal) {
+    const response = await this.#fetch("v1/models", { signal }, key).catch(() => null);
+    return response?.status === 401 ? (await failure(response)).message : null;
+  }
+
+  // Yields {text} and {thoughts} while the reply grows, {finish} at its end, {usage} after it. `body` is that of
+  // /v1/chat/completions without its streaming options. Until text comes, `onprompt({n_done, n_all})` is told how many
+  // of the prompt's tokens are computed. Asks for a key where one is missing.
+  async* chat(body, signal, onprompt) {
     const response = await this.#ask("v1/chat/completions", {
       method: "POST",
       signal,
@@ -39,7 +53,7 @@ export class Api {
       body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
     });
     let isWhole = false;
-    for await (const data of readable(eventData(chunksOf(response.body)), signal)) {
+    for await (const data of readable(eventData(chunksOf(response.body), tellPrompt(onprompt)), signal)) {
       if (data === "[DONE]") {
         isWhole = true;
         break;
@@ -58,9 +72,9 @@ export class Api {
     }
   }
 
-  async #fetch(path, options) {
+  async #fetch(path, options, key = this.key.value) {
     const headers = { ...options.headers };
-    if (this.key.value) headers.Authorization = `Bearer ${this.key.value}`;
+    if (key) headers.Authorization = `Bearer ${asHeader(key)}`;
     try {
       return await fetch(path, { ...options, headers, cache: "no-store" });
     } catch (error) {
@@ -70,9 +84,23 @@ export class Api {
   }
 }
 
+// A header's letters are bytes to a browser: those of the text's UTF-8.
+function asHeader(text) {
+  return String.fromCharCode(...new TextEncoder().encode(text));
+}
+
+// Understands the comment "prompt 512/7500".
+function tellPrompt(onprompt) {
+  return (comment) => {
+    const found = /^prompt (\d+)\/(\d+)$/.exec(comment);
+    if (found) onprompt({ n_done: Number(found[1]), n_all: Number(found[2]) });
+  };
+}
+
 function* news(event) {
   if (event.error) throw new ApiError(event.error.code === "context_length_exceeded" ? "context" : "server", event.error.message);
   const choice = event.choices?.[0];
+  if (choice?.delta?.reasoning_content) yield { thoughts: choice.delta.reasoning_content };
   if (choice?.delta?.content) yield { text: choice.delta.content };
   if (choice?.finish_reason) yield { finish: choice.finish_reason };
   if (event.usage) yield { usage: event.usage };
@@ -91,7 +119,7 @@ async function* readable(events, signal) {
 async function failure(response) {
   const said = await response.json().catch(() => null);
   const message = said?.error?.message ?? `The server answered ${response.status} ${response.statusText}`.trim();
-  if (response.status === 401 || response.status === 403) return new ApiError("key", message);
+  if (response.status === 401) return new ApiError("key", message);
   const retryAfter_s = parseFloat(response.headers.get("Retry-After"));
   if (response.status === 429) return new ApiError("busy", message, Number.isFinite(retryAfter_s) ? retryAfter_s : 5);
   if (response.status === 503 && Number.isFinite(retryAfter_s)) return new ApiError("recovering", message, retryAfter_s);

@@ -26,10 +26,10 @@ class Page {
     this.drafts = new Map(); // conversation -> what is written for it and not sent
     this.conversations = new Conversations(onComputer, notify);
     at("not-kept").hidden = !isBlocked;
-    this.key = new Key(at("key"), () => this.watch.now());
-    const api = new Api(this.key);
-    this.chat = new Chat(api, this.conversations, (...news) => this.#onNews(...news));
-    this.settings = new SettingsDialog(at("settings"));
+    this.key = new Key(at("key"), () => this.watch.now(), (key, signal) => this.api.refusal(key, signal));
+    this.api = new Api(this.key);
+    this.chat = new Chat(this.api, this.conversations, (...news) => this.#onNews(...news));
+    this.settings = new SettingsDialog(at("settings"), (signal) => this.api.defaults(signal));
     this.drawers = new Drawers();
     this.composer = new Composer({
       send: (text) => this.ask(text),
@@ -48,7 +48,7 @@ class Page {
       remove: (id) => this.#remove(id),
     }, (id) => this.#isReplying(id));
     this.clusterView = new ClusterView(at("cluster"));
-    this.watch = new ClusterWatch(api, (view) => this.#onCluster(view), (error) => this.#onNoCluster(error));
+    this.watch = new ClusterWatch(this.api, (view) => this.#onCluster(view), (error) => this.#onNoCluster(error));
     this.#listen();
     this.#show(this.conversations.get(inTab.getItem(CURRENT) ?? onComputer.getItem(CURRENT)) ?? this.#fresh());
     this.watch.now();

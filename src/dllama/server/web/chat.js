@@ -45,6 +45,7 @@ export class Chat {
       if (!aborter.signal.aborted) reply.error = { kind: error.kind ?? "server", message: error.message };
     }
     delete reply.retry;
+    delete reply.prompt;
     if (this.#underWay.get(conversation.id) === aborter) this.#underWay.delete(conversation.id);
     this.#changed(conversation, reply);
   }
@@ -74,11 +75,13 @@ export class Chat {
     const started = performance.now();
     let saved = started;
     let first = null;
-    for await (const { text, finish, usage } of this.#patiently(conversation, reply, body, signal)) {
-      if (text) {
+    for await (const { text, thoughts, finish, usage } of this.#patiently(conversation, reply, body, signal)) {
+      if (text || thoughts) {
         first ??= performance.now();
-        reply.content += text;
+        reply.content += text ?? "";
+        if (thoughts) reply.thoughts = (reply.thoughts ?? "") + thoughts;
         reply.state = "streaming";
+        delete reply.prompt;
       }
       if (finish) reply.finish = finish;
       reply.numbers = numbers(usage, started, first, reply.numbers);
@@ -94,7 +97,7 @@ export class Chat {
   async* #patiently(conversation, reply, body, signal) {
     for (let n_tries = 1; ; n_tries += 1) {
       try {
-        yield* this.api.chat(body, signal);
+        yield* this.api.chat(body, signal, (prompt) => this.#onPrompt(conversation, reply, prompt));
         return;
       } catch (error) {
         if (!Number.isFinite(error.retryAfter_s) || n_tries === MAX_TRIES) throw error;
@@ -105,6 +108,12 @@ export class Chat {
         this.onchange(conversation, reply);
       }
     }
+  }
+
+  #onPrompt(conversation, reply, prompt) {
+    if (reply.state !== "waiting") return;
+    reply.prompt = prompt;
+    this.onchange(conversation, reply);
   }
 
   #changed(conversation, message) {
@@ -133,7 +142,7 @@ function requestBody({ settings, messages }) {
   const system = settings.system?.trim() ? [{ role: "system", content: settings.system }] : [];
   const said = messages
     .filter(({ role, content, state }) => role === "user" || (content && WORTH_SENDING.has(state)))
-    .map(({ role, content }) => ({ role, content: role === "assistant" ? withoutThoughts(content) : content }));
+    .map((message) => ({ role: message.role, content: withoutThoughts(message) }));
   return { messages: [...system, ...joined(said)], ...requestSettings(settings) };
 }
 
@@ -148,16 +157,19 @@ function joined(said) {
   return turns;
 }
 
-// What a model thought aloud before it answered: [thoughts or null, answer, whether it still thinks].
-export function thoughtsAndAnswer(content) {
+// What a model thought aloud before it answered: [thoughts or null, answer, whether it still thinks]. The server tells
+// thoughts from the answer where it knows the model's way of thinking; elsewhere they stand in <think>.
+export function thoughtsAndAnswer({ content, thoughts }) {
+  if (thoughts) return [thoughts.trim(), content.trimStart(), content === ""];
   const found = /^\s*<think>([^]*?)(?:<\/think>|$)/.exec(content);
   if (!found) return [null, content, false];
   return [found[1].trim(), content.slice(found[0].length).trimStart(), !found[0].endsWith("</think>")];
 }
 
-function withoutThoughts(content) {
-  const [, answer] = thoughtsAndAnswer(content);
-  return answer || content;
+function withoutThoughts(message) {
+  if (message.role === "user") return message.content;
+  const [, answer] = thoughtsAndAnswer(message);
+  return answer || message.content;
 }
 
 function delay(milliseconds, signal) {

@@ -1,10 +1,11 @@
 // Shows the cluster: a verdict in words, and for every node its times on one scale, its share and its memory.
 
 import { element, polyline } from "./dom.js";
-import { bytes, count, milliseconds, percent, rate, sentence } from "./format.js";
+import { bytes, clockTime, count, milliseconds, percent, rate, sentence } from "./format.js";
 import { nodeName, total_s, verdict } from "./verdict.js";
 
 const N_POINTS = 60; // of the curve of tokens/s: a minute
+const STATES = { busy: "working", idle: "idle", recovering: "recovering", trouble: "no news" };
 const PARTS = [["compute_s", "compute", "computes"], ["wait_s", "wait", "waits"], ["wire_s", "wire", "sends"]];
 
 export class ClusterView {
@@ -29,7 +30,8 @@ export class ClusterView {
     const elapsed_s = this.#last ? (now_ms - this.#last.at) / 1000 : 0;
     this.find("model").textContent = model;
     this.find("about").textContent = about(view);
-    this.#state(status === "ok" ? (engine?.running ? "busy" : "idle") : "trouble", status === "ok" ? "" : sentence(reason ?? status));
+    if (status === "ok") this.#state(engine?.running ? "busy" : "idle", "");
+    else this.#state("recovering", sentence(reason ?? status));
     this.#showRate(engine?.tok_per_s ?? 0);
     this.#showEngine(engine);
     if (this.#cards.length !== nodes.length) this.#makeCards(nodes);
@@ -46,7 +48,7 @@ export class ClusterView {
 
   #state(state, trouble) {
     this.find("body").dataset.state = state;
-    this.find("state").textContent = { busy: "working", idle: "idle", trouble: "no news" }[state];
+    this.find("state").textContent = STATES[state];
     const place = this.find("trouble");
     place.hidden = !trouble;
     if (trouble && place.firstChild?.textContent === trouble && place.childElementCount === 1) return;
@@ -80,15 +82,17 @@ export class ClusterView {
     this.find("nodes").replaceChildren(...this.#cards.map((card) => card.root));
   }
 
-  #showTimes({ nodes }) {
+  #showTimes({ nodes, margins, engine }) {
     const times = nodes.map((node) => node[this.#which]);
-    const said = verdict(nodes, times);
+    const said = verdict(nodes, times, margins);
+    const isNow = Boolean(engine?.running); // else what is shown is how it was when it last worked
     const scale_s = Math.max(0, ...times.filter(Boolean).map(total_s));
-    this.find("verdict").dataset.kind = said.kind;
+    this.find("verdict").dataset.kind = isNow ? said.kind : "past";
+    this.find("verdict-when").textContent = isNow || said.kind === "unknown" ? "" : "Nothing is computed now. When it last was:";
     this.find("verdict-text").textContent = said.text;
     this.find("verdict-advice").textContent = said.advice;
     this.find("scale").textContent = scale_s > 0 ? `A full bar is ${milliseconds(scale_s)} ms.` : "";
-    nodes.forEach((node, index) => this.#cards[index].showTimes(node, times[index], scale_s, said.rank === node.rank));
+    nodes.forEach((node, index) => this.#cards[index].showTimes(node, times[index], scale_s, isNow && said.rank === node.rank));
   }
 }
 
@@ -98,17 +102,20 @@ class NodeCard {
     this.name = element("h3");
     this.address = element("span", { class: "address" });
     this.bar = element("div", { class: "bar times", "aria-hidden": "true" }, PARTS.map(([, name]) => part(name)));
+    this.lost = element("p", { class: "lost-since" });
     this.words = element("p", { class: "words" });
     this.facts = element("p", { class: "facts" });
     this.more = element("p", { class: "facts" });
     this.root = element("li", { class: "node" },
-      element("div", { class: "who" }, this.name, this.address), this.bar, this.words, this.facts, this.more);
+      element("div", { class: "who" }, this.name, this.address), this.lost, this.bar, this.words, this.facts, this.more);
   }
 
   show(node, before, elapsed_s) {
     this.name.textContent = nodeName(node);
     this.address.textContent = node.name === nodeName(node) ? "" : node.name;
     this.address.title = node.name;
+    this.root.classList.toggle("lost", Boolean(node.lost_since));
+    this.lost.textContent = node.lost_since ? lostSince(node) : "";
     this.facts.textContent = `${percent(node.share)} of the model · ${memory(node)}`;
     this.traffic = traffic(node, before, elapsed_s);
   }
@@ -124,6 +131,10 @@ class NodeCard {
     this.words.replaceChildren(...PARTS.map(([field, name, verb]) => element("span", { class: `word ${name}` },
       `${verb} ${milliseconds(times[field], scale_s)}`)));
   }
+}
+
+function lostSince({ lost_since, lost_reason }) {
+  return `Last heard of at ${clockTime(lost_since * 1000, Date.now())}${lost_reason ? `: ${lost_reason}` : ""}`;
 }
 
 function about({ nodes, max_model_len }) {

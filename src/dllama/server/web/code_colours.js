@@ -1,4 +1,5 @@
-// Colours for code, by the few rules that most languages share: comments, strings, numbers, keywords.
+// Colours for code, by the few rules that most languages share: comments, strings, numbers, keywords; and those of
+// markup, style sheets and differences, which have rules of their own.
 
 import { element } from "./dom.js";
 
@@ -29,6 +30,14 @@ const SQL = "and as asc between by case create delete desc distinct drop else en
   + "inner insert into is join left like limit not null on or order outer primary key references right select set table "
   + "then union unique update values view when where with";
 
+// Comments and whole tags; and of a tag its name, its values and its end. Text between tags has no colour.
+const MARKUP = /(?<comment><!--[^]*?(?:-->|$))|(?<tag><[/?!]?[A-Za-z](?:"[^"]*"|'[^']*'|[^"'<>])*>?)|(?<number>&#?\w{1,31};)/g;
+const TAG = /(?<keyword>^<[/?!]?[\w:.-]+|[/?]?>$)|(?<string>"[^"]*"|'[^']*'|(?<==)[^\s"'<>]+)/g;
+const STYLE = new RegExp(String.raw`(?<comment>/\*[^]*?(?:\*/|$))|(?<string>"[^"\n]*"?|'[^'\n]*'?)`
+  + String.raw`|(?<keyword>@[\w-]+|(?<=[{;]\s{0,40})[\w-]+(?=\s{0,9}:))`
+  + String.raw`|(?<number>#[\da-fA-F]{3,8}\b|(?<![\w-])-?\d*\.?\d+(?:%|[a-z]{1,4})?)`, "g");
+const DIFFERENCE = /(?<comment>^(?:diff |index |--- |\+\+\+ |Only in ).*)|(?<keyword>^@@.*)|(?<inserted>^[+>].*)|(?<deleted>^[-<].*)/gm;
+
 const DIALECTS = {
   python: dialect([MANY_LINES, HASH_COMMENT], STRING, PYTHON),
   script: dialect([C_COMMENT], `${TEMPLATE}|${STRING}`, SCRIPT),
@@ -38,6 +47,9 @@ const DIALECTS = {
   shell: dialect([HASH_COMMENT], STRING, SHELL),
   data: dialect([HASH_COMMENT], STRING, "true false null yes no on off"),
   json: dialect([], STRING, "true false null"),
+  markup: { pattern: MARKUP, inner: { tag: { pattern: TAG } } },
+  style: { pattern: STYLE },
+  difference: { pattern: DIFFERENCE },
   sql: dialect([String.raw`--[^\n]*`, C_COMMENT], STRING, SQL, "i"),
 };
 const NAMES = {
@@ -46,20 +58,26 @@ const NAMES = {
   c: "c", "c++": "c", cpp: "c", cc: "c", h: "c", hpp: "c", cs: "c", csharp: "c", java: "c", kotlin: "c", swift: "c", php: "c",
   rust: "rust", rs: "rust", go: "go", golang: "go",
   sh: "shell", bash: "shell", zsh: "shell", shell: "shell", console: "shell", ruby: "shell", rb: "shell",
+  html: "markup", xml: "markup", svg: "markup", vue: "markup", htm: "markup", xhtml: "markup", css: "style", scss: "style",
+  less: "style", diff: "difference", patch: "difference", dockerfile: "shell", makefile: "shell", make: "shell",
   yaml: "data", yml: "data", toml: "data", ini: "data", json: "json", sql: "sql",
 };
 const MAX_LENGTH = 50_000; // longer code is shown in one colour
 
-// The code as strings and <span class="of-comment|of-string|of-number|of-keyword">.
+// The code as strings and <span class="of-...">: comment, string, number, keyword, inserted or deleted.
 export function coloured(code, language) {
   const known = DIALECTS[NAMES[language.toLowerCase()]];
-  if (!known || code.length > MAX_LENGTH) return [code];
+  return known && code.length <= MAX_LENGTH ? painted(code, known) : [code];
+}
+
+function painted(code, known) {
   const parts = [];
   let end = 0;
   for (const found of code.matchAll(known.pattern)) {
     const kind = kindOf(found, known);
     if (!kind) continue;
-    parts.push(code.slice(end, found.index), element("span", { class: `of-${kind}` }, found[0]));
+    const inner = known.inner?.[kind];
+    parts.push(code.slice(end, found.index), ...inner ? painted(found[0], inner) : [element("span", { class: `of-${kind}` }, found[0])]);
     end = found.index + found[0].length;
   }
   return [...parts, code.slice(end)];
@@ -72,6 +90,7 @@ function dialect(comments, strings, keywords, flags = "") {
 }
 
 function kindOf({ 0: text, groups }, { keywords, ignoresCase }) {
+  if (!keywords) return Object.keys(groups).find((kind) => groups[kind] !== undefined);
   if (groups.comment !== undefined) return /^["']/.test(text) ? "string" : "comment";
   if (groups.string !== undefined) return "string";
   if (groups.number !== undefined) return "number";

@@ -29,7 +29,8 @@ export class ConversationView {
     this.toEnd = document.getElementById("to-end");
     this.scroller.addEventListener("scroll", () => this.#onScroll(), { passive: true });
     this.toEnd.addEventListener("click", () => this.follow());
-    new ResizeObserver(() => this.#keepAtEnd()).observe(this.place);
+    const observer = new ResizeObserver(() => this.#keepAtEnd());
+    for (const part of [this.place, this.scroller]) observer.observe(part);
   }
 
   // Shows a conversation from its end.
@@ -95,7 +96,7 @@ export class ConversationView {
   }
 
   #speak(message) {
-    const [, answer] = thoughtsAndAnswer(message.content);
+    const [, answer] = thoughtsAndAnswer(message);
     if (message.state === "streaming") {
       if (this.#speaker?.message !== message) this.#speaker = Object.assign(new Speaker(), { message });
       this.#speaker.follow(answer);

@@ -3,6 +3,8 @@
 // A conversation: {id, title, hasOwnTitle, changed (ms since 1970), settings (settings.js), messages}.
 // A message: {role: "user" | "assistant", content}; a reply has also
 //   state   "waiting" | "streaming" | "done" | "stopped" | "failed"
+//   thoughts  what the server told apart from the answer, where it did
+//   prompt  {n_done, n_all}: tokens of the prompt, while it is computed
 //   finish  why it ended, as the server said; error {kind, message} where it failed; numbers {see chat.js}
 
 const LIST = "dllama.conversations";

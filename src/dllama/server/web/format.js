@@ -38,6 +38,13 @@ export function count(number, one, many = `${one}s`) {
   return `${number} ${number === 1 ? one : many}`;
 }
 
+// "14:03:12", with the day where it is not today, as the clock on the wall has it.
+export function clockTime(time_ms, now_ms) {
+  const time = new Date(time_ms);
+  const day = dayGroup(time_ms, now_ms) === "Today" ? "" : `${time.toLocaleDateString()} `;
+  return day + time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+}
+
 // "today", "yesterday", "last 7 days" or "earlier", as the clock on the wall has it.
 export function dayGroup(time_ms, now_ms) {
   const midnight = new Date(now_ms).setHours(0, 0, 0, 0);

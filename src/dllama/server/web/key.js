@@ -4,19 +4,21 @@ import { sentence } from "./format.js";
 import { inTab, onComputer } from "./storage.js";
 
 const NAME = "dllama.key";
+const LONGEST_MS = 5000; // that a server may take to say whether it knows a key
 
 export class Key {
   #waiting = null; // the answer of a dialog that is open
 
   // `dialog` is the <dialog> of index.html; `onchange` is called when a key has been given or forgotten.
-  constructor(dialog, onchange) {
+  // `refusal(key, signal)` resolves to why the server would refuse a key, or null.
+  constructor(dialog, onchange, refusal) {
     this.dialog = dialog;
     this.onchange = onchange;
+    this.refusal = refusal;
     this.form = dialog.querySelector("form");
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#keep(this.form.elements.key.value.trim(), this.form.elements.remember.checked);
-      dialog.close("given");
+      this.#use(this.form.elements.key.value.trim());
     });
     this.form.elements.forget.addEventListener("click", () => {
       this.#keep("", false);
@@ -35,6 +37,7 @@ export class Key {
       this.form.elements.key.value = "";
       this.form.elements.remember.checked = onComputer.getItem(NAME) !== null;
       this.form.elements.forget.hidden = !this.value;
+      this.#sayWrong("");
       this.dialog.querySelector("[data-reason]").textContent = sentence(reason);
       this.dialog.returnValue = "";
       this.dialog.showModal();
@@ -47,6 +50,28 @@ export class Key {
       }, { once: true });
     });
     return this.#waiting;
+  }
+
+  // Closes the dialog with a key that the server takes; says what is wrong with another one.
+  async #use(value) {
+    if (!value) return this.#sayWrong("Enter a key.");
+    const button = this.form.querySelector(".main");
+    button.disabled = true;
+    const refusal = await this.refusal(value, AbortSignal.timeout(LONGEST_MS));
+    button.disabled = false;
+    if (!this.dialog.open) return;
+    if (refusal !== null) return this.#sayWrong(sentence(refusal));
+    this.#keep(value, this.form.elements.remember.checked);
+    this.dialog.close("given");
+  }
+
+  #sayWrong(text) {
+    const field = this.form.elements.key;
+    this.form.querySelector("[data-wrong]").textContent = text;
+    field.setAttribute("aria-invalid", String(text !== ""));
+    if (!text) return;
+    field.value = "";
+    field.focus();
   }
 
   #keep(value, onThisComputer) {

@@ -12,7 +12,7 @@ const FENCE = /^( {0,3})(`{3,}|~{3,})([^`]*)$/;
 const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+(.*))?$/;
 const RULE = /^ {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$/;
 const QUOTE = /^ {0,3}> ?/;
-const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?:[ \t]+(.*))?$/;
+const ITEM = /^([ \t]*)([-*+]|\d{1,9}[.)])(?:[ \t]+(.*))?$/;
 const BOX = /^\[([ xX])\][ \t]+/;
 const TABLE_RULE = /^[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
 const MAX_DEPTH = 10; // of quotes and lists inside each other; what lies deeper is a paragraph
@@ -74,13 +74,13 @@ function readQuote(lines, at, depth) {
 
 function readList(lines, at, depth) {
   const first = ITEM.exec(lines[at]);
-  const indent = first[1].length;
+  const indent = columns(first[1]);
   const isOrdered = /\d/.test(first[2]);
   const items = [];
   let end = at;
   while (end < lines.length) {
     const marker = ITEM.exec(lines[end]);
-    if (!marker || marker[1].length > indent + 1 || /\d/.test(marker[2]) !== isOrdered || RULE.test(lines[end])) break;
+    if (!marker || columns(marker[1]) > indent + 1 || /\d/.test(marker[2]) !== isOrdered || RULE.test(lines[end])) break;
     const item = readItem(lines, end, marker);
     const box = BOX.exec(item.lines[0]);
     if (box) item.lines[0] = item.lines[0].slice(box[0].length);
@@ -92,10 +92,12 @@ function readList(lines, at, depth) {
 }
 
 // An item's own lines without their margin, and where the next one may begin. Models indent by two, three or four
-// spaces whatever the marker's width is: two more than the marker's own indentation are enough.
+// spaces or a tab, whatever the marker's width is: two more than the marker's own indentation are enough, and the first
+// line that is indented says what the margin of the others is.
 function readItem(lines, at, marker) {
-  const least = marker[1].length + 2;
-  const width = marker[1].length + marker[2].length + 1;
+  const least = columns(marker[1]) + 2;
+  const width = columns(marker[1]) + marker[2].length + 1;
+  let margin = null;
   const own = [marker[3] ?? ""];
   let end = at + 1;
   let isAfterBlank = false;
@@ -105,7 +107,8 @@ function readItem(lines, at, marker) {
       own.push("");
       isAfterBlank = true;
     } else if (indentOf(line) >= least) {
-      own.push(line.slice(Math.min(indentOf(line), width)));
+      margin ??= Math.min(indentOf(line), width);
+      own.push(outdented(line, margin));
       isAfterBlank = false;
     } else if (isAfterBlank || ITEM.test(line) || startsBlock(lines, end)) {
       break;
@@ -186,5 +189,19 @@ function isBlank(line) {
 }
 
 function indentOf(line) {
-  return line.length - line.trimStart().length;
+  return columns(line.slice(0, line.length - line.trimStart().length));
+}
+
+// Of blanks; a tab leads to the next multiple of four.
+function columns(blanks) {
+  let column = 0;
+  for (const blank of blanks) column += blank === "\t" ? 4 - column % 4 : 1;
+  return column;
+}
+
+// The line without the first `n_columns` of its indentation; what is left of a tab is spaces.
+function outdented(line, n_columns) {
+  let [column, at] = [0, 0];
+  while (column < n_columns && (line[at] === " " || line[at] === "\t")) column += line[at++] === "\t" ? 4 - column % 4 : 1;
+  return " ".repeat(Math.max(0, column - n_columns)) + line.slice(at);
 }

@@ -21,7 +21,7 @@ export function showMarkdown(container, text) {
 
 function blockElement(block) {
   switch (block.kind) {
-    case "heading": return element(`h${Math.min(6, Math.max(3, block.level + 1))}`, {}, inlineNodes(block.text));
+    case "heading": return headingElement(block);
     case "rule": return element("hr");
     case "code": return codeElement(block);
     case "quote": return element("blockquote", {}, block.blocks.map(blockElement));
@@ -29,6 +29,11 @@ function blockElement(block) {
     case "table": return tableElement(block);
     default: return element("p", {}, inlineNodes(block.text));
   }
+}
+
+// Below the page's own headings: h3 to h6; what it looks like is its own level's.
+function headingElement({ level, text }) {
+  return element(`h${Math.min(6, Math.max(3, level + 1))}`, { class: `level-${level}` }, inlineNodes(text));
 }
 
 function codeElement({ language, text }) {

@@ -50,7 +50,7 @@ export class MessageView {
       return;
     }
     this.root.dataset.state = state;
-    this.#drawText(content);
+    this.#drawText();
     this.#drawStatus();
     this.numbers.textContent = state === "done" || state === "stopped" ? inWords(this.message.numbers) : "";
   }
@@ -95,8 +95,8 @@ export class MessageView {
     return isUser ? [copy, edit] : [copy, edit, again];
   }
 
-  #drawText(content) {
-    const [thoughts, answer, isThinking] = thoughtsAndAnswer(content);
+  #drawText() {
+    const [thoughts, answer, isThinking] = thoughtsAndAnswer(this.message);
     this.thinking.hidden = thoughts === null;
     if (thoughts !== null) {
       this.thinking.firstChild.textContent = isThinking && this.message.state === "streaming" ? "Thinking…" : "Thoughts";
@@ -106,11 +106,10 @@ export class MessageView {
   }
 
   #drawStatus() {
-    const { state, finish, error, retry } = this.message;
+    const { state, finish, error, retry, prompt } = this.message;
     this.status.replaceChildren();
     if (retry) this.status.append(retryNote(retry));
-    else if (state === "waiting") this.status.append(element("p", { class: "waiting", role: "img", "aria-label": "Waiting for the reply" },
-      element("span"), element("span"), element("span")));
+    else if (state === "waiting") this.status.append(prompt ? promptBar(prompt) : waitingDots());
     else if (state === "failed") this.status.append(this.#problem(error));
     else if (state === "stopped") this.status.append(element("p", { class: "note" }, "Stopped."));
     else if (finish === "length") this.status.append(element("p", { class: "note" }, "Ended at the longest reply or the end of the context."));
@@ -123,6 +122,18 @@ export class MessageView {
     return element("div", { class: "problem", role: "alert" },
       element("div", {}, element("strong", {}, REASONS[kind] ?? REASONS.server), element("p", {}, sentence(message))), button);
   }
+}
+
+function waitingDots() {
+  return element("p", { class: "waiting", role: "img", "aria-label": "Waiting for the reply" },
+    element("span"), element("span"), element("span"));
+}
+
+// How much of the prompt the model has read: a long one takes a small cluster minutes.
+function promptBar({ n_done, n_all }) {
+  const [done, all] = [n_done, n_all].map((number) => number.toLocaleString("en"));
+  return element("p", { class: "reading" }, element("progress", { max: n_all, value: n_done, "aria-label": "Prompt read" }),
+    n_done === 0 ? `The prompt of ${all} tokens is next.` : `Reading the prompt: ${done} of ${all} tokens`);
 }
 
 // Counts down to the next try. The clock ends when the note has left the page.

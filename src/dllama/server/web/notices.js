@@ -4,9 +4,10 @@ import { element } from "./dom.js";
 
 const SHOWN_MS = 7000;
 
-// Shows a line for some seconds; with `undo` it has a button that calls it.
+// Shows a line for some seconds; with `undo` it has a button that calls it. It takes room of its own, so that it covers
+// nothing: above the message box, or in the drawer that is over it.
 export function notify(text, undo = null) {
-  const place = document.getElementById("notices");
+  const place = document.querySelector("#sidebar.open .notices") ?? document.getElementById("notices");
   const notice = element("div", { class: "notice" }, element("span", {}, text));
   if (undo) {
     notice.append(element("button", { type: "button", class: "quiet", onclick: () => {
@@ -14,7 +15,8 @@ export function notify(text, undo = null) {
       undo();
     } }, "Undo"));
   }
-  place.replaceChildren(notice);
+  for (const other of document.querySelectorAll(".notice")) other.remove();
+  place.append(notice);
   setTimeout(() => notice.remove(), SHOWN_MS);
 }
 

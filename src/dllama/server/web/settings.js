@@ -3,6 +3,8 @@
 import { keepIfRoom, onComputer } from "./storage.js";
 
 const DEFAULTS = "dllama.settings";
+const LONGEST_MS = 5000; // that the server may take to tell its defaults
+const OFF = { top_p: [0, 1], top_k: [0], min_p: [0], repetition_penalty: [1], presence_penalty: [0], frequency_penalty: [0] };
 
 // Fields of the form in index.html, by the names of the API.
 const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
@@ -24,9 +26,10 @@ export function defaultSettings() {
 }
 
 export class SettingsDialog {
-  // `dialog` is the <dialog> of index.html.
-  constructor(dialog) {
+  // `dialog` is the <dialog> of index.html; `defaults(signal)` resolves to what the server does with an empty field.
+  constructor(dialog, defaults) {
     this.dialog = dialog;
+    this.defaults = defaults;
     this.form = dialog.querySelector("form");
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -42,6 +45,7 @@ export class SettingsDialog {
     this.form.elements.always.checked = false;
     this.dialog.returnValue = "";
     this.dialog.showModal();
+    this.#showDefaults();
     return new Promise((resolve) => {
       this.dialog.addEventListener("close", () => {
         if (this.dialog.returnValue !== "kept") return resolve(null);
@@ -50,6 +54,12 @@ export class SettingsDialog {
         return resolve(given);
       }, { once: true });
     });
+  }
+
+  // In the empty fields, in grey. Where the server does not tell, they are just empty.
+  async #showDefaults() {
+    const defaults = await this.defaults(AbortSignal.timeout(LONGEST_MS)).catch(() => ({}));
+    for (const name of NUMBERS) this.form.elements[name].placeholder = inWords(name, defaults);
   }
 
   // Names the first field that is out of its range, and goes there.
@@ -75,4 +85,13 @@ export class SettingsDialog {
     for (const name of NUMBERS) if (elements[name].value !== "") given[name] = elements[name].valueAsNumber;
     return given;
   }
+}
+
+// A default as a field shows it: "0.8", "off", "random".
+function inWords(name, defaults) {
+  if (!(name in defaults)) return "";
+  const value = defaults[name];
+  if (name === "seed") return value === null ? "random" : String(value);
+  if (name === "max_tokens") return value === null ? "no limit" : String(value);
+  return OFF[name]?.includes(value) ? "off" : String(value);
 }

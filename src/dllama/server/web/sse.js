@@ -1,7 +1,8 @@
 // Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): the data of each, as they come.
 
 // `chunks` is an async iterable of Uint8Array, such as a fetch's body; borders of chunks may lie anywhere.
-export async function* eventData(chunks) {
+// `oncomment(text)` gets the comments between events.
+export async function* eventData(chunks, oncomment = () => {}) {
   const decoder = new TextDecoder();
   let data = [];
   let rest = "";
@@ -14,6 +15,8 @@ export async function* eventData(chunks) {
         data = [];
       } else if (line.startsWith("data:")) {
         data.push(line.slice(5).replace(/^ /, ""));
+      } else if (line.startsWith(":")) {
+        oncomment(line.slice(1).trim());
       }
     }
   }

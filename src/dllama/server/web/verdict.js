@@ -1,10 +1,9 @@
-// Who holds the others back, in words. Nodes are those of GET /api/cluster: {rank, share}, and `times` of each:
-// {compute_s, wait_s, wire_s}: computing, waiting for other nodes, and bytes under way.
+// Who holds the others back, in words. Nodes and margins are those of GET /api/cluster: {rank, share}, and parts of a step
+// {little_wait, waits_apart}; `times` of each node {compute_s, wait_s, wire_s}: computing, waiting for other nodes, and
+// bytes under way.
 
 import { milliseconds, percent } from "./format.js";
 
-const LITTLE = 0.08; // of a step: nobody minds that much waiting
-const APART = 0.04; // of a step: waits that differ by less may be equal
 const MUCH_WIRE = 0.25; // of a step: from there on the network is worth a word
 const UNEVEN = 1.1; // times the others' mean: computing that stands out
 const SLOW_LINK = 1.5; // times the others' mean: transport that stands out
@@ -19,7 +18,7 @@ export function total_s(times) {
 
 // {kind: "device" | "link" | "network" | "nobody" | "even" | "alone" | "unknown", text, advice, rank}: rank of who is
 // meant, or null.
-export function verdict(nodes, times) {
+export function verdict(nodes, times, margins) {
   if (nodes.length === 0 || times.length !== nodes.length || times.some((one) => !one || total_s(one) <= 0)) {
     return { kind: "unknown", text: "No times of a step have come yet.", advice: "", rank: null };
   }
@@ -27,20 +26,20 @@ export function verdict(nodes, times) {
   if (nodes.length === 1) {
     return { kind: "alone", text: `One node computes everything, ${milliseconds(step_s)} ms a step.`, advice: "", rank: null };
   }
-  return slowDevice(nodes, times, step_s) ?? slowLink(nodes, times, step_s) ?? slowNetwork(times, step_s)
-    ?? nobodyAlone(nodes, times, step_s) ?? {
+  return slowDevice(nodes, times, step_s, margins) ?? slowLink(nodes, times, step_s, margins) ?? slowNetwork(times, step_s)
+    ?? nobodyAlone(nodes, times, step_s, margins) ?? {
       kind: "even", advice: "", rank: null,
       text: `Well balanced: nodes wait ${percent(mean(times.map((one) => one.wait_s)) / step_s)} of each step for others.`,
     };
 }
 
 // Who is waited for waits least itself. What it waits all the same, the others would wait without it too.
-function slowDevice(nodes, times, step_s) {
+function slowDevice(nodes, times, step_s, { little_wait, waits_apart }) {
   const slowest = largest(times, (one) => -one.wait_s);
   const others = without(times, slowest);
   const held = others.map((one) => one.wait_s - times[slowest].wait_s);
   const held_s = mean(held);
-  if (held_s / step_s < LITTLE || Math.min(...held) / step_s < APART) return null;
+  if (held_s / step_s < little_wait || Math.min(...held) / step_s < waits_apart) return null;
   if (times[slowest].compute_s < UNEVEN * mean(others.map((one) => one.compute_s))) return null;
   const shares = evenShares(nodes, times);
   return {
@@ -52,11 +51,11 @@ function slowDevice(nodes, times, step_s) {
   };
 }
 
-function slowLink(nodes, times, step_s) {
+function slowLink(nodes, times, step_s, { little_wait }) {
   const slowest = largest(times, (one) => one.wire_s);
   const wire_s = times[slowest].wire_s;
   const other_s = mean(without(times, slowest).map((one) => one.wire_s));
-  if (nodes.length < 3 || wire_s / step_s < LITTLE || wire_s < SLOW_LINK * other_s) return null;
+  if (nodes.length < 3 || wire_s / step_s < little_wait || wire_s < SLOW_LINK * other_s) return null;
   return {
     kind: "link", rank: nodes[slowest].rank,
     text: `The link of ${nodeName(nodes[slowest])} is the slowest: its bytes are under way for ${milliseconds(wire_s, step_s)} ms `
@@ -75,13 +74,13 @@ function slowNetwork(times, step_s) {
   };
 }
 
-function nobodyAlone(nodes, times, step_s) {
+function nobodyAlone(nodes, times, step_s, { little_wait }) {
   const waits = times.map((one) => one.wait_s);
-  if (mean(waits) / step_s < LITTLE) return null;
+  if (mean(waits) / step_s < little_wait) return null;
   return {
     kind: "nobody", rank: null,
     text: `Nodes wait ${milliseconds(mean(waits), step_s)} ms of ${milliseconds(step_s)}, and not for one alone.`,
-    advice: Math.min(...waits) / step_s < LITTLE ? evenAdvice(nodes, times)
+    advice: Math.min(...waits) / step_s < little_wait ? evenAdvice(nodes, times)
       : "All of them wait: they share processor cores, or the step is short beside the network's round trips. "
         + "Fewer nodes or threads may be quicker.",
   };
