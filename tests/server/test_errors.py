@@ -61,7 +61,7 @@ def test_malformed_bodies(api: ApiProcess, body: bytes, says: str) -> None:
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"functions": []}, "functions"),
+        ({"functions": [{"name": "x"}]}, "functions"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         (
             {

@@ -23,9 +23,9 @@ FUNCTIONS = [
     Function(
         name="add", parameters={"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     ),
-    Function(name="say", parameters={"type": "object", "properties": {"text": {"type": "string"}}}),
+    Function(name="words.say", parameters={"type": "object", "properties": {"text": {"type": "string"}}}),
 ]
-CALLS = [("add", '{"a": 5}'), ("say", '{"text": "a \\"}] b"}'), ("add", '{"a": -12}')]
+CALLS = [("add", '{"a": 5}'), ("words.say", '{"text": "a \\"}] b"}'), ("add", '{"a": -12}')]
 
 formats = pytest.mark.parametrize("tool_format", TOOL_FORMATS, ids=lambda known: known.name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 
@@ -14,45 +15,43 @@ class StopStrings:
     """
 
     def __init__(self, strings: Sequence[str]) -> None:
-        self._strings = tuple(strings)
+        self._prefixes = _Prefixes(strings) if strings else None
+        self._whole = self._visible = 0  # states of the text with what is hidden, and of what is shown
         self._held = ""
-        self._shown: list[int] = []
+        self._shown: list[int] = []  # where in `_held` the characters are that may be shown
         self.is_stopped = False
 
     def feed(self, text: str, hidden: str = "") -> str:
         """What may be shown now that `text` has come, and `hidden` after it. Nothing may be fed after a stop string."""
         assert not self.is_stopped
-        if not self._strings or not (text or hidden):
+        if self._prefixes is None:
             return text
-        start = len(self._held)
-        self._held += text + hidden
-        self._shown += range(start, start + len(text))
-        found = [place for string in self._strings for place in self._places(string)]
-        if found:
-            self.is_stopped = True
-            return self._take(min(found)[1])
-        return self._take(min(self._first_begun(string) for string in self._strings))
+        for index, character in enumerate(text + hidden):
+            start = self._add(self._prefixes, character, is_shown=index < len(text))
+            if start is not None:
+                self.is_stopped = True
+                return self._take(start)
+        n_begun, n_visible = self._prefixes.length[self._whole], self._prefixes.length[self._visible]
+        begins = self._shown[-n_visible] if n_visible else len(self._held)
+        return self._take(min(begins, len(self._held) - n_begun))
 
     def flush(self) -> str:
         """What was held back, as no more text comes."""
         return self._take(len(self._held))
 
-    def _places(self, string: str) -> list[tuple[int, int]]:
-        """(end, start) in the held text of `string` with what is hidden, and of it in what is shown."""
-        places = []
-        start = self._held.find(string)
-        if start >= 0:
-            places.append((start + len(string), start))
-        start = self._visible().find(string)
-        if start >= 0:
-            places.append((self._shown[start + len(string) - 1] + 1, self._shown[start]))
-        return places
-
-    def _first_begun(self, string: str) -> int:
-        """Where in the held text begins what may still become `string`."""
-        n_shown = _n_begun(self._visible(), string)
-        in_shown = self._shown[-n_shown] if n_shown else len(self._held)
-        return min(in_shown, len(self._held) - _n_begun(self._held, string))
+    def _add(self, prefixes: _Prefixes, character: str, *, is_shown: bool) -> int | None:
+        """Where in the held text begins the string that is complete with this character; None when none is."""
+        place = len(self._held)
+        self._held += character
+        self._whole = prefixes.after(self._whole, character)
+        n = prefixes.complete[self._whole]
+        starts = [place + 1 - n] if n else []
+        if is_shown:
+            self._shown.append(place)
+            self._visible = prefixes.after(self._visible, character)
+            n = prefixes.complete[self._visible]
+            starts += [self._shown[-n]] if n else []
+        return min(starts, default=None)
 
     def _take(self, n: int) -> str:
         """What is shown of the first `n` held characters; the rest stays, or nothing when the text has stopped."""
@@ -61,13 +60,46 @@ class StopStrings:
         self._shown = [] if self.is_stopped else [place - n for place in self._shown if place >= n]
         return text
 
-    def _visible(self) -> str:
-        return "".join([self._held[place] for place in self._shown])
 
+class _Prefixes:
+    """Which of all beginnings of some strings a text ends with, the longest, in time that does not grow with their
+    number (Aho and Corasick 1975). A state is such a beginning; 0 is the empty one.
 
-def _n_begun(text: str, string: str) -> int:
-    """The longest end of `text`, shorter than `string`, that `string` begins with."""
-    for length in range(min(len(string) - 1, len(text)), 0, -1):
-        if text.endswith(string[:length]):
-            return length
-    return 0
+    length    of the beginning
+    complete  length of the longest of the strings that the text ends with; 0 for none
+    """
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self.length, self.complete = [0], [0]
+        self._longer: list[dict[str, int]] = [{}]
+        self._shorter = [0]  # the longest beginning that this one ends with
+        for string in strings:
+            self._add(string)
+        waiting = deque(self._longer[0].values())
+        while waiting:
+            state = waiting.popleft()
+            for character, longer in self._longer[state].items():
+                self._shorter[longer] = self.after(self._shorter[state], character)
+                waiting.append(longer)
+            self.complete[state] = self.complete[state] or self.complete[self._shorter[state]]
+
+    def after(self, state: int, character: str) -> int:
+        """The state when one more character has come."""
+        while character not in self._longer[state]:
+            if not state:
+                return 0
+            state = self._shorter[state]
+        return self._longer[state][character]
+
+    def _add(self, string: str) -> None:
+        state = 0
+        for length, character in enumerate(string, start=1):
+            longer = self._longer[state].get(character)
+            if longer is None:
+                longer = self._longer[state][character] = len(self.length)
+                self.length.append(length)
+                self.complete.append(0)
+                self._longer.append({})
+                self._shorter.append(0)
+            state = longer
+        self.complete[state] = len(string)

@@ -47,7 +47,7 @@ from dllama.server.usage import usage_of
 
 
 async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
     served = api.model(body.model)
     places, (form, prompt_ids) = await prepared(api, request, served, body.n or 1, _prepare, served, body)

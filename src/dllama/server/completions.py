@@ -8,8 +8,16 @@ from collections.abc import AsyncIterator, Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dllama.engine import Finished, GenerationOptions, PromptProgress, TextDelta, TokenInfo
-from dllama.server.admission import prepared
+from dllama.engine import (
+    Finished,
+    GenerationOptions,
+    PromptProgress,
+    TextDelta,
+    TokenConstraint,
+    TokenInfo,
+)
+from dllama.server.admission import kept, prepared
+from dllama.server.answer_schema import AnswerSchema, answer_schema
 from dllama.server.api import Api, Stamp
 from dllama.server.errors import ApiError
 from dllama.server.generation import Generation, Job
@@ -21,6 +29,7 @@ from dllama.server.progress import prompt_comment
 from dllama.server.requests import CompletionRequest
 from dllama.server.responses import Completion, CompletionChoice, CompletionLogprobs, Usage
 from dllama.server.served import ServedModel
+from dllama.server.tools import schema_constraints
 from dllama.server.usage import usage_of
 
 _MAX_TOKENS = 16
@@ -31,13 +40,18 @@ async def complete(api: Api, request: Request, body: CompletionRequest) -> Respo
     if body.echo and body.logprobs is not None:
         raise ApiError("echo with logprobs is not supported: the prompt has none", param="echo")
     served = api.model(body.model)
-    texts = each_text(body.prompt)
-    n_choices = body.n or 1
-    places, (jobs, echoes) = await prepared(
-        api, request, served, len(texts) * n_choices, _prepare, served, api, body, texts
-    )
+    texts, n_choices = each_text(body.prompt), body.n or 1
+    n_jobs = len(texts) * n_choices
+    places, (prompts, schema) = await prepared(api, request, served, n_jobs, _prepare, served, body, texts)
+    with kept(places):
+        constraints = await until_disconnect(request, schema_constraints(schema, served, n_jobs))
+        asked = [(prompt, choice) for prompt in prompts for choice in range(n_choices)]
+        jobs = [
+            Job(prompt.ids, _options(api, body, choice, constraint))
+            for (prompt, choice), constraint in zip(asked, constraints, strict=True)
+        ]
     generation = Generation(served.service, jobs, places, api.metrics.first_token)
-    answer = _Answer(generation, body, api.stamp("cmpl"), echoes)
+    answer = _Answer(generation, body, api.stamp("cmpl"), [prompt.shown for prompt, _ in asked])
     if body.stream:
         return EventStream(answer.chunks(), answer.close)
     try:
@@ -46,29 +60,36 @@ async def complete(api: Api, request: Request, body: CompletionRequest) -> Respo
         answer.close()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Prompt:
+    """`shown` is what stands before each of its texts."""
+
+    ids: list[int]
+    shown: str
+
+
 def _prepare(
-    served: ServedModel, api: Api, body: CompletionRequest, texts: Sequence[Text]
-) -> tuple[list[Job], list[str]]:
-    """A job for each choice of each prompt, and what stands before its text."""
-    choices = range(body.n or 1)
-    jobs = [
-        Job(ids, _options(api, body, choice))
-        for ids in [ids_of(text, served, "prompt", body.parse_special) for text in texts]
-        for choice in choices
-    ]
-    if not body.echo:
-        return jobs, [""] * len(jobs)
-    shown = [text if isinstance(text, str) else served.tokenizer.decode(text) for text in texts]
-    return jobs, [text for text in shown for _ in choices]
+    served: ServedModel, body: CompletionRequest, texts: Sequence[Text]
+) -> tuple[list[_Prompt], AnswerSchema | None]:
+    """The prompts, and what their texts are to follow."""
+    schema = answer_schema(body)
+    prompts = []
+    for text in texts:
+        shown = "" if not body.echo else text if isinstance(text, str) else served.tokenizer.decode(text)
+        prompts.append(_Prompt(ids_of(text, served, "prompt", body.parse_special), shown))
+    return prompts, schema
 
 
-def _options(api: Api, body: CompletionRequest, choice: int) -> GenerationOptions:
+def _options(
+    api: Api, body: CompletionRequest, choice: int, constraint: TokenConstraint | None
+) -> GenerationOptions:
     return generation_options(
         body,
         api.settings.sampling,
         choice=choice,
-        max_tokens=body.max_tokens or _MAX_TOKENS,
+        max_tokens=_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
         n_logprobs=body.logprobs,
+        constraint=constraint,
         continues=True,
     )
 

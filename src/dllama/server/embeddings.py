@@ -16,6 +16,7 @@ from dllama.engine import EngineService, Ticket
 from dllama.errors import DllamaError
 from dllama.server.admission import prepared
 from dllama.server.api import Api
+from dllama.server.errors import ApiError
 from dllama.server.http import json_response, until_disconnect
 from dllama.server.inputs import each_text, ids_of
 from dllama.server.requests import EmbeddingRequest
@@ -27,7 +28,7 @@ async def embed(api: Api, request: Request, body: EmbeddingRequest) -> Response:
     served = api.model(body.model)
     (place,), inputs = await prepared(api, request, served, 1, _inputs, served, body)
     try:
-        vectors = await until_disconnect(request, _embed_all(served.service, inputs, place))
+        vectors = await until_disconnect(request, _embed_all(served.service, inputs, place, body.dimensions))
     finally:
         place.cancel()
     n_tokens = sum(map(len, inputs))
@@ -49,13 +50,13 @@ def _inputs(served: ServedModel, body: EmbeddingRequest) -> list[list[int]]:
 
 
 async def _embed_all(
-    service: EngineService, inputs: Sequence[Sequence[int]], place: Ticket
+    service: EngineService, inputs: Sequence[Sequence[int]], place: Ticket, n_dimensions: int | None
 ) -> list[NDArray[np.float32]]:
     """One vector for each input, one after the other in the same place: a long list leaves room for others.
 
-    What is under way goes on until `place` is cancelled.
+    What is under way goes on until `place` is cancelled. Raises ApiError for more dimensions than there are.
     """
-    return [await _embed(service, ids, place) for ids in inputs]
+    return [_shortened(await _embed(service, ids, place), n_dimensions) for ids in inputs]
 
 
 async def _embed(service: EngineService, ids: Sequence[int], place: Ticket) -> NDArray[np.float32]:
@@ -76,6 +77,19 @@ async def _embed(service: EngineService, ids: Sequence[int], place: Ticket) -> N
 
     service.embed(ids, on_done, place)
     return await done
+
+
+def _shortened(vector: NDArray[np.float32], n_dimensions: int | None) -> NDArray[np.float32]:
+    """Its first numbers, of length 1 again."""
+    if n_dimensions is None:
+        return vector
+    if n_dimensions > len(vector):
+        raise ApiError(
+            f"dimensions: {n_dimensions} are more than the model's {len(vector)}", param="dimensions"
+        )
+    first = vector[:n_dimensions]
+    length = np.float32(np.linalg.norm(first))
+    return first / length if length else first
 
 
 def _written(vector: NDArray[np.float32], encoding: str | None) -> list[float] | str:

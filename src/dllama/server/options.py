@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from dllama.engine import GenerationOptions, SamplingOptions, TokenConstraint
-from dllama.server.requests import GenerationRequest
+from dllama.server.requests import NO_LIMIT, GenerationRequest
 
 
 def generation_options(
@@ -21,10 +21,10 @@ def generation_options(
     end_ids: frozenset[int] = frozenset(),
     continues: bool = False,
 ) -> GenerationOptions:
-    """Of choice number `choice`: with a seed, each has its own."""
+    """Of choice number `choice`: with a seed, each has its own. `max_tokens` may be NO_LIMIT."""
     return GenerationOptions(
         sampling=_sampling(request, defaults, choice),
-        max_tokens=max_tokens,
+        max_tokens=None if max_tokens == NO_LIMIT else max_tokens,
         stop=request.stop_strings,
         stop_ids=frozenset(request.stop_token_ids or ()),
         end_ids=end_ids,
@@ -42,7 +42,7 @@ def _sampling(request: GenerationRequest, defaults: SamplingOptions, choice: int
     wanted: dict[str, Any] = {
         "temperature": request.temperature,
         "topp": request.top_p,
-        "topk": request.top_k,
+        "topk": None if request.top_k is None else max(request.top_k, 0),
         "min_p": request.min_p,
         "repetition_penalty": request.repetition_penalty,
         "presence_penalty": request.presence_penalty,

@@ -1,7 +1,8 @@
 """What clients send, as OpenAI's API has it (https://platform.openai.com/docs/api-reference), plus a few extensions.
 
-Types are strict: "1" is no number. Null means the same as leaving a field out. Unknown fields are ignored, as
-clients send many that say nothing about the answer; those that do, and that dllama cannot honour, must be null.
+Types are strict: "1" is no number, but 16.0 is a whole one. Null means the same as leaving a field out. Unknown fields
+are ignored, as clients send many that say nothing about the answer; those that do, and that dllama cannot honour, have
+to ask for nothing: null, "", [], {}, false or 0.
 """
 
 from __future__ import annotations
@@ -10,18 +11,64 @@ import re
 from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 MAX_CHOICES = 16
-MAX_STOP_STRINGS = 16
+MAX_STOP_STRINGS = 256
+MAX_STOP_CHARACTERS = 16_000
 MAX_TOP_LOGPROBS = 20
 MAX_TOOLS = 128
 MAX_TOKENS = 2**31 - 1
+NO_LIMIT = -1
+"""In place of a number of tokens: as many as the context has room for."""
+
 MAX_SEED = 2**63 - 1
 
-Unsupported: TypeAlias = Annotated[None, Field(description="not supported: leave it out")]
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+def _unsupported(*neutral: Any) -> Any:
+    """The type of a field that asks for what is not done here; `neutral` values ask for nothing, as do empty ones."""
+    nothing = (None, "", [], {}, False, 0, *neutral)
+
+    def check(value: Any) -> None:
+        if value not in nothing:
+            raise PydanticCustomError("unsupported", "not supported here, leave it out")
+
+    return Annotated[
+        None,
+        BeforeValidator(check),
+        WithJsonSchema({"enum": list(nothing), "description": "not supported: leave it out"}),
+    ]
+
+
+def _whole(value: Any) -> Any:
+    """16.0 is 16: JSON has one kind of numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _check_some(value: int) -> int:
+    if value == 0:
+        raise PydanticCustomError("no_tokens", "Input should be greater than 0, or -1 for no limit")
+    return value
+
+
+Unsupported: TypeAlias = _unsupported()  # type: ignore[valid-type]
+Int: TypeAlias = Annotated[int, BeforeValidator(_whole)]
+Limit: TypeAlias = Annotated[
+    Int,
+    Field(ge=-1, le=MAX_TOKENS),
+    AfterValidator(_check_some),
+    WithJsonSchema(
+        {
+            "type": "integer",
+            "minimum": -1,
+            "maximum": MAX_TOKENS,
+            "not": {"const": 0},
+            "description": "-1: no limit",
+        }
+    ),
+]
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:/-]{1,128}$")]
 TokenId: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
 StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000)]
 JsonObject: TypeAlias = dict[str, Any]
@@ -138,10 +185,11 @@ class TextFormat(Request):
 
 class JsonObjectFormat(Request):
     type: Literal["json_object"]
+    json_schema: JsonObject | None = Field(None, alias="schema", description="what llama-server takes")
 
 
 class JsonSchema(Request):
-    name: Name
+    name: Name | None = None
     description: str | None = None
     json_schema: JsonObject | None = Field(None, alias="schema")
     strict: bool | None = Field(None, description="the answer always follows the schema, whatever this says")
@@ -149,12 +197,24 @@ class JsonSchema(Request):
 
 class JsonSchemaFormat(Request):
     type: Literal["json_schema"]
-    json_schema: JsonSchema
+    json_schema: JsonSchema | None = None
+    bare_schema: JsonObject | None = Field(None, alias="schema", description="what llama-server takes")
 
 
 ResponseFormat: TypeAlias = Annotated[
     TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")
 ]
+
+
+class StructuredOutputs(Request):
+    """As vLLM has it; of its kinds those that are JSON."""
+
+    json_schema: JsonObject | str | None = Field(None, alias="json")
+    json_object: bool | None = None
+    regex: Unsupported = None
+    choice: Unsupported = None
+    grammar: Unsupported = None
+    structural_tag: Unsupported = None
 
 
 class StreamOptions(Request):
@@ -166,23 +226,50 @@ class GenerationRequest(ModelRequest):
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0, le=MAX_TOKENS, description="0: no limit (an extension)")
+    top_k: Int | None = Field(None, ge=-1, le=MAX_TOKENS, description="0, -1: no limit (an extension)")
     min_p: float | None = Field(None, ge=0, le=1, description="an extension")
     repetition_penalty: float | None = Field(None, gt=0, le=10, description="an extension")
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: LogitBias | None = Field(None, description="keys are token ids")
-    seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
+    seed: Int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
     stop: StopString | Annotated[list[StopString], _FailFast, Field(max_length=MAX_STOP_STRINGS)] | None = (
         None
     )
     stop_token_ids: Annotated[list[TokenId], _FailFast] | None = Field(
         None, description="tokens that end the text, also with ignore_eos (an extension)"
     )
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    n: Int | None = Field(None, ge=1, le=MAX_CHOICES)
     ignore_eos: bool | None = Field(None, description="go on after an end token (an extension)")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    json_schema: JsonObject | str | None = Field(None, description="of the answer, as llama-server has it")
+    guided_json: JsonObject | str | None = Field(None, description="a schema of the answer, as vLLM has it")
+    structured_outputs: StructuredOutputs | None = Field(None, description="as vLLM has it")
+    format: Literal["json", ""] | JsonObject | None = Field(
+        None, description='"json" or a schema of the answer, as Ollama has it'
+    )
+    grammar: Unsupported = None
+    guided_grammar: Unsupported = None
+    guided_regex: Unsupported = None
+    guided_choice: Unsupported = None
+    regex: Unsupported = None
+    ebnf: Unsupported = None
+    min_tokens: Unsupported = None
+    bad_words: Unsupported = None
+    allowed_token_ids: Unsupported = None
+
+    @pydantic.field_validator("stop")
+    @classmethod
+    def _check_stop(cls, stop: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(stop, list) and sum(map(len, stop)) > MAX_STOP_CHARACTERS:
+            raise PydanticCustomError(
+                "too_long",
+                "all together should have at most {most} characters",
+                {"most": MAX_STOP_CHARACTERS},
+            )
+        return stop
 
     @property
     def include_usage(self) -> bool:
@@ -195,11 +282,10 @@ class GenerationRequest(ModelRequest):
 
 class ChatRequest(GenerationRequest):
     messages: Annotated[list[Message], _Several]
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
-    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    max_tokens: Limit | None = None
+    max_completion_tokens: Limit | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    response_format: ResponseFormat | None = None
+    top_logprobs: Int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     tools: Annotated[list[Tool], _FailFast, Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -207,7 +293,7 @@ class ChatRequest(GenerationRequest):
         None, description="variables for the chat template, such as enable_thinking (an extension)"
     )
     functions: Unsupported = None
-    function_call: Unsupported = None
+    function_call: _unsupported("none", "auto") = None  # type: ignore[valid-type]
     audio: Unsupported = None
     web_search_options: Unsupported = None
 
@@ -228,11 +314,13 @@ ParseSpecial: TypeAlias = Annotated[
 class CompletionRequest(GenerationRequest):
     prompt: Prompt
     parse_special: ParseSpecial = None
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="16 when left out, as at OpenAI")
-    logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    max_tokens: Int | None = Field(
+        None, ge=-1, le=MAX_TOKENS, description="16 when left out, as at OpenAI; -1: no limit"
+    )
+    logprobs: Int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     echo: bool | None = None
     suffix: Unsupported = None
-    best_of: Unsupported = None
+    best_of: _unsupported(1) = None  # type: ignore[valid-type]
 
 
 MAX_EMBEDDING_INPUTS = 256
@@ -251,7 +339,9 @@ class EmbeddingRequest(ModelRequest):
     )
     parse_special: ParseSpecial = None
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Unsupported = None
+    dimensions: Int | None = Field(
+        None, ge=1, le=MAX_TOKENS, description="the first so many, of length 1 again"
+    )
 
 
 class TokenizeRequest(ModelRequest):

@@ -47,7 +47,9 @@ class ToolFormat:
     def head(self) -> re.Pattern[str]:
         """A call up to its arguments; its one group is the name. Calls are always written exactly so: a grammar
         sees to it (see tool_grammar.py)."""
-        return re.compile(f"{re.escape(self.before_name)}([a-zA-Z0-9_-]+){re.escape(self.before_arguments)}")
+        return re.compile(
+            f"{re.escape(self.before_name)}([a-zA-Z0-9_.:/-]+){re.escape(self.before_arguments)}"
+        )
 
 
 TOOL_FORMATS = (

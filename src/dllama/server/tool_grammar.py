@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from dllama.server.closed_schema import closed
 from dllama.server.grammar import JSON_STYLE
 from dllama.server.requests import Function
 from dllama.server.tool_formats import ToolFormat
@@ -23,8 +24,8 @@ def tool_grammar(
 ) -> str:
     """In llguidance's Lark: text, or text and calls; calls alone if it `must_call`; one only unless `parallel`.
 
-    Arguments follow each function's schema. Without `strict`, what llguidance does not know of a schema is
-    passed over.
+    Arguments follow each function's schema, and are those that it names. Without `strict`, what llguidance does not
+    know of a schema is passed over.
     """
 
     def literal(text: str) -> str:
@@ -58,7 +59,7 @@ def _start(tool_format: ToolFormat, must_call: bool, special_tokens: Mapping[str
 
 def _schema(function: Function) -> str:
     style = JSON_STYLE | {"lenient": not function.strict}
-    return json.dumps({**(function.parameters or _ANY_OBJECT), "x-guidance": style})
+    return json.dumps({**closed(function.parameters or _ANY_OBJECT), "x-guidance": style})
 
 
 def _literal(text: str, special_tokens: Mapping[str, int]) -> str:

@@ -7,14 +7,12 @@ import dataclasses
 import secrets
 from collections.abc import Sequence
 
+from dllama.server.answer_schema import AnswerSchema, answer_schema
 from dllama.server.errors import ApiError
 from dllama.server.grammar import GrammarConstraint
 from dllama.server.prompt import chat_template
 from dllama.server.requests import (
     ChatRequest,
-    JsonObject,
-    JsonObjectFormat,
-    JsonSchemaFormat,
     NamedToolChoice,
     Tool,
 )
@@ -30,18 +28,13 @@ class AnswerForm:
     tools: tuple[Tool, ...] = ()
     tool_format: ToolFormat | None = None
     grammar: str | None = None
-    json_schema: JsonObject | None = None
-    param: str = "response_format"
+    schema: AnswerSchema | None = None
 
     async def constraints(self, served: ServedModel, n: int) -> Sequence[GrammarConstraint | None]:
         """One for each of `n` choices. Raises ApiError for a schema that is unsound or takes too long."""
         if self.grammar is not None:
-            compiling = served.grammars.lark(self.grammar, self.param, n)
-        elif self.json_schema is not None:
-            compiling = served.grammars.json_schema(self.json_schema, self.param, n)
-        else:
-            return [None] * n
-        return await asyncio.wrap_future(compiling)
+            return await asyncio.wrap_future(served.grammars.lark(self.grammar, "tools", n))
+        return await schema_constraints(self.schema, served, n)
 
     def shown(self, served: ServedModel) -> frozenset[int]:
         """The special tokens that calls are written with."""
@@ -61,16 +54,16 @@ def answer_form(body: ChatRequest, served: ServedModel) -> AnswerForm:
     if not tools:
         if choice == "required" or isinstance(choice, NamedToolChoice):
             raise ApiError("tool_choice wants a call, but there are no tools", param="tool_choice")
-        return _text_form(body)
+        return AnswerForm(schema=answer_schema(body))
     if choice == "none":
-        return dataclasses.replace(_text_form(body), tools=tools)
+        return AnswerForm(schema=answer_schema(body), tools=tools)
     offered = tools
     if isinstance(choice, NamedToolChoice):
         offered = tuple(tool for tool in tools if tool.function.name == choice.function.name)
         if not offered:
             raise ApiError(f"tool_choice: there is no tool {choice.function.name!r}", param="tool_choice")
-    elif choice == "auto" and _schema_of(body) is not None:
-        raise ApiError("response_format and tools do not go together", param="response_format")
+    elif choice == "auto" and (wanted := answer_schema(body)) is not None:
+        raise ApiError(f"{wanted.param} and tools do not go together", param=wanted.param)
     tool_format = tool_format_of(chat_template(served).source) or PLAIN
     grammar = tool_grammar(
         tool_format,
@@ -79,24 +72,19 @@ def answer_form(body: ChatRequest, served: ServedModel) -> AnswerForm:
         must_call=choice != "auto",
         parallel=body.parallel_tool_calls is not False and not isinstance(choice, NamedToolChoice),
     )
-    return AnswerForm(tools=tools, tool_format=tool_format, grammar=grammar, param="tools")
+    return AnswerForm(tools=tools, tool_format=tool_format, grammar=grammar)
+
+
+async def schema_constraints(
+    wanted: AnswerSchema | None, served: ServedModel, n: int
+) -> Sequence[GrammarConstraint | None]:
+    """One for each of `n` texts. Raises ApiError for a schema that is unsound or takes too long."""
+    if wanted is None:
+        return [None] * n
+    return await asyncio.wrap_future(served.grammars.json_schema(wanted.schema, wanted.param, n))
 
 
 def new_call_id(tool_format: ToolFormat) -> str:
     if tool_format.id_length is None:
         return f"call_{secrets.token_hex(12)}"
     return "".join(secrets.choice(ID_LETTERS) for _ in range(tool_format.id_length))
-
-
-def _text_form(body: ChatRequest) -> AnswerForm:
-    return AnswerForm(json_schema=_schema_of(body))
-
-
-def _schema_of(body: ChatRequest) -> JsonObject | None:
-    wanted = body.response_format
-    if isinstance(wanted, JsonObjectFormat):
-        return {"type": "object"}
-    if isinstance(wanted, JsonSchemaFormat):
-        schema = wanted.json_schema.json_schema
-        return {"type": "object"} if schema is None else schema
-    return None
