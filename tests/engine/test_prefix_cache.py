@@ -27,19 +27,19 @@ def compute(cache: PrefixCache, token_ids: list[int]) -> CachedText:
 
 def test_blank_pages_come_before_kept_ones_and_those_by_age() -> None:
     reused: list[int] = []
-    pool = PagePool(4, reused.append)
-    assert [pool.take() for _ in range(3)] == [0, 1, 2]
+    pool = PagePool(4)
+    assert [pool.take(reused.append) for _ in range(3)] == [0, 1, 2]
     for page, keep in ((1, True), (0, True), (2, False)):
         pool.let_go(page, keep)
     assert (pool.n_blank, pool.n_kept, pool.n_used) == (2, 2, 0)
-    assert [pool.take() for _ in range(4)] == [2, 3, 1, 0]
+    assert [pool.take(reused.append) for _ in range(4)] == [2, 3, 1, 0]
     assert reused == [1, 0]
     assert pool.n_available == 0
 
 
 def test_a_page_is_free_when_its_last_user_is_gone() -> None:
-    pool = PagePool(1, lambda page: None)
-    page = pool.take()
+    pool = PagePool(1)
+    page = pool.take(print)
     pool.share(page)
     pool.let_go(page, keep=True)
     assert pool.n_available == 0

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import collections
 import gc
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 
 from dllama.fabric import listen
 from dllama.kernels import Compute
 from dllama.model import CacheStorage
 from dllama.node import Address, NodeSettings, Worker
+from support.owned import no_collector, owned
 from support.session_root import ENDS, Ending, run_session, small_plan
 
 N_TIMES = 3
@@ -56,38 +54,12 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnWorker]:
     own.close()
 
 
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-def owned() -> dict[str, int]:
-    """What there is of what sessions may own."""
-    process = psutil.Process()
-    kinds = collections.Counter(
-        f"{type(one).__module__}.{type(one).__qualname__}"
-        for one in gc.get_objects()
-        if str(type(one).__module__).partition(".")[0]
-        in ("dllama", "socket", "threading", "concurrent", "mmap")
-    )
-    return {
-        **kinds,
-        "threads": threading.active_count(),
-        "descriptors": process.num_fds(),
-        "cache files mapped": sum("dllama-kv-" in of_map.path for of_map in process.memory_maps()),
-    }
-
-
 @pytest.mark.parametrize(("phase", "ending"), WAYS)
-@pytest.mark.usefixtures("no_collector")
 def test_nothing_is_left_of_a_session(worker: OwnWorker, phase: str, ending: Ending) -> None:
-    worker.serve(phase, ending)
-    gc.collect()  # what is made once and kept
-    before = owned()
-    for _ in range(N_TIMES):
+    with no_collector():
         worker.serve(phase, ending)
-    left = {kind: n - before.get(kind, 0) for kind, n in owned().items() if n > before.get(kind, 0)}
-    assert left == {}
+        gc.collect()  # what is made once and kept
+        before = owned()
+        for _ in range(N_TIMES):
+            worker.serve(phase, ending)
+        assert owned() - before == {}

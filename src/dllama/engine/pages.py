@@ -12,9 +12,7 @@ class PagePool:
     Blank pages are handed out first, lowest first, then kept ones, least recently used first.
     """
 
-    def __init__(self, n_pages: int, on_reuse: Callable[[int], None]) -> None:
-        """`on_reuse(page)` is called when a kept page is about to lose what it holds."""
-        self._on_reuse = on_reuse
+    def __init__(self, n_pages: int) -> None:
         self._n_users = [0] * n_pages
         self._blank = list(range(n_pages - 1, -1, -1))
         self._kept: OrderedDict[int, None] = OrderedDict()
@@ -39,13 +37,14 @@ class PagePool:
     def is_used(self, page: int) -> bool:
         return self._n_users[page] > 0
 
-    def take(self) -> int:
-        """A page for one user, holding nothing of worth. There must be one."""
+    def take(self, on_reuse: Callable[[int], None]) -> int:
+        """A page for one user, holding nothing of worth. There must be one. `on_reuse(page)` is called when it is a
+        kept page that is about to lose what it holds."""
         if self._blank:
             page = self._blank.pop()
         else:
             page = next(iter(self._kept))
-            self._on_reuse(page)
+            on_reuse(page)
             del self._kept[page]
         self._n_users[page] = 1
         return page

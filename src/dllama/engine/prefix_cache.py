@@ -51,7 +51,7 @@ class PrefixCache:
 
     def __init__(self, n_pages: int, page_size: int) -> None:
         self.n_pages, self.page_size = n_pages, page_size
-        self.pool = PagePool(n_pages, self._forget)
+        self.pool = PagePool(n_pages)
         self._sealed: dict[int, _Sealed] = {}  # by page
         self._page_of: dict[tuple[int, tuple[int, ...]], int] = {}  # by parent and tokens
         self._children: dict[int, set[int]] = {}  # pages by parent
@@ -90,7 +90,7 @@ class PrefixCache:
         n_more = -(-n_tokens // self.page_size) - len(text.pages)
         if n_more > self.pool.n_available:
             return False
-        text.pages.extend(self.pool.take() for _ in range(n_more))
+        text.pages.extend(self.pool.take(self._forget) for _ in range(n_more))
         return True
 
     def advance(self, text: CachedText, n: int) -> None:
