@@ -13,7 +13,7 @@ from dllama.fabric import listen
 from dllama.kernels import Compute
 from dllama.model import CacheStorage
 from dllama.node import Address, NodeSettings, Worker
-from support.owned import no_collector, owned
+from support.owned import left_since, no_collector, owned
 from support.session_root import ENDS, Ending, run_session, small_plan
 
 N_TIMES = 3
@@ -62,4 +62,4 @@ def test_nothing_is_left_of_a_session(worker: OwnWorker, phase: str, ending: End
         before = owned()
         for _ in range(N_TIMES):
             worker.serve(phase, ending)
-        assert owned() - before == {}
+        assert left_since(before) == {}

@@ -1,4 +1,4 @@
-"""A model that is lost and opened again leaves nothing behind in the API's process, without the garbage collector's help."""
+"""A model that is lost and opened again leaves nothing in the API's process, without the garbage collector's help."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dllama.errors import PeerLostError
 from dllama.node import Address
 from dllama.server.errors import ApiError
 from dllama.server.keeper import ModelKeeper
-from support.owned import no_collector, owned
+from support.owned import left_since, no_collector, owned
 from support.processes import TIMEOUT_S, WorkerProcess, wait_until
 
 N_TIMES = 3
@@ -94,4 +94,4 @@ def test_nothing_is_left_of_a_lost_model(is_writing: bool) -> None:
         before = owned()
         for _ in range(N_TIMES):
             served.lose(is_writing=is_writing)
-        assert owned() - before == {}
+        assert left_since(before) == {}

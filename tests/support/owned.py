@@ -5,12 +5,14 @@ from __future__ import annotations
 import collections
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
 
 _ROOMS = ("dllama", "socket", "threading", "concurrent", "mmap")
+_REST_S = 2.0
 
 
 @contextmanager
@@ -37,3 +39,11 @@ def owned() -> collections.Counter[str]:
     counts["descriptors"] = process.num_fds()
     counts["mapped cache files"] = sum("dllama-kv-" in of_map.path for of_map in process.memory_maps())
     return counts
+
+
+def left_since(before: collections.Counter[str]) -> collections.Counter[str]:
+    """What there is more than `before`, once other threads have come to rest: empty where nothing was left behind."""
+    deadline = time.monotonic() + _REST_S
+    while (left := owned() - before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left

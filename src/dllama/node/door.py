@@ -114,14 +114,18 @@ class Door:
     def _run(self) -> None:
         """The door's thread."""
         while not self._is_closing:
-            for key, _ in self._selector.select(self._patience_s()):
-                key.data()
+            self._hear()
             self._look(time.monotonic())
         for caller in (*self._callers, *self._next_roots):
             caller.close()
         self._selector.close()
         for own in (self._listener, self._waker, self._wakes):
             own.close()
+
+    def _hear(self) -> None:
+        """Waits for callers and does what they ask for. A frame of its own: while the thread waits it holds nobody."""
+        for key, _ in self._selector.select(self._patience_s()):
+            key.data()
 
     def _patience_s(self) -> float:
         """How long nothing is to be done unless somebody comes or speaks."""
