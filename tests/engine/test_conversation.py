@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import pytest
 
-from dllama.engine import Conversation, Engine, GenerationOptions, SamplingOptions
-from dllama.errors import ContextFullError
+from dllama.engine import Conversation, Engine, GenerationOptions, PromptProgress, SamplingOptions
+from dllama.errors import ContextFullError, PeerLostError, UsageError
 from dllama.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
 from support.fake_executor import FakeExecutor
 from support.processes import DEMO_MODEL
@@ -163,3 +164,71 @@ def test_characters_come_whole() -> None:
     pieces = list(talk.conversation.reply("Hi", GREEDY))
     assert "".join(pieces) == "naïve 🙂 日本"
     assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_lost_node_leaves_the_conversation_as_it_was() -> None:
+    """Also in the middle of a reply, and when old turns had made way for it; another engine goes on."""
+    talk = Talk(reply="one two three four five six")
+    for number in range(8):
+        talk.say(f"This is message {number}, and it says nothing.")
+    before, n_dropped = talk.roles_and_texts, talk.conversation.n_dropped_turns
+    pieces = talk.conversation.reply("Count", GREEDY)
+    next(pieces)
+
+    def lose(_text: list[int]) -> int:
+        raise PeerLostError("lost worker")
+
+    talk.executor._next_token = lose
+    with pytest.raises(PeerLostError):
+        list(pieces)
+    assert talk.roles_and_texts == before
+    assert talk.conversation.n_dropped_turns == n_dropped
+    other = Talk()
+    talk.conversation.move_to(other.engine)
+    assert "".join(talk.conversation.reply("Count", GREEDY)) == "Hello there."
+    assert talk.roles_and_texts[-2:] == [("user", "Count"), ("assistant", "Hello there.")]
+
+
+def test_the_prompt_is_seen_to_be_computed_and_can_be_stopped() -> None:
+    """Nothing was said then, so nothing is in the conversation."""
+    talk = Talk(context=512)
+    options = dataclasses.replace(GREEDY, progress=True)
+    message = "many words " * 60
+    parts = list(talk.conversation.reply(message, options))
+    progress = [(part.n_done, part.n_total) for part in parts if isinstance(part, PromptProgress)]
+    n_prompt = n_rendered([{"role": "user", "content": message}])
+    assert progress == [(done, n_prompt) for done in range(64, n_prompt, 64)]
+    assert "".join(part for part in parts if isinstance(part, str)) == "Hello there."
+    talk.conversation.clear()
+    talk.say("Hi")
+    before = talk.roles_and_texts
+    stopped = talk.conversation.reply("other words " * 60, options)
+    assert isinstance(next(stopped), PromptProgress)
+    stopped.close()
+    assert talk.roles_and_texts == before
+    assert talk.say("Hi again")[0] == "Hello there."
+
+
+def test_messages_are_taken_up() -> None:
+    """What another conversation holds, with or without a system prompt, and nothing else."""
+    first = Talk(system="Be kind.")
+    first.say("Hi")
+    second = Talk()
+    second.say("Bye")
+    second.conversation.take_up(first.conversation.messages)
+    assert second.roles_and_texts == first.roles_and_texts
+    second.say("Again")
+    first.say("Again")
+    assert second.roles_and_texts == first.roles_and_texts
+    second.conversation.take_up([])
+    assert second.roles_and_texts == []
+    user, assistant = ({"role": role, "content": "x"} for role in ("user", "assistant"))
+    for messages in (
+        [user],
+        [assistant, user],
+        [user, user],
+        [user, assistant, {"role": "system", "content": "x"}],
+    ):
+        with pytest.raises(UsageError):
+            second.conversation.take_up(messages)
+    assert second.roles_and_texts == []

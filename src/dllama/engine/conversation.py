@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dllama.engine.engine import Engine
-from dllama.engine.request import Event, Failed, GenerationOptions, TextDelta
-from dllama.errors import ContextFullError
+from dllama.engine.request import Event, Failed, GenerationOptions, PromptProgress, TextDelta
+from dllama.errors import ContextFullError, DllamaError, UsageError
 from dllama.tokenizer import ChatTemplate, Message
 
 _MIN_REPLY_TOKENS = 256
@@ -33,20 +33,39 @@ class Conversation:
         self._turns = []
         self.n_dropped_turns = 0
 
-    def reply(self, text: str, options: GenerationOptions) -> Iterator[str]:
-        """Answers `text`; yields the reply's text as it comes, whole characters only.
+    def take_up(self, messages: Sequence[Message]) -> None:
+        """Goes on from `messages`, such as another conversation's were. Raises UsageError for what is none: turns of
+        user and assistant after at most one system message."""
+        has_system = bool(messages) and messages[0].get("role") == "system"
+        turns = list(messages[has_system:])
+        roles = [message.get("role") for message in turns]
+        if len(roles) % 2 or roles != ["user", "assistant"] * (len(roles) // 2):
+            raise UsageError(
+                "these are not messages of user and assistant in turn, at most one of system before them"
+            )
+        self.system = messages[0]["content"] if has_system else None
+        self._turns = turns
+        self.n_dropped_turns = 0
+
+    def move_to(self, engine: Engine) -> None:
+        """Goes on with another engine over the same model: all is computed there once more."""
+        self._engine = engine
+
+    def reply(self, text: str, options: GenerationOptions) -> Iterator[str | PromptProgress]:
+        """Answers `text`; yields the reply's text as it comes, whole characters only, and before it how far the
+        prompt is computed, with `options.progress`.
 
         Old turns, the oldest first, are dropped for good where the context has no room (n_dropped_turns counts
-        them). Ends at the model's end token or when the context is full. What was said until then stays in the
-        conversation, also when the caller stops early. Raises ContextFullError when not even this one message
-        fits, and TokenizerError when the template refuses it; the conversation is then as it was.
+        them). Ends at the model's end token or when the context is full. What was said until then becomes part of
+        the conversation, also when the caller stops early. Raises ContextFullError when not even this one message
+        fits, TokenizerError when the template refuses it, PeerError when a node is lost. After an error, and when
+        the caller stops before anything was said, the conversation is as it was.
         """
         options = dataclasses.replace(options, end_ids=self._template.end_ids)
         turns, prompt_ids = self._fitting([*self._turns, {"role": "user", "content": text}])
-        self.n_dropped_turns += (len(self._turns) + 1 - len(turns)) // 2
-        self._turns = turns
         pieces: list[str] = []
         events: list[Event] = []
+        is_complete = False
         job = self._engine.submit(prompt_ids, options, events.append)
         try:
             while self._engine.has_work:
@@ -54,13 +73,21 @@ class Conversation:
                 for event in events:
                     if isinstance(event, Failed):
                         raise event.error
-                    if isinstance(event, TextDelta):
+                    if isinstance(event, PromptProgress):
+                        yield event
+                    elif isinstance(event, TextDelta):
                         pieces.append(event.text)
                         yield event.text
                 events.clear()
+            is_complete = True
+        except DllamaError:
+            pieces.clear()
+            raise
         finally:
             self._engine.cancel(job)
-            self._turns.append({"role": "assistant", "content": "".join(pieces)})
+            if is_complete or pieces:
+                self.n_dropped_turns += (len(self._turns) + 1 - len(turns)) // 2
+                self._turns = [*turns, {"role": "assistant", "content": "".join(pieces)}]
 
     def _fitting(self, turns: list[Message]) -> tuple[list[Message], list[int]]:
         """What is left of `turns` when the oldest have made way, and the ids of it all."""
