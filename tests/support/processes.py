@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -86,9 +87,19 @@ def run_well(*arguments: object, **options: object) -> Finished:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without what would change dllama, with UTF-8, and with `extra`."""
+    """This process's environment without what would change dllama, with UTF-8, a state directory of the tests' own,
+    and with `extra`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DLLAMA_")}
+    kept["XDG_STATE_HOME"] = _state_directory()
     return kept | {"PYTHONIOENCODING": "utf-8"} | dict(extra or {})
+
+
+@functools.cache
+def _state_directory() -> str:
+    """Where the conversations of chats go that do not say."""
+    directory = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 class Running:

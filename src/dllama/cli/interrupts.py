@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
+
+_Handler = Callable[[int, FrameType | None], Any]
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells count: 128 and the signal's number."""
@@ -18,17 +20,15 @@ def end_at_interrupt() -> None:
 
     A program that was started with Ctrl-C ignored (in the background of a script) goes on to ignore it.
     """
-    _on_interrupt(_end)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _end)
 
 
 @contextlib.contextmanager
 def interrupts_raise() -> Iterator[None]:
-    """Within it Ctrl-C raises KeyboardInterrupt; after it, it ends the program at once."""
-    try:
-        _on_interrupt(signal.default_int_handler)
+    """Within it Ctrl-C raises KeyboardInterrupt; after it, it does what it did before."""
+    with _handled_by(signal.default_int_handler):
         yield
-    finally:
-        _on_interrupt(_end)
 
 
 @contextlib.contextmanager
@@ -42,17 +42,21 @@ def interruptible() -> Iterator[list[None]]:
             raise KeyboardInterrupt
         interrupted.append(None)
 
-    previous = signal.getsignal(signal.SIGINT)
-    _on_interrupt(interrupt)
-    try:
+    with _handled_by(interrupt):
         yield interrupted
+
+
+@contextlib.contextmanager
+def _handled_by(handler: _Handler) -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
     finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _on_interrupt(handler: signal._HANDLER) -> None:
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGINT, before)
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import importlib.resources
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dllama.checkpoint import Checkpoint, open_checkpoint
@@ -38,22 +38,24 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(options: ModelOptions, isa: str | None, n_texts: int = 1) -> Iterator[Session]:
+def open_session(
+    options: ModelOptions, isa: str | None, n_texts: int = 1, on_note: Callable[[str], None] = note
+) -> Iterator[Session]:
     """Loads the model onto all nodes; closes everything at the end, whatever happens.
 
     `n_texts` are at work at once: there is room in the cache for two of them at their longest, and for more
-    where that is not much.
+    where that is not much. `on_note` gets lines about what was chosen.
     """
-    path = options.model or _demo_model()
+    path = options.model or _demo_model(on_note)
     with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
         config = checkpoint.config
-        tokenizer = load_tokenizer(_tokenizer_path(options.tokenizer, path))
+        tokenizer = load_tokenizer(_tokenizer_path(options.tokenizer, path, on_note))
         check_vocab(tokenizer, config.vocab_size)
         max_seq_len = max_seq_len_for(options.max_seq_len, config)
         settings = cluster_options(options, config, max_seq_len, n_sequences(n_texts, max_seq_len))
         compute = make_compute(options.n_threads, isa)
         if options.max_seq_len is None:
-            note(f"context: {max_seq_len} tokens of the model's {config.max_seq_len} (--max-seq-len)")
+            on_note(f"context: {max_seq_len} tokens of the model's {config.max_seq_len} (--max-seq-len)")
         start = time.perf_counter()
         with contextlib.closing(connect(checkpoint, compute, settings)) as cluster:
             yield Session(
@@ -105,16 +107,16 @@ def make_compute(n_threads: int, isa: str | None) -> Compute:
         raise UsageError(f"{flags}: {error}") from error
 
 
-def _demo_model() -> Path:
+def _demo_model(on_note: Callable[[str], None]) -> Path:
     path = Path(str(importlib.resources.files("dllama") / "demo_model"))
-    note(
+    on_note(
         "no --model given: this is dllama's own small demo model. For a real one, download a Hugging Face model "
         "directory (Llama, Mistral, Qwen) and give it with --model"
     )
     return path
 
 
-def _tokenizer_path(tokenizer: Path | None, model: Path) -> Path:
+def _tokenizer_path(tokenizer: Path | None, model: Path, on_note: Callable[[str], None]) -> Path:
     """What is given, else the model's directory, else the one `.t` file beside it. Raises TokenizerError."""
     if tokenizer is not None:
         return tokenizer
@@ -122,7 +124,7 @@ def _tokenizer_path(tokenizer: Path | None, model: Path) -> Path:
         return model
     beside = sorted(path for path in model.parent.glob("*.t") if path.is_file())
     if len(beside) == 1:
-        note(f"tokenizer: {beside[0]}, the only one beside the model (--tokenizer)")
+        on_note(f"tokenizer: {beside[0]}, the only one beside the model (--tokenizer)")
         return beside[0]
     found = (
         f"several are beside it ({', '.join(path.name for path in beside)})"
