@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dllama.checkpoint import Checkpoint, convert_model, describe, open_checkpoint
 from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.errors import ModelFileError, NumericalError, TokenizerError, UsageError
+from dllama.errors import ModelFileError, NumericalError, TokenizerError, UnsupportedModelError, UsageError
 from dllama.families import tensor_specs
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
@@ -185,8 +185,8 @@ class TestDamage:
         assert "File name too long" in self.refusal(tmp_path / ("x" * 300))
 
     def test_a_safetensors_file_is_not_a_model(self) -> None:
-        message = self.refusal(GOLDENS / "llama-gqa" / "model.safetensors", UsageError)
-        assert "give the directory" in message
+        for name in ("model.safetensors", "config.json"):
+            assert "give the directory" in self.refusal(GOLDENS / "llama-gqa" / name, UsageError)
 
     def test_missing_tensor(self, copy_of: Copy) -> None:
         directory = copy_of("llama-gqa")
@@ -222,9 +222,23 @@ class TestDamage:
         directory.store(tensors | {name: ("F8_E4M3", shape, data[: math.prod(shape)])})
         assert f"{name} is stored as F8_E4M3" in self.refusal(directory.path, Exception)
 
+    def test_a_gptq_directory_without_a_word_in_its_config(self, copy_of: Copy) -> None:
+        directory = copy_of("llama-gqa")
+        tensors = directory.tensors()
+        name = "model.layers.0.self_attn.q_proj"
+        del tensors[f"{name}.weight"]
+        parts = {f"{name}.qweight": ("I32", [16, 128], bytes(8192)), f"{name}.g_idx": ("I32", [4], bytes(16))}
+        directory.store(tensors | parts)
+        message = self.refusal(directory.path, UnsupportedModelError)
+        assert "quantised already, by GPTQ" in message
+        directory.store(
+            tensors | {f"{name}.weight": ("U8", [64], bytes(64)), f"{name}.scales": ("F16", [1], b"ab")}
+        )
+        assert "by MLX" in self.refusal(directory.path, UnsupportedModelError)
+
     def test_a_tensor_that_has_no_place(self, copy_of: Copy) -> None:
         directory = copy_of("llama-gqa")
-        extra = {"model.layers.0.self_attn.q_proj.bias": ("BF16", [128], bytes(256))}
+        extra = {"model.layers.0.self_attn.q_proj.bias": ("BF16", [128], bytes(254) + b"\x80\x3f")}
         directory.store(directory.tensors() | extra)
         assert "q_proj.bias has no place in a llama model" in self.refusal(directory.path, Exception)
 
@@ -233,11 +247,49 @@ class TestDamage:
         directory.change_config(num_hidden_layers=1)
         assert "model.layers.1." in self.refusal(directory.path, Exception)
 
-    def test_rope_frequencies_of_old_directories_are_no_harm(self, copy_of: Copy) -> None:
+    @pytest.mark.parametrize(
+        ("name", "data"),
+        [
+            ("model.layers.0.self_attn.rotary_emb.inv_freq", b"\1" * 32),
+            ("model.layers.0.self_attn.rotary_emb.cos_cached", b"\1" * 32),
+            ("model.rotary_emb.sin_cached", b"\1" * 32),
+            ("model.layers.1.self_attn.k_scale", b"\1" * 32),
+            ("model.layers.1.mlp._extra_state", b"\1" * 32),
+            ("model.layers.1.mlp.up_proj.bias", bytes(32)),
+            ("model.layers.1.self_attn.o_proj.bias", b"\0\0\0\x80" * 8),
+            ("lm_head.bias", bytes(32)),
+            ("v_head.summary.weight", b"\1" * 32),
+            ("score.weight", b"\1" * 32),
+        ],
+    )
+    def test_tensors_that_change_no_logits_do_no_harm(self, copy_of: Copy, name: str, data: bytes) -> None:
         directory = copy_of("llama-gqa")
-        extra = {"model.layers.0.self_attn.rotary_emb.inv_freq": ("F32", [8], bytes(32))}
-        directory.store(directory.tensors() | extra)
+        directory.change_config(attention_bias=True, mlp_bias=True)
+        directory.store(directory.tensors() | {name: ("F32", [8], data)})
         assert open_checkpoint(directory.path, ElementType.F32).config.n_layers == 2
+
+    def test_a_tensor_left_aside_is_said(self, copy_of: Copy, caplog: pytest.LogCaptureFixture) -> None:
+        directory = copy_of("llama-gqa")
+        directory.store(directory.tensors() | {"v_head.summary.bias": ("F32", [1], b"abcd")})
+        open_checkpoint(directory.path, ElementType.F32)
+        assert "v_head.summary.bias: no part of the text model, not used" in caplog.text
+
+    def test_the_stored_head_counts_where_another_word_is_in_the_config(
+        self, copy_of: Copy, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """As in transformers 5; the embedding was taken, without a word."""
+        directory = copy_of("llama-gqa")
+        head = whole(open_checkpoint(directory.path, ElementType.F32), "head")
+        directory.change_config(tie_word_embeddings=True)
+        checkpoint = open_checkpoint(directory.path, ElementType.F32)
+        assert np.array_equal(whole(checkpoint, "head"), head)
+        assert "the head is the one that is stored" in caplog.text
+        caplog.clear()
+        tensors = directory.tensors()
+        directory.store(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"]})
+        checkpoint = open_checkpoint(directory.path, ElementType.F32)
+        assert np.array_equal(whole(checkpoint, "head"), whole(checkpoint, "embedding"))
+        assert caplog.text == ""
 
     def test_missing_shard(self, copy_of: Copy) -> None:
         directory = copy_of("qwen3-shards")

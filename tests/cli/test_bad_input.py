@@ -166,6 +166,23 @@ def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
     fails(done, 1, "tokenizer has 2048 tokens", "another model")
 
 
+def test_a_tokenizer_a_little_larger_than_the_model(tmp_path: Path) -> None:
+    """Someone added tokens to the tokenizer alone: the model runs, and texts with such tokens are refused."""
+    model = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL, model)
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    more = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    tokenizer["added_tokens"].append({"id": 2048, "content": "[PAD]", "special": True} | more)
+    tokenizer["added_tokens"].append({"id": 2049, "content": "<plain>", "special": False} | more)
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    done = run_dllama(*inference("--model", model, steps=8))
+    assert done.code == 0, done
+    assert "the tokenizer has 2 tokens more than the model's 2048" in done.err
+    done = run_dllama(*inference("--model", model, "--prompt", "a <plain> text", steps=24))
+    assert done.code == 1
+    assert "the token id 2049 is outside the model's vocabulary of 2048" in done.err.splitlines()[-1]
+
+
 def test_dimensions_that_are_no_whole_blocks() -> None:
     """The type that does not fit, the tensor, and the types that do."""
     done = run_dllama(*inference("--model", GOLDENS / "llama-odd", "--tokenizer", DEMO_MODEL))

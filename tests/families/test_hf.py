@@ -166,11 +166,14 @@ def test_other_rope_scalings_are_named(kind: str) -> None:
     [
         ({"hidden_act": "relu"}, "'relu'"),
         ({"hidden_act": 3}, "hidden_act"),
-        ({"attention_bias": True}, "attention_bias"),
-        ({"mlp_bias": True}, "mlp_bias"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "layers"),
-        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantised already, by AWQ"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "by GPTQ"),
+        ({"quantization_config": {"quant_method": "brand-new"}}, "by 'brand-new'"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "by MLX"),
+        ({"quantization_config": {"group_size": 64, "bits": 4}}, "by MLX"),
+        ({"quantization_config": "?"}, "by an unknown scheme"),
     ],
 )
 def test_what_is_not_done_is_refused(changes: dict[str, Any], word: str) -> None:

@@ -42,6 +42,16 @@ def test_a_schema_from_beginning_to_end(grammars: GrammarCompiler) -> None:
     assert sorted(place.allowed_ids) == sorted(TOKENIZER.eos_ids)
 
 
+def test_a_tokenizer_of_more_tokens_than_the_model() -> None:
+    n_logits = max(TOKENIZER.encode('"yes"')) + 1
+    assert n_logits < TOKENIZER.vocab_size
+    with contextlib.closing(GrammarCompiler(TOKENIZER, n_logits, frozenset({0}))) as grammars:
+        place = place_in(grammars, {"enum": ["yes"]})
+        for token_id in TOKENIZER.encode('"yes"'):
+            place.advance(token_id)
+        assert place.is_finished
+
+
 def test_several_texts_follow_one_grammar_each_at_its_own_place(grammars: GrammarCompiler) -> None:
     constraints = grammars.json_schema({"enum": ["yes", "no"]}, "x", 3).result(TIMEOUT_S)
     first, second, third = map(Place, constraints)

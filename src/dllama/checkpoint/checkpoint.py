@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.checkpoint.hf_source import HfSource
+from dllama.checkpoint.hf_source import CONFIG_FILE, HfSource
 from dllama.checkpoint.m_source import MSource
 from dllama.checkpoint.source import StoredMatrix, TensorSource
 from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.errors import ModelFileError, NumericalError, TokenizerError, UsageError
+from dllama.errors import ModelFileError, NumericalError, TokenizerError, UnsupportedModelError, UsageError
 from dllama.families import ModelConfig, tensor_specs
+from dllama.formats.hf_folders import missing, model_folder, what_instead
 from dllama.formats.m_file import MKey
 from dllama.kernels import convert
 
@@ -94,7 +96,7 @@ class Checkpoint:
         if len(outside):
             raise TokenizerError(
                 f"{self.path}: the token id {outside[0]} is outside the model's vocabulary of"
-                f" {self.config.vocab_size}; the tokenizer belongs to another model"
+                f" {self.config.vocab_size}; the tokenizer has more tokens than the model, or is another's"
             )
         stored = self._source.stored("embedding")
         out = np.empty((len(ids), 4 * self.config.dim), dtype=np.uint8)
@@ -111,7 +113,8 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path, weight_type: ElementType | None = None) -> Checkpoint:
-    """The model in a `.m` file or in a Hugging Face directory. Reads headers, no weights.
+    """The model in a `.m` file, in a Hugging Face directory, or in its folder in the Hub's cache. Reads headers, no
+    weights.
 
     `weight_type` is what a directory's weights become, q40 when it is None. A `.m` file has a type of its
     own, and a different `weight_type` is a UsageError; so is q40 or q80 where rows are not whole blocks.
@@ -121,15 +124,20 @@ def open_checkpoint(path: Path, weight_type: ElementType | None = None) -> Check
     try:
         is_directory = stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: there is no such file or directory") from error
+        raise missing(path) from error
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
-    if path.suffix == ".safetensors":
+    if path.suffix in (".safetensors", ".json") and not is_directory:
         raise UsageError(f"{path}: is a part of a model; give the directory that it lies in")
     if not is_directory:
         m_source = MSource(path, weight_type)
         return Checkpoint(path, m_source.config, m_source, m_source.pairs)
-    source = HfSource(path, DEFAULT_WEIGHT_TYPE if weight_type is None else weight_type)
+    folder = model_folder(path)
+    if not os.path.lexists(folder / CONFIG_FILE):
+        instead = what_instead(folder)
+        if instead is not None:
+            raise UnsupportedModelError(f"{path}: {instead}")
+    source = HfSource(folder, DEFAULT_WEIGHT_TYPE if weight_type is None else weight_type)
     checkpoint = Checkpoint(path, source.config, source)
     _check_blocks(checkpoint)
     return checkpoint

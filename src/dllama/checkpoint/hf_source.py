@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import numpy as np
+
+from dllama.checkpoint.hf_extras import (
+    is_bookkeeping,
+    is_in_decoder,
+    is_zero_bias,
+    unused_sentence,
+)
 from dllama.checkpoint.source import StoredMatrix
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families import RopeStyle, TensorSpec, tensor_specs
 from dllama.families.hf import read_hf_config
+from dllama.families.quantised import quantised_message, scheme_of_tensors
 from dllama.formats.safetensors import SafetensorsFile, open_safetensors_directory
 
-_HARMLESS = (".rotary_emb.inv_freq",)  # old Llama 2 directories keep the rope's frequencies
+CONFIG_FILE = "config.json"
+
+_log = logging.getLogger(__name__)
+
+_COMPARED_ROWS = 64
 
 
 class HfSource:
@@ -22,16 +36,18 @@ class HfSource:
 
         Raises ModelFileError or UnsupportedModelError naming the file, and the key or the tensor.
         """
-        model = read_hf_config(directory / "config.json", weight_type)
+        model = read_hf_config(directory / CONFIG_FILE, weight_type)
         self.config = model.config
         self._family = model.family
-        self._tied_head = model.tied_head
         self._file_of = open_safetensors_directory(directory)
         self._directory = directory
         self._specs = {spec.name: spec for spec in tensor_specs(self.config)}
+        self._tied_head = model.tied_head and self._family.hf_name("head") not in self._file_of
         for spec in self._specs.values():
             self._check(spec)
-        self._refuse_unknown_tensors()
+        self._refuse_what_would_be_missed()
+        if model.tied_head and not self._tied_head:
+            self._say_that_the_stored_head_counts()
 
     def stored(self, name: str) -> StoredMatrix:
         spec, stored_name = self._specs[name], self._stored_name(name)
@@ -61,6 +77,9 @@ class HfSource:
     def _check(self, spec: TensorSpec) -> None:
         name = self._stored_name(spec.name)
         file = self._file_of.get(name)
+        scheme = scheme_of_tensors(name, self._file_of)
+        if scheme is not None:
+            raise UnsupportedModelError(quantised_message(self._directory, scheme))
         if file is None:
             raise ModelFileError(f"{self._directory}: the tensor {name} is in none of the safetensors files")
         tensor = file.tensors[name]
@@ -76,11 +95,30 @@ class HfSource:
                 f"{file.path}: {name} is stored as {tensor.dtype}, which is not read; read are BF16, F16, F32"
             )
 
-    def _refuse_unknown_tensors(self) -> None:
+    def _refuse_what_would_be_missed(self) -> None:
+        """A tensor that is no part of the forward pass here, and would be in the model's own."""
         known = {self._stored_name(name) for name in self._specs} | {self._family.hf_name("head")}
+        unused = []
         for name, file in self._file_of.items():
-            if name not in known and not name.endswith(_HARMLESS):
+            if name in known or is_bookkeeping(name):
+                continue
+            if is_in_decoder(name) and not is_zero_bias(name, file):
                 raise UnsupportedModelError(
                     f"{file.path}: {name} has no place in a {self.config.family} model of"
                     f" {self.config.n_layers} layers; without it the answers would be wrong"
                 )
+            unused.append(name)
+        if unused:
+            _log.warning("%s: %s", self._directory, unused_sentence(unused))
+
+    def _say_that_the_stored_head_counts(self) -> None:
+        head, embedding = self.stored("head"), self.stored("embedding")
+        some = slice(
+            None, None, max(1, len(head.rows) // _COMPARED_ROWS)
+        )  # enough to tell a copy from another head
+        if head.dtype is not embedding.dtype or not np.array_equal(head.rows[some], embedding.rows[some]):
+            _log.warning(
+                "%s: the head is the one that is stored, though config.json says that it is the embedding"
+                " (tie_word_embeddings): they differ",
+                self._directory,
+            )

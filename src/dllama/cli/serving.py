@@ -16,6 +16,7 @@ from dllama.cli.session import Session, open_session
 from dllama.engine import EngineService
 from dllama.errors import TokenizerError, UsageError
 from dllama.fabric import format_address, listen
+from dllama.formats.hf_folders import model_name
 from dllama.server import Api, HttpServer, ServedModel, ServerSettings, make_app
 from dllama.server.grammar import GrammarCompiler
 from dllama.server.hosts import names_of_machine
@@ -121,11 +122,10 @@ def _template(tokenizer: Tokenizer, name: str | None) -> Iterator[ChatTemplate |
 
 
 def _model_name(options: ModelOptions) -> str:
-    """The file or directory without its ending; the demo model's name where there is none."""
+    """What the file or folder is called; the demo model's name where there is none."""
     if options.model is None:
         return "dllama-demo"
-    path = Path(options.model).resolve()
-    return path.name if path.is_dir() else path.stem
+    return model_name(Path(options.model).resolve())
 
 
 def _say_where(listener: socket.socket, settings: ServerSettings) -> None:

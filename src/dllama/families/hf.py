@@ -19,6 +19,7 @@ from dllama.families.config import Activation, ModelConfig, shortest_float32
 from dllama.families.hf_keys import HfKeys
 from dllama.families.hf_rope import read_hf_rope
 from dllama.families.limits import fault_in
+from dllama.families.quantised import quantised_message, scheme_of_config
 from dllama.families.table import Family, family_named, known_families
 from dllama.formats.plain_files import read_json_object
 
@@ -36,7 +37,7 @@ class HfModel:
     config: ModelConfig
     family: Family
     tied_head: bool
-    """The head is the embedding; lm_head.weight is not stored, or is not to be used."""
+    """config.json says that the head is the embedding. Where one is stored, that one counts, as in transformers 5."""
 
 
 def read_hf_config(path: Path, weight_type: ElementType) -> HfModel:
@@ -59,7 +60,9 @@ def model_from_hf(values: Mapping[str, Any], weight_type: ElementType, path: Pat
         )
     family = family_named(model_type)
     keys = HfKeys({**family.hf_defaults, **values}, path)
-    _refuse_what_is_not_done(keys, family)
+    scheme = scheme_of_config(values)
+    if scheme is not None:
+        raise UnsupportedModelError(quantised_message(path, scheme))
     n_heads, dim = keys.whole("num_attention_heads"), keys.whole("hidden_size")
     max_seq_len = keys.whole("max_position_embeddings")
     n_layers = keys.whole("num_hidden_layers")
@@ -88,18 +91,6 @@ def model_from_hf(values: Mapping[str, Any], weight_type: ElementType, path: Pat
     if fault:
         raise ModelFileError(f"{path}: {fault}")
     return HfModel(config, family, keys.flag("tie_word_embeddings"))
-
-
-def _refuse_what_is_not_done(keys: HfKeys, family: Family) -> None:
-    if keys.table("quantization_config") is not None:
-        raise keys.unsupported(
-            "the weights are quantised already (quantization_config), which is not read;"
-            " take the model's original in bf16, f16 or f32"
-        )
-    if keys.flag("attention_bias") and not family.qkv_bias:
-        raise keys.unsupported(f"attention_bias is not supported for {family.name}")
-    if keys.flag("mlp_bias"):
-        raise keys.unsupported("mlp_bias is not supported")
 
 
 def _head_dim(keys: HfKeys, dim: int, n_heads: int) -> int:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.formats.mapped import MappedFile
+from dllama.formats.t_file import is_t_file
 
 MAGIC = 0xA00ABCD
 _OLD_MAGICS = (0xABCD00, 0xABCD01)
@@ -110,6 +111,8 @@ def _decode_header(data: NDArray[np.uint8], path: Path) -> tuple[dict[MKey, int]
             f"{path}: is a .m file of Distributed Llama 0.10 or older, which is not read;"
             " convert the model again with dllama convert"
         )
+    if is_t_file(data[: _START.size].tobytes()):
+        raise ModelFileError(f"{path}: is a .t tokenizer file; give the model's .m file or directory")
     if magic != MAGIC:
         raise ModelFileError(
             f"{path}: is no .m model file (it begins with 0x{magic & 0xFFFFFFFF:X}, not 0x{MAGIC:X})"

@@ -50,12 +50,13 @@ def read_plain_file(path: Path, fault: Fault, largest_bytes: int = LARGEST_SETTI
     """All of it. Raises `fault` as open_plain_file does, also when it is larger, or known as something else."""
     with open_plain_file(path, fault) as file:
         try:
-            content = file.read(largest_bytes + 1)
+            content = file.read(HEAD_BYTES)
+            what = stranger(content)
+            if what is not None:
+                raise fault(f"{path}: {what}")
+            content += file.read(largest_bytes + 1 - len(content))
         except OSError as error:
             raise fault(f"{path}: cannot be read: {error.strerror}") from error
-    what = stranger(content[:HEAD_BYTES])
-    if what is not None:
-        raise fault(f"{path}: {what}")
     if len(content) > largest_bytes:
         raise fault(
             f"{path}: is larger than {largest_bytes >> 20} MiB, which no such file is; download it again"

@@ -13,16 +13,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import reprlib
 import struct
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
-from dllama.errors import ModelFileError
+from dllama.errors import ModelFileError, UnsupportedModelError
+from dllama.formats.hf_folders import what_instead
 from dllama.formats.mapped import MappedFile
 from dllama.formats.plain_files import read_json_object
 
@@ -84,47 +86,53 @@ class SafetensorsFile:
 
 
 def open_safetensors_directory(directory: Path) -> dict[str, SafetensorsFile]:
-    """Tensor names to the mapped file of each. Raises ModelFileError naming what is missing or bad."""
+    """Tensor names to the mapped file of each. Raises ModelFileError naming what is missing or bad,
+    UnsupportedModelError naming what is there instead."""
     single, index = directory / SINGLE_FILE, directory / INDEX_FILE
-    if single.exists():
+    if os.path.lexists(single):
         file = SafetensorsFile(single)
         return dict.fromkeys(file.tensors, file)
-    if index.exists():
+    if os.path.lexists(index):
         return _open_shards(index)
+    instead = what_instead(directory)
+    if instead is not None:
+        raise UnsupportedModelError(f"{directory}: {instead}")
     raise ModelFileError(
         f"{directory}: has neither {SINGLE_FILE} nor {INDEX_FILE}; download the model's safetensors files"
     )
 
 
 def _open_shards(index: Path) -> dict[str, SafetensorsFile]:
+    """All tensors of all files that the index names, whatever it says of each tensor; of two by one name the one
+    that it names, as in transformers."""
     where = _read_weight_map(index)
-    files = {
-        file_name: SafetensorsFile(index.parent / file_name) for file_name in sorted(set(where.values()))
-    }
+    files = {name: SafetensorsFile(index.parent / name) for name in sorted(set(where.values()))}
+    file_of = {name: file for file in files.values() for name in file.tensors}
     for name, file_name in where.items():
-        if name not in files[file_name].tensors:
-            raise ModelFileError(
-                f"{index.parent / file_name}: lacks the tensor {name}, which {index.name} says is there;"
-                " download the file again"
-            )
-    return {name: files[file_name] for name, file_name in where.items()}
+        if name in files[file_name].tensors:
+            file_of[name] = files[file_name]
+    return file_of
 
 
 def _read_weight_map(index: Path) -> dict[str, str]:
+    """Tensor names to the names of files below the index's directory: `./a` is `a`."""
     where = read_json_object(index, ModelFileError).get("weight_map")
     if not isinstance(where, dict) or not where:
         raise ModelFileError(f"{index}: has no weight_map; download it again")
+    plain_names = {}
     for name, file_name in where.items():
-        is_plain = isinstance(file_name, str) and Path(file_name).name == file_name
-        if not is_plain or not file_name.endswith(".safetensors"):
+        plain = PurePosixPath(file_name if isinstance(file_name, str) else "")
+        if plain.is_absolute() or ".." in plain.parts or plain.suffix != ".safetensors":
             raise ModelFileError(
-                f"{index}: {reprlib.repr(file_name)}, said to hold {name}, is no safetensors file beside it"
+                f"{index}: {reprlib.repr(file_name)}, said to hold {name}, is no safetensors file below it"
             )
+        plain_names[name] = str(plain)
+    for file_name in sorted(set(plain_names.values())):
         if not (index.parent / file_name).exists():
             raise ModelFileError(
                 f"{index.parent / file_name}: is missing, though {index.name} names it; download it too"
             )
-    return where
+    return plain_names
 
 
 def _parse_header(data: NDArray[np.uint8], path: Path) -> dict[str, StoredTensor]:

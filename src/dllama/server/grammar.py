@@ -99,11 +99,12 @@ class GrammarCompiler:
     """Makes constraints for one tokenizer. Safe to use from several threads."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: frozenset[int] = frozenset()) -> None:
-        """`vocab_size` is that of the logits, which may have more entries than the tokenizer has tokens; `end_ids` are
-        end tokens beside the tokenizer's own."""
+        """`vocab_size` is that of the logits, which may have more entries than the tokenizer has tokens, or fewer;
+        `end_ids` are end tokens beside the tokenizer's own."""
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
-        self._end_ids = list(dict.fromkeys([*tokenizer.eos_ids, *sorted(end_ids)]))
+        ids = dict.fromkeys([*tokenizer.eos_ids, *sorted(end_ids)])
+        self._end_ids = [token_id for token_id in ids if token_id < vocab_size] or [vocab_size - 1]
         self._lock = threading.Lock()
         self._tokens: llguidance.LLTokenizer | None = None
         self._compiling = ThreadPoolExecutor(1, "grammar", initializer=_give_way)
@@ -142,7 +143,9 @@ class GrammarCompiler:
         with self._lock:
             if self._tokens is None:
                 self._tokens = llguidance.LLTokenizer(
-                    llguidance.TokenizerWrapper(_Vocabulary(self._tokenizer, self._end_ids[0])),
+                    llguidance.TokenizerWrapper(
+                        _Vocabulary(self._tokenizer, self._vocab_size, self._end_ids[0])
+                    ),
                     n_vocab=self._vocab_size,
                     eos_token=self._end_ids,
                 )
@@ -150,15 +153,15 @@ class GrammarCompiler:
 
 
 class _Vocabulary:
-    """What llguidance wants to know of a tokenizer."""
+    """What llguidance wants to know of a tokenizer, of which `vocab_size` tokens at most can be drawn."""
 
-    def __init__(self, tokenizer: Tokenizer, end_id: int) -> None:
-        ids = range(tokenizer.vocab_size)
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_id: int) -> None:
+        ids = range(min(tokenizer.vocab_size, vocab_size))
         self._encode = tokenizer.encode
         self.tokens = [tokenizer.token_bytes(token_id) for token_id in ids]
         self.special_token_ids = [token_id for token_id in ids if tokenizer.is_special(token_id)]
         self.eos_token_id = end_id
-        self.bos_token_id = tokenizer.bos_id
+        self.bos_token_id = tokenizer.bos_id if tokenizer.bos_id in ids else None
 
     def __call__(self, text: bytes) -> Sequence[int]:
         return self._encode(text.decode("utf-8", "replace"))

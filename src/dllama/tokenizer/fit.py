@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+
 from dllama.errors import TokenizerError
 from dllama.tokenizer.base import Tokenizer
+
+_log = logging.getLogger(__name__)
+
+_MOST_MORE = 256  # more are no forgotten padding or chat tokens
 
 
 def check_vocab(tokenizer: Tokenizer, vocab_size: int) -> None:
     """Returns when a model with `vocab_size` rows in its embedding can be `tokenizer`'s.
 
-    Models have rows to spare (Qwen 2.5: 151936 for 151665 tokens), but never fewer rows than tokens, and not
-    more than twice as many. Raises TokenizerError otherwise.
+    Models have rows to spare (Qwen 2.5: 151936 for 151665 tokens), but not more than twice as many as tokens. Some
+    have a few rows less, since a padding token was added to the tokenizer alone: that is logged, and such tokens
+    are refused when they come up. Raises TokenizerError otherwise.
     """
-    if not vocab_size // 2 <= tokenizer.vocab_size <= vocab_size:
+    n_more = tokenizer.vocab_size - vocab_size
+    if tokenizer.vocab_size < vocab_size // 2 or n_more > min(_MOST_MORE, vocab_size // 8):
         raise TokenizerError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, which does not fit a model of {vocab_size}: "
             "it is of another model"
+        )
+    if n_more > 0:
+        _log.warning(
+            "the tokenizer has %d tokens more than the model's %d: texts in which they come up are refused",
+            n_more,
+            vocab_size,
         )
 
 

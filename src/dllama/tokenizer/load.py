@@ -12,6 +12,7 @@ from pathlib import Path
 import tokenizers
 
 from dllama.errors import TokenizerError
+from dllama.formats.hf_folders import missing, model_folder
 from dllama.formats.plain_files import read_plain_file
 from dllama.formats.t_file import LARGEST_BYTES, TFile, is_t_file, read_t_file
 from dllama.tokenizer.base import Settings
@@ -60,8 +61,13 @@ def tokenizer_of_t_file(t_file: TFile, path: Path) -> PipelineTokenizer:
 
 def tokenizer_file(path: Path) -> Path:
     """`path`, or the file in it where it is a directory."""
+    if not path.exists():
+        raise TokenizerError(str(missing(path)))
     if not path.is_dir():
+        if path.suffix == ".m":
+            raise TokenizerError(f"{path}: is a model, not a tokenizer; give its .t file")
         return path
+    path = model_folder(path)
     for name in _NAMES:
         if os.path.lexists(path / name):
             return path / name

@@ -1,0 +1,46 @@
+"""Tensors of a Hugging Face directory that are no weights of the decoder: which may be left aside, and which not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.dtypes import ElementType
+from dllama.formats.safetensors import SafetensorsFile
+
+# Tables that older programs stored, the state of other libraries, and scales of a KV cache in 8 bits.
+_BOOKKEEPING = re.compile(
+    r"(.*\.)?(rotary_emb\.\w+|inv_freq|cos_cached|sin_cached|attn\.bias|masked_bias|causal_mask|position_ids"
+    r"|_extra_state|[kv]_scale|kv_scale)"
+)
+_DECODER = ("model.", "lm_head.", "base_model.")
+_SHOWN = 3
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Whether the tensor is of no consequence whatever is in it."""
+    return _BOOKKEEPING.fullmatch(name) is not None
+
+
+def is_in_decoder(name: str) -> bool:
+    """Whether the tensor belongs to what computes logits. Heads of other uses do not (v_head, score, classifier)."""
+    return name.startswith(_DECODER)
+
+
+def is_zero_bias(name: str, file: SafetensorsFile) -> bool:
+    """Whether the tensor is a bias that adds nothing. Some programs write one for every matrix."""
+    if not name.endswith(".bias") or file.tensors[name].element_type is None:
+        return False
+    is_wide = file.tensors[name].element_type is ElementType.F32
+    bits: NDArray[Any] = np.frombuffer(file.bytes_of(name).tobytes(), np.uint32 if is_wide else np.uint16)
+    return not np.any(bits << 1)  # without the sign: -0 is 0
+
+
+def unused_sentence(names: Sequence[str]) -> str:
+    """What a user is told of tensors that are left aside."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}: no part of the text model, not used"
