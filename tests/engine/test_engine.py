@@ -462,23 +462,22 @@ def test_a_slow_grammar_holds_up_its_own_text_only() -> None:
         TOKENIZER,
         max_seq_len=24,
         n_parallel=2,
-        on_ready=lambda: woken.append(None),
     )
     slow, other = Talk(), Talk()
     engine.submit([1, 2], greedy(constraint=grammar, stop=("never",)), slow.events.append)
     engine.submit([3, 4], greedy(max_tokens=12), other.events.append)
     for n_tokens in (1, 2, 2):
         for _ in range(3):
-            assert engine.step() is not None
+            assert engine.step(lambda: woken.append(None)) is not None
         assert not woken
         grammar.answer()
         assert woken.pop() is None
-        engine.step()
+        engine.step(lambda: woken.append(None))
         assert len(slow.tokens) == n_tokens
     assert slow.end == Finished(reason="stop", n_prompt=2, n_cached=0, n_completion=2)
     assert slow.text == TOKENIZER.decode([400, 400])
     while engine.has_work:
-        engine.step()
+        engine.step(lambda: woken.append(None))
     assert other.token_ids == answer([3, 4], greedy(max_tokens=12)).token_ids
 
 

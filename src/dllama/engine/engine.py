@@ -97,16 +97,14 @@ class Engine:
         n_parallel: int = 1,
         speculate: int = 0,
         clock: Callable[[], float] = time.perf_counter,
-        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         """`n_parallel` requests share steps; `speculate` is the most tokens guessed for a step of a request that
-        does not say. `on_ready` is called, from any thread, when a text that had to wait for its grammar can go
-        on."""
+        does not say."""
         cache = executor.cache
         assert max_seq_len <= cache.n_positions, "one text must fit into the cache"
         self.max_seq_len = max_seq_len
         self._executor, self._tokenizer, self._clock = executor, tokenizer, clock
-        self._speculate, self._on_ready = speculate, on_ready
+        self._speculate = speculate
         self._pages = PrefixCache(cache.n_pages, cache.page_size)
         self._pace = StepPace(executor.max_rows)
         self._scheduler = Scheduler(
@@ -181,13 +179,13 @@ class Engine:
         for task in list(self._tasks.values()):
             self._fail(task, failure.error())
 
-    def step(self) -> StepDone | None:
+    def step(self, on_ready: Callable[[], None] = lambda: None) -> StepDone | None:
         """Computes one step and delivers its events; None when there is nothing to do, or nothing before a grammar is
-        ready.
+        ready. `on_ready` is called, from any thread, when a text that had to wait for its grammar can go on.
 
         Raises what Executor.step raises; requests are then as they were.
         """
-        self._settle()
+        self._settle(on_ready)
         runs = self._scheduler.next_step(self._guess, self._is_waiting)
         if not runs:
             return None
@@ -231,14 +229,14 @@ class Engine:
         task = self._tasks[job]
         return isinstance(task, _Writing) and task.generation.waits_for is not None
 
-    def _settle(self) -> None:
+    def _settle(self, on_ready: Callable[[], None]) -> None:
         """Goes on with texts whose grammars have said what may follow; they have a moment to do so."""
         unsettled, self._unsettled = self._unsettled, []
         unsettled = [task for task in unsettled if task.job in self._tasks]
         futures = [task.generation.waits_for for task in unsettled if not task.is_late]
         _, late = concurrent.futures.wait(filter(None, futures), _GRACE_S)
         for future in late:
-            future.add_done_callback(lambda _: self._on_ready())
+            future.add_done_callback(lambda _: on_ready())
         for task in unsettled:
             task.is_late = task.generation.waits_for is not None
             if task.is_late:

@@ -70,7 +70,6 @@ class EngineService:
             n_parallel=n_parallel,
             speculate=speculate,
             clock=clock,
-            on_ready=self._wake,
         )
         self._is_due = False  # whether the next step may have something to compute
         self._n_parallel, self._n_places, self._clock = n_parallel, n_parallel + max_queued, clock
@@ -211,7 +210,7 @@ class EngineService:
                     self._is_due = False
                 for order in orders:
                     order()
-                if self._end is None and self._engine.step() is not None:
+                if self._end is None and self._engine.step(self._wake) is not None:
                     self._wake()
         except DllamaError as error:
             self._end = Failure.of(error)
