@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import openai
@@ -89,3 +90,42 @@ def test_a_worker_dies() -> None:
                 assert answer.choices[0].message.content == "9 + 8 = 17."
         api.terminate()
         assert api.finish().code == 143
+
+
+def test_a_worker_is_lost_while_nobody_asks() -> None:
+    """The cluster's state is true within the time that a node may be silent, and the model comes back by itself."""
+    with (
+        worker_processes(2) as (survivor, victim),
+        ApiProcess("--peer-timeout", 2, workers=[survivor.address, victim.address]) as api,
+    ):
+        assert api.get("/health").status_code == 200
+        victim.pause()
+        stopped = time.time()
+        wait_until(lambda: api.get("/health").status_code == 503)
+        assert time.time() - stopped < 3
+        view = api.get("/api/cluster").json()
+        assert view["status"] == "recovering"
+        assert f"lost worker {victim.address}" in view["reason"]
+        names = {node["name"]: (node["lost_since"], node["lost_reason"]) for node in view["nodes"]}
+        assert names["root"] == names[survivor.address] == (None, None)
+        since, reason = names[victim.address]
+        assert stopped - 2 < since < stopped + 1
+        assert "no sign of life" in reason
+        victim.go_on()
+        wait_until(lambda: api.get("/health").status_code == 200)
+        assert [node["lost_since"] for node in api.get("/api/cluster").json()["nodes"]] == [None] * 3
+
+
+def test_a_worker_dies_while_nobody_asks() -> None:
+    with (
+        worker_processes(1) as (victim,),
+        ApiProcess(workers=[victim.address]) as api,
+    ):
+        assert api.get("/health").status_code == 200
+        victim.kill()
+        api.err.wait_for(f"lost worker {victim.address}.*trying to load the model again")
+        node = api.get("/api/cluster").json()["nodes"][1]
+        assert node["lost_reason"] in ("it closed the connection", "connection reset by peer")
+        with WorkerProcess("--port", victim.address.split(":")[1]):
+            api.err.wait_for("the model is ready again")
+            assert api.get("/health").status_code == 200

@@ -29,14 +29,18 @@ from support.processes import (
     worker_processes,
 )
 
+SILENCE_S = 2
+"""The shortest that a node may be silent."""
+
 PROMPTLY_S = 10.0
 """Far below the 60 s that a step may take, far above what a lost connection needs to be seen."""
 
 
 @contextlib.contextmanager
-def mid_step(*workers: WorkerProcess) -> Iterator[Running]:
+def mid_step(*workers: WorkerProcess, silence_s: float = 60) -> Iterator[Running]:
     """A root in the middle of a step that cannot end: its last worker is stopped."""
-    with Running(*endless(workers=[worker.address for worker in workers])) as root:
+    addresses = [worker.address for worker in workers]
+    with Running(*endless(workers=addresses), "--peer-timeout", silence_s) as root:
         root.out.wait_for("Pred", 3)
         workers[-1].pause()
         yield root
@@ -61,6 +65,29 @@ def test_a_worker_dies_in_a_step(survivor: WorkerProcess) -> None:
         assert f"lost worker {victim.address} (rank 2)" in done.error_line
     survivor.err.wait_for("is gone", n_gone + 1, PROMPTLY_S)
     run_well(*inference(workers=[survivor.address], steps=8))
+
+
+def test_a_worker_that_is_stopped_is_named(survivor: WorkerProcess) -> None:
+    """In the middle of a step: by the heartbeat, long before the 60 s of a worker that computes."""
+    n_gone = survivor.err.count("is gone")
+    with worker_processes(1) as (victim,):
+        with mid_step(survivor, victim, silence_s=SILENCE_S) as root:
+            done = root.finish(PROMPTLY_S)
+            assert done.code == 1
+            assert f"lost worker {victim.address} (rank 2): no sign of life" in done.error_line
+        survivor.err.wait_for("is gone", n_gone + 1, PROMPTLY_S)
+        victim.go_on()
+        victim.wait_until_free(1)
+        run_well(*inference(workers=[survivor.address, victim.address], steps=8))
+
+
+def test_a_root_that_is_stopped_holds_no_worker(survivor: WorkerProcess) -> None:
+    n_gone = survivor.err.count("is gone")
+    with Running(*endless(workers=[survivor.address]), "--peer-timeout", SILENCE_S) as root:
+        root.out.wait_for("Pred", 3)
+        root.pause()
+        said = survivor.err.wait_for("is gone.*", n_gone + 1, PROMPTLY_S)[0]
+        assert "(rank 0): no sign of life" in said
 
 
 def test_a_worker_dies_while_loading(survivor: WorkerProcess) -> None:

@@ -18,7 +18,6 @@ import pytest
 import dllama.fabric.tcp as tcp
 from dllama.errors import PeerLostError, PeerTimeoutError
 from dllama.fabric.channel import connect_with_deadline, listen
-from dllama.fabric.liveness import system_answers
 from dllama.fabric.socket_options import set_options
 
 TIMEOUT_S = 20.0
@@ -96,9 +95,8 @@ def test_a_process_that_is_killed_while_it_answers(start: Start) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_a_stopped_process_is_a_timeout_and_not_a_loss(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its system still answers, even if its receive window is full."""
-    monkeypatch.setattr(tcp, "SILENCE_S", 0)
+def test_a_stopped_process_is_a_timeout_and_not_a_loss(start: Start) -> None:
+    """Without a heartbeat nobody can tell: its system still answers, even if its receive window is full."""
     fabric, process = start("stops")
     os.waitpid(process.pid, os.WUNTRACED)
     with pytest.raises(PeerTimeoutError, match=r"10\.0\.0\.2:9998.* bytes to it"):
@@ -176,10 +174,9 @@ def test_ranks_must_have_no_gaps(pair: tuple[socket.socket, socket.socket]) -> N
         tcp.TcpFabric(0, {2: tcp.TcpPeer(pair[0], "far")})
 
 
-def test_options_send_at_once_and_watch_the_peer(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_options_send_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
     set_options(pair[0])
     assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    assert pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 needs_congestion_control = pytest.mark.skipif(
@@ -220,10 +217,3 @@ def test_no_end_of_a_connection_paces() -> None:
         listener.accept()[0] as called,
     ):
         assert not {_congestion_control(end) for end in (caller, called)} & {"bbr"}
-
-
-def test_a_system_with_a_full_window_answers(pair: tuple[socket.socket, socket.socket]) -> None:
-    pair[0].settimeout(0.05)
-    with pytest.raises(TimeoutError):
-        pair[0].sendall(bytes(64 << 20))
-    assert system_answers(pair[0])

@@ -162,3 +162,19 @@ def test_strangers_who_say_nothing_are_few(worker: Served) -> None:
         with worker.root() as channel:
             channel.send_frame(Kind.STEP, b"")
             assert "in place of a plan" in worker.wait_for("is gone")
+
+
+def test_no_thread_to_be_had(worker: Served, plan: SessionPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Roots are greeted without one; who cannot be served hears why; the next one is served."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with worker.root() as channel, monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        channel.send_frame(Kind.PLAN, plan.encode())
+        kind, payload = channel.receive_frame(MAX_CONTROL_BYTES)
+        assert kind == Kind.FAILED
+        assert "no more threads" in Refusal.decode(payload, "worker").reason
+        assert "no more threads" in worker.wait_for("is gone")
+    test_a_message_before_the_plan(worker)

@@ -125,6 +125,10 @@ class Running:
         self._process.send_signal(signal.SIGSTOP)
         wait_until(lambda: psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
 
+    def go_on(self) -> None:
+        """After `pause`."""
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """Ends it without giving it a chance to tidy up."""
         self._process.send_signal(signal.SIGKILL)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dllama.dtypes import ElementType
 from dllama.errors import UsageError
-from dllama.fabric import Fabric, Job, receive_frame, send_frame
+from dllama.fabric import PEER_TIMEOUT_S, Fabric, Job, receive_frame, send_frame
 from dllama.families import ModelConfig
 from dllama.model.all_reduce import wire_row_bytes
 from dllama.node import Address
@@ -86,7 +86,10 @@ def measure_fabric(
         )
     with contextlib.closing(greet_crew(workers, job, session)) as crew:
         fabric = crew.join(
-            Kind.PROBE, lambda rank: ProbeOrders(session, rank, crew.addresses).encode(), TIMEOUT_S
+            Kind.PROBE,
+            lambda rank: ProbeOrders(session, rank, crew.addresses).encode(),
+            TIMEOUT_S,
+            PEER_TIMEOUT_S,
         )
         with contextlib.closing(fabric):
             report = _measure(fabric, crew, config, on_progress)

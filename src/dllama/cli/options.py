@@ -9,10 +9,11 @@ from pathlib import Path
 from dllama.dtypes import ElementType
 from dllama.engine import SamplingOptions
 from dllama.errors import UsageError
-from dllama.fabric import Job
+from dllama.fabric import LEAST_PEER_TIMEOUT_S, PEER_TIMEOUT_S, Job
 from dllama.formats.atomic import check_writable
 from dllama.model import Algorithm, CacheStorage
 from dllama.node import Address, NodeSettings, default_threads
+from dllama.node.soundness import MOST_PEER_TIMEOUT_S, check_peer_timeout
 
 DEFAULT_PORT = 9990
 DEFAULT_MAX_SEQ_LEN = 8192
@@ -33,6 +34,7 @@ class ModelOptions:
     workers: tuple[Address, ...]
     shares: tuple[float, ...]
     all_reduce: Algorithm
+    peer_timeout_s: float
     n_threads: int
     node: NodeSettings
     job: Job | None
@@ -75,6 +77,13 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         choices=[str(algorithm) for algorithm in Algorithm],
         default=str(Algorithm.AUTO),
         help="how partial sums are brought together (default: what is quickest by measurement)",
+    )
+    group.add_argument(
+        "--peer-timeout",
+        type=peer_timeout,
+        default=PEER_TIMEOUT_S,
+        metavar="S",
+        help="seconds of silence after which a node counts as lost, idle or not (default %(default)g)",
     )
     add_node_flags(parser)
 
@@ -152,6 +161,7 @@ def model_options(args: argparse.Namespace) -> ModelOptions:
         workers=tuple(args.workers),
         shares=tuple(args.shares),
         all_reduce=Algorithm(args.all_reduce),
+        peer_timeout_s=args.peer_timeout,
         n_threads=args.nthreads,
         node=node_settings(args),
         job=args.job,
@@ -176,6 +186,17 @@ def parse_address(text: str) -> Address:
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise argparse.ArgumentTypeError(f"{text} is not host:port")
     return Address(host, int(port))
+
+
+def peer_timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+        check_peer_timeout(seconds)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no number of seconds from {LEAST_PEER_TIMEOUT_S:g} to {MOST_PEER_TIMEOUT_S:g}"
+        ) from None
+    return seconds
 
 
 def positive_int(text: str) -> int:

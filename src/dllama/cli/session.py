@@ -83,6 +83,7 @@ def cluster_options(
         node=options.node,
         job=options.job,
         all_reduce=options.all_reduce,
+        peer_timeout_s=options.peer_timeout_s,
     )
 
 

@@ -4,7 +4,7 @@ base.py            the Fabric Protocol: what every transport promises
 tcp.py             a full mesh of TCP connections; local.py: threads of one process, for tests
 mpi.py             MPI messages between the processes of one job; mpi_messages.py: what MPI is handed;
                    launch.py: whether there is such a job
-liveness.py        when a peer's system counts as gone
+heartbeat.py       who of a session is still there
 socket_options.py  what TCP is asked for: nothing held back, nothing paced
 failures.py        how a broken fabric says so
 collectives.py     broadcast, gather, all-gather, all-to-all
@@ -26,6 +26,7 @@ from dllama.fabric.collectives import (
     scattered_broadcast,
 )
 from dllama.fabric.frames import join_buffers, receive_frame, send_frame, send_frames
+from dllama.fabric.heartbeat import LEAST_PEER_TIMEOUT_S, PEER_TIMEOUT_S, Arrivals, Heartbeat
 from dllama.fabric.launch import Job, launched_rank
 from dllama.fabric.local import local_fabrics
 from dllama.fabric.socket_options import set_options
@@ -33,9 +34,13 @@ from dllama.fabric.tcp import TcpFabric, TcpPeer
 from dllama.fabric.timing import ExchangeTimes, measure_exchange
 
 __all__ = [
+    "LEAST_PEER_TIMEOUT_S",
+    "PEER_TIMEOUT_S",
+    "Arrivals",
     "Buffer",
     "ExchangeTimes",
     "Fabric",
+    "Heartbeat",
     "Job",
     "Loss",
     "PreparedExchange",

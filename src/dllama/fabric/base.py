@@ -75,7 +75,7 @@ class Fabric(Protocol):
         their buffers may be changed. It does not mean that the peers have them.
 
         `timeout_s` is the longest time without any progress, a byte moved to or from any of the peers, not
-        the longest time of the whole call. None waits for as long as the peers' systems answer.
+        the longest time of the whole call. None waits until a peer is known to be lost.
 
         Raises PeerLostError when a peer's connection has ended (naming it, and what was outstanding) and
         PeerTimeoutError when nothing moved for `timeout_s` (naming all who owe bytes, and how many). Any part

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from dllama.fabric.liveness import watch_peer
-
 _UNPACED = ("cubic", "reno")
 """Congestion controls that send as soon as they may. The first is Linux's own default; without privileges it may not be
 allowed, the second always is (tcp(7), TCP_CONGESTION)."""
 
 
 def set_options(connection: socket.socket) -> None:
-    """Small messages leave at once, large ones without pauses, and a peer whose system has gone is noticed.
+    """Small messages leave at once, large ones without pauses.
 
     For a socket that listens (its connections inherit), is to be connected, or is: what TCP has begun to pace, it
     paces to its end.
@@ -22,7 +20,6 @@ def set_options(connection: socket.socket) -> None:
         return
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _send_unpaced(connection)
-    watch_peer(connection)
 
 
 def _send_unpaced(connection: socket.socket) -> None:

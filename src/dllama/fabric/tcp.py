@@ -32,7 +32,7 @@ from dllama._native import SocketMesh
 from dllama.errors import PeerError, PeerLostError
 from dllama.fabric.base import SPIN_S, Buffer, Loss, PreparedExchange, WritableBuffer
 from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
-from dllama.fabric.liveness import SILENCE_S, system_answers
+from dllama.fabric.heartbeat import Heartbeat
 from dllama.fabric.socket_options import set_options
 
 _PATIENCE_S = 0.25
@@ -51,9 +51,17 @@ class TcpPeer:
 class TcpFabric:
     """See Fabric. Takes the connections over: they become non-blocking, and `close` closes them."""
 
-    def __init__(self, rank: int, peers: Mapping[int, TcpPeer], *, spin_s: float = SPIN_S) -> None:
+    def __init__(
+        self,
+        rank: int,
+        peers: Mapping[int, TcpPeer],
+        *,
+        heartbeat: Heartbeat | None = None,
+        spin_s: float = SPIN_S,
+    ) -> None:
         """`peers` holds every rank but the own one. `spin_s` is how long an exchange tries again after its
-        last progress before it sleeps."""
+        last progress before it sleeps. Without a `heartbeat`, which is taken over too, a peer that is silent may as
+        well compute."""
         assert {rank, *peers} == set(range(len(peers) + 1)), f"ranks {rank} and {sorted(peers)} have gaps"
         self._rank = rank
         self._n_ranks = len(peers) + 1
@@ -66,6 +74,7 @@ class TcpFabric:
             [peers[other].connection.fileno() if other != rank else -1 for other in range(self._n_ranks)]
         )
         self._failure = FirstFailure()
+        self._heartbeat = heartbeat
         self._losses: dict[int, Loss] = {}
 
     @property
@@ -97,7 +106,7 @@ class TcpFabric:
 
     @property
     def losses(self) -> dict[int, Loss]:
-        return dict(self._losses)
+        return self._losses or (self._heartbeat.losses if self._heartbeat else {})
 
     def exchange(
         self,
@@ -129,6 +138,8 @@ class TcpFabric:
         self._mesh.close()
         for peer in self._peers.values():
             peer.connection.close()
+        if self._heartbeat:
+            self._heartbeat.close()
 
     def _watch(
         self,
@@ -137,25 +148,34 @@ class TcpFabric:
         timeout_s: float | None,
     ) -> float:
         """Nothing moves: returns how long the native loop may go on. Raises the recorded PeerTimeoutError, or
-        PeerLostError for a system that has gone."""
+        PeerLostError when any rank of the session is lost: who waits for another one waits for it too."""
+        for rank, loss in self.losses.items():
+            if not self._has_unread(rank):
+                raise self._lost(rank, reason=loss.reason)
         idle_s = self._mesh.idle_s
-        ranks = {rank for rank, _ in (*sends, *receives)}
         if timeout_s is not None and idle_s >= timeout_s:
-            pending = [self._outstanding(rank) for rank in sorted(ranks) if any(self._mesh.outstanding(rank))]
-            for peer in pending:
-                self._losses.setdefault(peer.rank, Loss(time.time() - idle_s, f"no sign for {timeout_s:g} s"))
+            ranks = sorted({rank for rank, _ in (*sends, *receives)})
+            pending = [self._outstanding(rank) for rank in ranks if any(self._mesh.outstanding(rank))]
+            since = time.time() - idle_s
+            self._losses = {peer.rank: Loss(since, f"no sign for {timeout_s:g} s") for peer in pending}
             raise self._failure.record(timeout_error(pending, timeout_s))
-        if idle_s >= SILENCE_S:
-            for rank in ranks:
-                if not system_answers(self._peers[rank].connection):
-                    raise self._lost(rank, reason=f"its system has not answered for {SILENCE_S} s")
         return _PATIENCE_S if timeout_s is None else min(_PATIENCE_S, timeout_s - idle_s)
+
+    def _has_unread(self, rank: int) -> bool:
+        """Whether something came from a rank before it went, which may say why."""
+        with contextlib.suppress(OSError):
+            return bool(self._peers[rank].connection.recv(1, socket.MSG_PEEK))
+        return False
 
     def _lost(self, rank: int, error: int = 0, reason: str = "") -> PeerError:
         """What to raise for a connection that has ended, by `error` or in order (0)."""
         self._failure.check()  # another thread closed the fabric under our feet
         reason = reason or (os.strerror(error).lower() if error else "it closed the connection")
-        self._losses.setdefault(rank, Loss(time.time(), reason))
+        losses = self._heartbeat.settled_losses() if self._heartbeat else {}
+        if losses and rank not in losses:  # this one ended its session because of another one
+            rank = min(losses, key=lambda one: losses[one].since)
+            reason = losses[rank].reason
+        self._losses = losses or {rank: Loss(time.time(), reason)}
         return self._failure.record(lost_error(self._outstanding(rank), reason))
 
     def _outstanding(self, rank: int) -> Outstanding:

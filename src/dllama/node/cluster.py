@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dllama.checkpoint import Checkpoint
 from dllama.dtypes import ElementType
 from dllama.errors import PeerError, PeerLostError
-from dllama.fabric import Fabric, Job, gather, send_frame, send_frames
+from dllama.fabric import PEER_TIMEOUT_S, Fabric, Job, gather, send_frame, send_frames
 from dllama.families import ModelConfig
 from dllama.kernels import Compute
 from dllama.model import (
@@ -48,7 +48,7 @@ from dllama.node.tracing import ClusterTrace
 from dllama.sharding import ShardPlan, Span, plan_spans, shard_bytes
 
 STEP_TIMEOUT_S = 60.0
-"""Longest time without a byte while a peer owes some: far more than a layer takes on a slow device."""
+"""Longest time without a byte while a peer that is alive owes some: far more than a layer takes on a slow device."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,7 @@ class ClusterOptions:
     node: NodeSettings
     all_reduce: Algorithm = Algorithm.AUTO
     timeout_s: float = STEP_TIMEOUT_S
+    peer_timeout_s: float = PEER_TIMEOUT_S
     job: Job | None = None
 
 
@@ -137,7 +138,10 @@ class Cluster:
             check_memory(_node_memory(plan, options, crew))
             memory = stack.enter_context(contextlib.closing(RankMemory(compute, plan, options.node)))
             fabric = crew.join(
-                Kind.PLAN, lambda rank: dataclasses.replace(plan, rank=rank).encode(), plan.limits.timeout_s
+                Kind.PLAN,
+                lambda rank: dataclasses.replace(plan, rank=rank).encode(),
+                plan.limits.timeout_s,
+                plan.peer_timeout_s,
             )
             stack.enter_context(contextlib.closing(fabric))
             # MPI moves bytes only while it is asked, and a thread that asks takes the core from what is computed.
@@ -215,7 +219,9 @@ class Cluster:
     def check(self) -> None:
         """See Executor.check."""
         for rank, loss in self._fabric.losses.items():
-            raise PeerLostError(f"lost {self._fabric.peer_name(rank)} (rank {rank}): {loss.reason}")
+            raise PeerLostError(
+                f"lost {self._fabric.peer_name(rank)} (rank {rank}): {loss.reason}; see whether it runs"
+            )
 
     def whole_logits(self) -> NDArray[np.float32]:
         """See Executor.whole_logits. Fetched once for each step."""
@@ -326,6 +332,7 @@ def _session_plan(
         shards=shards,
         cache=cache,
         limits=limits,
+        peer_timeout_s=options.peer_timeout_s,
     )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-from dllama.fabric import Fabric, Job, SocketChannel, TcpFabric, TcpPeer, receive_frame, send_frame
-from dllama.node.greeting import GREETING_TIMEOUT_S, Address, call, raise_refusal
+from dllama.fabric import Fabric, Heartbeat, Job, SocketChannel, TcpFabric, TcpPeer, receive_frame, send_frame
+from dllama.node.greeting import GREETING_TIMEOUT_S, Address, call, call_heartbeat, raise_refusal
 from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Role, Welcome
 
 F = TypeVar("F", bound=Fabric)
@@ -28,9 +28,12 @@ class Crew(Protocol):
     def welcomes(self) -> tuple[Welcome, ...]:
         """What each worker said of itself, from rank 1 on."""
 
-    def join(self, kind: Kind, orders: Callable[[int], bytes], timeout_s: float) -> Fabric:
+    def join(
+        self, kind: Kind, orders: Callable[[int], bytes], timeout_s: float, peer_timeout_s: float
+    ) -> Fabric:
         """Sends rank r a message of that kind with payload orders(r); returns the fabric when all are ready. Raises
-        PeerError with what a worker says instead."""
+        PeerError with what a worker says instead. From now on a rank that has not been heard of for `peer_timeout_s` is
+        lost, whatever it does, where the fabric can tell."""
 
     def close(self) -> None:
         """Lets the workers go; after `join` that is the fabric's `close` alone."""
@@ -51,11 +54,18 @@ class CalledCrew:
         """Greets all workers at the same time. Raises the first PeerError, with all connections closed."""
         self.addresses = ("", *map(str, workers))
         self.names = ("this node", *map(str, workers))
-        called = _call_all(workers, session)
+        self._heartbeat = Heartbeat()
+        try:
+            called = _call_all(workers, session, self._heartbeat)
+        except BaseException:
+            self._heartbeat.close()
+            raise
         self._channels = [channel for channel, _ in called]
         self.welcomes = tuple(welcome for _, welcome in called)
 
-    def join(self, kind: Kind, orders: Callable[[int], bytes], timeout_s: float) -> TcpFabric:
+    def join(
+        self, kind: Kind, orders: Callable[[int], bytes], timeout_s: float, peer_timeout_s: float
+    ) -> TcpFabric:
         for rank, channel in enumerate(self._channels, start=1):
             channel.set_deadline(timeout_s)
             channel.send_frame(kind, orders(rank))
@@ -63,11 +73,13 @@ class CalledCrew:
             rank: TcpPeer(channel.connection, f"worker {channel.name}")
             for rank, channel in enumerate(self._channels, start=1)
         }
-        return _when_ready(TcpFabric(0, peers), timeout_s)
+        self._heartbeat.watch(dict.fromkeys(peers, peer_timeout_s))
+        return _when_ready(TcpFabric(0, peers, heartbeat=self._heartbeat), timeout_s)
 
     def close(self) -> None:
         for channel in self._channels:
             channel.connection.close()
+        self._heartbeat.close()
 
 
 class JobCrew:
@@ -86,7 +98,9 @@ class JobCrew:
             Welcome.decode(payload, self.names[rank]) for rank, payload in enumerate(payloads, start=1)
         )
 
-    def join(self, kind: Kind, orders: Callable[[int], bytes], timeout_s: float) -> Fabric:
+    def join(
+        self, kind: Kind, orders: Callable[[int], bytes], timeout_s: float, peer_timeout_s: float
+    ) -> Fabric:
         for rank in range(1, self._fabric.n_ranks):
             send_frame(self._fabric, [rank], kind, orders(rank), timeout_s=timeout_s)
         return _when_ready(self._fabric, timeout_s)
@@ -116,12 +130,23 @@ def _when_ready(fabric: F, timeout_s: float) -> F:
     return fabric
 
 
-def _call_all(workers: Sequence[Address], session: str) -> list[tuple[SocketChannel, Welcome]]:
+def _call_all(
+    workers: Sequence[Address], session: str, heartbeat: Heartbeat
+) -> list[tuple[SocketChannel, Welcome]]:
     if not workers:
         return []
-    hello = Hello(Role.ROOT, session, 0)
+
+    def call_one(rank: int, address: Address) -> tuple[SocketChannel, Welcome]:
+        channel, welcome = call(address, Hello(Role.ROOT, session, 0))
+        try:
+            heartbeat.add(rank, call_heartbeat(address, session, 0))
+        except BaseException:
+            channel.connection.close()
+            raise
+        return channel, welcome
+
     with ThreadPoolExecutor(len(workers), thread_name_prefix="call") as pool:
-        futures = [pool.submit(call, address, hello) for address in workers]
+        futures = [pool.submit(call_one, rank, address) for rank, address in enumerate(workers, start=1)]
     failures = [future.exception() for future in futures]
     if any(failures):
         for future, failure in zip(futures, failures, strict=True):

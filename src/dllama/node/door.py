@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from dllama.errors import DllamaError, PeerTimeoutError
-from dllama.fabric import SocketChannel, peer_address, set_options
+from dllama.fabric import Arrivals, SocketChannel, peer_address, set_options
 from dllama.node.caller import Caller
 from dllama.node.greeting import GREETING_TIMEOUT_S
 from dllama.node.messages import Hello, Kind, Refusal, Role, Welcome
@@ -65,6 +65,7 @@ class Door:
         self._session = ""
         self._roots: queue.SimpleQueue[SocketChannel] = queue.SimpleQueue()
         self._peers: queue.SimpleQueue[tuple[int, SocketChannel]] = queue.SimpleQueue()
+        self.heartbeats = Arrivals()  # of the session that is served
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most_callers = (
             _MOST_CALLERS if files == resource.RLIM_INFINITY else min(_MOST_CALLERS, files // 4)
@@ -103,6 +104,8 @@ class Door:
             self._root = self._session = ""
             while not self._peers.empty():
                 self._peers.get()[1].connection.close()
+            while not self.heartbeats.empty():
+                self.heartbeats.get()[1].close()
         self._waker.send(b"\0")
 
     def close(self) -> None:
@@ -241,6 +244,9 @@ class Door:
         if not self._session or hello.session != self._session:
             channel.send_frame(Kind.REFUSED, Refusal("it serves no such session").encode())
             return False
+        if hello.role == Role.HEARTBEAT:
+            self.heartbeats.put((hello.rank, channel.connection))
+            return True
         channel.send_frame(Kind.WELCOME, self._own_welcome().encode())
         self._peers.put((hello.rank, channel))
         return True

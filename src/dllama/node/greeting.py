@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from typing import NoReturn
 
 from dllama.errors import PeerBusyError, PeerError, PeerProtocolError
@@ -45,6 +46,21 @@ def call(address: Address, hello: Hello) -> tuple[SocketChannel, Welcome]:
     except BaseException:
         connection.close()
         raise
+
+
+def call_heartbeat(address: Address, session: str, rank: int) -> socket.socket:
+    """A second connection to a worker that has let this node in, for the beats of both: nobody waits for an answer.
+
+    `rank` is this node's. Raises PeerUnreachableError, PeerTimeoutError, PeerLostError.
+    """
+    connection = connect_with_deadline(address.host, address.port, GREETING_TIMEOUT_S)
+    try:
+        channel = SocketChannel(connection, str(address), GREETING_TIMEOUT_S, role=Role.WORKER)
+        channel.send_frame(Kind.HELLO, Hello(Role.HEARTBEAT, session, rank).encode())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def raise_refusal(kind: int, payload: bytes, name: str) -> NoReturn:

@@ -10,9 +10,10 @@ from typing import Any, Self, TypeVar
 
 from dllama.dtypes import ElementType
 from dllama.errors import PeerProtocolError
+from dllama.fabric import PEER_TIMEOUT_S
 from dllama.families import ModelConfig
 from dllama.model import CacheShape, StepLimits
-from dllama.node.soundness import check_session, check_types
+from dllama.node.soundness import check_peer_timeout, check_session, check_types
 from dllama.sharding import ShardPlan
 
 T = TypeVar("T")
@@ -48,6 +49,9 @@ class Kind(enum.IntEnum):
 class Role(enum.StrEnum):
     ROOT = "root"
     WORKER = "worker"
+    HEARTBEAT = (
+        "heartbeat"  # of a root or a worker: what follows are beats (fabric/heartbeat.py), without an answer
+    )
 
 
 class Json:
@@ -105,7 +109,8 @@ class PeakMemory(Json):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SessionPlan:
-    """All that a worker has to know. `addresses` [n_ranks]: "host:port" as the root reaches it, "" for the root."""
+    """All that a worker has to know. `addresses` [n_ranks]: "host:port" as the root reaches it, "" for the root. A rank
+    that has not been heard of for `peer_timeout_s` is lost."""
 
     session: str
     rank: int
@@ -114,6 +119,7 @@ class SessionPlan:
     shards: ShardPlan
     cache: CacheShape
     limits: StepLimits
+    peer_timeout_s: float = PEER_TIMEOUT_S
 
     def encode(self) -> bytes:
         values = {
@@ -124,6 +130,7 @@ class SessionPlan:
             "shards": self.shards.to_json(),
             "cache": vars(self.cache) | {"dtype": self.cache.dtype.label},
             "limits": vars(self.limits) | {"wire": self.limits.wire.label},
+            "peer_timeout_s": self.peer_timeout_s,
         }
         return json.dumps(values).encode()
 
@@ -142,8 +149,10 @@ class SessionPlan:
                 shards=ShardPlan.from_json(values["shards"]),
                 cache=CacheShape(**cache | {"dtype": ElementType.from_label(cache["dtype"])}),
                 limits=StepLimits(**limits | {"wire": ElementType.from_label(limits["wire"])}),
+                peer_timeout_s=values["peer_timeout_s"],
             )
             check_types(plan)
+            check_peer_timeout(plan.peer_timeout_s)
             check_session(plan.rank, plan.addresses, plan.config, plan.shards, plan.cache, plan.limits)
             return plan
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from dllama.errors import PeerError, PeerProtocolError
 from dllama.fabric import (
+    PEER_TIMEOUT_S,
     Fabric,
     all_gather,
     all_to_all,
@@ -34,7 +35,7 @@ from dllama.node.greeting import raise_refusal
 from dllama.node.links import link_faults
 from dllama.node.messages import MAX_CONTROL_BYTES, Json, Kind
 from dllama.node.root_link import RootLink
-from dllama.node.soundness import are_addresses
+from dllama.node.soundness import are_addresses, check_peer_timeout
 
 TIMEOUT_S = 60.0
 MOST_BYTES = 64 << 20
@@ -53,11 +54,12 @@ class Pattern(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class ProbeOrders(Json):
-    """`addresses` [n_ranks] as in SessionPlan."""
+    """`addresses` [n_ranks] and `peer_timeout_s` as in SessionPlan."""
 
     session: str
     rank: int
     addresses: Sequence[str]
+    peer_timeout_s: float = PEER_TIMEOUT_S
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +94,7 @@ def serve_probe(root: RootLink, payload: bytes) -> None:
     """A worker's side, until the root ends it. Raises PeerError."""
     orders = check_orders(ProbeOrders.decode(payload, root.name), root.name)
     try:
-        fabric = root.join(orders.session, orders.rank, orders.addresses)
+        fabric = root.join(orders.session, orders.rank, orders.addresses, orders.peer_timeout_s)
     except PeerError as error:
         root.refuse(str(error))
         raise
@@ -148,6 +150,10 @@ def run_measure(fabric: Fabric, measure: Measure) -> Measured | None:
 def check_orders(orders: ProbeOrders, sender: str) -> ProbeOrders:
     """Raises PeerProtocolError for what cannot be."""
     addresses = orders.addresses
+    try:
+        check_peer_timeout(orders.peer_timeout_s)
+    except ValueError as error:
+        raise PeerProtocolError(f"{sender} sent impossible orders: {error}") from error
     is_possible = isinstance(addresses, list) and all(isinstance(address, str) for address in addresses)
     if not (is_possible and 1 <= orders.rank < len(addresses) and are_addresses(addresses)):
         raise PeerProtocolError(f"{sender} sent impossible orders: {orders}")

@@ -6,11 +6,15 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from dllama.errors import PeerProtocolError
-from dllama.fabric import Fabric, Job, SocketChannel, TcpFabric, TcpPeer, receive_frame, send_frame
+from dllama.errors import PeerProtocolError, SystemLimitError
+from dllama.fabric import Fabric, Heartbeat, Job, SocketChannel, TcpFabric, TcpPeer, receive_frame, send_frame
 from dllama.node.door import Door
-from dllama.node.greeting import GREETING_TIMEOUT_S, Address, call
+from dllama.node.greeting import GREETING_TIMEOUT_S, Address, call, call_heartbeat
 from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Refusal, Role
+from dllama.node.shortage import shortages_told
+
+_LATER_S = 2.0
+"""How much longer than the root a worker waits for a silent worker."""
 
 
 class RootLink(Protocol):
@@ -21,13 +25,14 @@ class RootLink(Protocol):
         """What messages to people call the root."""
 
     def receive_orders(self) -> tuple[int, bytes]:
-        """The kind and payload of the root's next message, before `join`."""
+        """The kind and payload of the root's first message. From now on the root can tell that this node is there."""
 
     def refuse(self, reason: str) -> None:
         """Tells the root, before `join` has returned, why its orders cannot be carried out."""
 
-    def join(self, session: str, rank: int, addresses: Sequence[str]) -> Fabric:
-        """The session's fabric, with all other ranks on it. `addresses` are those of the orders."""
+    def join(self, session: str, rank: int, addresses: Sequence[str], peer_timeout_s: float) -> Fabric:
+        """The session's fabric, with all other ranks on it. `addresses` and `peer_timeout_s` are those of the
+        orders."""
 
     def close(self) -> None:
         """Lets the root go; after `join` that is the fabric's `close` alone."""
@@ -40,33 +45,48 @@ class CallingRoot:
         self.name = channel.name
         self._channel = channel
         self._door = door
+        self._heartbeat: Heartbeat | None = None
 
     def receive_orders(self) -> tuple[int, bytes]:
         self._channel.set_deadline(GREETING_TIMEOUT_S)
-        return self._channel.receive_frame(MAX_CONTROL_BYTES)
+        orders = self._channel.receive_frame(MAX_CONTROL_BYTES)
+        try:
+            with shortages_told():
+                self._heartbeat = Heartbeat(self._door.heartbeats)
+        except SystemLimitError as error:
+            self.refuse(str(error))
+            raise
+        return orders
 
     def refuse(self, reason: str) -> None:
         self._channel.send_frame(Kind.FAILED, Refusal(reason).encode())
 
-    def join(self, session: str, rank: int, addresses: Sequence[str]) -> TcpFabric:
+    def join(self, session: str, rank: int, addresses: Sequence[str], peer_timeout_s: float) -> TcpFabric:
         """The mesh: this worker calls those of lower rank and is called by those of higher rank.
 
         The addresses are those that the root uses. What it reaches on its own loopback is at the root's address for us.
         """
+        assert self._heartbeat is not None, "orders come first"
         peers = {0: TcpPeer(self._channel.connection, f"root {self.name}")}
         hello = Hello(Role.WORKER, session, rank)
         for lower in range(1, rank):
-            channel, _ = call(as_seen_from_here(addresses[lower], self.name), hello)
+            address = as_seen_from_here(addresses[lower], self.name)
+            channel, _ = call(address, hello)
             peers[lower] = TcpPeer(channel.connection, f"worker {channel.name}")
+            self._heartbeat.add(lower, call_heartbeat(address, session, rank))
         while len(peers) < len(addresses) - 1:
             higher, channel = self._door.next_peer(GREETING_TIMEOUT_S)
             if higher in peers or not rank < higher < len(addresses):
                 raise PeerProtocolError(f"{channel.name} says that it is rank {higher}, which is impossible")
             peers[higher] = TcpPeer(channel.connection, f"worker {addresses[higher]}")
-        return TcpFabric(rank, peers)
+        # The root notices first, and says who is lost.
+        self._heartbeat.watch({peer: peer_timeout_s + (_LATER_S if peer else 0.0) for peer in peers})
+        return TcpFabric(rank, peers, heartbeat=self._heartbeat)
 
     def close(self) -> None:
         self._channel.connection.close()
+        if self._heartbeat is not None:
+            self._heartbeat.close()
 
 
 def as_seen_from_here(address: str, root: str) -> Address:
@@ -106,7 +126,7 @@ class JobRoot:
         reasons = Refusal(reason).encode()
         send_frame(self._fabric, [0], Kind.FAILED, reasons, timeout_s=GREETING_TIMEOUT_S)
 
-    def join(self, session: str, rank: int, addresses: Sequence[str]) -> Fabric:
+    def join(self, session: str, rank: int, addresses: Sequence[str], peer_timeout_s: float) -> Fabric:
         if (rank, len(addresses)) != (self._fabric.rank, self._fabric.n_ranks):
             raise PeerProtocolError(f"{self.name} takes this node for rank {rank} of {len(addresses)}")
         return self._fabric

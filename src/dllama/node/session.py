@@ -60,7 +60,7 @@ class WorkerSession:
                     memory = stack.enter_context(
                         contextlib.closing(RankMemory(self._compute, plan, self._settings))
                     )
-                    fabric = root.join(plan.session, plan.rank, plan.addresses)
+                    fabric = root.join(plan.session, plan.rank, plan.addresses, plan.peer_timeout_s)
                     stack.enter_context(contextlib.closing(fabric))
             except DllamaError as error:
                 root.refuse(str(error))
@@ -94,8 +94,8 @@ class WorkerSession:
         return transformer
 
     def _steps(self, fabric: Fabric, transformer: Transformer, plan: SessionPlan) -> None:
-        """Computes what the root asks for until it ends the session. Between steps it waits without a deadline:
-        keepalive probes tell whether the root's computer is still there."""
+        """Computes what the root asks for until it ends the session. Between steps it waits without a deadline: the
+        heartbeat tells whether the root is still there."""
         timer = StepTimer(fabric, transformer)
         limit = max(
             MAX_CONTROL_BYTES,

@@ -12,12 +12,15 @@ from typing import Any, TypeVar
 import pydantic
 
 from dllama.dtypes import BLOCK, ElementType
+from dllama.fabric import LEAST_PEER_TIMEOUT_S
 from dllama.families import ModelConfig, tensor_specs
 from dllama.families.limits import fault_in
 from dllama.model import CACHE_TYPES, CacheShape, StepLimits
 from dllama.sharding import ShardPlan, Span
 
 T = TypeVar("T")
+
+MOST_PEER_TIMEOUT_S = 3600.0
 
 _MOST_ROWS = 1 << 16
 _MOST_POSITIONS = (1 << 31) - 1
@@ -69,6 +72,11 @@ def check_session(
     _require(0 < limits.max_logit_rows <= limits.max_rows, f"logits of {limits.max_logit_rows} rows")
     _require(0 < limits.max_positions <= cache.n_positions, f"{limits.max_positions} positions")
     _require(0 < limits.timeout_s < math.inf, f"a timeout of {limits.timeout_s} s")
+
+
+def check_peer_timeout(seconds: float) -> None:
+    """Raises ValueError for what nobody would wait, or could keep to."""
+    _require(LEAST_PEER_TIMEOUT_S <= seconds <= MOST_PEER_TIMEOUT_S, f"a silence of {seconds} s")
 
 
 def _check_shards(config: ModelConfig, shards: ShardPlan) -> None:
