@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from support.processes import WorkerPool, run_well
@@ -19,3 +21,13 @@ def test_it_knows_a_capital() -> None:
 def test_three_nodes_say_the_same(pool: WorkerPool) -> None:
     done = run_well(*CHAT, "--workers", *pool.addresses(2), stdin="What is the capital of France?")
     assert done.out == "The capital of France is Paris.\n"
+
+
+def test_the_converted_model_says_the_same(tmp_path: Path) -> None:
+    """Also its tokenizer, in which 21 bytes have no token."""
+    run_well("convert", "hf", SMOLLM2, "f16", "smol", "--output-dir", tmp_path, "--compatible")
+    done = run_well("convert", "tokenizer", SMOLLM2, "smol", "--output-dir", tmp_path)
+    assert "21 of the 256 bytes have no token" in done.err
+    model, tokenizer = tmp_path / "dllama_model_smol_f16.m", tmp_path / "dllama_tokenizer_smol.t"
+    chat = ("chat", "--model", model, "--tokenizer", tokenizer, "--max-seq-len", 256, "--temperature", 0)
+    assert run_well(*chat, stdin="What is the capital of France?").out == "The capital of France is Paris.\n"

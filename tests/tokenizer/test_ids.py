@@ -114,7 +114,7 @@ def tiktoken_ids(tiktoken_ranks: list[bytes]) -> Callable[[str], list[int]]:
     tiktoken = pytest.importorskip("tiktoken", reason="the tiktoken package is not installed")
     encoding = tiktoken.Encoding(
         "small",
-        pat_str=SplitRule.LLAMA_3.value,
+        pat_str=SplitRule.LLAMA_3.value[0],
         mergeable_ranks={token: rank for rank, token in enumerate(tiktoken_ranks)},
         special_tokens={},
     )

@@ -179,6 +179,7 @@ def t_file(tokens: list[bytes]) -> TFile:
     ("tokens", "message"),
     [
         ([b"a", b"b"], "254 of the 256 bytes have no token"),
+        ([bytes([byte]) for byte in range(256) if byte != ord("e")], "1 of the 256 bytes have no token"),
         ([b"<s>", b"<0x00>", b"a"], "lacks the byte token <0x01>"),
     ],
 )

@@ -68,7 +68,7 @@ def llama_3(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Tokenizer], 
     lines = (line.split() for line in LLAMA_3.read_bytes().splitlines())
     encoding = tiktoken.Encoding(  # type: ignore[attr-defined]
         "llama3",
-        pat_str=SplitRule.LLAMA_3.value,
+        pat_str=SplitRule.LLAMA_3.value[0],
         mergeable_ranks={base64.b64decode(token): int(rank) for token, rank in lines},
         special_tokens={},
     )

@@ -14,11 +14,13 @@ from dllama.tokenizer.load import (
     FileKind,
     kind_of,
     load_tokenizer,
+    naming,
     tokenizer_file,
     tokenizer_of_t_file,
 )
 from dllama.tokenizer.pipeline import PieceStyle, PipelineTokenizer
 from dllama.tokenizer.sentencepiece_model import parse_sentencepiece_model
+from dllama.tokenizer.t_vocabulary import missing_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +45,25 @@ def convert_tokenizer(source: Path) -> TFile:
     if kind is FileKind.T:
         raise TokenizerError(f"{file} is a .t file already")
     tokenizer = load_tokenizer(source)
+    with naming(file):
+        scores = _scores(kind, content, tokenizer)
     t_file = TFile(
         tokens=_tokens(tokenizer),
-        scores=_scores(kind, content, tokenizer),
+        scores=scores,
         bos_id=_first_control(tokenizer) if tokenizer.bos_id is None else tokenizer.bos_id,
         add_bos=tokenizer.add_bos and tokenizer.bos_id is not None,
         eos_ids=tokenizer.eos_ids,
         chat_template=tokenizer.chat_template,
     )
+    missing = missing_bytes(t_file.tokens) if tokenizer.style is PieceStyle.BYTE_LEVEL else []
+    if missing:
+        logger.warning(
+            "%s: %d of the 256 bytes have no token (%s): characters that need them are left out of texts, as the"
+            " model's own tokenizer does",
+            file,
+            len(missing),
+            " ".join(f"{byte:02X}" for byte in missing),
+        )
     if tokenizer_of_t_file(t_file, file).encode(PROBE) != tokenizer.encode(PROBE):
         logger.warning(
             "%s cuts text in a way that a .t file cannot hold: ids from the .t file will differ from the "
@@ -88,6 +101,10 @@ def _order_of_merges(content: bytes) -> list[int]:
     In a byte-level vocabulary that is the order of the ids; of SentencePiece's, runs of spaces merge last.
     """
     model = json.loads(content)["model"]
+    if "merges" not in model:
+        raise TokenizerError(
+            f"a tokenizer of type {model.get('type')} merges nothing, which a .t file cannot say"
+        )
     made = dict.fromkeys("".join(m.split(" ") if isinstance(m, str) else m) for m in model["merges"])
     return [model["vocab"][piece] for piece in made]
 

@@ -2,13 +2,14 @@
 
 A `.t` file holds tokens and scores, but neither how text is cut before it merges nor which tokens are special.
 Both follow from the vocabulary: its bytes tell byte-level from SentencePiece, its special tokens and digits
-tell Llama 3 from Qwen from Tekken, and special tokens stand before the first byte or at the end.
+tell Llama 3 from Qwen from Tekken from StarCoder, and special tokens stand before the first byte or at the end.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dllama.errors import TokenizerError
 from dllama.formats.t_file import TFile
@@ -17,11 +18,13 @@ from dllama.tokenizer.byte_alphabet import BYTE_OF_CHARACTER, write_bytes
 from dllama.tokenizer.pipeline import WORD_START, Parsed, is_bracketed_name, is_control_name, tokens_of
 from dllama.tokenizer.vocabulary import SplitRule, Vocabulary, byte_level_pipeline, sentencepiece_pipeline
 
+_PLAIN_TEXT = frozenset(b"\n" + bytes(range(0x20, 0x7F)))
 _BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
 def parse_t_vocabulary(file: TFile) -> Parsed:
-    """The tokenizer of a `.t` file. Raises TokenizerError when its vocabulary cannot write some byte."""
+    """The tokenizer of a `.t` file. Raises TokenizerError when its vocabulary cannot write plain text."""
+    file = dataclasses.replace(file, tokens=_with_named_bytes(file.tokens))
     settings = Settings(
         bos_id=file.bos_id, add_bos=file.add_bos, eos_ids=file.eos_ids, chat_template=file.chat_template
     )
@@ -43,6 +46,8 @@ def recognise_split_rule(file: TFile, vocabulary: Vocabulary) -> SplitRule:
         return SplitRule.LLAMA_3  # DeepSeek R1 distilled into Llama 3
     if "[INST]" in names and not long_numbers:
         return SplitRule.TEKKEN
+    if not long_numbers and vocabulary.pieces[0] == "<|endoftext|>":
+        return SplitRule.STARCODER
     qwen = {"<|im_start|>", "<|endoftext|>", "<｜begin▁of▁sentence｜>"} & names
     first_byte_is_first = len(file.tokens[0]) == 1
     return SplitRule.QWEN if qwen and first_byte_is_first and not long_numbers else SplitRule.NONE
@@ -50,10 +55,10 @@ def recognise_split_rule(file: TFile, vocabulary: Vocabulary) -> SplitRule:
 
 def _byte_level_vocabulary(file: TFile) -> Vocabulary:
     byte_ids = [token_id for token_id, token in enumerate(file.tokens) if len(token) == 1]
-    missing = 256 - len({file.tokens[token_id] for token_id in byte_ids})
-    if missing:
+    missing = missing_bytes(file.tokens)
+    if _PLAIN_TEXT & set(missing):
         raise TokenizerError(
-            f"{missing} of the 256 bytes have no token, so that not every text can be encoded"
+            f"{len(missing)} of the 256 bytes have no token, so that plain text cannot be encoded"
         )
     bracketed = [token_id for token_id, token in enumerate(file.tokens) if token.startswith(b"<")]
     controls = {token_id for token_id in bracketed if is_control_name(_name(file.tokens[token_id]))}
@@ -71,6 +76,25 @@ def _byte_level_vocabulary(file: TFile) -> Vocabulary:
         special=frozenset(special),
         whole=frozenset(named - special),
     )
+
+
+def missing_bytes(tokens: Iterable[bytes]) -> list[int]:
+    """The bytes that no token of a byte-level vocabulary spells. Text leaves them out (SmolLM lacks 21)."""
+    return sorted(set(range(256)) - {token[0] for token in tokens if len(token) == 1})
+
+
+def _with_named_bytes(tokens: Sequence[bytes]) -> Sequence[bytes]:
+    """The tokens, with byte pieces of SentencePiece by their names where they are the bytes themselves.
+
+    So Distributed Llama's converter writes a tokenizer.model. All 256 stand in order there, as they do in Tekken's
+    vocabulary, but some come again: the letters are pieces of their own.
+    """
+    all_bytes = [bytes([byte]) for byte in range(256)]
+    for start in [token_id for token_id, token in enumerate(tokens) if token == all_bytes[0]]:
+        stop = start + len(all_bytes)
+        if list(tokens[start:stop]) == all_bytes and any(len(token) == 1 for token in tokens[stop:]):
+            return [*tokens[:start], *(piece.encode() for piece in _BYTE_PIECES), *tokens[stop:]]
+    return tokens
 
 
 def _name(token: bytes) -> str:

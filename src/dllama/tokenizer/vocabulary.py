@@ -15,22 +15,26 @@ from dllama.tokenizer.pipeline import WORD_START
 
 
 class SplitRule(enum.Enum):
-    """Where a byte-level vocabulary cuts text before it merges: the pattern; the models' own."""
+    """Where a byte-level vocabulary cuts text before it merges: the models' own patterns, one after the other."""
 
     LLAMA_3 = (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     )
     QWEN = (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     )
     TEKKEN = (
         r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
         r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-        r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     )
-    NONE = ""
+    STARCODER = (
+        r"\p{N}",
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    )
+    NONE = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,12 +63,12 @@ class Vocabulary:
 
 
 def byte_level_pipeline(vocabulary: Vocabulary, rule: SplitRule) -> tokenizers.Tokenizer:
-    """Ids as tiktoken makes them (Llama 3, Tekken), or as a merges.txt does (Qwen).
+    """Ids as tiktoken makes them (Llama 3, Tekken), or as a merges.txt does (Qwen, StarCoder, SmolLM).
 
     SplitRule.NONE is Distributed Llama's own way with a vocabulary that nobody recognises: the whole text is
     one word, from bytes upward the best score merges.
     """
-    if rule is SplitRule.QWEN:
+    if rule in (SplitRule.QWEN, SplitRule.STARCODER):
         merges = trained_merges([piece for piece in vocabulary.merging if len(piece) > 1], CHARACTER_OF_BYTE)
     else:
         merges = every_merge(vocabulary.merging)
@@ -74,10 +78,8 @@ def byte_level_pipeline(vocabulary: Vocabulary, rule: SplitRule) -> tokenizers.T
         )
     )
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    pipeline.pre_tokenizer = to_bytes
-    if rule is not SplitRule.NONE:
-        split = pre_tokenizers.Split(tokenizers.Regex(rule.value), behavior="isolated")
-        pipeline.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    splits = [pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated") for pattern in rule.value]
+    pipeline.pre_tokenizer = pre_tokenizers.Sequence([*splits, to_bytes])
     if rule is SplitRule.QWEN:
         pipeline.normalizer = normalizers.NFC()
     pipeline.decoder = decoders.ByteLevel()
