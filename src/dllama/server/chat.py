@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +18,7 @@ from dllama.engine import (
     TokenInfo,
 )
 from dllama.server.admission import kept, prepared
+from dllama.server.after_thought import after_thought
 from dllama.server.api import Api, Stamp
 from dllama.server.errors import ApiError
 from dllama.server.generation import Generation, Job
@@ -24,7 +26,8 @@ from dllama.server.http import Comment, EventStream, json_response, until_discon
 from dllama.server.logprobs import chat_logprobs
 from dllama.server.options import generation_options
 from dllama.server.progress import prompt_comment
-from dllama.server.prompt import chat_prompt, chat_template
+from dllama.server.prompt import ChatPrompt, chat_prompt, chat_template
+from dllama.server.reasoning_output import Reasoning
 from dllama.server.requests import ChatRequest
 from dllama.server.responses import (
     ChatChoice,
@@ -45,20 +48,22 @@ from dllama.server.tool_output import CallArguments, CallBegins, Content, Part, 
 from dllama.server.tools import AnswerForm, answer_form, new_call_id
 from dllama.server.usage import usage_of
 
+AnswerPart: TypeAlias = Reasoning | Part
+
 
 async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
     if body.top_logprobs and not body.logprobs:
         raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
     served = api.model(body.model)
-    places, (form, prompt_ids) = await prepared(api, request, served, body.n or 1, _prepare, served, body)
+    places, (form, prompt) = await prepared(api, request, served, body.n or 1, _prepare, served, body)
     with kept(places):
         constraints = await until_disconnect(request, form.constraints(served, body.n or 1))
         jobs = [
-            Job(prompt_ids, _options(api, served, body, form, choice, constraint))
+            Job(prompt.ids, _options(api, served, body, form, prompt, choice, constraint))
             for choice, constraint in enumerate(constraints)
         ]
     generation = Generation(served.service, jobs, places, api.metrics.first_token)
-    answer = _Answer(generation, body, api.stamp("chatcmpl"), form)
+    answer = _Answer(generation, body, api.stamp("chatcmpl"), form, prompt)
     if body.stream:
         return EventStream(answer.chunks(), answer.close)
     try:
@@ -67,10 +72,18 @@ async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
         answer.close()
 
 
-def _prepare(served: ServedModel, body: ChatRequest) -> tuple[AnswerForm, list[int]]:
+def _prepare(served: ServedModel, body: ChatRequest) -> tuple[AnswerForm, ChatPrompt]:
     """What the answer may look like, and the prompt."""
     form = answer_form(body, served)
-    return form, chat_prompt(served, body.messages, tools=form.tools, variables=body.chat_template_kwargs)
+    prompt = chat_prompt(
+        served,
+        body.messages,
+        tools=form.tools,
+        variables=body.chat_template_kwargs,
+        add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
+    )
+    return form, prompt
 
 
 def _options(
@@ -78,6 +91,7 @@ def _options(
     served: ServedModel,
     body: ChatRequest,
     form: AnswerForm,
+    prompt: ChatPrompt,
     choice: int,
     constraint: TokenConstraint | None,
 ) -> GenerationOptions:
@@ -87,20 +101,25 @@ def _options(
         choice=choice,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        constraint=constraint,
+        constraint=after_thought(constraint, prompt, served),
         end_ids=chat_template(served).end_ids,
-        shown=form.shown(served),
+        shown=form.shown(served) | prompt.marks(served.tokenizer),
+        continues=bool(prompt.begun),
     )
 
 
 class _Answer:
     """All choices of one request, whole or as chunks."""
 
-    def __init__(self, generation: Generation, body: ChatRequest, stamp: Stamp, form: AnswerForm) -> None:
+    def __init__(
+        self, generation: Generation, body: ChatRequest, stamp: Stamp, form: AnswerForm, prompt: ChatPrompt
+    ) -> None:
         self._generation = generation
         self._body = body
         self._stamp = stamp
-        self._choices = [_Choice(form) for _ in range(body.n or 1)]
+        self._choices = [
+            _Choice(form, None if body.reasoning_format == "none" else prompt) for _ in range(body.n or 1)
+        ]
         self.close = generation.close
 
     async def whole(self) -> ChatCompletion:
@@ -164,27 +183,43 @@ class _Answer:
 class _Choice:
     """What has come of one choice. `tokens` are those whose log-probabilities were not told yet."""
 
-    def __init__(self, form: AnswerForm) -> None:
+    def __init__(self, form: AnswerForm, prompt: ChatPrompt | None) -> None:
+        """Without a prompt, what the model thinks is not told apart."""
         self._form = form
+        self._reasoning = prompt.output() if prompt is not None else None
         self._output = ToolOutput(form.tool_format) if form.tool_format is not None else None
         self._text: list[str] = []
+        self._thought: list[str] = []
         self._calls: list[tuple[str, list[str]]] = []
         self.tokens: list[TokenInfo] = []
         self.finished: Finished | None = None
 
-    def parts_of(self, delta: TextDelta) -> list[Part]:
-        if self._output is not None:
-            return list(self._output.feed(delta.text))
-        return [Content(delta.text)] if delta.text else []
+    def parts_of(self, delta: TextDelta) -> list[AnswerPart]:
+        if self._reasoning is not None:
+            return self._parts(self._reasoning.feed(delta.text))
+        return self._parts([Content(delta.text)] if delta.text else [])
 
-    def end(self, finished: Finished) -> list[Part]:
+    def end(self, finished: Finished) -> list[AnswerPart]:
         self.finished = finished
-        return list(self._output.end()) if self._output is not None else []
+        parts = self._parts(self._reasoning.end()) if self._reasoning is not None else []
+        return [*parts, *self._output.end()] if self._output is not None else parts
 
-    def add(self, parts: Iterable[Part]) -> None:
+    def _parts(self, told_apart: Iterable[Reasoning | Content]) -> list[AnswerPart]:
+        """With the calls in what the model says."""
+        parts: list[AnswerPart] = []
+        for part in told_apart:
+            if isinstance(part, Content) and self._output is not None:
+                parts += self._output.feed(part.text)
+            else:
+                parts.append(part)
+        return parts
+
+    def add(self, parts: Iterable[AnswerPart]) -> None:
         """Keeps them for `message`."""
         for part in parts:
-            if isinstance(part, Content):
+            if isinstance(part, Reasoning):
+                self._thought.append(part.text)
+            elif isinstance(part, Content):
                 self._text.append(part.text)
             elif isinstance(part, CallBegins):
                 self._calls.append((part.name, []))
@@ -198,9 +233,15 @@ class _Choice:
             for name, arguments in self._calls
         ]
         text = "".join(self._text)
-        return ChatMessage(content=text if text or not calls else None, tool_calls=calls or None)
+        return ChatMessage(
+            content=text if text or not calls else None,
+            reasoning_content="".join(self._thought) or None,
+            tool_calls=calls or None,
+        )
 
-    def delta(self, part: Part) -> ChatDelta:
+    def delta(self, part: AnswerPart) -> ChatDelta:
+        if isinstance(part, Reasoning):
+            return ChatDelta(reasoning_content=part.text)
         if isinstance(part, Content):
             return ChatDelta(content=part.text)
         if isinstance(part, CallArguments):

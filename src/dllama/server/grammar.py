@@ -102,9 +102,9 @@ class GrammarCompiler:
         """`vocab_size` is that of the logits, which may have more entries than the tokenizer has tokens, or fewer;
         `end_ids` are end tokens beside the tokenizer's own."""
         self._tokenizer = tokenizer
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
         ids = dict.fromkeys([*tokenizer.eos_ids, *sorted(end_ids)])
-        self._end_ids = [token_id for token_id in ids if token_id < vocab_size] or [vocab_size - 1]
+        self.end_ids = [token_id for token_id in ids if token_id < vocab_size] or [vocab_size - 1]
         self._lock = threading.Lock()
         self._tokens: llguidance.LLTokenizer | None = None
         self._compiling = ThreadPoolExecutor(1, "grammar", initializer=_give_way)
@@ -131,7 +131,7 @@ class GrammarCompiler:
         matcher = llguidance.LLMatcher(self._llg_tokenizer(), grammar(), log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise _invalid(param, _first_line(matcher.get_error()))
-        constraint = GrammarConstraint(matcher, self._vocab_size, self._following)
+        constraint = GrammarConstraint(matcher, self.vocab_size, self._following)
         try:
             constraint.work_out_start()
         except DllamaError as error:
@@ -144,10 +144,10 @@ class GrammarCompiler:
             if self._tokens is None:
                 self._tokens = llguidance.LLTokenizer(
                     llguidance.TokenizerWrapper(
-                        _Vocabulary(self._tokenizer, self._vocab_size, self._end_ids[0])
+                        _Vocabulary(self._tokenizer, self.vocab_size, self.end_ids[0])
                     ),
-                    n_vocab=self._vocab_size,
-                    eos_token=self._end_ids,
+                    n_vocab=self.vocab_size,
+                    eos_token=self.end_ids,
                 )
             return self._tokens
 

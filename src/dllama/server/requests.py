@@ -145,6 +145,12 @@ class AssistantMessage(Request):
     role: Literal["assistant"]
     content: Content | None = None
     tool_calls: Annotated[list[ToolCall], _FailFast] | None = None
+    reasoning_content: str | None = Field(None, description="what was thought before it (an extension)")
+    reasoning: str | None = Field(None, description="another name of reasoning_content (an extension)")
+
+    @property
+    def thought(self) -> str | None:
+        return self.reasoning_content or self.reasoning or None
 
 
 class ToolMessage(Request):
@@ -280,8 +286,22 @@ class GenerationRequest(ModelRequest):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
+AddGenerationPrompt: TypeAlias = Annotated[
+    bool | None, Field(description="open the assistant's turn (default true; an extension)")
+]
+ContinueFinalMessage: TypeAlias = Annotated[
+    bool | None,
+    Field(description="go on with the last message (default: if it is an assistant's; an extension)"),
+]
+
+
 class ChatRequest(GenerationRequest):
     messages: Annotated[list[Message], _Several]
+    add_generation_prompt: AddGenerationPrompt = None
+    continue_final_message: ContinueFinalMessage = None
+    reasoning_format: Literal["none", "auto", "deepseek"] | None = Field(
+        None, description='"none": what the model thinks stays in content (an extension, llama-server\'s)'
+    )
     max_tokens: Limit | None = None
     max_completion_tokens: Limit | None = None
     logprobs: bool | None = None
@@ -353,9 +373,8 @@ class TokenizeRequest(ModelRequest):
     add_special_tokens: bool | None = Field(
         None, description="whether the model's first token comes before a prompt"
     )
-    add_generation_prompt: bool | None = Field(
-        None, description="for messages: open the assistant's turn (default true)"
-    )
+    add_generation_prompt: AddGenerationPrompt = None
+    continue_final_message: ContinueFinalMessage = None
 
 
 class DetokenizeRequest(ModelRequest):

@@ -75,13 +75,15 @@ class ChatMessage(Response):
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
+    reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = None
 
     @pydantic.model_serializer(mode="wrap")
-    def _without_absent_calls(self, serialize: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent_parts(self, serialize: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         message: dict[str, Any] = serialize(self)
-        if self.tool_calls is None:
-            del message["tool_calls"]
+        for name in ("reasoning_content", "tool_calls"):
+            if message[name] is None:
+                del message[name]
         return message
 
 
@@ -117,6 +119,7 @@ class ToolCallDelta(Sparse):
 class ChatDelta(Sparse):
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
 
 

@@ -36,8 +36,13 @@ async def detokenize(api: Api, request: Request, body: DetokenizeRequest) -> Res
 
 def _ids(served: ServedModel, body: TokenizeRequest) -> list[int]:
     if body.messages is not None:
-        opens = body.add_generation_prompt is not False
-        return chat_prompt(served, body.messages, add_generation_prompt=opens)
+        prompt = chat_prompt(
+            served,
+            body.messages,
+            add_generation_prompt=body.add_generation_prompt,
+            continue_final_message=body.continue_final_message,
+        )
+        return prompt.ids
     assert body.prompt is not None
     check_room([body.prompt], served, "prompt")
     add_bos = served.tokenizer.add_bos if body.add_special_tokens is None else body.add_special_tokens

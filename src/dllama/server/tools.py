@@ -64,7 +64,7 @@ def answer_form(body: ChatRequest, served: ServedModel) -> AnswerForm:
             raise ApiError(f"tool_choice: there is no tool {choice.function.name!r}", param="tool_choice")
     elif choice == "auto" and (wanted := answer_schema(body)) is not None:
         raise ApiError(f"{wanted.param} and tools do not go together", param=wanted.param)
-    tool_format = tool_format_of(chat_template(served).source) or PLAIN
+    tool_format = tool_format_of(chat_template(served, with_tools=True).source) or PLAIN
     grammar = tool_grammar(
         tool_format,
         [tool.function for tool in offered],
