@@ -316,6 +316,18 @@ def test_the_answer_that_is_coming_is_in_sight(page: Page, api: FakeApi) -> None
     assert scroller.evaluate("box => box.scrollHeight - box.scrollTop - box.clientHeight") < 2
 
 
+def test_a_long_message_on_a_phone_is_followed_by_its_answer_in_sight(page: Page, api: FakeApi) -> None:
+    """The message box shrinks when it is sent: what that moves, nobody has scrolled."""
+    page.set_viewport_size({"width": 390, "height": 780})
+    api.replies.extend([Reply(pieces=["A line. " * 90]), Reply(pieces=["Yes"], n_before_gate=0)])
+    send(page, "Write much")
+    expect(replies(page)).to_contain_text("first after")
+    page.get_by_label("Message", exact=True).fill("A long message. " * 300)
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("img", name="Waiting for the reply")).to_be_in_viewport(ratio=1)
+    expect(page.get_by_role("button", name="Go to the end")).to_be_hidden()
+
+
 def test_headings_differ_in_size_by_their_level(page: Page, api: FakeApi) -> None:
     api.replies.append(Reply(pieces=["".join(f"{'#' * level} Level {level}\n\n" for level in range(1, 7))]))
     send(page, "Headings")

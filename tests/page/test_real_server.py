@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from support.processes import Running, worker_processes
+from support.processes import Running, WorkerProcess, worker_processes
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +100,28 @@ def test_the_key_of_the_real_server(browser: Browser, server_with_key: str) -> N
     expect(page.get_by_role("article", name="Reply")).to_contain_text("cold")
     expect(page.locator(".node")).to_have_count(1)
     context.close()
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_and_comes_back(browser: Browser) -> None:
+    with worker_processes(2) as (first, second):
+        flags = ("--port", 0, "--nthreads", 1, "--temperature", 0, "--workers", first.address, second.address)
+        with Running("api", *flags) as api:
+            page = browser.new_page()
+            page.goto(api.err.wait_for(r"is served on (http://\S+)")[1])
+            expect(page.locator(".node")).to_have_count(3)
+            second.kill()
+            send(page, "What is the opposite of hot?")
+            expect(page.locator(".node.lost").get_by_role("heading")).to_have_text("worker 2")
+            expect(page.locator(".node.lost")).to_contain_text("Last heard of at")
+            expect(page.locator(".node")).to_have_count(3)
+            with WorkerProcess("--port", second.address.split(":")[1]):
+                expect(page.locator(".node.lost")).to_have_count(0)
+                again = page.get_by_role("button", name="Try again")
+                reply = page.get_by_role("article", name="Reply")
+                # It was lost in the middle of the answer, or before the page asked.
+                expect(again.or_(reply.get_by_text("cold"))).to_be_visible()
+                if again.is_visible():
+                    again.click()
+                expect(reply).to_contain_text("cold")
+            page.close()

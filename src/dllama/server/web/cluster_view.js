@@ -139,7 +139,8 @@ function lostSince({ lost_since, lost_reason }) {
 
 function about({ nodes, max_model_len }) {
   const context = max_model_len ? ` · ${max_model_len.toLocaleString("en")} tokens of context` : "";
-  return count(nodes.length, "node") + context;
+  const n_lost = nodes.filter((node) => node.lost_since).length;
+  return count(nodes.length, "node") + (n_lost ? `, ${n_lost} lost` : "") + context;
 }
 
 function memory({ weight_bytes, kv_bytes, memory_bytes }) {

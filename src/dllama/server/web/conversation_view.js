@@ -59,6 +59,7 @@ export class ConversationView {
       this.#views.set(message, view);
       this.place.append(view.root);
     }
+    this.#keepAtEnd(); // at once: the message box may have shrunk, which looks as if somebody had scrolled up
   }
 
   messageChanged(message) {
@@ -122,7 +123,10 @@ export class ConversationView {
   }
 
   #keepAtEnd() {
-    if (this.#isFollowing) this.scroller.scrollTop = this.scroller.scrollHeight;
+    if (this.#isFollowing) {
+      this.scroller.scrollTop = this.scroller.scrollHeight;
+      this.#top = this.scroller.scrollTop;
+    }
     this.toEnd.hidden = this.#isFollowing || this.#isNearEnd();
   }
 }
