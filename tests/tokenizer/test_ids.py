@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import decoders, models, normalizers
 
 from dllama.errors import TokenizerError
 from dllama.formats.t_file import TFile, write_t_file
@@ -286,3 +287,34 @@ def test_work_grows_with_the_number_of_parts_and_no_faster(qwen_directory: Path)
     ids = tokenizer.encode_parts(["a", end] * 50_000)
     assert len(ids) == 100_000
     assert time.process_time() - start < 5
+
+
+def test_ordinary_added_tokens_are_text_as_pieces_are(tmp_path: Path) -> None:
+    """Gemma's runs of spaces are added tokens of U+2581; they were decoded as these characters."""
+    pieces = ["<unk>", "<bos>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁▁"]
+    pipeline = tokenizers.Tokenizer(
+        models.BPE(
+            vocab={piece: token_id for token_id, piece in enumerate(pieces)},
+            merges=[("▁", "▁")],
+            unk_token="<unk>",
+            byte_fallback=True,
+        )
+    )
+    pipeline.normalizer = normalizers.Replace(" ", "▁")
+    pipeline.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    pipeline.add_tokens([tokenizers.AddedToken("▁▁", normalized=False), "<start▁here>", "<|a▁name|>"])
+    pipeline.add_special_tokens(["<bos>", "<eos▁>"])
+    pipeline.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    for text in ("a  b", "  a", "   ", "a b    "):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.token_bytes(tokenizer.encode("  ")[0]) == b"  "
+    assert tokenizer.decode(tokenizer.encode("<start▁here>")) == pipeline.decode(
+        pipeline.encode("<start▁here>").ids
+    )
+    names = {
+        tokenizer.token_bytes(token_id).decode(): token_id for token_id in tokenizer.special_tokens.values()
+    }
+    assert names == dict(tokenizer.special_tokens)

@@ -218,5 +218,9 @@ def tokens_of(pipeline: tokenizers.Tokenizer) -> list[bytes]:
     for piece, token_id in vocabulary.items():
         tokens[token_id] = style.to_bytes(piece)
     for token_id, token in pipeline.get_added_tokens_decoder().items():
-        tokens[token_id] = token.content.encode()
+        is_text = (
+            style is PieceStyle.SENTENCEPIECE and not token.special and not is_control_name(token.content)
+        )
+        # Gemma's runs of spaces are added tokens, written as its pieces are; names stay as they are.
+        tokens[token_id] = style.to_bytes(token.content) if is_text else token.content.encode()
     return tokens
