@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from support.fake_api import FakeApi, Reply
+from support.fake_api import FakeApi, Reply, cluster_view, node
 
 RICH = """Some **bold** and `code`, and a [link](https://example.org).
 
@@ -17,6 +17,15 @@ RICH = """Some **bold** and `code`, and a [link](https://example.org).
 1. one
    - [x] two
    - [ ] three
+
+```diff
+-old
++new
+```
+
+```html
+<a href="x">&amp;</a>
+```
 
 ```python
 def f():  # a comment
@@ -62,13 +71,13 @@ def test_axe_finds_nothing(browser: Browser, api: FakeApi, theme: str, screensho
         [
             Reply(pieces=[RICH]),
             Reply(status=400, message="too long", code="context_length_exceeded"),
-            Reply(pieces=["x", "y"], n_before_gate=1),
+            Reply(prompt=[(16, 640)], pieces=["x", "y"], n_before_gate=0),
         ]
     )
     for text in ("Show me everything", "Too much", "Wait"):
         send(page, text)
         expect(page.get_by_role("article", name="You").last).to_contain_text(text)
-    expect(page.get_by_role("article", name="Reply").last).to_contain_text("x")
+    expect(page.get_by_role("progressbar")).to_be_visible()
     check_rules(page, "messages")
     page.screenshot(path=screenshots / f"messages-{theme}.png")
     page.get_by_role("button", name="Stop the reply").click()
@@ -76,7 +85,14 @@ def test_axe_finds_nothing(browser: Browser, api: FakeApi, theme: str, screensho
     check_rules(page, "settings")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="API key").click()
+    page.get_by_role("button", name="Use key").click()
+    expect(page.get_by_text("Enter a key.")).to_be_visible()
     check_rules(page, "key")
+    page.keyboard.press("Escape")
+    lost = node(2, 40, 0, 4) | {"lost_since": 1.7e9, "lost_reason": "no sign for 10 s"}
+    api.cluster = cluster_view([node(0, 28, 12, 4), node(1, 27, 13, 4), lost]) | {"status": "recovering"}
+    expect(page.locator(".node.lost")).to_be_visible()
+    check_rules(page, "lost")
     context.close()
 
 
