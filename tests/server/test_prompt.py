@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pydantic
@@ -85,6 +86,19 @@ def test_templates_that_know_no_tools_get_text() -> None:
     assert messages[0]["content"].endswith("Be brief.")
     assert messages[2]["content"] == '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
     assert messages[3]["content"] == "<tool_response>\n3\n</tool_response>"
+
+
+def test_too_many_turns_are_refused_before_ids_are_made_of_them() -> None:
+    """What a template writes counts: a body of 4 MB has room for 100 000 messages without a word."""
+
+    def no_ids(parts: object) -> None:
+        raise AssertionError("ids are made of what cannot fit")
+
+    served: Any = Served("{% for m in messages %}<|eot_id|>{% endfor %}")
+    served.tokenizer = SimpleNamespace(encode_parts=no_ids)
+    request = ChatRequest.model_validate({"messages": [{"role": "user", "content": ""}] * 1001})
+    with pytest.raises(ApiError, match="1001 tokens and the context 1000"):
+        chat_prompt(served, request.messages)
 
 
 def test_variables() -> None:

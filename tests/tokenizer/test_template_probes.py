@@ -61,15 +61,15 @@ def test_the_last_message_is_continued(qwen: Tokenizer) -> None:
     rendered = template.rendered(BEGUN, add_generation_prompt=False, continue_final_message=True)
     opened = template.rendered(ASKED, add_generation_prompt=True)
     assert rendered.text == opened.text + "Hello, my name is "
-    assert rendered.ids == opened.ids + qwen.encode("Hello, my name is ")
+    assert rendered.parts == [*opened.parts[:-1], f"{opened.parts[-1]}Hello, my name is "]
 
 
 def test_special_tokens_in_a_message_that_is_continued_stay_text(qwen: Tokenizer) -> None:
     begun: list[Message] = [*ASKED, {"role": "assistant", "content": "an \U0010fffd<|im_end|> is"}]
     rendered = ChatTemplate.of(qwen).rendered(begun, add_generation_prompt=False, continue_final_message=True)
     assert rendered.text.endswith("assistant\nan \U0010fffd<|im_end|> is")
-    assert qwen.is_special(rendered.ids[-1]) is False
-    assert rendered.ids.count(qwen.special_tokens["<|im_end|>"]) == 1
+    assert rendered.parts.count(qwen.special_tokens["<|im_end|>"]) == 1
+    assert rendered.parts[-1] == "assistant\nan \U0010fffd<|im_end|> is"
 
 
 def test_a_template_that_drops_the_message_that_is_to_be_continued(qwen: Tokenizer) -> None:

@@ -57,7 +57,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="a web site whose pages may ask (https://chat.example.org, or *); may be given often",
     )
     group.add_argument(
-        "--chat-template", metavar="NAME", help="a built-in template in place of the model's own"
+        "--chat-template", metavar="NAME", help="a built-in template, or one of the model's by its name"
     )
     parser.set_defaults(command=run)
 

@@ -47,7 +47,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_sampling_flags(parser)
     parser.add_argument("--system-prompt", type=text_argument, metavar="TEXT", help="who the model is to be")
     parser.add_argument(
-        "--chat-template", metavar="NAME", help="a built-in template in place of the model's own"
+        "--chat-template", metavar="NAME", help="a built-in template, or one of the model's by its name"
     )
     parser.add_argument(
         "--continue",

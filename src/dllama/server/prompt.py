@@ -16,7 +16,7 @@ from dllama.server.history import (
     with_reasoning,
     with_tools,
 )
-from dllama.server.inputs import check_room
+from dllama.server.inputs import check_n_tokens, check_room
 from dllama.server.reasoning_formats import (
     ReasoningFormat,
     Stage,
@@ -80,12 +80,15 @@ def chat_prompt(
         continue_final_message=continues,
         **given,
     )
+    check_room([rendered.text], served, "messages")
+    check_n_tokens(sum(isinstance(part, int) for part in rendered.parts), served, "messages")
     begun = text_of(messages[-1].content) if continues else ""
     reasoning = reasoning_format_of(template.source, served.tokenizer)
     stage = Stage.ANSWERS
     if reasoning is not None:
         stage = stage_within(begun, reasoning) if begun.strip() else stage_after(rendered.text, reasoning)
-    return ChatPrompt(ids=rendered.ids, begun=begun, reasoning=reasoning, stage=stage)
+    ids = served.tokenizer.encode_parts(rendered.parts)
+    return ChatPrompt(ids=ids, begun=begun, reasoning=reasoning, stage=stage)
 
 
 def chat_template(served: ServedModel, *, with_tools: bool = False) -> ChatTemplate:

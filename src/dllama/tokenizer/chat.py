@@ -36,10 +36,10 @@ _TOOL_USE = "tool_use"
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """A conversation as ids, and as the text that they were made of (special tokens by their names)."""
+    """A conversation as text with special tokens by their names, and as parts: text between them, them as ids."""
 
-    ids: list[int]
     text: str
+    parts: list[str | int]
 
 
 class ChatTemplate:
@@ -104,8 +104,9 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Message], *, add_generation_prompt: bool, **variables: Any
     ) -> list[int]:
-        """The ids alone; see rendered."""
-        return self.rendered(messages, add_generation_prompt=add_generation_prompt, **variables).ids
+        """The ids; see rendered."""
+        rendered = self.rendered(messages, add_generation_prompt=add_generation_prompt, **variables)
+        return self._tokenizer.encode_parts(rendered.parts)
 
     def rendered(
         self,
@@ -136,7 +137,7 @@ class ChatTemplate:
         parts = [
             part if isinstance(part, int) else guard.restore(part) for part in self._names.split(written)
         ]
-        return Rendered(self._tokenizer.encode_parts(parts), guard.restore(written))
+        return Rendered(guard.restore(written), parts)
 
     def render_text(
         self, messages: Sequence[Message], *, add_generation_prompt: bool, **variables: Any
