@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dllama.bench import shape_named
 from dllama.dtypes import ElementType
@@ -18,8 +22,10 @@ from dllama.node.memory import (
     session_shape,
 )
 from dllama.node.messages import SessionPlan
+from dllama.node.step_message import max_answer_bytes, max_step_bytes
 from dllama.sharding import plan_spans
 from support.local_cluster import GOLDENS, LocalCluster
+from support.session_root import small_plan
 
 GB = 10**9
 
@@ -110,3 +116,26 @@ def test_this_computer() -> None:
     assert machine_id() == machine_id()
     assert 0 < available_memory_bytes() < 1 << 50
     assert 10_000_000 < peak_rss_bytes() < 1 << 45
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_all_that_a_step_may_take_is_counted(data: st.DataObject) -> None:
+    """Whatever a plan says: its largest messages, the page table and the bits of its masks are in the need."""
+    plan = small_plan()
+    page_size = data.draw(st.integers(1, 1 << 10))
+    cache = dataclasses.replace(plan.cache, n_pages=data.draw(st.integers(1, 1 << 20)), page_size=page_size)
+    n_rows = data.draw(st.integers(1, 1 << 16))
+    limits = dataclasses.replace(
+        plan.limits,
+        max_rows=n_rows,
+        max_logit_rows=data.draw(st.integers(1, n_rows)),
+        max_positions=data.draw(st.integers(1, cache.n_positions)),
+    )
+    vocab = plan.shards.ranks[1].vocab
+    need = memory_need(plan.config, plan.shards, 1, cache, limits, False)
+    table_bytes = 4 * n_rows * -(-limits.max_positions // page_size)
+    masks_bytes = limits.max_logit_rows * (plan.config.vocab_size // 8)
+    step_bytes = max_step_bytes(plan.config, limits, cache, vocab)
+    assert need.other_bytes >= step_bytes + max_answer_bytes(limits, vocab) + table_bytes + masks_bytes
+    assert step_bytes >= table_bytes

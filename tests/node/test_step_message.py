@@ -306,3 +306,26 @@ def test_impossible_answers_name_the_sender(place: int, number: int) -> None:
     payload[place : place + 8] = 2 * np.int32(number).tobytes()
     with pytest.raises(PeerProtocolError, match=r"10.0.0.1:9990 sent a malformed answer to a step"):
         decode_answer(payload, wanted, VOCAB, "10.0.0.1:9990")
+
+
+def test_more_pages_than_a_text_can_have(plan: SessionPlan) -> None:
+    """There are more in the cache, but none of its texts has so many positions."""
+    limits = dataclasses.replace(plan.limits, max_positions=3 * plan.cache.page_size)
+    few = dataclasses.replace(plan, limits=limits)
+    batch, inputs = step_of(plan, [1], [0], n_wanted=1)
+    assert decoded(plan, encoded(plan, batch, inputs))[0].page_table.shape == (1, plan.cache.n_pages)
+    with pytest.raises(PeerProtocolError, match="impossible number of pages"):
+        decoded(few, encoded(plan, batch, inputs))
+
+
+def test_more_candidates_than_anybody_may_ask_for(plan: SessionPlan) -> None:
+    large = dataclasses.replace(plan, config=dataclasses.replace(plan.config, vocab_size=1 << 17))
+    batch, inputs = step_of(large, [1], [0], n_wanted=1)
+    for n_candidates, is_allowed in ((4096, True), (4097, False)):
+        wanted = dataclasses.replace(batch.wanted, n_candidates=n_candidates)
+        payload = encoded(large, dataclasses.replace(batch, wanted=wanted), inputs)
+        if is_allowed:
+            assert decoded(large, payload)[0].wanted.n_candidates == n_candidates
+        else:
+            with pytest.raises(PeerProtocolError, match="impossible number of candidates"):
+                decoded(large, payload)

@@ -14,10 +14,14 @@ import pytest
 
 from dllama.errors import PeerBusyError, PeerError
 from dllama.fabric import SocketChannel, listen
+from dllama.fabric.frames import encode_header
 from dllama.kernels import Compute
 from dllama.node import Address, NodeSettings, Worker
-from dllama.node.greeting import call, raise_refusal
+from dllama.node.greeting import call
+from dllama.node.memory import memory_need
 from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Refusal, Role, SessionPlan
+from dllama.node.probe import ProbeOrders
+from support.session_root import SessionRoot, small_plan
 
 TIMEOUT_S = 20.0
 ROOT = Hello(Role.ROOT, "abc", 0)
@@ -103,22 +107,66 @@ def test_a_plan_beyond_this_computer(worker: Served, plan: SessionPlan) -> None:
     worker.wait_for("is gone")
 
 
-def test_a_plan_whose_other_workers_are_not_there(worker: Served, plan: SessionPlan) -> None:
-    """Rank 2 calls rank 1, where somebody else listens."""
+@pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-Secret_1.2\r\n"])
+@pytest.mark.parametrize("kind", [Kind.PLAN, Kind.PROBE])
+def test_what_else_is_at_an_address_is_not_told(
+    worker: Served, plan: SessionPlan, kind: Kind, greeting: bytes
+) -> None:
+    """Rank 2 calls rank 1, where somebody else listens: the root hears that it was not reached, in the same words."""
     with listen("127.0.0.1", 0) as nobody, worker.root() as channel:
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
 
-        def close_at_once() -> None:
-            nobody.accept()[0].close()
+        def answer() -> None:
+            connection, _ = nobody.accept()
+            with connection:
+                connection.sendall(greeting)
 
-        threading.Thread(target=close_at_once, daemon=True).start()
-        channel.send_frame(
-            Kind.PLAN, dataclasses.replace(plan, rank=2, addresses=("", address, "10.0.0.2:9990")).encode()
+        threading.Thread(target=answer, daemon=True).start()
+        addresses = ("", address, "10.0.0.2:9990")
+        orders = {
+            Kind.PLAN: dataclasses.replace(plan, rank=2, addresses=addresses),
+            Kind.PROBE: ProbeOrders("abc", 2, addresses),
+        }
+        channel.send_frame(kind, orders[kind].encode())
+        refused, payload = channel.receive_frame(MAX_CONTROL_BYTES)
+        assert refused == Kind.FAILED
+        assert Refusal.decode(payload, "worker").reason == (
+            f"it cannot reach worker {address}; see whether both are in one network and no firewall is between them "
+            "(its own output says more)"
         )
-        kind, payload = channel.receive_frame(MAX_CONTROL_BYTES)
-        with pytest.raises(PeerError, match=address):
-            raise_refusal(kind, payload, "worker")
     worker.wait_for("is gone")
+
+
+@pytest.mark.parametrize("kind", [Kind.PLAN, Kind.PROBE])
+def test_a_place_where_no_worker_can_be_is_not_called(worker: Served, plan: SessionPlan, kind: Kind) -> None:
+    addresses = ("", "169.254.169.254:80", "10.0.0.2:9990")
+    orders = {
+        Kind.PLAN: dataclasses.replace(plan, rank=2, addresses=addresses),
+        Kind.PROBE: ProbeOrders("abc", 2, addresses),
+    }
+    with worker.root() as channel:
+        channel.send_frame(kind, orders[kind].encode())
+        refused, payload = channel.receive_frame(MAX_CONTROL_BYTES)
+        assert refused == Kind.FAILED
+        assert "it cannot reach worker 169.254.169.254:80" in Refusal.decode(payload, "worker").reason
+    worker.wait_for("is gone")
+
+
+def test_a_step_larger_than_the_plan_has_room_for(worker: Served) -> None:
+    """With pages of one position a step was allowed that had every page of the cache for every row: 4.3 GB here, of
+    which the worker took each byte that was announced before it looked at one."""
+    small = small_plan()
+    plan = dataclasses.replace(
+        small,
+        cache=dataclasses.replace(small.cache, n_pages=1 << 20, page_size=1),
+        limits=dataclasses.replace(small.limits, max_rows=1024),
+    )
+    n_counted = memory_need(plan.config, plan.shards, 1, plan.cache, plan.limits, False).other_bytes
+    root = SessionRoot(worker.address, plan)
+    with contextlib.closing(root):
+        fabric = root.idle()
+        fabric.exchange([(1, encode_header(Kind.STEP, n_counted))], [], TIMEOUT_S)
+        assert f"announced a message of kind 9 with {n_counted} bytes" in worker.wait_for("is gone")
 
 
 def test_others_are_sent_away(worker: Served) -> None:

@@ -30,7 +30,7 @@ from dllama.engine.request import (
 from dllama.engine.scheduler import Job, Run, Scheduler
 from dllama.engine.stats import EngineStats, Totals
 from dllama.errors import ContextFullError, DllamaError, Failure, PeerError, UsageError
-from dllama.model import Candidates, LogitMasks, LogitRows
+from dllama.model import MOST_CANDIDATES, Candidates, LogitMasks, LogitRows
 from dllama.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -263,7 +263,7 @@ class Engine:
         n_candidates = max((generation.n_candidates for generation, _ in writers), default=1)
         return LogitRows(
             rows=rows,
-            n_candidates=min(n_candidates, self._executor.config.vocab_size),
+            n_candidates=min(n_candidates, self._executor.config.vocab_size, MOST_CANDIDATES),
             temperature=np.asarray(temperatures, np.float32),
             targets=np.full(len(rows), -1, np.int32),
             edits=joined_edits(edits),

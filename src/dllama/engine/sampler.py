@@ -10,13 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.errors import NumericalError, UsageError
-from dllama.model import Candidates
+from dllama.model import MOST_CANDIDATES, Candidates
 
 _N_CANDIDATES = 256
 """Where no top-k says how many are needed: a nucleus rarely reaches further."""
-
-_MAX_CANDIDATES = 4096
-"""More for the sake of top-k cost as much as whole logits."""
 
 _LEAST_TEMPERATURE = 1e-6
 """Colder than this draws the same: neighbouring float32 logits differ by more than what decides then."""
@@ -103,7 +100,7 @@ class Sampler:
         """What LogitRows has to ask for, beside `temperature`, so that whole logits are rarely needed."""
         if self.temperature == 0:
             return 1
-        return min(self._options.topk or _N_CANDIDATES, _MAX_CANDIDATES)
+        return min(self._options.topk or _N_CANDIDATES, MOST_CANDIDATES)
 
     def sample(
         self, index: int, candidates: Candidates, row: int, whole_logits: Callable[[], NDArray[np.float32]]

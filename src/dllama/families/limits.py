@@ -35,8 +35,9 @@ def fault_in(config: ModelConfig) -> str | None:
         return f"norm_eps is {config.norm_eps}, which cannot be (between 0 and 1)"
     if not 1 <= config.rope_theta < _LARGEST_NUMBER:
         return f"rope_theta is {config.rope_theta}, which cannot be (1 or more)"
-    if config.sliding_window is not None and config.sliding_window < 1:
-        return f"sliding_window is {config.sliding_window}, which cannot be (1 or more, or none)"
+    window = config.sliding_window
+    if window is not None and not 1 <= window <= _LARGEST["max_seq_len"]:
+        return f"sliding_window is {window}, which cannot be (1 to {_LARGEST['max_seq_len']}, or none)"
     return _fault_in_scaling(config)
 
 

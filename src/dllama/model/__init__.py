@@ -13,7 +13,7 @@ from dllama.model.kv_cache import (
     cache_bytes,
     check_cache_type,
 )
-from dllama.model.logits import Candidates, LogitEdits, LogitMasks, LogitRows
+from dllama.model.logits import MOST_CANDIDATES, Candidates, LogitEdits, LogitMasks, LogitRows
 from dllama.model.trace import EVENT, MAX_EVENTS, SpanName, Trace, Track
 from dllama.model.transformer import StepLimits, Transformer, buffer_row_bytes
 from dllama.model.weights import ModelWeights
@@ -22,6 +22,7 @@ __all__ = [
     "CACHE_TYPES",
     "EVENT",
     "MAX_EVENTS",
+    "MOST_CANDIDATES",
     "PAGE_SIZE",
     "Algorithm",
     "CacheShape",

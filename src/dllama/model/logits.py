@@ -11,6 +11,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_CANDIDATES = 4096
+"""Of a row. More cost as much as whole logits."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogitEdits:
@@ -47,7 +50,7 @@ class LogitRows:
     """The rows of a step whose logits are wanted, and what every node does with its part of them.
 
     rows          [N] int32, ascending
-    n_candidates  how many of the largest logits of each row come back
+    n_candidates  how many of the largest logits of each row come back, MOST_CANDIDATES at the most
     temperature   [N] float32, at which the second log-sum-exp is taken; 0 for greedy rows: none is taken
     targets       [N] int32, a token whose logit comes back however small it is; -1 for none
     """

@@ -42,6 +42,10 @@ class StepLimits:
     wire: ElementType
     timeout_s: float
 
+    def most_pages(self, page_size: int) -> int:
+        """Of one sequence."""
+        return -(-self.max_positions // page_size)
+
 
 @dataclasses.dataclass(frozen=True)
 class RowPlaces:
@@ -107,8 +111,7 @@ class Transformer:
 
         self._positions = np.zeros(n_rows, np.int32)
         self._sequence = np.zeros(n_rows, np.int32)
-        n_pages = -(-limits.max_positions // cache.page_size)
-        self._page_table = np.zeros((n_rows, n_pages), np.int32)
+        self._page_table = np.zeros((n_rows, limits.most_pages(cache.page_size)), np.int32)
         self._steps: dict[int, list[RunPrograms]] = {}
 
     def forward(self, batch: StepBatch, inputs: Inputs) -> RankCandidates:

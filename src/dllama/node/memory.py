@@ -17,6 +17,7 @@ from dllama.model import (
     check_cache_type,
     wire_row_bytes,
 )
+from dllama.node.step_message import max_answer_bytes, max_step_bytes
 from dllama.sharding import ShardPlan, shard_bytes
 
 PROGRAM_BYTES = 90_000_000
@@ -65,11 +66,15 @@ def memory_need(
     buffers = limits.max_rows * buffer_row_bytes(config, spans, plan.n_ranks, limits.wire)
     logits = limits.max_logit_rows * 4 * len(spans.vocab)
     rope = 4 * limits.max_positions * config.head_dim
+    page_table = 4 * limits.max_rows * limits.most_pages(cache.page_size)
+    messages = max_step_bytes(config, limits, cache, spans.vocab) if plan.n_ranks > 1 else 0
+    messages += 2 * max_answer_bytes(limits, spans.vocab)  # the candidates, and what is sent of them
+    masks = limits.max_logit_rows * -(-config.vocab_size // 8)
     return MemoryNeed(
         weight_bytes=shard_bytes(config, spans),
         kv_bytes=cache_bytes(config, spans, cache),
         kv_on_disk=kv_on_disk,
-        other_bytes=PROGRAM_BYTES + buffers + logits + rope,
+        other_bytes=PROGRAM_BYTES + buffers + logits + rope + page_table + messages + masks,
     )
 
 

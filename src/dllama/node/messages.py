@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import json
 from collections.abc import Callable
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from dllama.dtypes import ElementType
 from dllama.errors import PeerProtocolError
@@ -85,6 +85,10 @@ class Welcome(Json):
     isa: str
     kv_on_disk: bool
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.available_bytes < 1 << 60 and 1 <= self.n_threads < 1 << 16):
+            raise ValueError(f"impossible: {self.available_bytes} bytes free, {self.n_threads} threads")
+
 
 @dataclasses.dataclass(frozen=True)
 class Refusal(Json):
@@ -140,6 +144,9 @@ class SessionPlan:
 
         def parse() -> SessionPlan:
             values = _json_object(payload)
+            unknown = values.keys() - {field.name for field in dataclasses.fields(cls)}
+            if unknown:
+                raise ValueError(f"unknown keys {sorted(unknown)}")
             cache, limits = values["cache"], values["limits"]
             plan = cls(
                 session=values["session"],
@@ -153,17 +160,30 @@ class SessionPlan:
             )
             check_types(plan)
             check_peer_timeout(plan.peer_timeout_s)
-            check_session(plan.rank, plan.addresses, plan.config, plan.shards, plan.cache, plan.limits)
+            check_session(
+                plan.session,
+                plan.rank,
+                plan.addresses,
+                plan.config,
+                plan.shards,
+                plan.cache,
+                plan.limits,
+            )
             return plan
 
         return parse_message("SessionPlan", sender, parse)
 
 
 def _json_object(payload: bytes) -> dict[str, Any]:
-    values = json.loads(payload)
+    values = json.loads(payload, parse_constant=_refuse_constant)
     if not isinstance(values, dict):
         raise TypeError("not an object")
     return values
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """JSON has no NaN and no infinity, Python's reader takes them."""
+    raise ValueError(f"{name} is no number")
 
 
 def parse_message(what: str, sender: str, parse: Callable[[], T]) -> T:

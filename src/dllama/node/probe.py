@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import enum
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,11 +36,18 @@ from dllama.node.greeting import raise_refusal
 from dllama.node.links import link_faults
 from dllama.node.messages import MAX_CONTROL_BYTES, Json, Kind
 from dllama.node.root_link import RootLink
-from dllama.node.soundness import are_addresses, check_peer_timeout
+from dllama.node.soundness import check_company, check_peer_timeout
 
 TIMEOUT_S = 60.0
 MOST_BYTES = 64 << 20
-_MOST_ROUNDS = 100_000
+"""Of one message of a measurement."""
+
+_MOST_HELD_BYTES = 256 << 20
+"""By the messages of one measurement, on one rank."""
+
+_MOST_ROUNDS = 10_000
+_MOST_MOVED_BYTES = 1 << 30
+"""By all rounds of one measurement, for each rank."""
 
 
 class Pattern(enum.StrEnum):
@@ -89,6 +97,10 @@ class Measured(Json):
     least_s: float
     most_s: float
 
+    def __post_init__(self) -> None:
+        if not all(0 <= seconds < math.inf for seconds in vars(self).values()):
+            raise ValueError(f"impossible times: {self}")
+
 
 def serve_probe(root: RootLink, payload: bytes) -> None:
     """A worker's side, until the root ends it. Raises PeerError."""
@@ -101,7 +113,7 @@ def serve_probe(root: RootLink, payload: bytes) -> None:
     with contextlib.closing(fabric):
         send_frame(fabric, [0], Kind.READY, timeout_s=TIMEOUT_S)
         while True:
-            kind, payload = receive_frame(fabric, 0, MAX_CONTROL_BYTES, None)
+            kind, payload = receive_frame(fabric, 0, MAX_CONTROL_BYTES, TIMEOUT_S)
             if kind == Kind.END:
                 return
             _answer(fabric, root.name, orders.addresses, kind, payload)
@@ -149,14 +161,11 @@ def run_measure(fabric: Fabric, measure: Measure) -> Measured | None:
 
 def check_orders(orders: ProbeOrders, sender: str) -> ProbeOrders:
     """Raises PeerProtocolError for what cannot be."""
-    addresses = orders.addresses
     try:
         check_peer_timeout(orders.peer_timeout_s)
+        check_company(orders.session, orders.rank, orders.addresses)
     except ValueError as error:
         raise PeerProtocolError(f"{sender} sent impossible orders: {error}") from error
-    is_possible = isinstance(addresses, list) and all(isinstance(address, str) for address in addresses)
-    if not (is_possible and 1 <= orders.rank < len(addresses) and are_addresses(addresses)):
-        raise PeerProtocolError(f"{sender} sent impossible orders: {orders}")
     return orders
 
 
@@ -166,7 +175,9 @@ def check_measure(measure: Measure, n_ranks: int, sender: str) -> Measure:
         measure.pattern in list(Pattern)
         and 0 <= measure.n_bytes <= MOST_BYTES
         and 0 <= measure.answer_bytes <= MOST_BYTES
+        and (measure.n_bytes + measure.answer_bytes) * n_ranks <= _MOST_HELD_BYTES
         and 0 < measure.n_rounds <= _MOST_ROUNDS
+        and (measure.n_bytes + measure.answer_bytes) * measure.n_rounds <= _MOST_MOVED_BYTES
         and 0 <= measure.first < n_ranks
         and 0 <= measure.second < n_ranks
         and (measure.pattern == Pattern.PAIR) == (measure.first != measure.second)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from dllama.errors import PeerProtocolError, SystemLimitError
+from dllama.errors import PeerError, PeerProtocolError, PeerUnreachableError, SystemLimitError
 from dllama.fabric import Fabric, Heartbeat, Job, SocketChannel, TcpFabric, TcpPeer, receive_frame, send_frame
 from dllama.node.door import Door
-from dllama.node.greeting import GREETING_TIMEOUT_S, Address, call, call_heartbeat
+from dllama.node.greeting import GREETING_TIMEOUT_S, call, call_heartbeat
 from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Refusal, Role
+from dllama.node.reach import place_of_worker
 from dllama.node.shortage import shortages_told
+
+_log = logging.getLogger(__name__)
 
 _LATER_S = 2.0
 """How much longer than the root a worker waits for a silent worker."""
@@ -68,40 +71,49 @@ class CallingRoot:
         """
         assert self._heartbeat is not None, "orders come first"
         peers = {0: TcpPeer(self._channel.connection, f"root {self.name}")}
-        hello = Hello(Role.WORKER, session, rank)
-        for lower in range(1, rank):
-            address = as_seen_from_here(addresses[lower], self.name)
-            channel, _ = call(address, hello)
-            peers[lower] = TcpPeer(channel.connection, f"worker {channel.name}")
-            self._heartbeat.add(lower, call_heartbeat(address, session, rank))
-        while len(peers) < len(addresses) - 1:
-            higher, channel = self._door.next_peer(GREETING_TIMEOUT_S)
-            if higher in peers or not rank < higher < len(addresses):
-                raise PeerProtocolError(f"{channel.name} says that it is rank {higher}, which is impossible")
-            peers[higher] = TcpPeer(channel.connection, f"worker {addresses[higher]}")
+        try:
+            for lower in range(1, rank):
+                peers[lower] = self._call(lower, Hello(Role.WORKER, session, rank), addresses[lower])
+            while len(peers) < len(addresses) - 1:
+                higher, channel = self._door.next_peer(GREETING_TIMEOUT_S)
+                if higher in peers or not rank < higher < len(addresses):
+                    channel.connection.close()
+                    raise PeerProtocolError(
+                        f"{channel.name} says that it is rank {higher}, which is impossible"
+                    )
+                peers[higher] = TcpPeer(channel.connection, f"worker {addresses[higher]}")
+        except BaseException:
+            for peer in list(peers.values())[1:]:
+                peer.connection.close()
+            raise
         # The root notices first, and says who is lost.
         self._heartbeat.watch({peer: peer_timeout_s + (_LATER_S if peer else 0.0) for peer in peers})
         return TcpFabric(rank, peers, heartbeat=self._heartbeat)
+
+    def _call(self, rank: int, hello: Hello, address: str) -> TcpPeer:
+        """Another worker, which has let this one in. The root gets to know that it could not be reached, and no more:
+        what else is there is not for whoever calls himself a root."""
+        assert self._heartbeat is not None, "orders come first"
+        try:
+            place = place_of_worker(address, self.name)
+            channel, _ = call(place, hello)
+            try:
+                self._heartbeat.add(rank, call_heartbeat(place, hello.session, hello.rank))
+            except BaseException:
+                channel.connection.close()
+                raise
+        except PeerError as error:
+            _log.warning("calling worker %s for root %s: %s", address, self.name, error)
+            raise PeerUnreachableError(
+                f"it cannot reach worker {address}; see whether both are in one network and no firewall is between "
+                "them (its own output says more)"
+            ) from error
+        return TcpPeer(channel.connection, f"worker {address}")
 
     def close(self) -> None:
         self._channel.connection.close()
         if self._heartbeat is not None:
             self._heartbeat.close()
-
-
-def as_seen_from_here(address: str, root: str) -> Address:
-    """Where a worker is that the root reaches at `address`; `root` is the root's own address as seen from here."""
-    worker, root_host = Address.parse(address), Address.parse(root).host
-    if _is_loopback(worker.host) and not _is_loopback(root_host):
-        return Address(root_host, worker.port)
-    return worker
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class JobRoot:

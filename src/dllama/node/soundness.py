@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -21,6 +20,12 @@ from dllama.sharding import ShardPlan, Span
 T = TypeVar("T")
 
 MOST_PEER_TIMEOUT_S = 3600.0
+MOST_TIMEOUT_S = 3600.0
+"""Nobody waits longer for bytes that are owed: a worker that is held for ever serves nobody."""
+
+MOST_RANKS = 256
+_MOST_NAME = 64
+_MOST_ADDRESS = 300
 
 _MOST_ROWS = 1 << 16
 _MOST_POSITIONS = (1 << 31) - 1
@@ -48,7 +53,17 @@ def _field_types(kind: type) -> dict[str, pydantic.TypeAdapter[Any]]:
     return {field.name: pydantic.TypeAdapter(declared[field.name]) for field in dataclasses.fields(kind)}
 
 
+def check_company(session: str, rank: int, addresses: Sequence[object]) -> None:
+    """Raises ValueError unless this may be a session's name, a worker's rank, and where its ranks are."""
+    is_name = isinstance(session, str) and session.isascii() and session.isalnum()
+    _require(is_name and len(session) <= _MOST_NAME, "the session's name")
+    _require(isinstance(addresses, list | tuple) and len(addresses) <= MOST_RANKS, "the number of addresses")
+    _require(1 <= rank < len(addresses), f"rank {rank} of {len(addresses)}")
+    _require(are_addresses(addresses), "an address is none")
+
+
 def check_session(
+    session: str,
     rank: int,
     addresses: Sequence[str],
     config: ModelConfig,
@@ -59,9 +74,8 @@ def check_session(
     """Raises ValueError for a session that cannot be; the types are those declared (see check_types)."""
     fault = fault_in(config)
     _require(fault is None, fault or "")
-    _require(1 <= rank < shards.n_ranks, f"rank {rank} of {shards.n_ranks}")
+    check_company(session, rank, addresses)
     _require(len(addresses) == shards.n_ranks, "addresses for another number of ranks")
-    _require(are_addresses(addresses), "an address is none")
     _check_shards(config, shards)
     is_whole = not cache.dtype.is_blocked or config.head_dim % BLOCK == 0
     _require(cache.dtype in CACHE_TYPES and is_whole, f"a cache of {cache.dtype.label}")
@@ -71,7 +85,7 @@ def check_session(
     _require(0 < limits.max_rows <= _MOST_ROWS, f"steps of {limits.max_rows} rows")
     _require(0 < limits.max_logit_rows <= limits.max_rows, f"logits of {limits.max_logit_rows} rows")
     _require(0 < limits.max_positions <= cache.n_positions, f"{limits.max_positions} positions")
-    _require(0 < limits.timeout_s < math.inf, f"a timeout of {limits.timeout_s} s")
+    _require(0 < limits.timeout_s <= MOST_TIMEOUT_S, f"a timeout of {limits.timeout_s} s")
 
 
 def check_peer_timeout(seconds: float) -> None:
@@ -107,7 +121,7 @@ def are_addresses(addresses: Sequence[object]) -> bool:
 
 
 def _is_address(text: object) -> bool:
-    if not isinstance(text, str):
+    if not isinstance(text, str) or len(text) > _MOST_ADDRESS:
         return False
     host, _, port = text.rpartition(":")
     return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16

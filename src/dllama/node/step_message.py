@@ -14,6 +14,7 @@ from dllama.dtypes import ElementType, row_bytes
 from dllama.fabric import Buffer
 from dllama.families import ModelConfig
 from dllama.model import (
+    MOST_CANDIDATES,
     CacheShape,
     LogitEdits,
     LogitMasks,
@@ -144,9 +145,9 @@ def decode_step(
 
 
 def max_step_bytes(config: ModelConfig, limits: StepLimits, cache: CacheShape, vocab: Span) -> int:
-    """The largest STEP that a session may need: every row a sequence of its own with all pages, every logit of the
-    span edited, every wanted row masked."""
-    words = _N_COUNTS + limits.max_rows * (2 + cache.n_pages)
+    """The largest STEP that a session may need: every row a sequence of its own with all the pages that one can have,
+    every logit of the span edited, every wanted row masked."""
+    words = _N_COUNTS + limits.max_rows * (2 + limits.most_pages(cache.page_size))
     words += limits.max_logit_rows * (4 + 4 * len(vocab))
     inputs = min(row_bytes(ElementType.F32, limits.max_rows * config.dim), APART_BYTES)
     return 4 * words + inputs + limits.max_logit_rows * len(_mask_bytes(vocab))
@@ -163,6 +164,11 @@ def encode_answer(times: NodeTimes, part: RankCandidates) -> bytes:
 def answer_bytes(wanted: LogitRows, vocab: Span) -> int:
     """Bytes of the answer of a rank with that span."""
     return 8 * _N_TIMES + len(wanted.rows) * (20 + 8 * min(wanted.n_candidates, len(vocab)))
+
+
+def max_answer_bytes(limits: StepLimits, vocab: Span) -> int:
+    """The largest answer to a STEP of a session."""
+    return 8 * _N_TIMES + limits.max_logit_rows * (20 + 8 * min(MOST_CANDIDATES, len(vocab)))
 
 
 def decode_answer(
@@ -210,9 +216,9 @@ def _step_counts(
     n_rows, n_sequences, n_pages, n_wanted, n_candidates, n_edits, n_masks, n_columns, input_type = counts
     _require(0 < n_rows <= limits.max_rows, "number of rows")
     _require(0 < n_sequences <= n_rows, "number of sequences")
-    _require(0 < n_pages <= cache.n_pages, "number of pages")
+    _require(0 < n_pages <= limits.most_pages(cache.page_size), "number of pages")
     _require(0 <= n_wanted <= min(n_rows, limits.max_logit_rows), "number of logits")
-    _require(0 < n_candidates <= config.vocab_size, "number of candidates")
+    _require(0 < n_candidates <= min(config.vocab_size, MOST_CANDIDATES), "number of candidates")
     _require(0 <= n_edits <= n_wanted * len(vocab), "number of edits")
     _require(0 <= n_masks <= n_wanted, "number of masks")
     _require(n_columns == config.dim, "width")

@@ -55,7 +55,9 @@ class ShardPlan:
         """The inverse of to_json. Raises KeyError, TypeError or ValueError on anything else."""
         return cls(
             tuple(
-                RankSpans(**{name: Span(int(start), int(stop)) for name, (start, stop) in spans.items()})
+                RankSpans(
+                    **{name: Span(_index(start), _index(stop)) for name, (start, stop) in spans.items()}
+                )
                 for spans in values
             )
         )
@@ -138,6 +140,12 @@ def _split(total: int, unit: int, shares: Sequence[float]) -> list[Span]:
         spans.append(Span(start * unit, (start + count) * unit))
         start += count
     return spans
+
+
+def _index(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no place in a model")
+    return value
 
 
 def _spaced(values: Sequence[float]) -> str:
