@@ -63,6 +63,9 @@ def test_where_the_chat_template_is(qwen: Path) -> None:
     templates = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
     change(qwen / "tokenizer_config.json", chat_template=templates)
     assert load_tokenizer(qwen).chat_template == "plain"
+    change(qwen / "tokenizer_config.json", chat_template=None)
+    (qwen / "chat_template.json").write_text('{"chat_template": "of a processor"}')
+    assert load_tokenizer(qwen).chat_template == "of a processor"
     (qwen / "chat_template.jinja").write_text("from the file é", encoding="utf-8")
     assert load_tokenizer(qwen).chat_template == "from the file é"
 

@@ -91,6 +91,13 @@ def test_processes_end_with_their_template(qwen: Tokenizer) -> None:
     assert children() <= before
 
 
+def test_a_process_is_not_kept_that_had_much_to_hold(qwen: Tokenizer) -> None:
+    before = children()
+    template = ChatTemplate("fine", qwen)
+    template.render([{"role": "user", "content": "x" * (1 << 20)}], add_generation_prompt=False)
+    assert children() <= before
+
+
 def test_a_process_that_was_killed_is_started_again(qwen: Tokenizer) -> None:
     before = children()
     template = ChatTemplate("fine", qwen)

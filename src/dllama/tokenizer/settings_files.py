@@ -83,6 +83,8 @@ def _chat_templates(directory: Path, tokenizer_config: Mapping[str, Any]) -> dic
     if isinstance(given, list):
         given = {entry.get("name"): entry.get("template") for entry in given if isinstance(entry, dict)}
     templates = dict(given) if isinstance(given, dict) else {"default": given}
+    if not templates.get("default"):  # of models that take pictures as well
+        templates["default"] = _read_json(directory / "chat_template.json").get("chat_template")
     files = {path.stem: path for path in sorted((directory / "additional_chat_templates").glob("*.jinja"))}
     files["default"] = directory / "chat_template.jinja"
     for name, path in files.items():

@@ -20,6 +20,9 @@ from dllama.tokenizer.template_process import LENGTH, Limits
 
 _PROGRAM = Path(template_process.__file__)
 
+_LARGE_BYTES = 1 << 20
+"""A request that leaves its process with memory which it would keep: that one is not asked again."""
+
 
 class TemplateRunner:
     """Renders one template. Several threads may ask at once: each has a process for as long as it needs one.
@@ -48,7 +51,10 @@ class TemplateRunner:
         if answer is None:
             _end(process)
             raise TokenizerError(self._why_it_ended(process.returncode))
-        self._idle.append(process)
+        if len(request) > _LARGE_BYTES:
+            _end(process)
+        else:
+            self._idle.append(process)
         if "error" in answer:
             raise TokenizerError(answer["error"])
         return answer["text"]
