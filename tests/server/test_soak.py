@@ -17,9 +17,22 @@ from support.processes import TIMEOUT_S, wait_until
 
 N_REQUESTS = 1000
 N_CLIENTS = 12
-THREADS = {"main": 1, "keeper": 1, "engine": 1, "prompts": 2, "tokenizers": 2}
-"""All that the process may ever have. The last two are pools, whose threads come to be when they are first wanted; that
-of tokenizers is told its size, which would be the number of cores."""
+THREADS = {
+    "main": 1,
+    "keeper": 1,
+    "engine": 1,
+    "heartbeat": 1,
+    "grammar": 1,
+    "masks": 2,
+    "prompts": 2,
+    "tokenizers": 2,
+}
+"""All that the process may ever have. The last four are pools, whose threads come to be when they are first wanted;
+that of tokenizers is told its size, which would be the number of cores."""
+
+PROCESSES = THREADS["prompts"]
+"""That render chat templates, each with two pipes: one for each thread that wants one at the same time."""
+
 CHAT = "/v1/chat/completions"
 QUESTION = "What is nine plus eight?"
 ANSWER = "9 + 8 = 17."
@@ -151,7 +164,9 @@ def test_a_thousand_requests(api: ApiProcess) -> None:
     total = [numbers["kv_pages_cached"] + numbers["kv_pages_free"] for numbers in (before, after)]
     assert total[0] == total[1]
     assert after["threads"] <= sum(THREADS.values())
-    assert after["descriptors"] <= before["descriptors"]
+    n_processes = [numbers["processes"] for numbers in (before, after)]
+    assert n_processes[1] <= PROCESSES
+    assert after["descriptors"] - 2 * n_processes[1] <= before["descriptors"] - 2 * n_processes[0]
     assert after["rss_bytes"] - before["rss_bytes"] < 16e6
     assert api.post(CHAT, ask(QUESTION)).json()["choices"][0]["message"]["content"] == ANSWER
     api.terminate()
@@ -185,5 +200,6 @@ def settled(api: ApiProcess) -> dict[str, float]:
     return numbers | {
         "threads": process.num_threads(),
         "descriptors": process.num_fds(),
+        "processes": len(process.children()),
         "rss_bytes": process.memory_info().rss,
     }
