@@ -26,6 +26,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 _CONTROLS = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]")
+_LOOK_S = 0.5
+"""How soon one sees that the command has ended."""
+
 PASTE = ("\x1b[200~", "\x1b[201~")
 """What a terminal sends before and after text that is pasted."""
 
@@ -46,15 +49,21 @@ class Terminal:
 
     def wait_for(self, text: str) -> str:
         """What came up to and with `text`, without the sequences that move a cursor or colour."""
+        return _CONTROLS.sub("", self.wait_raw(text))
+
+    def wait_raw(self, text: str) -> str:
+        """The same with these sequences."""
         deadline = time.monotonic() + TIMEOUT_S
         wanted = text.encode()
         while wanted not in self._seen:
-            remaining_s = deadline - time.monotonic()
-            assert remaining_s > 0, f"no {text!r} in {self._seen!r}"
-            if select.select([self._keyboard], [], [], remaining_s)[0]:
+            has_ended = self.process.poll() is not None
+            if select.select([self._keyboard], [], [], 0 if has_ended else _LOOK_S)[0]:
                 self._seen += os.read(self._keyboard, 4096)
+            else:
+                assert not has_ended, f"it ended without {text!r}: {self._seen!r}"
+            assert time.monotonic() < deadline, f"no {text!r} in {self._seen!r}"
         before, _, self._seen = self._seen.partition(wanted)
-        return _CONTROLS.sub("", (before + wanted).decode())
+        return (before + wanted).decode()
 
     def end(self) -> int:
         """Its exit code, once it has ended."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 _PLAIN_INTERVAL_S = 5.0
@@ -101,7 +102,7 @@ class _CountColumn(ProgressColumn):
     """`120 of 800 MB, 95 MB/s`."""
 
     def __init__(self, unit: str, scale: float) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._unit, self._scale = unit, scale
 
     def render(self, task: Task) -> Text:

@@ -16,7 +16,7 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import create_input
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
-from prompt_toolkit.output import Output
+from prompt_toolkit.output import ColorDepth, Output
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.utils import is_dumb_terminal
@@ -41,7 +41,7 @@ class TerminalLine:
         self._input, self._output = create_input(keyboard), _output(screen)
         with create_app_session(self._input, self._output):
             self._session: PromptSession[str] = PromptSession(
-                history=InMemoryHistory(history), key_bindings=bindings, prompt_continuation="... "
+                history=InMemoryHistory(history), key_bindings=bindings, prompt_continuation=_continuation
             )
 
     def read(self, prompt: str) -> str:
@@ -66,11 +66,22 @@ def _output(screen: TextIO) -> Output:
     if is_dumb_terminal():
         return PlainTextOutput(screen)
     # Asking the terminal where its cursor is would help menus alone, and not every terminal answers.
-    return Vt100_Output(screen, lambda: _size(screen), term=os.environ.get("TERM"), enable_cpr=False)
+    return Vt100_Output(
+        screen,
+        lambda: _size(screen),
+        term=os.environ.get("TERM"),
+        default_color_depth=ColorDepth.from_env(),  # none with NO_COLOR
+        enable_cpr=False,
+    )
 
 
 def _insert_line_end(event: KeyPressEvent) -> None:
     event.current_buffer.insert_text("\n")
+
+
+def _continuation(_width: int, _line: int, wrap_count: int) -> str:
+    """What stands before the second line of a message and those after it, but not before the rest of a long line."""
+    return "" if wrap_count else "... "
 
 
 def _size(screen: TextIO) -> Size:
