@@ -43,6 +43,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--model-name", metavar="NAME", help="what clients call it (default: the model's file)"
     )
     group.add_argument(
+        "--strict-model", action="store_true", help="refuse requests that name another model (default: warn)"
+    )
+    group.add_argument(
         "--parallel",
         type=positive_int,
         default=DEFAULT_PARALLEL,

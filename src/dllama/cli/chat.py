@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from dllama.checkpoint import read_suggested_sampling
 from dllama.cli.chat_files import InputHistory, KeptChat, read_messages, state_directory, write_messages
 from dllama.cli.chat_input import LineSource, PlainLines, inputs
 from dllama.cli.console import PromptBar, note, show
@@ -21,6 +22,7 @@ from dllama.cli.options import (
     sampling_options,
 )
 from dllama.cli.reopening import ReopenedSession
+from dllama.cli.session import model_path
 from dllama.cli.text_input import text_argument
 from dllama.engine import Conversation, GenerationOptions
 from dllama.errors import ContextFullError, DllamaError, PeerError, TokenizerError, UsageError
@@ -59,14 +61,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> None:
-    options = GenerationOptions(sampling=sampling_options(args), speculate=args.speculate, progress=True)
+    wanted = model_options(args)
+    sampling = sampling_options(args, read_suggested_sampling(model_path(wanted)))
+    options = GenerationOptions(sampling=sampling, speculate=args.speculate, progress=True)
     state = _state()
     kept = _Keeping(state / "chats" if state else None)
     messages = kept.take_up() if args.continues else []
     source = _source(InputHistory(state / "chat_history") if state else None)
-    model = ReopenedSession(model_options(args), args.isa, None if source.is_person else _PIPE_PATIENCE_S)
+    model = ReopenedSession(wanted, args.isa, None if source.is_person else _PIPE_PATIENCE_S)
     with model as session:
-        conversation = Conversation(session.engine, ChatTemplate.of(session.tokenizer, args.chat_template))
+        conversation = Conversation(
+            session.new_engine(), ChatTemplate.of(session.tokenizer, args.chat_template)
+        )
         conversation.take_up(messages)
         if args.system_prompt is not None:
             conversation.system = args.system_prompt
@@ -191,7 +197,7 @@ class _Chat:
             return True
         try:
             with interrupts_raise():
-                self._conversation.move_to(self._model.reopen().engine)
+                self._conversation.move_to(self._model.reopen().new_engine())
         except KeyboardInterrupt:
             note("(no longer waiting: your message has no answer, and the next one tries again)")
             return False

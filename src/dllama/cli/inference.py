@@ -116,11 +116,12 @@ def _generate(
 ) -> None:
     """Prints what comes, and keeps the record, until the text ends or `interrupted` is filled."""
     events: list[Event] = []
-    session.engine.submit(record.prompt_ids, options, events.append)
+    engine = session.new_engine()
+    engine.submit(record.prompt_ids, options, events.append)
     bar = PromptBar()
     try:
-        while session.engine.has_work and not interrupted:
-            done = session.engine.step()
+        while engine.has_work and not interrupted:
+            done = engine.step()
             bar.hide()
             times = session.cluster.last_step
             if done and done.n_prompt_rows:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from dllama.dtypes import ElementType
 from dllama.engine import SamplingOptions
@@ -15,6 +18,7 @@ from dllama.model import Algorithm, CacheStorage
 from dllama.node import Address, NodeSettings, default_threads
 from dllama.node.soundness import MOST_PEER_TIMEOUT_S, check_peer_timeout
 
+DEFAULTS = SamplingOptions()
 DEFAULT_PORT = 9990
 DEFAULT_MAX_SEQ_LEN = 8192
 WEIGHT_TYPES = ("q40", "q80", "f16", "f32")
@@ -130,11 +134,22 @@ def add_threads_flag(flags: argparse._ActionsContainer) -> None:
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampling")
     group.add_argument(
-        "--temperature", type=float, default=0.8, metavar="X", help="0 is greedy (default %(default)s)"
+        "--temperature",
+        type=float,
+        metavar="X",
+        help=f"0 is greedy (default: for chats the model's own, else {DEFAULTS.temperature})",
     )
-    group.add_argument("--topp", type=float, default=0.9, metavar="X", help="nucleus (default %(default)s)")
     group.add_argument(
-        "--topk", type=int, default=0, metavar="N", help="most likely tokens only (default: no limit)"
+        "--topp",
+        type=float,
+        metavar="X",
+        help=f"nucleus (default: for chats the model's own, else {DEFAULTS.topp})",
+    )
+    group.add_argument(
+        "--topk",
+        type=int,
+        metavar="N",
+        help="most likely tokens only (default: for chats the model's own, else no limit)",
     )
     group.add_argument("--seed", type=int, metavar="N", help="the same seed draws the same text")
     group.add_argument(
@@ -173,8 +188,21 @@ def node_settings(args: argparse.Namespace) -> NodeSettings:
     return NodeSettings(kv_storage=storage, kv_directory=args.kv_cache_dir)
 
 
-def sampling_options(args: argparse.Namespace) -> SamplingOptions:
-    return SamplingOptions(temperature=args.temperature, topp=args.topp, topk=args.topk, seed=args.seed)
+def sampling_options(
+    args: argparse.Namespace, suggested: Mapping[str, float] = MappingProxyType({})
+) -> SamplingOptions:
+    """What the flags say; where they say nothing, what the model's makers suggest (see read_suggested_sampling)."""
+    flags = {"temperature": args.temperature, "topp": args.topp, "topk": args.topk, "seed": args.seed}
+    given = {name: value for name, value in flags.items() if value is not None}
+    return SamplingOptions(**{**_as_options(suggested), **given})
+
+
+def _as_options(suggested: Mapping[str, float]) -> dict[str, Any]:
+    names = {"top_p": "topp", "top_k": "topk"}
+    options: dict[str, Any] = {names.get(name, name): value for name, value in suggested.items()}
+    if "topk" in options:
+        options["topk"] = max(0, int(options["topk"]))  # -1 is no limit as well
+    return options
 
 
 def parse_address(text: str) -> Address:

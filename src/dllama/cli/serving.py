@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from dllama.checkpoint import read_suggested_sampling
 from dllama.cli.console import note
 from dllama.cli.options import ModelOptions, model_options, sampling_options
-from dllama.cli.session import Session, open_session
+from dllama.cli.session import Session, model_path, open_session
 from dllama.engine import EngineService
 from dllama.errors import TokenizerError, UsageError
 from dllama.fabric import format_address, listen
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> None:
         host_names=(args.host, *names_of_machine(socket.gethostname()), *args.allow_host),
         cors_origins=tuple(args.cors_origin),
         sampling=sampling_options(args),
+        chat_sampling=sampling_options(args, read_suggested_sampling(model_path(options))),
+        is_strict=args.strict_model,
     )
 
     @contextlib.contextmanager

@@ -32,9 +32,12 @@ class Session:
     config: ModelConfig
     tokenizer: Tokenizer
     cluster: Cluster
-    engine: Engine
     max_seq_len: int
     load_s: float
+
+    def new_engine(self) -> Engine:
+        """For one caller, as there is one cache. The server has a service of its own instead."""
+        return Engine(self.cluster, self.tokenizer, max_seq_len=self.max_seq_len)
 
 
 @contextlib.contextmanager
@@ -46,7 +49,12 @@ def open_session(
     `n_texts` are at work at once: there is room in the cache for two of them at their longest, and for more
     where that is not much. `on_note` gets lines about what was chosen.
     """
-    path = options.model or _demo_model(on_note)
+    path = model_path(options)
+    if options.model is None:
+        on_note(
+            "no --model given: this is dllama's own small demo model. For a real one, download a Hugging Face model "
+            "directory (Llama, Mistral, Qwen) and give it with --model"
+        )
     with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
         config = checkpoint.config
         tokenizer = load_tokenizer(_tokenizer_path(options.tokenizer, path, on_note))
@@ -62,7 +70,6 @@ def open_session(
                 config=config,
                 tokenizer=tokenizer,
                 cluster=cluster,
-                engine=Engine(cluster, tokenizer, max_seq_len=max_seq_len),
                 max_seq_len=max_seq_len,
                 load_s=time.perf_counter() - start,
             )
@@ -108,13 +115,9 @@ def make_compute(n_threads: int, isa: str | None) -> Compute:
         raise UsageError(f"{flags}: {error}") from error
 
 
-def _demo_model(on_note: Callable[[str], None]) -> Path:
-    path = Path(str(importlib.resources.files("dllama") / "demo_model"))
-    on_note(
-        "no --model given: this is dllama's own small demo model. For a real one, download a Hugging Face model "
-        "directory (Llama, Mistral, Qwen) and give it with --model"
-    )
-    return path
+def model_path(options: ModelOptions) -> Path:
+    """The model to open: dllama's own where none is given."""
+    return options.model or Path(str(importlib.resources.files("dllama") / "demo_model"))
 
 
 def _tokenizer_path(tokenizer: Path | None, model: Path, on_note: Callable[[str], None]) -> Path:

@@ -72,7 +72,7 @@ class EngineService:
             clock=clock,
         )
         self._is_due = False  # whether the next step may have something to compute
-        self._n_parallel, self._n_places, self._clock = n_parallel, n_parallel + max_queued, clock
+        self.n_parallel, self._n_places, self._clock = n_parallel, n_parallel + max_queued, clock
         self._changed = threading.Condition(threading.RLock())
         self._orders: collections.deque[Callable[[], None]] = collections.deque()
         self._live: set[Ticket] = set()
@@ -169,10 +169,10 @@ class EngineService:
         if self._end is not None:
             raise self._end.error()
         if len(self._live) + n > self._n_places:
-            n_waiting = self._n_places - self._n_parallel
+            n_waiting = self._n_places - self.n_parallel
             raise QueueFullError(
-                f"{self._n_parallel} requests are being answered and {n_waiting} wait: try again later",
-                max(_LEAST_WAIT_S, self._request_s / self._n_parallel),
+                f"{self.n_parallel} requests are being answered and {n_waiting} wait: try again later",
+                max(_LEAST_WAIT_S, self._request_s / self.n_parallel),
             )
 
     def _order(self, ticket: Ticket, start: Callable[[], Job], fail: Callable[[DllamaError], None]) -> None:

@@ -26,6 +26,8 @@ T = TypeVar("T")
 _N_THREADS = 2
 """For templates, tokenising and grammars. Few, as the model needs the processors too."""
 
+_SHOWN_CHARACTERS = 100
+
 FINGERPRINT = f"dllama-{__version__}"
 
 
@@ -68,9 +70,19 @@ class Api:
         return await until_disconnect(request, result())
 
     def model(self, name: str | None) -> ServedModel:
-        """Raises ApiError when another model than the served one is wanted, or none is there."""
-        self.check_name(name)
+        """Raises ApiError when there is none, or, with `is_strict`, when another one is wanted."""
+        if self.settings.is_strict:
+            self.check_name(name)
         return self.served()
+
+    def warning(self, name: str | None) -> str | None:
+        """A Warning header (RFC 7234) for an answer of another model than the one that was asked for."""
+        if name is None or name == self.settings.model_name:
+            return None
+        wanted, here = (
+            ascii(each[:_SHOWN_CHARACTERS]).replace('"', "'") for each in (name, self.settings.model_name)
+        )
+        return f'299 dllama "there is no model {wanted} here: {here} has answered"'
 
     def check_name(self, name: str | None) -> None:
         if name is not None and name != self.settings.model_name:

@@ -24,6 +24,7 @@ from dllama.server.hosts import HostCheck
 from dllama.server.keys import check_key
 from dllama.server.metrics import Metrics
 from dllama.server.openapi import openapi_document
+from dllama.server.requests import ModelRequest
 
 _PAGE_HEADERS = {
     "Cache-Control": "no-cache",
@@ -42,7 +43,7 @@ def make_app(api: Api) -> Starlette:
         allow_origins=api.settings.cors_origins,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["Retry-After"],
+        expose_headers=["Retry-After", "Warning"],
     )
     bodies = BodyReader(api.settings.max_body_bytes, api.settings.body_timeout_s)
     return Starlette(
@@ -65,7 +66,10 @@ def _route(api: Api, bodies: BodyReader, endpoint: Endpoint) -> Route:
         if not endpoint.is_public:
             check_key(request, api.settings.api_keys)
         body = None if endpoint.request is None else await bodies.read(request, endpoint.request)
-        return await endpoint.handle(api, request, body)
+        response = await endpoint.handle(api, request, body)
+        if isinstance(body, ModelRequest) and (warning := api.warning(body.model)):
+            response.headers["Warning"] = warning
+        return response
 
     counted = Middleware(_Counted, endpoint.path, api.metrics)
     return Route(endpoint.path, answer, methods=[endpoint.method], middleware=[counted])
@@ -104,7 +108,7 @@ def _schema(api: Api) -> Route:
 def _page() -> list[Route]:
     """A route for each file of the page; "/" is its index."""
     folder = Path(str(importlib.resources.files("dllama.server") / "web"))
-    routes = [_file_route("/", folder / "index.html")]
+    routes = [_file_route("/", folder / "index.html"), _file_route("/favicon.ico", folder / "favicon.svg")]
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         routes.append(_file_route(f"/{file.relative_to(folder).as_posix()}", file))
     return routes

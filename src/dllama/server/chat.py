@@ -97,7 +97,7 @@ def _options(
 ) -> GenerationOptions:
     return generation_options(
         body,
-        api.settings.sampling,
+        api.settings.chat_sampling,
         choice=choice,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,

@@ -133,6 +133,22 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="GET",
+        path="/version",
+        summary="The version of this server",
+        handle=status.version,
+        response=responses.Version,
+        is_public=True,
+    ),
+    Endpoint(
+        method="GET",
+        path="/props",
+        summary="The server's settings, as llama-server tells them",
+        handle=status.props,
+        response=responses.Props,
+        statuses=(503,),
+    ),
+    Endpoint(
+        method="GET",
         path="/metrics",
         summary="Numbers for Prometheus",
         handle=status.metrics,

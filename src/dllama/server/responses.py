@@ -171,6 +171,38 @@ class Model(Response):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "dllama"
+    max_model_len: int | None
+
+
+class Version(Response):
+    version: str
+
+
+class SlotParams(Response):
+    """Names as llama-server has them."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repeat_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+
+
+class SlotSettings(Response):
+    n_ctx: int
+    params: SlotParams
+
+
+class Props(Response):
+    """What llama-server's clients ask for; `total_slots` are the texts that are written at once."""
+
+    default_generation_settings: SlotSettings
+    total_slots: int
+    model_alias: str
+    chat_template: str
+    build_info: str
 
 
 class ModelList(Response):

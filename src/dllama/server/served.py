@@ -14,13 +14,15 @@ from dllama.tokenizer import ChatTemplate, Tokenizer
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerSettings:
     """`api_keys` empty: everyone may ask. `host_names`: see HostCheck. `sampling` is what a request that says nothing
-    gets."""
+    gets, `chat_sampling` what a chat gets. `is_strict`: a request has to name the served model, or none."""
 
     model_name: str
     api_keys: tuple[str, ...] = ()
     host_names: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
+    chat_sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
+    is_strict: bool = False
     max_body_bytes: int = 4 << 20
     body_timeout_s: float = 60.0
 

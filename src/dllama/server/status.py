@@ -7,12 +7,24 @@ import time
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dllama import __version__
 from dllama.engine import EngineStats
-from dllama.server.api import Api
+from dllama.server.api import FINGERPRINT, Api
 from dllama.server.errors import ApiError
 from dllama.server.http import json_response
 from dllama.server.metrics import CONTENT_TYPE
-from dllama.server.responses import ClusterView, Defaults, EngineNumbers, Health, Model, ModelList
+from dllama.server.responses import (
+    ClusterView,
+    Defaults,
+    EngineNumbers,
+    Health,
+    Model,
+    ModelList,
+    Props,
+    SlotParams,
+    SlotSettings,
+    Version,
+)
 from dllama.server.token_rate import TokenRate
 
 
@@ -62,7 +74,7 @@ async def cluster(api: Api, request: Request, body: None) -> Response:
 
 
 async def defaults(api: Api, request: Request, body: None) -> Response:
-    sampling = api.settings.sampling
+    sampling = api.settings.chat_sampling
     return json_response(
         Defaults(
             temperature=sampling.temperature,
@@ -74,6 +86,34 @@ async def defaults(api: Api, request: Request, body: None) -> Response:
             frequency_penalty=sampling.frequency_penalty,
             max_tokens=None,
             seed=sampling.seed,
+        )
+    )
+
+
+async def version(api: Api, request: Request, body: None) -> Response:
+    return json_response(Version(version=__version__))
+
+
+async def props(api: Api, request: Request, body: None) -> Response:
+    served, sampling = api.served(), api.settings.chat_sampling
+    return json_response(
+        Props(
+            default_generation_settings=SlotSettings(
+                n_ctx=served.max_seq_len,
+                params=SlotParams(
+                    temperature=sampling.temperature,
+                    top_p=sampling.topp,
+                    top_k=sampling.topk,
+                    min_p=sampling.min_p,
+                    repeat_penalty=sampling.repetition_penalty,
+                    presence_penalty=sampling.presence_penalty,
+                    frequency_penalty=sampling.frequency_penalty,
+                ),
+            ),
+            total_slots=served.service.n_parallel,
+            model_alias=api.settings.model_name,
+            chat_template=served.template.source if served.template else "",
+            build_info=FINGERPRINT,
         )
     )
 
@@ -99,4 +139,9 @@ def _engine_numbers(stats: EngineStats, token_rate: TokenRate) -> EngineNumbers:
 
 
 def _model(api: Api) -> Model:
-    return Model(id=api.settings.model_name, created=int(api.started))
+    """`max_model_len` is null while the model is not there."""
+    try:
+        max_model_len = api.served().max_seq_len
+    except ApiError:
+        max_model_len = None
+    return Model(id=api.settings.model_name, created=int(api.started), max_model_len=max_model_len)
