@@ -25,13 +25,22 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 
 class DllamaError(Exception):
-    """A fault outside this program. str(error) is one line: who, what, and what to do next."""
+    """A fault outside this program. str(error) is one line: who, what, and what to do next.
+
+    settings   those that it is about or that would help, by the names of options in the code: whoever shows the error
+               knows what they are called there (a flag, say)
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, settings: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.settings = tuple(settings)
 
 
 class UsageError(DllamaError):
@@ -112,15 +121,18 @@ class Failure(Generic[E]):
 
     kind: type[E]
     message: str
+    settings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, error: E) -> Failure[E]:
-        return cls(type(error), str(error))
+        return cls(type(error), str(error), error.settings)
 
     def error(self, prefix: str = "") -> E:
         """A new error that says the same, after `prefix`. An error that is raised again and again keeps the frames of
         all times."""
-        return self.kind(prefix + self.message)
+        error = self.kind(prefix + self.message)
+        error.settings = self.settings
+        return error
 
     def __str__(self) -> str:
         return self.message

@@ -278,7 +278,7 @@ WRONG_USES = {
     "a foreign host": (["worker", "--host", "192.0.2.1", "--port", 0], "192.0.2.1", "--host"),
     "no directory for the cache": (
         demo("--kv-cache-storage", "disk", "--kv-cache-dir", "absent"),
-        "--kv-cache-dir absent",
+        "absent: cannot make a file for the KV cache there (No such file or directory) (--kv-cache-dir)",
     ),
 }
 

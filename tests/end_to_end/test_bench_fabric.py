@@ -47,4 +47,4 @@ def test_under_mpiexec(tmp_path: Path) -> None:
 def test_alone_there_is_nothing_to_measure() -> None:
     finished = run_dllama("bench", "fabric")
     assert finished.code == 2
-    assert "give --workers" in finished.error_line
+    assert "(--workers)" in finished.error_line

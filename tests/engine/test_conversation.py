@@ -132,7 +132,7 @@ def test_a_message_that_fits_nowhere_changes_nothing() -> None:
     talk.say("Hi")
     talk.say("How are you?")
     before = talk.roles_and_texts
-    with pytest.raises(ContextFullError, match=rf"tokens and the context {CONTEXT}: .*--max-seq-len"):
+    with pytest.raises(ContextFullError, match=rf"tokens and the context {CONTEXT}: .*longer context"):
         talk.say("many words " * 200)
     assert talk.roles_and_texts == before
     assert talk.say("Hi again")[0] == "Hello there."

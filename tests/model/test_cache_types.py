@@ -54,5 +54,5 @@ def test_on_disk_as_in_memory(tmp_path: Path) -> None:
 def test_heads_that_are_no_whole_blocks() -> None:
     config = open_checkpoint(GOLDENS / "llama-gqa", ElementType.F32).config
     check_cache_type(ElementType.F16, config)
-    with pytest.raises(UsageError, match=r"--kv-cache-type q80 keeps blocks of 32 .* has 16: use f16"):
+    with pytest.raises(UsageError, match=r"a KV cache of q80 keeps blocks of 32 .* has 16: use f16"):
         check_cache_type(ElementType.Q80, config)

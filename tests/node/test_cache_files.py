@@ -62,5 +62,5 @@ def test_no_such_directory(tmp_path: Path) -> None:
     config = open_checkpoint(GOLDENS / "llama-gqa").config
     shape = CacheShape(n_pages=4, page_size=16, dtype=ElementType.F16)
     (spans,) = plan_spans(config, [1.0]).ranks
-    with pytest.raises(UsageError, match=r"--kv-cache-dir .*absent: cannot make a file there"):
+    with pytest.raises(UsageError, match=r"absent: cannot make a file for the KV cache there"):
         KvCache(config, spans, shape, CacheStorage.DISK, tmp_path / "absent")

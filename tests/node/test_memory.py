@@ -53,7 +53,8 @@ def test_nodes_of_one_computer_share_its_memory() -> None:
     assert "2.80 GB weights" in line
     assert "2.90 GB are free" in line
     assert "this node" not in line
-    for help_with in ("more or larger nodes", "--max-seq-len", "--kv-cache-storage disk", "--shares"):
+    assert error.value.settings == ("max_seq_len", "cache_storage", "shares")
+    for help_with in ("more or larger nodes", "shorter context", "cache on disk", "other shares"):
         assert help_with in line
 
 

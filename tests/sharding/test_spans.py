@@ -97,7 +97,7 @@ def test_too_many_nodes_says_how_many_work() -> None:
 
 @pytest.mark.parametrize("shares", [[], [1, 0], [1, -1], [1, float("nan")], [float("inf")]])
 def test_impossible_shares(shares: list[float]) -> None:
-    with pytest.raises(UsageError, match="--shares takes positive numbers"):
+    with pytest.raises(UsageError, match="shares are positive numbers"):
         plan_spans(LLAMA_8B, shares)
 
 

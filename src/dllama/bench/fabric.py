@@ -82,7 +82,8 @@ def measure_fabric(
     session = secrets.token_hex(16)
     if not workers and (job is None or job.n_ranks == 1):
         raise UsageError(
-            "there is no link to measure: give --workers, or start several processes with mpiexec"
+            "there is no link to measure: name workers, or start several processes with mpiexec",
+            settings=("workers",),
         )
     with contextlib.closing(greet_crew(workers, job, session)) as crew:
         fabric = crew.join(

@@ -54,7 +54,7 @@ SHAPES: dict[str, ModelConfig] = {
 def shape_named(name: str, n_layers: int | None, weight_type: ElementType) -> ModelConfig:
     """The shape, trimmed to `n_layers`. Raises UsageError that lists the known ones."""
     if name not in SHAPES:
-        raise UsageError(f"--shape {name} is not known; there are {', '.join(SHAPES)}")
+        raise UsageError(f"the shape {name} is not known; there are {', '.join(SHAPES)}", settings=("shape",))
     config = dataclasses.replace(SHAPES[name], weight_type=weight_type)
     return config if n_layers is None else dataclasses.replace(config, n_layers=n_layers)
 

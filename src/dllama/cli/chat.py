@@ -23,6 +23,7 @@ from dllama.cli.options import (
 )
 from dllama.cli.reopening import ReopenedSession
 from dllama.cli.session import model_path
+from dllama.cli.settings import with_flags
 from dllama.cli.text_input import text_argument
 from dllama.engine import Conversation, GenerationOptions
 from dllama.errors import ContextFullError, DllamaError, PeerError, TokenizerError, UsageError
@@ -89,7 +90,7 @@ def _state() -> Path | None:
     try:
         return state_directory(os.environ)
     except UsageError as error:
-        note(str(error))
+        note(with_flags(error))
         return None
 
 
@@ -165,7 +166,7 @@ class _Chat:
                     except PeerError as error:
                         self._model.lose(error)
             except (ContextFullError, TokenizerError) as error:
-                note(str(error))
+                note(with_flags(error))
                 return
             finally:
                 self._kept.keep(self._conversation)
@@ -241,7 +242,7 @@ class _Chat:
         try:
             write_messages(_path(name), self._conversation.messages)
         except DllamaError as error:
-            note(str(error))
+            note(with_flags(error))
         else:
             note(f"(saved to {name})")
 

@@ -18,6 +18,7 @@ from dllama import __version__
 from dllama.cli import api, bench, chat, convert, inference, info, perplexity, worker
 from dllama.cli.interrupts import INTERRUPTED, interrupts_raise
 from dllama.cli.job import Command, run_in_job
+from dllama.cli.settings import with_flags
 from dllama.cli.streams import OUTPUT_NAME, discard_output
 from dllama.errors import DllamaError
 from dllama.fabric import launched_rank
@@ -57,7 +58,7 @@ def _outcome(command: Command, args: argparse.Namespace) -> int:
             command(args)
             sys.stdout.flush()
     except DllamaError as error:
-        return _fail(str(error), error, args.debug, error.exit_code)
+        return _fail(with_flags(error), error, args.debug, error.exit_code)
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return INTERRUPTED

@@ -14,6 +14,7 @@ from dllama.checkpoint import read_suggested_sampling
 from dllama.cli.console import note
 from dllama.cli.options import ModelOptions, model_options, sampling_options
 from dllama.cli.session import Session, model_path, open_session
+from dllama.cli.settings import with_flags
 from dllama.engine import EngineService
 from dllama.errors import TokenizerError, UsageError
 from dllama.fabric import format_address, listen
@@ -117,7 +118,7 @@ def _template(tokenizer: Tokenizer, name: str | None) -> Iterator[ChatTemplate |
     except TokenizerError as error:
         if name is not None:
             raise
-        note(f"only text can be continued: {error}")
+        note(f"only text can be continued: {with_flags(error)}")
         yield None
     else:
         with contextlib.closing(template):

@@ -103,8 +103,9 @@ class Conversation:
         if len(ids) < limit:
             return turns, ids
         raise ContextFullError(
-            f"this message has {len(ids)} tokens and the context {limit}: shorten it, or start again with a larger "
-            f"--max-seq-len"
+            f"this message has {len(ids)} tokens and the context {limit}: shorten it, or start again with a "
+            f"longer context",
+            settings=("max_seq_len",),
         )
 
     def _system(self) -> list[Message]:

@@ -133,8 +133,9 @@ class Engine:
         n_room = self.max_seq_len - (1 if options and options.max_tokens != 0 else 0)
         if len(prompt_ids) > n_room:
             raise ContextFullError(
-                f"the prompt has {len(prompt_ids)} tokens and the context {self.max_seq_len}: shorten it or raise "
-                f"--max-seq-len"
+                f"the prompt has {len(prompt_ids)} tokens and the context {self.max_seq_len}: shorten it or take "
+                f"a longer context",
+                settings=("max_seq_len",),
             )
         for token_id in options.sampling.logit_bias if options else ():
             if not 0 <= token_id < vocab_size:

@@ -49,13 +49,15 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         self._check_edits()
         if not 0 <= self.temperature < float("inf"):
-            raise UsageError(f"--temperature takes a number from 0 up, not {self.temperature}")
+            raise UsageError(
+                f"temperature takes a number from 0 up, not {self.temperature}", settings=("temperature",)
+            )
         if not 0 <= self.topp <= 1:
-            raise UsageError(f"--topp takes a number from 0 to 1, not {self.topp}")
+            raise UsageError(f"topp takes a number from 0 to 1, not {self.topp}", settings=("topp",))
         if self.topk < 0:
-            raise UsageError(f"--topk takes a number from 0 up, not {self.topk}")
+            raise UsageError(f"topk takes a number from 0 up, not {self.topk}", settings=("topk",))
         if self.seed is not None and self.seed < 0:
-            raise UsageError(f"--seed takes a number from 0 up, not {self.seed}")
+            raise UsageError(f"seed takes a number from 0 up, not {self.seed}", settings=("seed",))
 
     def _check_edits(self) -> None:
         if not 0 <= self.min_p <= 1:

@@ -35,8 +35,12 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         where = format_address(host, port)
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise UsageError(f"port {port} is in use on {host}; choose another with --port") from error
-        raise UsageError(f"cannot listen on {where} ({_reason(error)}); check --host and --port") from error
+            raise UsageError(
+                f"port {port} is in use on {host}; choose another", settings=("port",)
+            ) from error
+        raise UsageError(
+            f"cannot listen on {where} ({_reason(error)}); check the address", settings=("host", "port")
+        ) from error
 
 
 def connect_with_deadline(host: str, port: int, timeout_s: float) -> socket.socket:
@@ -73,7 +77,8 @@ def connect_with_deadline(host: str, port: int, timeout_s: float) -> socket.sock
         if waited_s + _RETRY_S > timeout_s:
             raise PeerUnreachableError(
                 f"nothing answered at {where} for {waited_s:.1f} s ({reason}); "
-                f"see whether `dllama worker --port {port}` runs there and no firewall is between"
+                f"see whether a worker listens on port {port} there and no firewall is between",
+                settings=("worker",),
             )
         time.sleep(_RETRY_S)
 

@@ -56,8 +56,9 @@ def check_cache_type(dtype: ElementType, config: ModelConfig) -> None:
     """Raises UsageError when a head of the model is no whole number of the type's blocks."""
     if dtype.is_blocked and config.head_dim % BLOCK:
         raise UsageError(
-            f"--kv-cache-type {dtype.label} keeps blocks of {BLOCK} values, and a head of this model has "
-            f"{config.head_dim}: use f16"
+            f"a KV cache of {dtype.label} keeps blocks of {BLOCK} values, and a head of this model has "
+            f"{config.head_dim}: use f16",
+            settings=("cache_type",),
         )
 
 
@@ -114,7 +115,8 @@ class _CacheFile:
             self._fd, name = tempfile.mkstemp(prefix=_FILE_PREFIX, suffix=".cache", dir=folder)
         except OSError as error:
             raise UsageError(
-                f"--kv-cache-dir {folder}: cannot make a file there ({error.strerror})"
+                f"{folder}: cannot make a file for the KV cache there ({error.strerror})",
+                settings=("cache_directory",),
             ) from error
         self._path = Path(name)
         try:
@@ -126,9 +128,10 @@ class _CacheFile:
             self._path.unlink(missing_ok=True)
             free = os.statvfs(folder)
             raise NotEnoughDiskError(
-                f"--kv-cache-dir {folder}: the KV cache needs {n_bytes / 1e6:.0f} MB there, "
+                f"{folder}: the KV cache needs {n_bytes / 1e6:.0f} MB there, "
                 f"{free.f_bavail * free.f_frsize / 1e6:.0f} MB are free; choose another directory "
-                f"or a smaller --max-seq-len"
+                f"or a shorter context",
+                settings=("cache_directory", "max_seq_len"),
             ) from error
 
     def close(self) -> None:

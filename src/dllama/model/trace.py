@@ -1,4 +1,4 @@
-"""What this rank did when, for `--trace`: spans of time with a name, in memory of a fixed size."""
+"""What this rank did when, for a trace: spans of time with a name, in memory of a fixed size."""
 
 from __future__ import annotations
 

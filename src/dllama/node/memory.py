@@ -139,8 +139,9 @@ def check_memory(nodes: Sequence[NodeMemory]) -> None:
             caches = sum(node.need.kv_bytes for node in group if not node.need.kv_on_disk)
             raise NotEnoughMemoryError(
                 f"not enough memory: {names} {verb} {_gb(needed)} ({_gb(weights)} weights, {_gb(caches)} "
-                f"KV cache), {_gb(available)} are free; more or larger nodes, a smaller --max-seq-len, "
-                f"--kv-cache-storage disk or other --shares would help"
+                f"KV cache), {_gb(available)} are free; more or larger nodes, a shorter context, the KV cache "
+                f"on disk or other shares would help",
+                settings=("max_seq_len", "cache_storage", "shares"),
             )
 
 

@@ -95,7 +95,7 @@ def chat_template(served: ServedModel, *, with_tools: bool = False) -> ChatTempl
     """Raises ApiError where there is none."""
     if served.template is None:
         raise ApiError(
-            "this model has no chat template: use /v1/completions, or start the server with --chat-template",
+            "this model has no chat template: use /v1/completions",
             param="messages",
         )
     return served.template.with_tools if with_tools else served.template

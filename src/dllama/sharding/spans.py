@@ -70,7 +70,9 @@ def plan_spans(config: ModelConfig, shares: Sequence[float]) -> ShardPlan:
     when a share is not a positive number.
     """
     if not shares or any(not math.isfinite(share) or share <= 0 for share in shares):
-        raise UsageError(f"--shares takes positive numbers, one for each node, not {_spaced(shares)}")
+        raise UsageError(
+            f"shares are positive numbers, one for each node, not {_spaced(shares)}", settings=("shares",)
+        )
     limit = largest_node_count(config)
     if len(shares) > limit:
         raise UsageError(

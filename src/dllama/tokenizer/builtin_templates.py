@@ -1,4 +1,4 @@
-"""Chat templates by the names of `--chat-template`, for tokenizers that come without one.
+"""Chat templates by name, for tokenizers that come without one.
 
 The formats are public: Llama 2 and 3 (Meta's model cards), ChatML (Qwen), DeepSeek R1, Mistral 7B Instruct.
 `special_tokens` and `add_bos` are the tokenizer's own.
@@ -108,5 +108,6 @@ def guess_template(tokenizer: Tokenizer) -> str:
             return name
     raise TokenizerError(
         "the tokenizer has no chat template and its vocabulary suggests none; "
-        f"choose one with --chat-template ({', '.join(BUILTIN_TEMPLATES)})"
+        f"choose one of {', '.join(BUILTIN_TEMPLATES)}",
+        settings=("chat_template",),
     )
