@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from dllama import __version__
@@ -24,7 +23,7 @@ from dllama.bench import (
 )
 from dllama.checkpoint import Checkpoint, open_checkpoint
 from dllama.cli import bench_fabric, bench_kernels
-from dllama.cli.console import progress_count
+from dllama.cli.console import print_table, progress_count
 from dllama.cli.options import add_model_flags, model_options, positive_int
 from dllama.cli.session import cluster_options, connect, make_compute
 from dllama.dtypes import ElementType
@@ -99,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
             }
     if args.json:
         _write(args.json, values)
-    Console().print(_table(name, speed, values["n_nodes"]))
+    print_table(_table(name, speed, values["n_nodes"]))
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

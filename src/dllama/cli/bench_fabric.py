@@ -6,11 +6,10 @@ import argparse
 import dataclasses
 import json
 
-from rich.console import Console
 from rich.table import Table
 
 from dllama.bench import SHAPES, FabricReport, measure_fabric, shape_named
-from dllama.cli.console import note, progress_count
+from dllama.cli.console import note, print_table, progress_count
 from dllama.cli.options import add_node_flags, add_workers_flag, output_path
 from dllama.dtypes import ElementType
 from dllama.formats.atomic import write_atomically
@@ -37,9 +36,8 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         with write_atomically(args.json) as file:
             file.write(json.dumps(dataclasses.asdict(report) | {"shape": args.shape}, indent=1).encode())
-    console = Console()
-    console.print(_pairs(report))
-    console.print(_collectives(report, args.shape))
+    print_table(_pairs(report))
+    print_table(_collectives(report, args.shape))
     print(f"slow: {report.slow}" if report.slow else "no link is much slower than the others")
     for name, faults in zip(report.names, report.faults, strict=True):
         for fault in faults:

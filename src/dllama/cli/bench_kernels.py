@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from rich.console import Console
 from rich.table import Table
 
 from dllama.bench import KernelSpeed, measure_kernels, n_kernels
-from dllama.cli.console import progress_count
+from dllama.cli.console import print_table, progress_count
 from dllama.cli.options import add_threads_flag, output_path
 from dllama.cli.session import make_compute
 from dllama.formats.atomic import write_atomically
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         with write_atomically(args.json) as file:
             file.write(json.dumps(values, indent=1).encode())
     for isa in isas:
-        Console().print(_table(isa, [speed for speed in speeds if speed.isa == isa]))
+        print_table(_table(isa, [speed for speed in speeds if speed.isa == isa]))
 
 
 def _table(isa: str, speeds: list[KernelSpeed]) -> Table:

@@ -8,25 +8,41 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 _PLAIN_INTERVAL_S = 5.0
 
+_MOST_COLUMNS = 10_000
+
 _CONTROLS = {code: chr(0xFFFD) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-"""Characters with which a text could take a terminal over."""
 
 
 def note(text: str) -> None:
     """A line about what the program does, on standard error: standard output is for results."""
-    print(text, file=sys.stderr, flush=True)
+    print(harmless(text), file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
     """Prints text of a model as it comes: into a terminal without what would control it, elsewhere as it is."""
-    sys.stdout.write(text.translate(_CONTROLS) if sys.stdout.isatty() else text)
+    sys.stdout.write(harmless(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+def harmless(text: str) -> str:
+    """The text with U+FFFD for each character with which it could take a terminal over."""
+    return text.translate(_CONTROLS)
+
+
+def print_table(table: Table) -> None:
+    """Prints a table with all of its text: in a narrow terminal its rows go on in the next line, in a pipe they are as
+    long as they are."""
+    console = Console(markup=False)
+    wanted = Measurement.get(console, console.options.update(max_width=_MOST_COLUMNS), table).maximum
+    console.width = max(console.width, wanted)
+    console.print(table)
 
 
 Advance = Callable[[int, int], None]
@@ -44,7 +60,7 @@ def progress_count(label: str, unit: str, scale: float = 1.0) -> Iterator[Advanc
         yield _plain_progress(label, unit, scale)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         _CountColumn(unit, scale),
         TimeRemainingColumn(),

@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Column, Table
 
 from dllama.checkpoint import ModelDescription, describe, open_checkpoint
+from dllama.cli.console import print_table
 from dllama.cli.options import BUFFER_TYPES, DEFAULT_MAX_SEQ_LEN, WEIGHT_TYPES, positive_int
 from dllama.cli.session import max_seq_len_for, wire_type
 from dllama.dtypes import ElementType
@@ -40,12 +40,11 @@ def run(args: argparse.Namespace) -> None:
     weight_type = args.weights_float_type and ElementType.from_label(args.weights_float_type)
     with contextlib.closing(open_checkpoint(args.model, weight_type)) as checkpoint:
         model = describe(checkpoint)
-    console = Console()
     print(model.path)
-    console.print(_header_table(model))
-    console.print(_tensor_table(model))
+    print_table(_header_table(model))
+    print_table(_tensor_table(model))
     wire = args.buffer_float_type and ElementType.from_label(args.buffer_float_type)
-    console.print(_memory_table(model.config, max_seq_len_for(args.max_seq_len, model.config), wire))
+    print_table(_memory_table(model.config, max_seq_len_for(args.max_seq_len, model.config), wire))
 
 
 def _header_table(model: ModelDescription) -> Table:

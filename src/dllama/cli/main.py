@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from dllama import __version__
 from dllama.cli import api, bench, chat, convert, inference, info, perplexity, worker
+from dllama.cli.console import note
 from dllama.cli.interrupts import INTERRUPTED, interrupts_raise
 from dllama.cli.job import Command, run_in_job
 from dllama.cli.settings import with_flags
@@ -127,8 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 def _fail(message: str, error: BaseException, debug: bool, exit_code: int) -> int:
     if debug:
         logging.getLogger(__name__).debug("traceback", exc_info=error)
-    line = " ".join(message.split())
-    print(f"dllama: {line}", file=sys.stderr)
+    note(f"dllama: {' '.join(message.split())}")
     return exit_code
 
 
