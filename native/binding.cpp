@@ -240,6 +240,7 @@ void define_compute(nb::module_& m) {
 }  // namespace
 
 void define_sockets(nb::module_& m);  // socket_binding.cpp
+void define_maps(nb::module_& m);     // map_binding.cpp
 
 }  // namespace dllama
 
@@ -255,4 +256,5 @@ NB_MODULE(_native, m) {
     dllama::define_objects(m);
     dllama::define_compute(m);
     dllama::define_sockets(m);
+    dllama::define_maps(m);
 }

@@ -8,12 +8,15 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 
-from dllama.fabric import SocketChannel, TcpFabric, TcpPeer, send_frame
+from dllama.errors import PeerError
+from dllama.fabric import SocketChannel, TcpFabric, TcpPeer, receive_frame, send_frame
 from dllama.node.greeting import Address, call
 from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Role, SessionPlan, Welcome
 from dllama.node.reduce_agreement import learn_reduce
+from dllama.sharding import rank_shards
 
 TIMEOUT_S = 30.0
+_N_FIRST_BYTES = 1000
 
 
 @contextlib.contextmanager
@@ -68,6 +71,23 @@ def with_malformed_welcome(connection: socket.socket) -> None:
 
 def dies_while_loading(connection: socket.socket) -> None:
     """A worker that joins its session as the last rank and goes when the first weights have come."""
+    with _loading(connection):
+        pass
+
+
+def acts_while_loading(connection: socket.socket, act: Callable[[], object]) -> None:
+    """A worker that does something beside when the first weights have come, and is content with whatever follows."""
+    with _loading(connection) as (fabric, plan), contextlib.suppress(PeerError):
+        act()
+        n_bytes = sum(shard.n_bytes for shard in rank_shards(plan.config, plan.shards.ranks[plan.rank]))
+        fabric.exchange([], [(0, bytearray(n_bytes - _N_FIRST_BYTES))], TIMEOUT_S)
+        send_frame(fabric, [0], Kind.LOADED, timeout_s=TIMEOUT_S)
+        receive_frame(fabric, 0, MAX_CONTROL_BYTES, TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def _loading(connection: socket.socket) -> Iterator[tuple[TcpFabric, SessionPlan]]:
+    """A worker that has joined its session as the last rank, and has got the first weights."""
     channel = SocketChannel(connection, "root", TIMEOUT_S)
     channel.receive_frame(MAX_CONTROL_BYTES)
     welcome = Welcome(
@@ -84,4 +104,5 @@ def dies_while_loading(connection: socket.socket) -> None:
     with contextlib.closing(TcpFabric(plan.rank, peers)) as fabric:
         send_frame(fabric, [0], Kind.READY, timeout_s=TIMEOUT_S)
         learn_reduce(fabric, TIMEOUT_S)
-        fabric.exchange([], [(0, bytearray(1000))], TIMEOUT_S)
+        fabric.exchange([], [(0, bytearray(_N_FIRST_BYTES))], TIMEOUT_S)
+        yield fabric, plan

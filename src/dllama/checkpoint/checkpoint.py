@@ -90,7 +90,8 @@ class Checkpoint:
         return self.read(name, (0, 1), (0, spec.n_cols), out).reshape(-1).view(np.float32)
 
     def embed(self, token_ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float32]:
-        """Rows of the embedding: float32 [T, D]. Raises TokenizerError for an id outside the vocabulary."""
+        """Rows of the embedding: float32 [T, D]. Raises TokenizerError for an id outside the vocabulary, ModelFileError
+        when the file has been written to since it was opened."""
         ids = np.asarray(token_ids, dtype=np.int64).reshape(-1)
         outside = ids[(ids < 0) | (ids >= self.config.vocab_size)]
         if len(outside):
@@ -98,10 +99,16 @@ class Checkpoint:
                 f"{self.path}: the token id {outside[0]} is outside the model's vocabulary of"
                 f" {self.config.vocab_size}; the tokenizer has more tokens than the model, or is another's"
             )
+        self._source.check_tensor("embedding")
         stored = self._source.stored("embedding")
         out = np.empty((len(ids), 4 * self.config.dim), dtype=np.uint8)
         _convert(out, ElementType.F32, stored.rows[ids], stored, len(ids) * self.config.dim)
         return out.view(np.float32)
+
+    def check(self) -> None:
+        """Raises ModelFileError when a file has been written to since it was opened: to be asked once all is read, and
+        where reading has failed, since a map of such a file has no bytes for the system to send."""
+        self._source.check()
 
     def let_go(self) -> None:
         """Gives mapped pages back to the system; views that `read` returned stay valid."""

@@ -51,7 +51,7 @@ def convert_model(
 
     Streams chunks of a million weights; after a failure nothing is left behind and an older file at
     `out_path` is untouched. Raises NotEnoughDiskError before the first byte, NumericalError naming the
-    tensor that has NaN or infinity.
+    tensor that has NaN or infinity, ModelFileError when a file was changed meanwhile.
     """
     header = encode_header(header_from_config(checkpoint.config))
     specs = list(checkpoint.tensors.values())
@@ -71,6 +71,7 @@ def convert_model(
                 let_go_at = done_weights + _LET_GO_ELEMENTS
             if on_progress is not None:
                 on_progress(ConvertProgress(spec.name, done_weights, total_weights, done_bytes, total_bytes))
+        checkpoint.check()
     checkpoint.let_go()
     return ConvertReport(out_path, total_weights, total_bytes, header_notes(checkpoint.config))
 

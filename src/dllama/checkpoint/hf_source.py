@@ -60,6 +60,13 @@ class HfSource:
             rows, dtype, self.config.head_dim if is_paired else None, f"{file.path}: {stored_name}"
         )
 
+    def check(self) -> None:
+        for file in self._files():
+            file.check()
+
+    def check_tensor(self, name: str) -> None:
+        self._file_of[self._stored_name(name)].check()
+
     def let_go(self) -> None:
         for file in self._files():
             file.let_go()

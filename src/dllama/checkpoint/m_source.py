@@ -59,6 +59,12 @@ class MSource:
         rows = data.reshape(spec.n_rows, spec.row_bytes)
         return StoredMatrix(rows, spec.dtype, None, f"{self._file.path}: {name}")
 
+    def check(self) -> None:
+        self._file.check()
+
+    def check_tensor(self, name: str) -> None:
+        self._file.check()
+
     def let_go(self) -> None:
         self._file.let_go()
 

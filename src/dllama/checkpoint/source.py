@@ -30,6 +30,12 @@ class TensorSource(Protocol):
     def stored(self, name: str) -> StoredMatrix:
         """The tensor `name`. Raises KeyError when the model has none of that name."""
 
+    def check(self) -> None:
+        """Raises ModelFileError when a file has been written to since it was opened: what was read may be of both."""
+
+    def check_tensor(self, name: str) -> None:
+        """As `check`, for the one file that the tensor is in."""
+
     def let_go(self) -> None:
         """Gives mapped pages back to the system; nothing becomes invalid."""
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dllama.errors import ModelFileError
+from dllama.formats.guarded_map import guarded_map
 from dllama.formats.plain_files import open_plain_file
 from dllama.formats.strangers import HEAD_BYTES, stranger
+
+_CHANGED = (
+    "was changed while it was in use; start again when whoever writes it is done (a new file by the same name does no "
+    "harm to those who use the old one)"
+)
 
 
 class MappedFile:
@@ -25,15 +33,27 @@ class MappedFile:
         self.path = path
         try:
             with open_plain_file(path, ModelFileError) as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._map = guarded_map(file.fileno(), 0, mmap.ACCESS_READ, f"{path}: {_CHANGED}")
+                self._opened = os.fstat(file.fileno())
         except ValueError as error:  # mmap's word for an empty file
             raise ModelFileError(f"{path}: is empty; download or convert it again") from error
         except OSError as error:
             raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+        self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
         what = stranger(self._map[:HEAD_BYTES])
         if what is not None:
             raise ModelFileError(f"{path}: {what}")
-        self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
+
+    def check(self) -> None:
+        """Raises ModelFileError when the file has been written to since it was opened. It may be gone, and there may
+        be another one by its name: the map has what was opened."""
+        opened = self._opened
+        with contextlib.suppress(OSError):
+            now = self.path.stat()
+            if (now.st_ino, now.st_dev) == (opened.st_ino, opened.st_dev) and (
+                (now.st_size, now.st_mtime_ns) != (opened.st_size, opened.st_mtime_ns)
+            ):
+                raise ModelFileError(f"{self.path}: {_CHANGED}")
 
     def let_go(self) -> None:
         """Gives the pages that this process has touched back to the system. They stay in the page cache."""

@@ -81,6 +81,10 @@ class SafetensorsFile:
     def let_go(self) -> None:
         self._map.let_go()
 
+    def check(self) -> None:
+        """See MappedFile.check."""
+        self._map.check()
+
     def close(self) -> None:
         self._map.close()
 

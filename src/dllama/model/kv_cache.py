@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dllama.dtypes import BLOCK, ElementType, row_bytes
 from dllama.errors import NotEnoughDiskError, UsageError
 from dllama.families import ModelConfig
+from dllama.formats.guarded_map import guarded_map
 from dllama.kernels import BoundArray
 from dllama.sharding import RankSpans
 
@@ -122,7 +123,10 @@ class _CacheFile:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             _allocate(self._fd, n_bytes)
-            self.map = mmap.mmap(self._fd, n_bytes)
+            complaint = (
+                f"{folder}: the KV cache there can no longer be used: see whether its disk is full or failing"
+            )
+            self.map = guarded_map(self._fd, n_bytes, mmap.ACCESS_WRITE, complaint)
         except OSError as error:
             os.close(self._fd)
             self._path.unlink(missing_ok=True)

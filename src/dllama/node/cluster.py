@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dllama.checkpoint import Checkpoint
 from dllama.dtypes import ElementType
-from dllama.errors import PeerError, PeerLostError
+from dllama.errors import NumericalError, PeerError, PeerLostError
 from dllama.fabric import PEER_TIMEOUT_S, Fabric, Job, gather, send_frame, send_frames
 from dllama.families import ModelConfig
 from dllama.kernels import Compute
@@ -359,7 +359,7 @@ def _load(
     memory: RankMemory,
     on_progress: Callable[[int, int], None],
 ) -> list[int]:
-    """Returns the bytes sent to each rank."""
+    """Returns the bytes sent to each rank. Raises ModelFileError, too, when a file was changed meanwhile."""
     before = fabric.sent_bytes
     total = sum(shard_bytes(plan.config, spans) for spans in plan.shards.ranks)
     done = 0
@@ -369,6 +369,11 @@ def _load(
         done += n_bytes
         on_progress(done, total)
 
-    send_weights(checkpoint, plan.shards, fabric, memory.weights, plan.limits.timeout_s, advance)
-    await_all(fabric, Kind.LOADED, plan.limits.timeout_s)
+    try:
+        send_weights(checkpoint, plan.shards, fabric, memory.weights, plan.limits.timeout_s, advance)
+        await_all(fabric, Kind.LOADED, plan.limits.timeout_s)
+    except (PeerError, NumericalError):
+        checkpoint.check()  # what a changed file looks like from afar
+        raise
+    checkpoint.check()
     return [after - sent for after, sent in zip(fabric.sent_bytes, before, strict=True)]
