@@ -26,6 +26,12 @@ CHAT = {"messages": [{"role": "user", "content": "x"}]}
     [
         (ChatRequest, {"messages": [{}] * N}, "messages[0]: "),
         (ChatRequest, {"messages": [1] * N}, "messages[0]: "),
+        (ChatRequest, {"messages": CHAT["messages"] * N}, "messages: List should have at most 16384 items"),
+        (
+            TokenizeRequest,
+            {"messages": CHAT["messages"] * N},
+            "messages: List should have at most 16384 items",
+        ),
         (ChatRequest, {"messages": [{"role": "user", "content": [1] * N}]}, "messages[0].content[0]: "),
         (
             ChatRequest,

@@ -18,6 +18,8 @@ MAX_CHOICES = 16
 MAX_STOP_STRINGS = 256
 MAX_STOP_CHARACTERS = 16_000
 MAX_TOP_LOGPROBS = 20
+MAX_MESSAGES = 16384
+"""More than any context holds in practice; reading 100 000 of them would take half a second, which everybody waits."""
 MAX_TOOLS = 128
 MAX_TOKENS = 2**31 - 1
 NO_LIMIT = -1
@@ -286,6 +288,7 @@ class GenerationRequest(ModelRequest):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
+Messages: TypeAlias = Annotated[list[Message], _Several, Field(max_length=MAX_MESSAGES)]
 AddGenerationPrompt: TypeAlias = Annotated[
     bool | None, Field(description="open the assistant's turn (default true; an extension)")
 ]
@@ -296,7 +299,7 @@ ContinueFinalMessage: TypeAlias = Annotated[
 
 
 class ChatRequest(GenerationRequest):
-    messages: Annotated[list[Message], _Several]
+    messages: Messages
     add_generation_prompt: AddGenerationPrompt = None
     continue_final_message: ContinueFinalMessage = None
     reasoning_format: Literal["none", "auto", "deepseek"] | None = Field(
@@ -368,7 +371,7 @@ class TokenizeRequest(ModelRequest):
     """Either `prompt` or `messages`."""
 
     prompt: str | None = None
-    messages: Annotated[list[Message], _Several] | None = None
+    messages: Messages | None = None
     parse_special: ParseSpecial = None
     add_special_tokens: bool | None = Field(
         None, description="whether the model's first token comes before a prompt"
