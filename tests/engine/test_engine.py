@@ -425,6 +425,48 @@ def test_requests_with_the_same_prompt_compute_it_once() -> None:
     assert [talk.end.n_cached for talk in talks] == [0, 16, 16, 16]
 
 
+# Log-probabilities of prompts
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    n_pages=st.integers(6, 16),
+    max_rows=st.integers(2, 9),
+    max_logit_rows=st.integers(2, 4),
+    n_top=st.integers(0, 3),
+)
+def test_a_prompt_is_scored_as_the_logits_say(
+    n_pages: int, max_rows: int, max_logit_rows: int, n_top: int
+) -> None:
+    """Whatever it shares steps with, and however often it gave its pages up."""
+    executor = FakeExecutor(
+        few_words, vocab_size=VOCAB, n_pages=n_pages, max_rows=max_rows, max_logit_rows=max_logit_rows
+    )
+    engine = Engine(executor, TOKENIZER, max_seq_len=24, n_parallel=3)
+    prompt = [301, 305, 300, 7, 301, 302, 303, 9, 300, 300, 304]
+    talk, results = Talk(), list[list[TokenInfo] | DllamaError]()
+    engine.submit(prompt[:6], greedy(max_tokens=14, ignore_eos=True), talk.events.append)
+    engine.score(prompt, n_top, results.append)
+    while engine.has_work:
+        assert engine.step() is not None
+    (infos,) = results
+    assert isinstance(infos, list)
+    assert [info.token_id for info in infos] == prompt[1:]
+    for place, info in enumerate(infos, start=1):
+        logits = few_words(prompt[:place]).astype(np.float64)
+        logprobs = logits - np.logaddexp.reduce(logits)
+        assert info.logprob == pytest.approx(logprobs[prompt[place]], rel=1e-5)
+        top = np.argsort(-logprobs, kind="stable")[:n_top]
+        assert [token_id for token_id, _, _ in info.top] == top.tolist()
+        assert [logprob for _, _, logprob in info.top] == pytest.approx(logprobs[top].tolist(), rel=1e-5)
+    assert (
+        talk.token_ids
+        == answer(
+            prompt[:6], greedy(max_tokens=14, ignore_eos=True), FakeExecutor(few_words, vocab_size=VOCAB)
+        ).token_ids
+    )
+
+
 # Guesses
 
 

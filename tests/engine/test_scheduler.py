@@ -86,7 +86,7 @@ class AnySchedule(RuleBasedStateMachine):
             assert run.job in self.scheduler.running
             assert 0 < n <= text.n_pending
             assert len(text.pages) * SIZE >= text.n_computed + n + len(run.guesses)
-            assert run.wants_logits == (n == text.n_pending and not run.job.is_embedding)
+            assert run.wants_logits == (n == text.n_pending and not run.job.is_whole)
 
     def end(self, job: Job) -> None:
         self.jobs.remove(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import openai
@@ -158,6 +159,35 @@ def test_logit_bias(client: openai.OpenAI, api: ApiProcess) -> None:
     ids = api.post("/tokenize", {"prompt": "9", "add_special_tokens": False}).json()["tokens"]
     answer = client.chat.completions.create(**ask(SUM, logit_bias={str(ids[0]): -100}))
     assert not (answer.choices[0].message.content or "").startswith("9")
+
+
+def test_log_probabilities_of_a_prompt(client: openai.OpenAI) -> None:
+    """Those that the model gave when it wrote the same text itself."""
+    asked: dict[str, Any] = {"model": MODEL, "temperature": 0, "logprobs": 2}
+    written = client.completions.create(prompt="Once upon a time", max_tokens=12, **asked).choices[0]
+    assert written.logprobs is not None
+    whole = "Once upon a time" + written.text
+    for max_tokens in (0, 3):
+        answer = client.completions.create(prompt=whole, max_tokens=max_tokens, echo=True, **asked)
+        choice, n_prompt = answer.choices[0], answer.usage.prompt_tokens  # type: ignore[union-attr]
+        assert choice.text.startswith(whole)
+        got = choice.logprobs
+        assert got is not None
+        assert got.token_logprobs is not None
+        assert got.top_logprobs is not None
+        assert len(got.tokens or ()) == len(got.token_logprobs) == n_prompt + max_tokens
+        assert got.token_logprobs[0] is None
+        assert got.top_logprobs[0] is None
+        assert (got.tokens or [])[n_prompt - 12 : n_prompt] == written.logprobs.tokens
+        ours = got.token_logprobs[n_prompt - 12 : n_prompt]
+        assert ours == pytest.approx(written.logprobs.token_logprobs, abs=1e-4)
+        assert got.top_logprobs[n_prompt - 1].keys() == written.logprobs.top_logprobs[-1].keys()  # type: ignore[index]
+    stream = client.completions.create(prompt=[whole, "a"], max_tokens=1, echo=True, stream=True, **asked)
+    parts = [chunk.choices[0] for chunk in stream]
+    first = next(part for part in parts if part.index == 0)
+    assert first.text == whole
+    assert first.logprobs is not None
+    assert len(first.logprobs.tokens or ()) == n_prompt
 
 
 def test_completions(client: openai.OpenAI) -> None:

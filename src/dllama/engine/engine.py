@@ -17,8 +17,9 @@ from dllama.engine.batch import TokenRun, ragged_batch
 from dllama.engine.executor import Executor
 from dllama.engine.generation import Generation
 from dllama.engine.pace import StepPace
-from dllama.engine.penalties import joined_edits
+from dllama.engine.penalties import RowEdits, joined_edits
 from dllama.engine.prefix_cache import CachedText, PrefixCache
+from dllama.engine.prompt_score import PromptScore
 from dllama.engine.request import (
     Failed,
     Finished,
@@ -40,6 +41,7 @@ _GRACE_S = 0.001
 a step is slower by half."""
 
 OnEmbedding: TypeAlias = Callable[[NDArray[np.float32] | DllamaError], None]
+OnScore: TypeAlias = Callable[[list[TokenInfo] | DllamaError], None]
 
 
 @dataclasses.dataclass(eq=False)
@@ -71,6 +73,24 @@ class _Embedding:
 
     def fail(self, error: DllamaError) -> None:
         self.on_done(error)
+
+
+@dataclasses.dataclass(eq=False)
+class _Scoring:
+    """A request for the log-probabilities of a prompt."""
+
+    job: Job
+    score: PromptScore
+    on_done: OnScore
+
+    def close(self) -> None:
+        pass
+
+    def fail(self, error: DllamaError) -> None:
+        self.on_done(error)
+
+
+_Task: TypeAlias = _Writing | _Embedding | _Scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +134,7 @@ class Engine:
             max_rows=executor.max_rows,
             max_logit_rows=executor.max_logit_rows,
         )
-        self._tasks: dict[Job, _Writing | _Embedding] = {}
+        self._tasks: dict[Job, _Task] = {}
         self._unsettled: list[_Writing] = []  # their grammars have more to say, see `_settle`
         self._n_arrived = 0
         self._totals = Totals()
@@ -154,7 +174,7 @@ class Engine:
             n_room if options.max_tokens is None else min(options.max_tokens, n_room),
             self._speculate if options.speculate is None else options.speculate,
         )
-        job = self._job(prompt_ids, is_embedding=False)
+        job = self._job(prompt_ids)
         task = self._tasks[job] = _Writing(job, generation, on_event)
         if generation.is_constrained:
             self._unsettled.append(task)
@@ -163,8 +183,15 @@ class Engine:
 
     def embed(self, prompt_ids: Sequence[int], on_done: OnEmbedding) -> Job:
         """`on_done` gets the mean of the final-normed hidden states of all tokens, [D] of length 1, or the error."""
-        job = self._job(prompt_ids, is_embedding=True)
+        job = self._job(prompt_ids, is_whole=True)
         self._tasks[job] = _Embedding(job, np.zeros(self._executor.config.dim, np.float64), on_done)
+        self._scheduler.add(job)
+        return job
+
+    def score(self, prompt_ids: Sequence[int], n_top: int, on_done: OnScore) -> Job:
+        """`on_done` gets what PromptScore has of all tokens but the first, or the error. There must be two at least."""
+        job = self._job(prompt_ids[:-1], is_whole=True, is_scored=True)
+        self._tasks[job] = _Scoring(job, PromptScore(prompt_ids, n_top, self._tokenizer), on_done)
         self._scheduler.add(job)
         return job
 
@@ -216,13 +243,13 @@ class Engine:
             **vars(self._totals),
         )
 
-    def _job(self, prompt_ids: Sequence[int], is_embedding: bool) -> Job:
+    def _job(self, prompt_ids: Sequence[int], *, is_whole: bool = False, is_scored: bool = False) -> Job:
         self._n_arrived += 1
-        return Job(CachedText(list(prompt_ids)), self._n_arrived, len(prompt_ids), is_embedding)
+        return Job(CachedText(list(prompt_ids)), self._n_arrived, len(prompt_ids), is_whole, is_scored)
 
     def _guess(self, job: Job, n_used: int, n_most: int) -> tuple[int, ...]:
         task = self._tasks[job]
-        if isinstance(task, _Embedding):
+        if not isinstance(task, _Writing):
             return ()
         return task.generation.guess(n_used, n_most, self._pace.decode_s)
 
@@ -253,20 +280,26 @@ class Engine:
 
     def _wanted(self, runs: Sequence[Run], rows: NDArray[np.int32]) -> LogitRows:
         """What is wanted of `rows`, which are those of all runs that want logits, in their order."""
-        writers = [
-            (task.generation, run.guesses)
-            for run in runs
-            if run.wants_logits and isinstance(task := self._tasks[run.job], _Writing)
-        ]
-        edits = [row for generation, guesses in writers for row in generation.edits(guesses)]
-        masks = [generation.mask() for generation, guesses in writers for _ in (0, *guesses)]
-        temperatures = [generation.temperature for generation, guesses in writers for _ in (0, *guesses)]
-        n_candidates = max((generation.n_candidates for generation, _ in writers), default=1)
+        edits: list[RowEdits | None] = []
+        masks: list[NDArray[np.uint8] | None] = []
+        temperatures, targets, n_candidates = list[float](), list[int](), 1
+        for run in runs:
+            task, n = self._tasks[run.job], run.n_wanted
+            if isinstance(task, _Scoring):
+                edits, masks, temperatures = edits + [None] * n, masks + [None] * n, temperatures + [0.0] * n
+                targets += task.score.targets(run.job.text.n_computed, n)
+                n_candidates = max(n_candidates, task.score.n_top)
+            elif isinstance(task, _Writing) and n:
+                edits += task.generation.edits(run.guesses)
+                masks += [task.generation.mask()] * n
+                temperatures += [task.generation.temperature] * n
+                targets += [-1] * n
+                n_candidates = max(n_candidates, task.generation.n_candidates)
         return LogitRows(
             rows=rows,
             n_candidates=min(n_candidates, self._executor.config.vocab_size, MOST_CANDIDATES),
             temperature=np.asarray(temperatures, np.float32),
-            targets=np.full(len(rows), -1, np.int32),
+            targets=np.asarray(targets, np.int32),
             edits=joined_edits(edits),
             masks=_joined_masks(masks),
         )
@@ -282,9 +315,11 @@ class Engine:
             try:
                 if isinstance(task, _Writing):
                     self._write(task, run, result.drawn)
-                else:
+                elif isinstance(task, _Embedding):
                     assert result.hidden is not None
                     self._add_hidden(task, result.hidden)
+                else:
+                    self._add_scores(task, run, result.drawn)
             except Exception as error:  # of one request: whoever gets its events
                 self._fail(task, error)
 
@@ -299,6 +334,9 @@ class Engine:
             try:
                 if isinstance(task, _Embedding):
                     result = _Result(hidden=hidden()[first_row : first_row + run.n_rows])
+                elif isinstance(task, _Scoring):
+                    start = run.job.text.n_computed
+                    result = _Result(drawn=task.score.read(candidates, first_wanted, start, run.n_rows))
                 elif run.wants_logits and task.generation.reason is None:
                     drawn = task.generation.draw(candidates, first_wanted, run.guesses, whole_logits)
                     result = _Result(drawn=drawn)
@@ -361,7 +399,16 @@ class Engine:
             length = float(np.linalg.norm(task.total))
             task.on_done((task.total / length if length else task.total).astype(np.float32))
 
-    def _fail(self, task: _Writing | _Embedding, error: Exception) -> None:
+    def _add_scores(self, task: _Scoring, run: Run, infos: Sequence[TokenInfo]) -> None:
+        text = task.job.text
+        task.score.add(text.n_computed, infos)
+        self._pages.advance(text, run.n_rows)
+        if not text.n_pending:
+            self._totals.n_prompt_tokens += task.job.n_prompt
+            self.cancel(task.job)
+            task.on_done(task.score.infos)
+
+    def _fail(self, task: _Task, error: Exception) -> None:
         """Ends one request with an error, which its owner is told."""
         self.cancel(task.job)
         if not isinstance(error, DllamaError):
@@ -375,7 +422,7 @@ class Engine:
 
 @dataclasses.dataclass(frozen=True)
 class _Result:
-    """Of one run: the tokens drawn for its text, or the hidden states [T, D] of its rows."""
+    """Of one run: the tokens drawn for its text or scored in it, or the hidden states [T, D] of its rows."""
 
     drawn: Sequence[TokenInfo] = ()
     hidden: NDArray[np.float32] | None = None

@@ -20,21 +20,22 @@ from dllama.engine.prefix_cache import CachedText, PrefixCache
 class Job:
     """One request as the scheduler sees it: a text of which more is to be computed.
 
-    `is_embedding`: hidden states of all its tokens are wanted and no logits, so that nothing of it may come from the
-    cache.
+    `is_whole`: something is wanted of all its tokens, so that nothing of it may come from the cache: with `is_scored`
+    their logits, else their hidden states.
     """
 
     text: CachedText
     arrival: int
     n_prompt: int
-    is_embedding: bool = False
+    is_whole: bool = False
+    is_scored: bool = False
     n_cached: int = 0  # tokens of the prompt that did not have to be computed
     last_step: int = 0  # in which it had rows
 
     @property
     def is_prefilling(self) -> bool:
         """Not a text that grows by what each step draws: a prompt, or one that resumes."""
-        return self.text.n_pending != 1 or self.is_embedding or self.text.n_computed < self.n_prompt
+        return self.text.n_pending != 1 or self.is_whole or self.text.n_computed < self.n_prompt
 
     @property
     def has_only_prompt(self) -> bool:
@@ -45,7 +46,7 @@ class Job:
 class Run:
     """`n_rows` more tokens of a job in one step, and after them `guesses`, which may turn out wrong.
 
-    With `wants_logits`, of the last of its own rows and of all guesses.
+    With `wants_logits`, of the last of its own rows and of all guesses; of a scored job, of all rows.
     """
 
     job: Job
@@ -55,7 +56,9 @@ class Run:
 
     @property
     def n_wanted(self) -> int:
-        return 1 + len(self.guesses) if self.wants_logits else 0
+        if not self.wants_logits:
+            return 0
+        return self.n_rows if self.job.is_scored else 1 + len(self.guesses)
 
 
 Guess = Callable[[Job, int, int], tuple[int, ...]]
@@ -140,13 +143,15 @@ class Scheduler:
             n = min(share, n_rows, job.text.n_pending)
             if job not in self.running or n < 1:
                 continue
-            ends = n == job.text.n_pending and not job.is_embedding
+            if job.is_scored:
+                n = min(n, n_logit_rows)
+            ends = n == job.text.n_pending and not job.is_whole
             if ends and (not n_logit_rows or is_waiting(job)):
                 n, ends = n - 1, False
             if n and self._has_room(job, job.text.n_computed + n):
-                runs.append(Run(job, n, (), ends))
+                runs.append(Run(job, n, (), ends or job.is_scored))
                 n_rows -= n
-                n_logit_rows -= ends
+                n_logit_rows -= runs[-1].n_wanted
         return runs
 
     def _shares(self, n_rows: int) -> Iterable[tuple[Job, int]]:
@@ -164,7 +169,7 @@ class Scheduler:
 
     def _adopt(self, job: Job) -> None:
         """Takes what others have computed meanwhile."""
-        if job.is_embedding or job.text.n_computed % self._pages.page_size:
+        if job.is_whole or job.text.n_computed % self._pages.page_size:
             return
         n_adopted = self._pages.adopt(job.text)
         if job.has_only_prompt:
@@ -173,11 +178,11 @@ class Scheduler:
     def _is_awaited(self, job: Job, older: list[Job]) -> bool:
         """Whether an older prompt is computing the page that this one needs next: it will be there to take."""
         text, size = job.text, self._pages.page_size
-        if job.is_embedding or text.n_computed % size or text.n_pending <= size:
+        if job.is_whole or text.n_computed % size or text.n_pending <= size:
             return False
         end = text.n_computed + size
         return any(
-            not other.is_embedding
+            not other.is_whole
             and text.n_computed <= other.text.n_computed
             and end <= len(other.text.token_ids)
             and other.text.token_ids[:end] == text.token_ids[:end]

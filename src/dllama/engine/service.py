@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.engine.engine import Engine, OnEmbedding
+from dllama.engine.engine import Engine, OnEmbedding, OnScore
 from dllama.engine.executor import Executor
-from dllama.engine.request import Event, Failed, Finished, GenerationOptions, OnEvent
+from dllama.engine.request import Event, Failed, Finished, GenerationOptions, OnEvent, TokenInfo
 from dllama.engine.scheduler import Job
 from dllama.engine.stats import EngineStats
 from dllama.errors import DllamaError, Failure, QueueFullError, UsageError, let_go_of_frames
@@ -136,6 +136,20 @@ class EngineService:
         with self._changed:
             place = self._place(ticket)
             self._order(place, lambda: self._engine.embed(prompt_ids, pass_on), pass_on)
+        return place
+
+    def score(
+        self, prompt_ids: Sequence[int], n_top: int, on_done: OnScore, ticket: Ticket | None = None
+    ) -> Ticket:
+        """See Engine.score; otherwise like embed."""
+        self._engine.check(prompt_ids, None)
+
+        def pass_on(result: list[TokenInfo] | DllamaError) -> None:
+            self._pass_on(place, lambda: on_done(result), is_last=False)
+
+        with self._changed:
+            place = self._place(ticket)
+            self._order(place, lambda: self._engine.score(prompt_ids, n_top, pass_on), pass_on)
         return place
 
     def cancel(self, ticket: Ticket) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import AsyncIterator, Sequence
 
 from starlette.requests import Request
@@ -13,17 +15,18 @@ from dllama.engine import (
     GenerationOptions,
     PromptProgress,
     TextDelta,
+    Ticket,
     TokenConstraint,
     TokenInfo,
 )
 from dllama.server.admission import kept, prepared
 from dllama.server.answer_schema import AnswerSchema, answer_schema
 from dllama.server.api import Api, Stamp
-from dllama.server.errors import ApiError
 from dllama.server.generation import Generation, Job
 from dllama.server.http import Comment, EventStream, json_response, until_disconnect
 from dllama.server.inputs import Text, each_text, ids_of
 from dllama.server.logprobs import completion_logprobs
+from dllama.server.one_answer import one_answer
 from dllama.server.options import generation_options
 from dllama.server.progress import prompt_comment
 from dllama.server.requests import CompletionRequest
@@ -37,21 +40,22 @@ _MAX_TOKENS = 16
 
 
 async def complete(api: Api, request: Request, body: CompletionRequest) -> Response:
-    if body.echo and body.logprobs is not None:
-        raise ApiError("echo with logprobs is not supported: the prompt has none", param="echo")
     served = api.model(body.model)
     texts, n_choices = each_text(body.prompt), body.n or 1
     n_jobs = len(texts) * n_choices
     places, (prompts, schema) = await prepared(api, request, served, n_jobs, _prepare, served, body, texts)
     with kept(places):
         constraints = await until_disconnect(request, schema_constraints(schema, served, n_jobs))
+        if body.echo and body.logprobs is not None:
+            scoring = _scored(served, prompts, body.logprobs, places[0])
+            prompts = await until_disconnect(request, scoring)
         asked = [(prompt, choice) for prompt in prompts for choice in range(n_choices)]
         jobs = [
             Job(prompt.ids, _options(api, body, choice, constraint))
             for (prompt, choice), constraint in zip(asked, constraints, strict=True)
         ]
     generation = Generation(served.service, jobs, places, api.metrics.first_token)
-    answer = _Answer(generation, body, api.stamp("cmpl"), [prompt.shown for prompt, _ in asked])
+    answer = _Answer(generation, body, api.stamp("cmpl"), [prompt for prompt, _ in asked])
     if body.stream:
         return EventStream(answer.chunks(), answer.close)
     try:
@@ -62,10 +66,11 @@ async def complete(api: Api, request: Request, body: CompletionRequest) -> Respo
 
 @dataclasses.dataclass(frozen=True)
 class _Prompt:
-    """`shown` is what stands before each of its texts."""
+    """`shown` is what stands before each of its texts, `scores` are of its tokens where both are asked for."""
 
     ids: list[int]
     shown: str
+    scores: tuple[TokenInfo, ...] = ()
 
 
 def _prepare(
@@ -78,6 +83,20 @@ def _prepare(
         shown = "" if not body.echo else text if isinstance(text, str) else served.tokenizer.decode(text)
         prompts.append(_Prompt(ids_of(text, served, "prompt", body.parse_special), shown))
     return prompts, schema
+
+
+async def _scored(
+    served: ServedModel, prompts: Sequence[_Prompt], n_top: int, place: Ticket
+) -> list[_Prompt]:
+    """With log-probabilities, one prompt after the other in the same place."""
+    service, scored = served.service, []
+    for prompt in prompts:
+        first = TokenInfo(prompt.ids[0], served.tokenizer.token_bytes(prompt.ids[0]), math.nan, ())
+        infos: list[TokenInfo] = []
+        if len(prompt.ids) > 1:
+            infos = await one_answer(functools.partial(service.score, prompt.ids, n_top, ticket=place))
+        scored.append(dataclasses.replace(prompt, scores=(first, *infos)))
+    return scored
 
 
 def _options(
@@ -98,18 +117,18 @@ class _Answer:
     """All choices of one request, whole or as chunks."""
 
     def __init__(
-        self, generation: Generation, body: CompletionRequest, stamp: Stamp, echoes: Sequence[str]
+        self, generation: Generation, body: CompletionRequest, stamp: Stamp, prompts: Sequence[_Prompt]
     ) -> None:
         self._generation = generation
         self._body = body
         self._stamp = stamp
-        self._echoes = echoes
-        self._ends: list[Finished | None] = [None] * len(echoes)
+        self._prompts = prompts
+        self._ends: list[Finished | None] = [None] * len(prompts)
         self.close = generation.close
 
     async def whole(self) -> Completion:
-        texts: list[list[str]] = [[echo] for echo in self._echoes]
-        tokens: list[list[TokenInfo]] = [[] for _ in self._echoes]
+        texts: list[list[str]] = [[prompt.shown] for prompt in self._prompts]
+        tokens: list[list[TokenInfo]] = [list(prompt.scores) for prompt in self._prompts]
         async for index, event in self._generation.events():
             if isinstance(event, TextDelta):
                 texts[index].append(event.text)
@@ -124,11 +143,11 @@ class _Answer:
 
     async def chunks(self) -> AsyncIterator[str | Comment]:
         """The data of each event; log-probabilities come with the text of their tokens."""
-        waiting: list[list[TokenInfo]] = [[] for _ in self._echoes]
-        lengths = [0] * len(self._echoes)
-        for index, echo in enumerate(self._echoes):
-            if echo:
-                yield self._chunk([self._choice(index, echo, [], 0, None)])
+        waiting: list[list[TokenInfo]] = [[] for _ in self._prompts]
+        lengths = [len(prompt.shown) for prompt in self._prompts]
+        for index, prompt in enumerate(self._prompts):
+            if prompt.shown:
+                yield self._chunk([self._choice(index, prompt.shown, prompt.scores, 0, None)])
         async for index, event in self._generation.events():
             text, end = "", None
             if isinstance(event, PromptProgress):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dllama.engine import EngineService, Ticket
-from dllama.errors import DllamaError
 from dllama.server.admission import prepared
 from dllama.server.api import Api
 from dllama.server.errors import ApiError
 from dllama.server.http import json_response, until_disconnect
 from dllama.server.inputs import each_text, ids_of
+from dllama.server.one_answer import one_answer
 from dllama.server.requests import EmbeddingRequest
 from dllama.server.responses import Embedding, EmbeddingList, EmbeddingUsage
 from dllama.server.served import ServedModel
@@ -60,23 +58,7 @@ async def _embed_all(
 
 
 async def _embed(service: EngineService, ids: Sequence[int], place: Ticket) -> NDArray[np.float32]:
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[NDArray[np.float32]] = loop.create_future()
-
-    def settle(result: NDArray[np.float32] | DllamaError) -> None:
-        if done.done():
-            return
-        if isinstance(result, DllamaError):
-            done.set_exception(result)
-        else:
-            done.set_result(result)
-
-    def on_done(result: NDArray[np.float32] | DllamaError) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: so has whoever asked
-            loop.call_soon_threadsafe(settle, result)
-
-    service.embed(ids, on_done, place)
-    return await done
+    return await one_answer(lambda on_done: service.embed(ids, on_done, place))
 
 
 def _shortened(vector: NDArray[np.float32], n_dimensions: int | None) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from dllama.engine import TokenInfo
@@ -29,15 +30,20 @@ def chat_logprobs(tokens: Sequence[TokenInfo]) -> ChatLogprobs:
 
 
 def completion_logprobs(tokens: Sequence[TokenInfo], offset: int) -> CompletionLogprobs:
-    """`offset`: where the first of them begins in the text."""
+    """`offset`: where the first of them begins in the text. The first token of a prompt has none: NaN becomes null."""
     offsets = []
     for token in tokens:
         offsets.append(offset)
         offset += len(_text(token.text_bytes))
     return CompletionLogprobs(
         tokens=[_text(token.text_bytes) for token in tokens],
-        token_logprobs=[_finite(token.logprob) for token in tokens],
-        top_logprobs=[{_text(text): _finite(logprob) for _, text, logprob in token.top} for token in tokens],
+        token_logprobs=[None if math.isnan(token.logprob) else _finite(token.logprob) for token in tokens],
+        top_logprobs=[
+            None
+            if math.isnan(token.logprob)
+            else {_text(text): _finite(logprob) for _, text, logprob in token.top}
+            for token in tokens
+        ],
         text_offset=offsets,
     )
 
