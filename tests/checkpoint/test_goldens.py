@@ -84,10 +84,12 @@ def attention(checkpoint: Checkpoint, prefix: str, x: Array) -> Array:
     for part in "qkv":
         projected = x @ tensor(checkpoint, f"{prefix}{part}").T
         if config.qkv_bias:
-            projected = projected + checkpoint.vector(f"{prefix}{part}_bias")
+            projected = projected + tensor(checkpoint, f"{prefix}{part}_bias")[0]
         heads[part] = projected.reshape(n, -1, config.head_dim)
         if config.qk_norm and part != "v":
-            heads[part] = rms_norm(heads[part], checkpoint.vector(f"{prefix}{part}_norm"), config.norm_eps)
+            heads[part] = rms_norm(
+                heads[part], tensor(checkpoint, f"{prefix}{part}_norm")[0], config.norm_eps
+            )
         if part != "v":
             heads[part] = rope(heads[part], config)
     key, value = (np.repeat(heads[part], config.group, axis=1) for part in "kv")
@@ -116,11 +118,11 @@ def forward(checkpoint: Checkpoint, ids: NDArray[np.int32]) -> Array:
     x = checkpoint.embed(ids)
     for layer in range(checkpoint.config.n_layers):
         prefix = f"layers.{layer}."
-        normed = rms_norm(x, checkpoint.vector(prefix + "attention_norm"), eps)
+        normed = rms_norm(x, tensor(checkpoint, prefix + "attention_norm")[0], eps)
         x = x + attention(checkpoint, prefix, normed)
-        normed = rms_norm(x, checkpoint.vector(prefix + "ffn_norm"), eps)
+        normed = rms_norm(x, tensor(checkpoint, prefix + "ffn_norm")[0], eps)
         x = x + mlp(checkpoint, prefix, normed)
-    return rms_norm(x, checkpoint.vector("final_norm"), eps) @ tensor(checkpoint, "head").T
+    return rms_norm(x, tensor(checkpoint, "final_norm")[0], eps) @ tensor(checkpoint, "head").T
 
 
 def assert_logits_close(got: Array, wanted: Array) -> None:

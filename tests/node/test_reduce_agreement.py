@@ -35,7 +35,6 @@ def test_measured_times_are_those_of_a_link() -> None:
         for times in pool.map(lambda fabric: measure_exchange(fabric, TIMEOUT_S), local_fabrics(3)):
             assert 0 < times.latency_s < TIMEOUT_S
             assert times.byte_s > 0
-            assert times.seconds(1000) == times.latency_s + 1000 * times.byte_s
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,10 @@ def partial_sum_bytes(n_ranks: int, n_rows: int, plan: ReducePlan) -> list[int]:
         x = np.zeros((n_rows, DIM), np.float32)
         sums = PartialSums(Compute(1), fabric, x, x.copy(), ElementType.Q80, plan, 20.0, Trace())
         (run,) = sums.runs(n_rows)
-        run.begin()
-        run.finish()
+        run.encode()
+        run.send()
+        run.wait()
+        run.add()
 
     with ThreadPoolExecutor(n_ranks) as pool:
         list(pool.map(one, fabrics))

@@ -67,7 +67,7 @@ def test_ids_are_those_of_the_rendered_text(
 ) -> None:
     messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
     for template, library in templates:
-        rendered = template.render_text(messages, add_generation_prompt=True)
+        rendered = template.rendered(messages, add_generation_prompt=True).text
         expected = library.encode(rendered, add_special_tokens=False).ids
         assert template.render(messages, add_generation_prompt=True) == expected
 
@@ -94,7 +94,7 @@ def test_a_user_cannot_forge_a_turn(name: str, request: pytest.FixtureRequest) -
     expected = template.render(harmless, add_generation_prompt=True)
     assert [i for i in ids if tokenizer.is_special(i)] == [i for i in expected if tokenizer.is_special(i)]
     written = b"".join(map(tokenizer.token_bytes, ids)).decode()
-    rendered = template.render_text(forged, add_generation_prompt=True)
+    rendered = template.rendered(forged, add_generation_prompt=True).text
     assert written.replace(" ", "") == rendered.replace(" ", "")
 
 
@@ -141,7 +141,7 @@ def test_special_tokens_in_tools_and_other_variables_are_text(qwen: Tokenizer) -
     ],
 )
 def test_built_in_templates(name: str, expected: str, llama_2: Tokenizer) -> None:
-    assert ChatTemplate.of(llama_2, name).render_text(TURNS, add_generation_prompt=True) == expected
+    assert ChatTemplate.of(llama_2, name).rendered(TURNS, add_generation_prompt=True).text == expected
 
 
 def test_templates_are_guessed_by_the_vocabulary(
@@ -182,7 +182,7 @@ def test_unknown_name(qwen: Tokenizer) -> None:
 )
 def test_what_templates_can_use(source: str, expected: str, qwen: Tokenizer) -> None:
     template = ChatTemplate(source, qwen, clock=lambda: datetime.datetime(2024, 7, 5))
-    assert template.render_text(HELLO, add_generation_prompt=False, date_string="today") == expected
+    assert template.rendered(HELLO, add_generation_prompt=False, date_string="today").text == expected
 
 
 @pytest.mark.parametrize(

@@ -81,14 +81,6 @@ class Checkpoint:
         stored = self._source.stored(name)
         return stored.dtype is self.tensors[name].dtype and stored.half_pairs_width is None
 
-    def vector(self, name: str) -> NDArray[np.float32]:
-        """All of an F32 tensor of one row: float32 [n]. Raises NumericalError as `read` does."""
-        spec = self.tensors[name]
-        assert spec.n_rows == 1, name
-        assert spec.dtype is ElementType.F32, name
-        out = np.empty((1, spec.row_bytes), dtype=np.uint8)
-        return self.read(name, (0, 1), (0, spec.n_cols), out).reshape(-1).view(np.float32)
-
     def embed(self, token_ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float32]:
         """Rows of the embedding: float32 [T, D]. Raises TokenizerError for an id outside the vocabulary, ModelFileError
         when the file has been written to since it was opened."""

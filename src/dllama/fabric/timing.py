@@ -26,9 +26,6 @@ class ExchangeTimes:
     latency_s: float
     byte_s: float
 
-    def seconds(self, n_bytes: float) -> float:
-        return self.latency_s + n_bytes * self.byte_s
-
 
 def measure_exchange(fabric: Fabric, timeout_s: float) -> ExchangeTimes:
     """Every rank calls it at the same time. Raises what Fabric.exchange raises."""

@@ -83,8 +83,8 @@ class PartialSums:
 
 
 class RowSums:
-    """What some rows of a step get from other ranks: `bring` their inputs; then sums, which `begin` hands over and
-    `finish` adds to the residual."""
+    """What some rows of a step get from other ranks: `bring` their inputs; then, for each sum, `encode` and `send`
+    the own part, `wait` for the others' and `add` all to the residual."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class RowSums:
         n_step_rows: int,
         memory: Bytes,
     ) -> None:
-        """`x` [T, D] is the residual of `rows` of a step of `n_step_rows`, `partial` [T, D] what `begin` takes.
+        """`x` [T, D] is the residual of `rows` of a step of `n_step_rows`, `partial` [T, D] what `encode` takes.
 
         `out` is where products go: `partial`, or, of one rank alone, which `adds` them at once, `x`.
         """
@@ -127,25 +127,15 @@ class RowSums:
             return
         self._start(lambda timeout_s: inputs.bring(self._residual, self.rows, timeout_s), SpanName.INPUTS)
 
-    def begin(self) -> None:
-        """Hands `partial` over; it may be changed at once. Raises PeerError when a rank is lost."""
-        self.encode()
-        self.send()
-
-    def finish(self) -> None:
-        """x += the sum over ranks of what `begin` took. Raises PeerError when a rank is lost."""
-        self.wait()
-        self.add()
-
-    # The four parts: `encode` and `add`, or `add_norm`, are operations of Compute only, so that they can be recorded.
+    # `encode` and `add`, or `add_norm`, are operations of Compute only, so that they can be recorded.
 
     def encode(self) -> None:
-        """Own part := partial."""
+        """Own part := partial, which may be changed once it is sent."""
         if self._is_q80 and not self.adds:
             self._reducer.compute.encode_q80(self._bound_own, self.out, self.n_rows)
 
     def send(self) -> None:
-        """Exchanges the parts."""
+        """Exchanges the parts. Raises PeerError when a rank is lost."""
         if self.adds:
             return
         if not self._is_q80:
@@ -153,7 +143,7 @@ class RowSums:
         self._start(self._reduction.run, SpanName.EXCHANGE)
 
     def wait(self) -> None:
-        """Until the parts, or the inputs, are there."""
+        """Until the parts, or the inputs, are there. Raises PeerError when a rank is lost."""
         if self._is_posted:
             self._is_posted = False
             self._reducer.courier.wait()

@@ -139,12 +139,6 @@ class ChatTemplate:
         ]
         return Rendered(guard.restore(written), parts)
 
-    def render_text(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, **variables: Any
-    ) -> str:
-        """The text whose ids render returns. For people to look at: message and template look alike in it."""
-        return self._render(list(messages), add_generation_prompt, variables)
-
     @functools.cached_property
     def has_system_role(self) -> bool:
         """Whether system messages are written: some templates refuse them, or pass them over."""
