@@ -175,10 +175,10 @@ def test_seeds(tmp_path: Path) -> None:
 
 
 def test_prompts_of_any_characters(tmp_path: Path) -> None:
-    """The prompt is taken as it is: names of special tokens in it are text."""
+    """The prompt is taken as it is; with `--no-special` names of special tokens in it are text."""
     report_file = tmp_path / "report.json"
     for prompt in ("日本語 🙂‍🙂 ", "<|eot_id|> said he", "  two  spaces\n\n"):
-        run_well(*inference("--prompt", prompt, "--report", report_file, steps=60))
+        run_well(*inference("--no-special", "--prompt", prompt, "--report", report_file, steps=60))
         report = json.loads(report_file.read_text())
         prompt_ids = report["token_ids"][: report["n_prompt_tokens"]]
         special = json.loads((DEMO_MODEL / "config.json").read_text())["bos_token_id"]

@@ -178,11 +178,13 @@ class _Rank:
 
 
 def _ranks(pid: int) -> list[_Rank]:
-    """The processes under an mpiexec that are ranks."""
+    """The processes under an mpiexec that are ranks; what they start themselves has their environment too."""
     if not psutil.pid_exists(pid):
         return []
-    ranks = []
-    for child in psutil.Process(pid).children(recursive=True):
-        if child.status() != psutil.STATUS_ZOMBIE and "PMI_RANK" in (environ := child.environ()):
-            ranks.append(_Rank(child.pid, environ))
-    return ranks
+    ranks: dict[int, _Rank] = {}
+    for child in psutil.Process(pid).children(recursive=True):  # parents come before their children
+        if child.status() == psutil.STATUS_ZOMBIE or child.ppid() in ranks:
+            continue
+        if "PMI_RANK" in (environ := child.environ()):
+            ranks[child.pid] = _Rank(child.pid, environ)
+    return list(ranks.values())
