@@ -83,6 +83,8 @@ def test_first_and_end_tokens_are_special_though_not_flagged(qwen: Path) -> None
         ("tokenizer.json", "{", "no sound tokenizer.json"),
         ("tokenizer.json", "{}", "no sound tokenizer.json"),
         ("tokenizer.json", "", "no sound tokenizer.model"),
+        ("tokenizer.json", '{"added_tokens": "' + "a" * 9000 + '"}', "no sound tokenizer.json"),
+        ("tokenizer_config.json", '{"eos_token": "' + "a" * 9000 + '"}', "eos_token 'aaa"),
         ("tokenizer_config.json", "{", "tokenizer_config.json"),
         ("tokenizer_config.json", "[]", "not a JSON object"),
         ("tokenizer_config.json", '{"eos_token": "<gone>"}', "eos_token '<gone>' is not in the vocabulary"),
@@ -103,6 +105,16 @@ def test_damage_in_a_directory(qwen: Path, file: str, content: str | bytes, mess
         load_tokenizer(qwen)
     assert str(qwen) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 800
+
+
+def test_a_file_that_makes_the_library_panic(qwen: Path) -> None:
+    """Which is no Exception."""
+    processor = {"type": "TemplateProcessing", "pair": [], "special_tokens": {}}
+    single = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    change(qwen / "tokenizer.json", post_processor=processor | {"single": single})
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json: it is no sound tokenizer\.json"):
+        load_tokenizer(qwen)
 
 
 def test_nothing_there(tmp_path: Path) -> None:

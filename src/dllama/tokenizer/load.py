@@ -13,7 +13,7 @@ import tokenizers
 
 from dllama.errors import TokenizerError
 from dllama.formats.hf_folders import missing, model_folder
-from dllama.formats.plain_files import read_plain_file
+from dllama.formats.plain_files import read_plain_file, shortened
 from dllama.formats.t_file import LARGEST_BYTES, TFile, is_t_file, read_t_file
 from dllama.tokenizer.base import Settings
 from dllama.tokenizer.pipeline import Parsed, PipelineTokenizer, tokens_of
@@ -93,12 +93,23 @@ def naming(file: Path) -> Iterator[None]:
         raise TokenizerError(f"{file}: {error}") from error
 
 
-def _parse_json(content: bytes) -> Parsed:
+@contextlib.contextmanager
+def _library_faults() -> Iterator[None]:
+    """Makes a TokenizerError of whatever the tokenizers library raises, which is nothing narrower than these two."""
     try:
+        yield
+    except BaseException as error:
+        if (
+            not isinstance(error, Exception) and type(error).__name__ != "PanicException"
+        ):  # Rust's, of no module
+            raise
+        raise TokenizerError(f"it is no sound tokenizer.json: {shortened(str(error))}") from error
+
+
+def _parse_json(content: bytes) -> Parsed:
+    with _library_faults():
         pipeline = tokenizers.Tokenizer.from_buffer(content)
-    except Exception as error:  # the library raises nothing narrower
-        raise TokenizerError(f"it is no sound tokenizer.json: {error}") from error
-    before_text = pipeline.encode("", add_special_tokens=True).ids[:1]
+        before_text = pipeline.encode("", add_special_tokens=True).ids[:1]
     settings = Settings(
         bos_id=before_text[0] if before_text else None,
         add_bos=bool(before_text),

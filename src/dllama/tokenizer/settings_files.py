@@ -58,7 +58,7 @@ def _named_id(
         return None
     token_id = pipeline.token_to_id(name)
     if token_id is None:
-        raise TokenizerError(f"{directory}: the {role} {name!r} is not in the vocabulary")
+        raise TokenizerError(f"{directory}: the {role} {reprlib.repr(name)} is not in the vocabulary")
     return int(token_id)
 
 
