@@ -338,7 +338,7 @@ def test_ctrl_c_at_the_prompt(term: str, tmp_path: Path) -> None:
         assert chat.echoes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_leaves_the_terminal_as_it_was(number: signal.Signals, tmp_path: Path) -> None:
     """And the conversation is kept."""
     with chatting(tmp_path) as chat:

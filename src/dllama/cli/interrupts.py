@@ -7,9 +7,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NoReturn
 
-_Handler = Callable[[int, FrameType | None], Any]
+_Handler = Callable[[int, FrameType | None], object]
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells count: 128 and the signal's number."""
@@ -59,5 +58,5 @@ def _handled_by(handler: _Handler) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
+def _end(_signal: int, _frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)

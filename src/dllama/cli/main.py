@@ -31,8 +31,10 @@ def run() -> NoReturn:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 done, 1 failed, 2 used wrongly, 130 interrupted, 143 told to end."""
+    """Exit code: 0 done, 1 failed, 2 used wrongly, 130 interrupted, 143 told to end, 129 its terminal was closed."""
     signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup does
+        signal.signal(signal.SIGHUP, _end)
     rank = launched_rank(os.environ)
     try:
         args = parse_arguments(arguments, is_silent=bool(rank))
@@ -137,5 +139,5 @@ def _os_error_line(error: OSError) -> str:
     return f"{where}{error.strerror or error}"
 
 
-def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(143)
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -1,27 +1,27 @@
-"""Entry points of the console scripts: standard streams and Ctrl-C are made sound, then the command is imported."""
+"""Entry points of the console scripts: Ctrl-C and the standard streams are sound before anything large is imported.
+
+What is imported here, before Ctrl-C ends the program without a traceback, is as little as can be.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from typing import NoReturn
 
 from dllama.cli.interrupts import end_at_interrupt
-from dllama.cli.streams import open_standard_streams
 
 
-def run() -> NoReturn:
-    """`dllama`."""
+def run() -> None:
+    """`dllama`. Ends the program."""
     _run(sys.argv[1:])
 
 
-def run_api() -> NoReturn:
-    """`dllama-api`, another name of `dllama api`."""
+def run_api() -> None:
+    """`dllama-api`, another name of `dllama api`. Ends the program."""
     _run(["api", *sys.argv[1:]])
 
 
-def _run(arguments: list[str]) -> NoReturn:
-    """Imports what takes long only after a Ctrl-C can no longer show where in an import it came."""
+def _run(arguments: list[str]) -> None:
     end_at_interrupt()
-    open_standard_streams()
+    importlib.import_module("dllama.cli.streams").open_standard_streams()
     sys.exit(importlib.import_module("dllama.cli.main").main(arguments))
