@@ -21,7 +21,7 @@ OUTSIDE = [path for path in sorted(SOURCE.rglob("*.py")) if path.relative_to(SOU
 
 
 def own_flags(parser: argparse.ArgumentParser) -> set[str]:
-    """Of the command and of those below it."""
+    """The flags of the command and of the commands below it."""
     flags: set[str] = set()
     for action in parser._actions:
         flags |= {name for name in action.option_strings if name.startswith("--")}

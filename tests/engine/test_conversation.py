@@ -87,7 +87,7 @@ def test_only_new_tokens_are_computed() -> None:
 
 
 def test_a_repeated_prompt_computes_its_last_token_again() -> None:
-    """Of a prompt that is all in the cache one row is needed, for its logits."""
+    """A prompt that is all in the cache needs one row, for its logits."""
     talk = Talk()
     talk.say("Hi")
     talk.conversation.clear()

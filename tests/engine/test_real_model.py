@@ -107,7 +107,7 @@ class SameStep:
 
 @pytest.mark.parametrize("temperature", [0, 0.8])
 def test_guesses_change_nothing(cluster: LocalCluster, temperature: float) -> None:
-    """Of five words a text repeats itself soon."""
+    """A text of five words repeats itself soon."""
     words = dict.fromkeys(TOKENIZER.encode("the cat and the dog and"), 100.0)
     prompt = "the cat and the dog and the cat and the dog and the"
     options = drawn(7, 60, 6, temperature=temperature)

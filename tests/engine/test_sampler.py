@@ -20,7 +20,7 @@ NAN = float("nan")
 
 
 def asked(sampler: Sampler, n_candidates: int) -> LogitRows:
-    """Of one row."""
+    """What `sampler` asks for, for one row."""
     return LogitRows(
         rows=np.zeros(1, np.int32),
         n_candidates=n_candidates,

@@ -106,7 +106,7 @@ def part_of(wanted: LogitRows, vocab: Span) -> LogitRows:
 
 
 def assert_equal(back: Any, sent: Any, name: str = "step") -> None:
-    """Of arrays and dataclasses of them, types included."""
+    """Arrays, or dataclasses of arrays, are equal, types included."""
     if dataclasses.is_dataclass(sent):
         for field in dataclasses.fields(sent):
             assert_equal(getattr(back, field.name), getattr(sent, field.name), f"{name}.{field.name}")

@@ -133,7 +133,7 @@ def test_the_chosen_times_stand_out(page: Page, theme: str) -> None:
 
 
 def luminance(place: Locator) -> float:
-    """Of its background, as WCAG has it."""
+    """Contrast to its background, as WCAG has it."""
     colour = place.evaluate("it => getComputedStyle(it).backgroundColor")
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]

@@ -14,7 +14,7 @@ from dllama.model import Candidates
 
 
 class Want(enum.Enum):
-    """Of which rows of a run of tokens the logits are wanted."""
+    """Which rows of a chunk of tokens the logits are wanted of."""
 
     NONE = enum.auto()
     LAST = enum.auto()

@@ -27,11 +27,11 @@ from support.local_cluster import GOLDENS
 TIMEOUT_S = 30.0
 SESSION = "abc"
 N_ROWS = 64
-"""Of a prompt's step: enough that it is computed in two halves, whose sums a thread carries."""
+"""Rows of a prompt's step: enough that it is computed in two halves, whose sums a thread carries."""
 
 
 def small_plan(n_pages: int = 16) -> SessionPlan:
-    """Of a root and one worker."""
+    """The plan of a root and one worker."""
     config = open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40).config
     return SessionPlan(
         session=SESSION,

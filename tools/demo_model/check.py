@@ -14,7 +14,7 @@ from demo_model.samples import Writer
 from demo_model.stories import ANIMALS, NAMES, with_article
 
 N_QUESTIONS = 40
-"""Of each topic."""
+"""Questions on each topic."""
 N_STORIES = 16
 ASKED = (
     *(

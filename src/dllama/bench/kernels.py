@@ -218,5 +218,5 @@ def _ones(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
 
 
 def _quant_bytes(n: int) -> int:
-    """Of quants, scales and sums."""
+    """Bytes of quants, scales and sums."""
     return n + n // 32 * 8

@@ -18,7 +18,7 @@ from dllama.kernels import Compute
 from dllama.node import Cluster
 
 _LIMIT_RUNS = 5
-"""Of each limit, before and after each run; the median counts."""
+"""How often each limit is measured before and after each run; the median counts."""
 
 _MEMORY_PAGE = 4096
 
@@ -39,7 +39,7 @@ class Load:
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Of several runs."""
+    """The median, least and most of several runs."""
 
     median: float
     min: float

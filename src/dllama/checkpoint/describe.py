@@ -32,7 +32,7 @@ class ModelDescription:
     """In the order of the `.m` file."""
     n_weights: int
     n_bytes: int
-    """Of all tensors, as they are used."""
+    """Bytes of all tensors in the types in which they are used."""
 
 
 def describe(checkpoint: Checkpoint) -> ModelDescription:

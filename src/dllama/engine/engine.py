@@ -422,7 +422,7 @@ class Engine:
 
 @dataclasses.dataclass(frozen=True)
 class _Result:
-    """Of one run: the tokens drawn for its text or scored in it, or the hidden states [T, D] of its rows."""
+    """What a step gave one chunk: tokens drawn for its text or scored in it, or hidden states [T, D] of its rows."""
 
     drawn: Sequence[TokenInfo] = ()
     hidden: NDArray[np.float32] | None = None

@@ -37,7 +37,7 @@ _DOUBLING = 8
 """A first guess, where only one size was measured: so many more rows make a step of one row take twice as long."""
 
 _NEW_WEIGHT = 0.2
-"""Of a new measurement in the running mean."""
+"""Weight of a new measurement in the running mean."""
 
 _OUTLIER = 1.25
 """A step that took longer than so many times the mean was held up by something else; it counts as that much."""

@@ -12,7 +12,7 @@ from dllama.tokenizer import Tokenizer
 
 
 class PromptScore:
-    """Of each token but the first, its log-probability after those before it, and the `n_top` most likely ones."""
+    """For each token but the first, its log-probability after those before it, and the `n_top` most likely ones."""
 
     def __init__(self, prompt_ids: Sequence[int], n_top: int, tokenizer: Tokenizer) -> None:
         self._prompt_ids, self._tokenizer = prompt_ids, tokenizer
@@ -24,7 +24,7 @@ class PromptScore:
         return self._prompt_ids[start + 1 : start + 1 + n]
 
     def read(self, candidates: Candidates, row: int, start: int, n: int) -> list[TokenInfo]:
-        """Of these targets, whose candidates begin at `row`; changes nothing. Raises NumericalError."""
+        """The scores of these targets, whose candidates begin at `row`; changes nothing. Raises NumericalError."""
         infos = []
         for index, token_id in enumerate(self.targets(start, n), start=row):
             log_sum = float(candidates.log_sum_exp[index])

@@ -19,7 +19,7 @@ _LEAST_TEMPERATURE = 1e-6
 """Colder than this draws the same: neighbouring float32 logits differ by more than what decides then."""
 
 _LARGEST_EDIT = 1e9
-"""Of penalties and biases: far beyond all logits, and exact enough in float32."""
+"""The largest penalty or bias: far beyond all logits, and exact enough in float32."""
 
 _ALL = -1
 """Nothing is left out of the draw."""

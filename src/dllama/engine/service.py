@@ -28,7 +28,7 @@ _LOOK_S = 0.25
 """How often an engine without work looks whether all nodes are still there."""
 
 _NEW_WEIGHT = 0.2
-"""Of a request that ended in the running mean of how long they take."""
+"""Weight of a request that has ended, in the running mean of how long they take."""
 
 
 class Ticket:

@@ -12,7 +12,7 @@ _SIZES = (3, 2)
 """Tokens that have to be alike before a guess is made, tried in this order."""
 
 _NEW_WEIGHT = 0.25
-"""Of one guess that came true or did not in the running rate: a copied passage is noticed within six tokens, and left
+"""Weight of one draft token in the running rate of those that came true: a copied passage is noticed within six tokens, and left
 as fast (docs/log.md)."""
 
 _LEAST_GAIN = 1.05

@@ -124,7 +124,7 @@ def rope(x: Floats, cos_sin: Floats, halves: bool) -> Float64:
 
 
 def top_candidates(logits: Float32, n: int, temperature: Float32) -> tuple[Ints, Float32, Float64]:
-    """Of each row of `logits [N, V]` the n largest, of equals the first: places and values `[N, n]`; and the sums of
+    """For each row of `logits [N, V]` the n largest, of equals the first: places and values `[N, n]`; and the sums of
     exp(logit - largest) and of exp((logit - largest) / temperature): `[2, N]`, the second NaN at temperature 0.
 
     A row with NaN or infinity has the first n places, and NaN everywhere else; one of nothing but minus infinity

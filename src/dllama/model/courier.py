@@ -88,7 +88,7 @@ def _serve(
 
 
 def _error_of(transfer: Transfer, name: SpanName, timeout_s: float, trace: Trace) -> BaseException | None:
-    """Of the transfer, which this carries out: for `wait` to raise."""
+    """Carries out the transfer; returns its error, for `wait` to raise, or None."""
     start_s = trace.clock()
     try:
         transfer(timeout_s)

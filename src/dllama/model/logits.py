@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_CANDIDATES = 4096
-"""Of a row. More cost as much as whole logits."""
+"""The most candidates of a row. More cost as much as whole logits."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class LogitRows:
 
     @classmethod
     def greedy(cls, rows: NDArray[np.int32], n_candidates: int = 1) -> Self:
-        """Of `rows` [N] nothing but the largest logits and the sum of all."""
+        """For each of `rows` [N] nothing but the largest logits and the log-sum-exp of all."""
         return cls(
             rows=rows,
             n_candidates=n_candidates,

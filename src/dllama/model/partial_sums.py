@@ -77,7 +77,7 @@ class PartialSums:
         )
 
     def _run(self, rows: slice, n_rows: int, memory: Bytes) -> RowSums:
-        """Of a step of `n_rows`."""
+        """The sums of these rows of a step that has `n_rows` in all."""
         n_run = rows.stop - rows.start
         return RowSums(self._reducer, self._x[rows], self._partial[:n_run], rows, n_rows, memory)
 
@@ -187,7 +187,7 @@ class _Reducer:
     courier: Courier
 
     def reduction(self, n_bytes: int, n_step_bytes: int, memory: Bytes) -> Reduction:
-        """Of parts of `n_bytes`, in a step whose parts have `n_step_bytes`."""
+        """The exchange for parts of `n_bytes`, in a step whose parts have `n_step_bytes`."""
         scatter_bytes = self.plan.scatter_bytes
         if scatter_bytes is not None and n_step_bytes >= scatter_bytes:
             return Scattered(self.compute, self.fabric, self.wire, memory, n_bytes)

@@ -43,7 +43,7 @@ class StepLimits:
     timeout_s: float
 
     def most_pages(self, page_size: int) -> int:
-        """Of one sequence."""
+        """The most pages that one sequence can have."""
         return -(-self.max_positions // page_size)
 
 

@@ -174,12 +174,12 @@ class Cluster:
 
     @property
     def weight_bytes(self) -> int:
-        """Of this node's own shards."""
+        """Bytes of this node's own shards."""
         return shard_bytes(self._plan.config, self._plan.shards.ranks[0])
 
     @property
     def kv_bytes(self) -> int:
-        """Of this node's own part of the KV cache."""
+        """Bytes of this node's own part of the KV cache."""
         return cache_bytes(self._plan.config, self._plan.shards.ranks[0], self._plan.cache)
 
     @property

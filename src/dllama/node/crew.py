@@ -18,7 +18,7 @@ class Crew(Protocol):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Of each rank, as the root reaches it; "" for the root, and where no addresses are needed."""
+        """Each rank's address as the root reaches it; "" for the root, and where no addresses are needed."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class InputRows:
 
 
 def message_bytes(dtype: ElementType, shape: tuple[int, ...]) -> int:
-    """Of inputs [T, D] in the step's message: all of them or none."""
+    """How many bytes of the inputs [T, D] the step's message holds: all of them or none."""
     n_bytes = row_bytes(dtype, math.prod(shape))
     return n_bytes if n_bytes < APART_BYTES else 0
 

@@ -22,7 +22,7 @@ from dllama.model.weights import Bytes
 from dllama.sharding import Shard, ShardPlan, rank_shards
 
 _ROUND_BYTES = 4 << 20
-"""Of one round for all ranks together: bounds the root's memory, and is far above what a link holds in flight."""
+"""One round, all ranks together: bounds the root's memory, and is far above what a link holds in flight."""
 
 _N_PACKING = 2
 """Rounds that may still be packed while the next one travels: packing stalls where the system looks for memory."""

@@ -40,7 +40,7 @@ from dllama.node.soundness import check_company, check_peer_timeout
 
 TIMEOUT_S = 60.0
 MOST_BYTES = 64 << 20
-"""Of one message of a measurement."""
+"""The largest message of a measurement."""
 
 _MOST_HELD_BYTES = 256 << 20
 """By the messages of one measurement, on one rank."""

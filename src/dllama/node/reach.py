@@ -20,7 +20,7 @@ _SHARED = ipaddress.ip_network("100.64.0.0/10")
 """RFC 6598: providers, and overlay networks such as Tailscale's."""
 
 _SUBNET_BITS = 64
-"""Of an IPv6 address name its network (RFC 4291)."""
+"""Leading bits of an IPv6 address that name its network (RFC 4291)."""
 
 
 def as_seen_from_here(address: str, root: str) -> Address:

@@ -14,10 +14,10 @@ N_RECENT_STEPS = 64
 """Steps that a mean is taken over: a few seconds of text."""
 
 LITTLE_WAIT = 0.08
-"""Of a step: nobody minds that much waiting."""
+"""Part of a step spent waiting that nobody minds."""
 
 WAITS_APART = 0.04
-"""Of a step: waits that differ by less may be equal."""
+"""Part of a step: waits that differ by less count as equal."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class Timeline:
 
 
 def mean_times(times: Sequence[NodeTimes]) -> NodeTimes:
-    """Of at least one."""
+    """The mean; `times` has at least one element."""
     return NodeTimes(
         **{
             field.name: sum(getattr(one, field.name) for one in times) / len(times)

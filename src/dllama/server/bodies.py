@@ -25,7 +25,7 @@ class BodyReader:
     """All bodies of one server. Not to be used by two event loops."""
 
     def __init__(self, max_bytes: int, timeout_s: float) -> None:
-        """Of one body; it has to be there within `timeout_s`."""
+        """Limits of one body; it has to be there within `timeout_s`."""
         self._max_bytes, self._timeout_s = max_bytes, timeout_s
         self._n_free_bytes = _MANY * max_bytes
 

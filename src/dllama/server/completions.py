@@ -36,7 +36,7 @@ from dllama.server.tools import schema_constraints
 from dllama.server.usage import usage_of
 
 _MAX_TOKENS = 16
-"""Of a request that names no limit, as at OpenAI."""
+"""Tokens for a request that names no limit, as at OpenAI."""
 
 
 async def complete(api: Api, request: Request, body: CompletionRequest) -> Response:

@@ -35,7 +35,7 @@ _LIMITS = llguidance.LLParserLimits(step_lexer_fuel=100_000, max_lexer_states=50
 """No answer takes much longer than 0.2 s of a core, and no text more than some 100 MB."""
 
 _FREE_S = 1.0
-"""Of a core's time, for each text; what it has beyond is counted by its tokens."""
+"""Seconds of a core's time that each text has; what comes on top grows with its tokens."""
 
 _PER_TOKEN_S = 0.02
 """Usual grammars need 0.02 to 1 ms."""

@@ -69,7 +69,7 @@ class ModelKeeper:
         return model
 
     def nodes(self) -> Sequence[NodeInfo]:
-        """Of the model; while there is none as they were when it was lost, and which of them were."""
+        """The model's nodes; while there is no model, the nodes as they were when it was lost, and which were lost."""
         model = self._model
         return model.nodes() if model else self._last_nodes
 

@@ -21,7 +21,7 @@ def generation_options(
     end_ids: frozenset[int] = frozenset(),
     continues: bool = False,
 ) -> GenerationOptions:
-    """Of choice number `choice`: with a seed, each has its own. `max_tokens` may be NO_LIMIT."""
+    """The options of choice number `choice`: with a seed, each has its own. `max_tokens` may be NO_LIMIT."""
     return GenerationOptions(
         sampling=_sampling(request, defaults, choice),
         max_tokens=None if max_tokens == NO_LIMIT else max_tokens,

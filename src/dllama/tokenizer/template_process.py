@@ -43,7 +43,7 @@ _ERRORS_OF_EXPRESSIONS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Of one rendering: processor time, the address space of its process, the characters of its text.
+    """Limits of one rendering: processor time, the address space of its process, the characters of its text.
 
     100 000 messages take 1 s and 200 MB on a desktop.
     """
