@@ -189,7 +189,7 @@ class Meter:
         return 1e3 * self._wire_s() / len(self._steps[phase])
 
     def _wire_s(self) -> float:
-        """Times of the exchanges since the last call. Who comes last to an exchange waits for nobody: his time counts."""
+        """The exchanges since the last call. Who comes last to an exchange waits for nobody: his time counts."""
         assert self._trace is not None
         seconds = []
         for rank, spans in enumerate(self._trace.gather()):

@@ -17,7 +17,8 @@ from support.processes import wait_until
 
 INTERVAL_S = 0.02
 SOON_S = 1.0
-"""Seconds of silence, of which 0.5 s are kept back for whoever looks only now and then. A busy computer keeps to that."""
+"""Seconds of silence, of which 0.5 s are kept back for whoever looks only now and then. A busy computer keeps to
+that."""
 
 
 def connected() -> tuple[socket.socket, socket.socket]:

@@ -110,7 +110,7 @@ class Failed:
 
 
 Event: TypeAlias = PromptProgress | TextDelta | Finished | Failed
-"""The events of one request: any number of TextDelta (and of PromptProgress, where asked for), then Finished or Failed; nothing
-more once it is cancelled."""
+"""The events of one request: any number of TextDelta (and of PromptProgress, where asked for), then Finished or
+Failed; nothing more once it is cancelled."""
 
 OnEvent: TypeAlias = Callable[[Event], None]

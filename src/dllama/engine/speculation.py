@@ -12,8 +12,8 @@ _SIZES = (3, 2)
 """Tokens that have to be alike before a guess is made, tried in this order."""
 
 _NEW_WEIGHT = 0.25
-"""Weight of one draft token in the running rate of those that came true: a copied passage is noticed within six tokens, and left
-as fast (docs/log.md)."""
+"""Weight of one draft token in the running rate of those that came true: a copied passage is noticed within six
+tokens, and left as fast (docs/log.md)."""
 
 _LEAST_GAIN = 1.05
 """Guesses are verified when that promises so much more speed; below it the measured times decide nothing."""
