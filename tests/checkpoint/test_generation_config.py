@@ -34,6 +34,7 @@ def test_what_it_says_is_taken_and_no_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("temperature", 10**400),
         ("temperature", -1),
         ("temperature", "hot"),
         ("temperature", True),
@@ -56,3 +57,10 @@ def test_what_cannot_be_is_named(tmp_path: Path, name: str, value: object) -> No
 def test_damaged_files(tmp_path: Path, content: str) -> None:
     with pytest.raises(ModelFileError, match=r"generation_config\.json"):
         read_suggested_sampling(written(tmp_path, content))
+
+
+def test_of_a_model_in_the_cache_of_the_hub(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "generation_config.json").write_text('{"temperature": 0.5}')
+    assert read_suggested_sampling(tmp_path / "models--a--b") == {"temperature": 0.5}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import reprlib
 from collections.abc import Callable, Mapping
@@ -10,9 +9,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from dllama.errors import ModelFileError
+from dllama.formats.hf_folders import model_folder
 from dllama.formats.plain_files import read_json_object
 
 Number: TypeAlias = int | float
+
+_LARGEST = 1e30
 
 _IS_SOUND: Mapping[str, Callable[[Number], bool]] = {
     "temperature": lambda value: value >= 0,
@@ -29,8 +31,10 @@ def read_suggested_sampling(model: Path) -> dict[str, Number]:
 
     Raises ModelFileError for a value that cannot be. As in vLLM, do_sample is passed over.
     """
-    path = model / "generation_config.json"
-    if not model.is_dir() or not os.path.lexists(path):
+    if not model.is_dir():
+        return {}
+    path = model_folder(model) / "generation_config.json"
+    if not os.path.lexists(path):
         return {}
     config = read_json_object(path, ModelFileError)
     suggested: dict[str, Number] = {}
@@ -38,7 +42,7 @@ def read_suggested_sampling(model: Path) -> dict[str, Number]:
         value = config.get(name)
         if value is None:
             continue
-        if type(value) not in (int, float) or not math.isfinite(value) or not is_sound(value):
+        if type(value) not in (int, float) or not abs(value) < _LARGEST or not is_sound(value):
             raise ModelFileError(f"{path}: {name} cannot be {reprlib.repr(value)}")
         suggested[name] = value
     return suggested
