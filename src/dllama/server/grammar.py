@@ -26,12 +26,17 @@ import numpy as np
 from dllama.engine import Following
 from dllama.errors import DllamaError
 from dllama.server.errors import ApiError
+from dllama.server.grammar_check import GrammarCheck
 from dllama.tokenizer import Tokenizer
 
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """llguidance's options of a JSON schema, under the key "x-guidance"."""
 
-_LIMITS = llguidance.LLParserLimits(step_lexer_fuel=100_000, max_lexer_states=50_000, verbose_errors=False)
+_LIMITS: Mapping[str, int | bool] = {
+    "step_lexer_fuel": 100_000,
+    "max_lexer_states": 50_000,
+    "verbose_errors": False,
+}
 """No answer takes much longer than 0.2 s of a core, and no text more than some 100 MB."""
 
 _FREE_S = 1.0
@@ -107,6 +112,7 @@ class GrammarCompiler:
         self.end_ids = [token_id for token_id in ids if token_id < vocab_size] or [vocab_size - 1]
         self._lock = threading.Lock()
         self._tokens: llguidance.LLTokenizer | None = None
+        self._check = GrammarCheck(_LIMITS)
         self._compiling = ThreadPoolExecutor(1, "grammar", initializer=_give_way)
         self._following = ThreadPoolExecutor(_N_THREADS, "masks", initializer=_give_way)
 
@@ -128,7 +134,12 @@ class GrammarCompiler:
             pool.shutdown(cancel_futures=True)
 
     def _constraints(self, grammar: Callable[[], str], param: str, n: int) -> list[GrammarConstraint]:
-        matcher = llguidance.LLMatcher(self._llg_tokenizer(), grammar(), log_level=0, limits=_LIMITS)
+        text = grammar()
+        fault = self._check.fault(text)
+        if fault is not None:
+            raise _invalid(param, _first_line(fault))
+        limits = llguidance.LLParserLimits(**_LIMITS)  # type: ignore[arg-type]
+        matcher = llguidance.LLMatcher(self._llg_tokenizer(), text, log_level=0, limits=limits)
         if matcher.is_error():
             raise _invalid(param, _first_line(matcher.get_error()))
         constraint = GrammarConstraint(matcher, self.vocab_size, self._following)

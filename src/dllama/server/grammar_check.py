@@ -1,0 +1,82 @@
+"""Whether a grammar can be read in reasonable time, found out in a process that is ended if it cannot."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+_PROGRAM: Final = Path(__file__).with_name("grammar_process.py")
+
+_TIME_S: Final = 2.0
+"""Of a processor. Schemas of a hundred kilobytes take a tenth of it."""
+
+_PATIENCE_S: Final = 20.0
+"""In all, where processors are busy."""
+
+_MEMORY_BYTES: Final = 1 << 30
+
+_N_KEPT: Final = 1024
+
+_TELLTALE: Final = re.compile(r'"(allOf|pattern|patternProperties|format|not|multipleOf)\\?"')
+"""What a grammar has whose expressions are intersections or complements; others take time by their size, which
+llguidance limits."""
+
+
+class GrammarCheck:
+    """Remembers which grammars were read well. For one thread."""
+
+    def __init__(self, limits: Mapping[str, int | bool]) -> None:
+        """`limits` are those of llguidance.LLParserLimits."""
+        self._limits = dict(limits)
+        self._read: collections.OrderedDict[bytes, None] = collections.OrderedDict()
+
+    def fault(self, grammar: str) -> str | None:
+        """What is wrong with the grammar; None where nothing is."""
+        if not _TELLTALE.search(grammar):
+            return None
+        digest = hashlib.sha256(grammar.encode()).digest()
+        if digest in self._read:
+            self._read.move_to_end(digest)
+            return None
+        fault = self._try(grammar)
+        if fault is None:
+            self._read[digest] = None
+            if len(self._read) > _N_KEPT:
+                self._read.popitem(last=False)
+        return fault
+
+    def _try(self, grammar: str) -> str | None:
+        request = {
+            "grammar": grammar,
+            "limits": self._limits,
+            "time_s": _TIME_S,
+            "memory_bytes": _MEMORY_BYTES,
+        }
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", _PROGRAM],
+                input=json.dumps(request),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=_PATIENCE_S,
+                text=True,
+                encoding="utf-8",
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"reading it takes more than {_PATIENCE_S:g} s"
+        except OSError as error:
+            return f"no process can be started to read it: {error}"
+        if done.returncode == -signal.SIGPROF:
+            return f"reading it takes more than {_TIME_S:g} s"
+        if done.returncode:
+            return "reading it takes more memory than there is for it"
+        return done.stdout or None
