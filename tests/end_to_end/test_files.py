@@ -81,6 +81,7 @@ def test_a_text_of_more_than_one_step_for_its_prompt(tmp_path: Path) -> None:
     assert values["perplexity"] == pytest.approx(math.exp(-average), rel=1e-3)
     assert values["average log-probability"] == pytest.approx(average, abs=1e-4)
     assert values["bits per token"] == pytest.approx(-average / math.log(2), abs=1e-3)
+    assert run_well("perplexity", *types, "--nthreads", 1, "--file", "-", stdin=text).out == out
 
 
 def test_perplexity_of_a_text_longer_than_the_context(tmp_path: Path, pool: WorkerPool) -> None:

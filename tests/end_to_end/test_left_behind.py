@@ -21,7 +21,7 @@ N_TIMES = 20
 CACHE_PAGES = 1 << 14
 """32 MB of KV cache: a session that is kept is seen in the address space."""
 
-_PROGRAM = "import gc; gc.disable(); from dllama.cli.main import run; run()"
+_PROGRAM = "import gc; gc.disable(); from dllama.cli.start import run; run()"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,7 +80,7 @@ class KeptChat:
 
         Raises UsageError or NotEnoughDiskError when that fails."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_DIRECTORY)
+            _make_private(self._path.parent)
         except OSError as error:
             raise UsageError(f"cannot write {self._path}: {error.strerror}") from error
         with write_atomically(self._path) as file:
@@ -117,10 +117,17 @@ class InputHistory:
 
     def add(self, line: str) -> None:
         with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_DIRECTORY)
+            _make_private(self._path.parent)
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _PRIVATE_FILE)
             with open(descriptor, "ab") as file:
                 file.write(json.dumps(line).encode() + b"\n")
+
+
+def _make_private(directory: Path) -> None:
+    """Makes it and those above it that are missing, for their owner alone, as the XDG specification wants it."""
+    if not directory.is_dir():
+        _make_private(directory.parent)
+        directory.mkdir(mode=_PRIVATE_DIRECTORY, exist_ok=True)
 
 
 def _encoded(messages: Sequence[Message]) -> bytes:

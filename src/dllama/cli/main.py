@@ -25,11 +25,6 @@ from dllama.errors import DllamaError
 from dllama.fabric import launched_rank
 
 
-def run() -> NoReturn:
-    """Entry point of earlier console scripts; see start.py."""
-    sys.exit(main(sys.argv[1:]))
-
-
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 0 done, 1 failed, 2 used wrongly, 130 interrupted, 143 told to end, 129 its terminal was closed."""
     signal.signal(signal.SIGTERM, _end)

@@ -9,6 +9,7 @@ from types import TracebackType
 from dllama.cli.console import note
 from dllama.cli.options import ModelOptions
 from dllama.cli.session import Session, open_session
+from dllama.cli.settings import with_flags
 from dllama.errors import DllamaError, PeerError
 
 _RETRY_S = 2.0
@@ -58,9 +59,10 @@ class ReopenedSession:
             except (DllamaError, OSError, MemoryError) as error:
                 if self._patience_s is not None and time.monotonic() - start_s > self._patience_s:
                     raise
-                if str(error) != said:
-                    said = str(error)
-                    note(said)
+                reason = with_flags(error) if isinstance(error, DllamaError) else str(error)
+                if reason != said:
+                    said = reason
+                    note(reason)
             else:
                 self._loss = None
                 note("all nodes are there again")
