@@ -8,7 +8,7 @@ import numpy as np
 
 from dllama.engine import TokenConstraint
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 55.0
 
 
 class Place:
