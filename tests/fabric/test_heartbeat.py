@@ -16,6 +16,7 @@ from dllama.fabric.tcp import TcpFabric, TcpPeer
 from support.processes import wait_until
 
 INTERVAL_S = 0.02
+LONG_S = 20.0
 SOON_S = 1.0
 """Seconds of silence, of which 0.5 s are kept back for whoever looks only now and then. A busy computer keeps to
 that."""
@@ -208,3 +209,11 @@ def test_last_words_are_read_before_a_loss(
     assert words == b"FAILED"
     with pytest.raises(PeerLostError, match="it closed the connection"):
         own.exchange([], [(1, words)], None)
+
+
+def test_closing_waits_for_no_beat() -> None:
+    """However the thread stands when it is told to end."""
+    start_s = time.monotonic()
+    for _ in range(300):
+        Heartbeat(interval_s=LONG_S).close()
+    assert time.monotonic() - start_s < LONG_S

@@ -16,10 +16,11 @@ from dllama.dtypes import ElementType
 from dllama.fabric import TcpFabric, TcpPeer, measure_exchange, receive_frame, send_frame
 from dllama.model import CacheShape, LogitRows, StepBatch, StepLimits
 from dllama.model.all_reduce import wire_row_bytes
-from dllama.node.greeting import Address, call
+from dllama.node.greeting import Address, call, call_heartbeat
 from dllama.node.input_rows import encode_inputs
 from dllama.node.loading import rounds
 from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, ReduceChoice, Role, SessionPlan
+from dllama.node.probe import ProbeOrders
 from dllama.node.step_message import encode_steps
 from dllama.sharding import plan_spans
 from support.local_cluster import GOLDENS
@@ -30,7 +31,11 @@ N_ROWS = 64
 """Rows of a prompt's step: enough that it is computed in two halves, whose sums a thread carries."""
 
 
-def small_plan(n_pages: int = 16) -> SessionPlan:
+N_LARGE_ROWS = 2048
+"""Of a step whose inputs do not fit into its message."""
+
+
+def small_plan(n_pages: int = 128) -> SessionPlan:
     """The plan of a root and one worker."""
     config = open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40).config
     return SessionPlan(
@@ -41,7 +46,11 @@ def small_plan(n_pages: int = 16) -> SessionPlan:
         shards=plan_spans(config, [1.0, 1.0]),
         cache=CacheShape(n_pages=n_pages, page_size=16, dtype=ElementType.F16),
         limits=StepLimits(
-            max_rows=N_ROWS, max_logit_rows=4, max_positions=128, wire=ElementType.Q80, timeout_s=TIMEOUT_S
+            max_rows=N_LARGE_ROWS,
+            max_logit_rows=4,
+            max_positions=N_LARGE_ROWS,
+            wire=ElementType.Q80,
+            timeout_s=TIMEOUT_S,
         ),
     )
 
@@ -53,6 +62,7 @@ class SessionRoot:
         self.plan = plan
         self.channel, _ = call(address, Hello(Role.ROOT, SESSION, 0))
         self.channel.set_deadline(TIMEOUT_S)
+        self._heartbeat = call_heartbeat(address, SESSION, 0)
         self.fabric: TcpFabric | None = None
 
     def join(self) -> TcpFabric:
@@ -92,6 +102,27 @@ class SessionRoot:
         fabric.exchange([], [(1, sums)], TIMEOUT_S)
         return fabric
 
+    def wait_for_inputs(self) -> TcpFabric:
+        """Until the worker waits for the inputs of a large step, which come after its message."""
+        fabric = self.idle()
+        send_frame(fabric, [1], Kind.STEP, step_payload(self.plan, N_LARGE_ROWS), timeout_s=TIMEOUT_S)
+        return fabric
+
+    def traced(self) -> TcpFabric:
+        """Until the worker traces."""
+        fabric = self.idle()
+        send_frame(fabric, [1], Kind.CLOCK, timeout_s=TIMEOUT_S)
+        assert receive_frame(fabric, 1, MAX_CONTROL_BYTES, TIMEOUT_S)[0] == Kind.CLOCK
+        return fabric
+
+    def probed(self) -> TcpFabric:
+        """Until the worker waits for what it is to measure, without a model."""
+        orders = ProbeOrders(self.plan.session, self.plan.rank, self.plan.addresses)
+        self.channel.send_frame(Kind.PROBE, orders.encode())
+        self.fabric = TcpFabric(0, {1: TcpPeer(self.channel.connection, "worker")})
+        self.expect(self.fabric, Kind.READY)
+        return self.fabric
+
     @staticmethod
     def expect(fabric: TcpFabric, kind: Kind) -> None:
         assert receive_frame(fabric, 1, MAX_CONTROL_BYTES, TIMEOUT_S) == (kind, b"")
@@ -100,6 +131,7 @@ class SessionRoot:
         if self.fabric is not None:
             self.fabric.close()
         self.channel.connection.close()
+        self._heartbeat.close()
 
 
 def step_payload(plan: SessionPlan, n_rows: int) -> bytes:
@@ -150,6 +182,25 @@ def sends_an_impossible_plan(root: SessionRoot) -> None:
     root.channel.send_frame(Kind.PLAN, dataclasses.replace(root.plan, rank=7).encode())
 
 
+def sends_a_plan_of_workers_out_of_reach(root: SessionRoot) -> None:
+    shards = plan_spans(root.plan.config, [1.0] * 3)
+    addresses = ("", "169.254.169.254:80", "10.0.0.1:9998")
+    plan = dataclasses.replace(root.plan, rank=2, shards=shards, addresses=addresses)
+    root.channel.send_frame(Kind.PLAN, plan.encode())
+    assert root.channel.receive_frame(MAX_CONTROL_BYTES)[0] == Kind.FAILED
+
+
+def asks_for_logits(root: SessionRoot) -> None:
+    """And does not wait for them."""
+    assert root.fabric is not None
+    send_frame(root.fabric, [1], Kind.LOGITS, timeout_s=TIMEOUT_S)
+
+
+def asks_for_an_impossible_measurement(root: SessionRoot) -> None:
+    assert root.fabric is not None
+    send_frame(root.fabric, [1], Kind.MEASURE, b"{}", timeout_s=TIMEOUT_S)
+
+
 def sends_a_plan_beyond_the_computer(root: SessionRoot) -> None:
     values = json.loads(root.plan.encode())
     values["cache"]["n_pages"] = 1 << 26
@@ -160,7 +211,14 @@ def sends_a_plan_beyond_the_computer(root: SessionRoot) -> None:
 ENDS: dict[str, tuple[Callable[[SessionRoot], object], tuple[Ending, ...]]] = {
     "greeted": (
         lambda root: None,
-        (leaves, resets, sends_rubbish, sends_an_impossible_plan, sends_a_plan_beyond_the_computer),
+        (
+            leaves,
+            resets,
+            sends_rubbish,
+            sends_an_impossible_plan,
+            sends_a_plan_beyond_the_computer,
+            sends_a_plan_of_workers_out_of_reach,
+        ),
     ),
     "joined": (SessionRoot.join, (leaves, resets)),
     "measured": (SessionRoot.measure, (leaves, resets, sends_rubbish)),
@@ -168,10 +226,16 @@ ENDS: dict[str, tuple[Callable[[SessionRoot], object], tuple[Ending, ...]]] = {
     "bad weights": (lambda root: root.load(fill=255), (leaves, resets)),
     "idle": (
         SessionRoot.idle,
-        (leaves, resets, sends_rubbish, says_end, asks_for_an_impossible_step),
+        (leaves, resets, sends_rubbish, says_end, asks_for_an_impossible_step, asks_for_logits),
     ),
+    "traced": (SessionRoot.traced, (leaves, says_end)),
+    "inputs": (SessionRoot.wait_for_inputs, (leaves, resets)),
     "prefill": (lambda root: root.step(N_ROWS), (leaves, resets)),
     "decode": (lambda root: root.step(1), (leaves, resets)),
+    "probed": (
+        SessionRoot.probed,
+        (leaves, resets, sends_rubbish, says_end, asks_for_an_impossible_measurement),
+    ),
 }
 """Where a session may end, how it gets there, and in which ways it then ends."""
 

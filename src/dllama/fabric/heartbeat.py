@@ -119,7 +119,8 @@ class Heartbeat:
                 beat_s = now_s + self._interval_s
             self._listen(0.0)  # what came by `now_s` is heard before anyone is judged by it
             self._judge(now_s)
-            self._listen(max(0.0, min([beat_s, *self._expiries_s()]) - time.monotonic()))
+            patience_s = max(0.0, min([beat_s, *self._expiries_s()]) - time.monotonic())
+            self._listen(0.0 if self._is_closing else patience_s)  # the wake of `close` may be heard already
         self._take_arrivals()  # they are owed a goodbye too
         for rank, connection in self._links.items():
             self._send(rank, _GOODBYE)

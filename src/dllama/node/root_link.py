@@ -103,7 +103,7 @@ class CallingRoot:
                 channel.connection.close()
                 raise
         except PeerError as error:
-            _log.warning("calling worker %s for root %s: %s", address, self.name, error)
+            _log.warning("calling worker %s for root %s: %s", address, self.name, str(error))
             raise PeerUnreachableError(
                 f"it cannot reach worker {address}; see whether both are in one network and no firewall is between "
                 "them (its own output says more)"
