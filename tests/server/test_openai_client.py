@@ -176,6 +176,8 @@ def test_log_probabilities_of_a_prompt(client: openai.OpenAI) -> None:
         assert got.token_logprobs is not None
         assert got.top_logprobs is not None
         assert len(got.tokens or ()) == len(got.token_logprobs) == n_prompt + max_tokens
+        assert "".join(got.tokens or ()) == choice.text
+        assert (got.text_offset or [])[-1] == len(choice.text) - len((got.tokens or [])[-1])
         assert got.token_logprobs[0] is None
         assert got.top_logprobs[0] is None
         assert (got.tokens or [])[n_prompt - 12 : n_prompt] == written.logprobs.tokens

@@ -91,7 +91,9 @@ async def _scored(
     """With log-probabilities, one prompt after the other in the same place."""
     service, scored = served.service, []
     for prompt in prompts:
-        first = TokenInfo(prompt.ids[0], served.tokenizer.token_bytes(prompt.ids[0]), math.nan, ())
+        name = served.tokenizer.token_bytes(prompt.ids[0])
+        is_shown = prompt.shown.encode().startswith(name)  # not so the model's first token, put before a text
+        first = TokenInfo(prompt.ids[0], name if is_shown else b"", math.nan, ())
         infos: list[TokenInfo] = []
         if len(prompt.ids) > 1:
             infos = await one_answer(functools.partial(service.score, prompt.ids, n_top, ticket=place))
