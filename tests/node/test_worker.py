@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from dllama.errors import PeerBusyError, PeerError
 from dllama.fabric import SocketChannel, listen
 from dllama.fabric.frames import encode_header
 from dllama.kernels import Compute
-from dllama.node import Address, NodeSettings, Worker
+from dllama.node import Address, NodeSettings, Worker, root_link
 from dllama.node.greeting import call
 from dllama.node.memory import memory_need
 from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Refusal, Role, SessionPlan
@@ -57,12 +58,12 @@ class Served:
             self._said.notify_all()
 
     def wait_for(self, text: str) -> str:
-        """The next line with `text` in it; those before it are forgotten."""
+        """The next line in which `text` is found; those before it are forgotten."""
         with self._said:
-            assert self._said.wait_for(lambda: any(text in line for line in self.lines), TIMEOUT_S), (
-                self.lines
-            )
-            while text not in self.lines[0]:
+            assert self._said.wait_for(
+                lambda: any(re.search(text, line) for line in self.lines), TIMEOUT_S
+            ), self.lines
+            while not re.search(text, self.lines[0]):
                 del self.lines[0]
             return self.lines.pop(0)
 
@@ -167,6 +168,21 @@ def test_a_step_larger_than_the_plan_has_room_for(worker: Served) -> None:
         fabric = root.idle()
         fabric.exchange([(1, encode_header(Kind.STEP, n_counted))], [], TIMEOUT_S)
         assert f"announced a message of kind 9 with {n_counted} bytes" in worker.wait_for("is gone")
+
+
+def test_a_plan_whose_other_worker_cannot_get_here(
+    worker: Served, plan: SessionPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A firewall, say. The root hears it, though the time for its orders is over by then, and is not to blame."""
+    monkeypatch.setattr(root_link, "GREETING_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(root_link, "_JOIN_S", 0.2)
+    with worker.root() as channel:
+        channel.send_frame(Kind.PLAN, plan.encode())
+        kind, payload = channel.receive_frame(MAX_CONTROL_BYTES)
+        assert kind == Kind.FAILED
+        reason = Refusal.decode(payload, "worker").reason
+        assert reason.startswith("10.0.0.2:9990 of the same session did not reach it within 0.2 s")
+        assert reason in worker.wait_for("the session of .* is gone")
 
 
 def test_others_are_sent_away(worker: Served) -> None:

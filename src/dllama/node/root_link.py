@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import logging
+import queue
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from dllama.errors import PeerError, PeerProtocolError, PeerUnreachableError, SystemLimitError
+from dllama.errors import (
+    PeerError,
+    PeerProtocolError,
+    PeerTimeoutError,
+    PeerUnreachableError,
+    SystemLimitError,
+)
 from dllama.fabric import Fabric, Heartbeat, Job, SocketChannel, TcpFabric, TcpPeer, receive_frame, send_frame
 from dllama.node.door import Door
 from dllama.node.greeting import GREETING_TIMEOUT_S, call, call_heartbeat
@@ -15,6 +22,9 @@ from dllama.node.reach import place_of_worker
 from dllama.node.shortage import shortages_told
 
 _log = logging.getLogger(__name__)
+
+_JOIN_S = GREETING_TIMEOUT_S + 2.0
+"""How long a worker waits for another one's call: who calls says first what is in the way."""
 
 _LATER_S = 2.0
 """How much longer than the root a worker waits for a silent worker."""
@@ -62,6 +72,8 @@ class CallingRoot:
         return orders
 
     def refuse(self, reason: str) -> None:
+        # The deadline of the orders may have passed over what went wrong.
+        self._channel.set_deadline(GREETING_TIMEOUT_S)
         self._channel.send_frame(Kind.FAILED, Refusal(reason).encode())
 
     def join(self, session: str, rank: int, addresses: Sequence[str], peer_timeout_s: float) -> TcpFabric:
@@ -74,9 +86,9 @@ class CallingRoot:
         try:
             for lower in range(1, rank):
                 peers[lower] = self._call(lower, Hello(Role.WORKER, session, rank), addresses[lower])
-            while len(peers) < len(addresses) - 1:
-                higher, channel = self._door.next_peer(GREETING_TIMEOUT_S)
-                if higher in peers or not rank < higher < len(addresses):
+            while missing := [higher for higher in range(rank + 1, len(addresses)) if higher not in peers]:
+                higher, channel = self._next_peer([addresses[one] for one in missing])
+                if higher not in missing:
                     channel.connection.close()
                     raise PeerProtocolError(
                         f"{channel.name} says that it is rank {higher}, which is impossible"
@@ -109,6 +121,16 @@ class CallingRoot:
                 "them (its own output says more)"
             ) from error
         return TcpPeer(channel.connection, f"worker {address}")
+
+    def _next_peer(self, missing: Sequence[str]) -> tuple[int, SocketChannel]:
+        """A worker of higher rank that has called. Raises PeerTimeoutError naming the addresses of those `missing`."""
+        try:
+            return self._door.next_peer(_JOIN_S)
+        except queue.Empty:
+            raise PeerTimeoutError(
+                f"{' and '.join(missing)} of the same session did not reach it within {_JOIN_S:g} s; see whether the "
+                "workers can reach each other, and no firewall is between them"
+            ) from None
 
     def close(self) -> None:
         self._channel.connection.close()

@@ -79,11 +79,11 @@ def _serve_to_its_end(session: WorkerSession, root: RootLink, on_event: Callable
             session.serve(root)
         on_event(f"{root.name} is done")
     except DllamaError as error:
-        on_event(f"{root.name} is gone: {error}")
+        on_event(f"the session of {root.name} is gone: {error}")
         _log.debug("session ended", exc_info=error)
         let_go_of_frames(error)
     except Exception as error:  # our own mistake costs one session, not the worker
-        on_event(f"{root.name} is gone: the worker failed")
+        on_event(f"the session of {root.name} is gone: the worker failed")
         _log.exception("session failed")
         let_go_of_frames(error)
     finally:
