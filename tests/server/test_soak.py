@@ -61,7 +61,7 @@ class Client:
             self.schema,
             self.embedding,
         ]
-        self._malformed = [self.no_json, self.wrong_type, self.too_long, self.unknown_model]
+        self._malformed = [self.no_json, self.wrong_type, self.too_long, self.unknown_constraint]
         self._cut = [self.cut_stream, self.cut_whole, self.cut_request]
 
     def run(self, n: int) -> None:
@@ -111,8 +111,8 @@ class Client:
     def too_long(self) -> None:
         self._post(CHAT, ask("fox " * 1200), 400)
 
-    def unknown_model(self) -> None:
-        self._post(CHAT, ask("x") | {"model": "another"}, 404)
+    def unknown_constraint(self) -> None:
+        self._post(CHAT, ask("x") | {"grammar": "root ::= x"}, 400)
 
     def cut_stream(self) -> None:
         """After some of its events; none is enough to see that it had begun."""

@@ -8,7 +8,6 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,6 @@ from dllama.engine.penalties import RowEdits, joined_edits
 from dllama.engine.prefix_cache import CachedText, PrefixCache
 from dllama.engine.prompt_score import PromptScore
 from dllama.engine.request import (
-    Failed,
     Finished,
     GenerationOptions,
     OnEvent,
@@ -30,6 +28,7 @@ from dllama.engine.request import (
 )
 from dllama.engine.scheduler import Job, Run, Scheduler
 from dllama.engine.stats import EngineStats, Totals
+from dllama.engine.tasks import Embedding, OnEmbedding, OnScore, Scoring, Task, Writing
 from dllama.errors import ContextFullError, DllamaError, Failure, PeerError, UsageError
 from dllama.model import MOST_CANDIDATES, Candidates, LogitMasks, LogitRows
 from dllama.tokenizer import Tokenizer
@@ -39,58 +38,6 @@ _log = logging.getLogger(__name__)
 _GRACE_S = 0.001
 """A step waits so long for the grammars of tokens that were just drawn; most are ready by then, and a text that misses
 a step is slower by half."""
-
-OnEmbedding: TypeAlias = Callable[[NDArray[np.float32] | DllamaError], None]
-OnScore: TypeAlias = Callable[[list[TokenInfo] | DllamaError], None]
-
-
-@dataclasses.dataclass(eq=False)
-class _Writing:
-    """A request for text; `is_late`: it has to wait for its grammar."""
-
-    job: Job
-    generation: Generation
-    on_event: OnEvent
-    is_late: bool = False
-
-    def close(self) -> None:
-        self.generation.close()
-
-    def fail(self, error: DllamaError) -> None:
-        self.on_event(Failed(error))
-
-
-@dataclasses.dataclass(eq=False)
-class _Embedding:
-    """A request for the mean of hidden states; `total` [D] is their sum as far as the text is computed."""
-
-    job: Job
-    total: NDArray[np.float64]
-    on_done: OnEmbedding
-
-    def close(self) -> None:
-        pass
-
-    def fail(self, error: DllamaError) -> None:
-        self.on_done(error)
-
-
-@dataclasses.dataclass(eq=False)
-class _Scoring:
-    """A request for the log-probabilities of a prompt."""
-
-    job: Job
-    score: PromptScore
-    on_done: OnScore
-
-    def close(self) -> None:
-        pass
-
-    def fail(self, error: DllamaError) -> None:
-        self.on_done(error)
-
-
-_Task: TypeAlias = _Writing | _Embedding | _Scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +81,8 @@ class Engine:
             max_rows=executor.max_rows,
             max_logit_rows=executor.max_logit_rows,
         )
-        self._tasks: dict[Job, _Task] = {}
-        self._unsettled: list[_Writing] = []  # their grammars have more to say, see `_settle`
+        self._tasks: dict[Job, Task] = {}
+        self._unsettled: list[Writing] = []  # their grammars have more to say, see `_settle`
         self._n_arrived = 0
         self._totals = Totals()
 
@@ -175,7 +122,7 @@ class Engine:
             self._speculate if options.speculate is None else options.speculate,
         )
         job = self._job(prompt_ids)
-        task = self._tasks[job] = _Writing(job, generation, on_event)
+        task = self._tasks[job] = Writing(job, generation, on_event)
         if generation.is_constrained:
             self._unsettled.append(task)
         self._scheduler.add(job)
@@ -184,14 +131,14 @@ class Engine:
     def embed(self, prompt_ids: Sequence[int], on_done: OnEmbedding) -> Job:
         """`on_done` gets the mean of the final-normed hidden states of all tokens, [D] of length 1, or the error."""
         job = self._job(prompt_ids, is_whole=True)
-        self._tasks[job] = _Embedding(job, np.zeros(self._executor.config.dim, np.float64), on_done)
+        self._tasks[job] = Embedding(job, np.zeros(self._executor.config.dim, np.float64), on_done)
         self._scheduler.add(job)
         return job
 
     def score(self, prompt_ids: Sequence[int], n_top: int, on_done: OnScore) -> Job:
         """`on_done` gets what PromptScore has of all tokens but the first, or the error. There must be two at least."""
         job = self._job(prompt_ids[:-1], is_whole=True, is_scored=True)
-        self._tasks[job] = _Scoring(job, PromptScore(prompt_ids, n_top, self._tokenizer), on_done)
+        self._tasks[job] = Scoring(job, PromptScore(prompt_ids, n_top, self._tokenizer), on_done)
         self._scheduler.add(job)
         return job
 
@@ -249,13 +196,13 @@ class Engine:
 
     def _guess(self, job: Job, n_used: int, n_most: int) -> tuple[int, ...]:
         task = self._tasks[job]
-        if not isinstance(task, _Writing):
+        if not isinstance(task, Writing):
             return ()
         return task.generation.guess(n_used, n_most, self._pace.decode_s)
 
     def _is_waiting(self, job: Job) -> bool:
         task = self._tasks[job]
-        return isinstance(task, _Writing) and task.generation.waits_for is not None
+        return isinstance(task, Writing) and task.generation.waits_for is not None
 
     def _settle(self, on_ready: Callable[[], None]) -> None:
         """Goes on with texts whose grammars have said what may follow; they have a moment to do so."""
@@ -285,11 +232,11 @@ class Engine:
         temperatures, targets, n_candidates = list[float](), list[int](), 1
         for run in runs:
             task, n = self._tasks[run.job], run.n_wanted
-            if isinstance(task, _Scoring):
+            if isinstance(task, Scoring):
                 edits, masks, temperatures = edits + [None] * n, masks + [None] * n, temperatures + [0.0] * n
                 targets += task.score.targets(run.job.text.n_computed, n)
                 n_candidates = max(n_candidates, task.score.n_top)
-            elif isinstance(task, _Writing) and n:
+            elif isinstance(task, Writing) and n:
                 edits += task.generation.edits(run.guesses)
                 masks += [task.generation.mask()] * n
                 temperatures += [task.generation.temperature] * n
@@ -313,9 +260,9 @@ class Engine:
             if task is None:  # it has failed, or an event of another one cancelled it
                 continue
             try:
-                if isinstance(task, _Writing):
+                if isinstance(task, Writing):
                     self._write(task, run, result.drawn)
-                elif isinstance(task, _Embedding):
+                elif isinstance(task, Embedding):
                     assert result.hidden is not None
                     self._add_hidden(task, result.hidden)
                 else:
@@ -332,9 +279,9 @@ class Engine:
         for run in runs:
             task, result = self._tasks[run.job], _Result()
             try:
-                if isinstance(task, _Embedding):
+                if isinstance(task, Embedding):
                     result = _Result(hidden=hidden()[first_row : first_row + run.n_rows])
-                elif isinstance(task, _Scoring):
+                elif isinstance(task, Scoring):
                     start = run.job.text.n_computed
                     result = _Result(drawn=task.score.read(candidates, first_wanted, start, run.n_rows))
                 elif run.wants_logits and task.generation.reason is None:
@@ -349,7 +296,7 @@ class Engine:
             first_wanted += run.n_wanted
         return results
 
-    def _write(self, task: _Writing, run: Run, drawn: Sequence[TokenInfo]) -> None:
+    def _write(self, task: Writing, run: Run, drawn: Sequence[TokenInfo]) -> None:
         """Goes on with a text by what was drawn for it."""
         job, generation = task.job, task.generation
         self._pages.advance(job.text, run.n_rows)
@@ -373,7 +320,7 @@ class Engine:
                 task.on_event(delta)
         self._end_if_complete(task)
 
-    def _end_if_complete(self, task: _Writing) -> None:
+    def _end_if_complete(self, task: Writing) -> None:
         job, generation = task.job, task.generation
         if generation.reason and job in self._tasks:
             self.cancel(job)
@@ -387,7 +334,7 @@ class Engine:
                 )
             )
 
-    def _add_hidden(self, task: _Embedding, hidden: NDArray[np.float32]) -> None:
+    def _add_hidden(self, task: Embedding, hidden: NDArray[np.float32]) -> None:
         text = task.job.text
         if not text.n_computed:  # also when it gave its pages up: it is computed from its beginning then
             task.total = np.zeros_like(task.total)
@@ -399,7 +346,7 @@ class Engine:
             length = float(np.linalg.norm(task.total))
             task.on_done((task.total / length if length else task.total).astype(np.float32))
 
-    def _add_scores(self, task: _Scoring, run: Run, infos: Sequence[TokenInfo]) -> None:
+    def _add_scores(self, task: Scoring, run: Run, infos: Sequence[TokenInfo]) -> None:
         text = task.job.text
         task.score.add(text.n_computed, infos)
         self._pages.advance(text, run.n_rows)
@@ -408,7 +355,7 @@ class Engine:
             self.cancel(task.job)
             task.on_done(task.score.infos)
 
-    def _fail(self, task: _Task, error: Exception) -> None:
+    def _fail(self, task: Task, error: Exception) -> None:
         """Ends one request with an error, which its owner is told."""
         self.cancel(task.job)
         if not isinstance(error, DllamaError):

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.engine.engine import Engine, OnEmbedding, OnScore
+from dllama.engine.engine import Engine
 from dllama.engine.executor import Executor
 from dllama.engine.request import Event, Failed, Finished, GenerationOptions, OnEvent, TokenInfo
 from dllama.engine.scheduler import Job
 from dllama.engine.stats import EngineStats
+from dllama.engine.tasks import OnEmbedding, OnScore
 from dllama.errors import DllamaError, Failure, QueueFullError, UsageError, let_go_of_frames
 from dllama.tokenizer import Tokenizer
 
