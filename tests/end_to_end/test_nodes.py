@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dllama.fabric import format_address, own_hosts
 from support.endless import endless
 from support.processes import (
     DEMO_MODEL,
@@ -158,3 +160,24 @@ def test_kv_cache_on_disk_gives_the_same_ids(tmp_path: Path, ids_of_one_node: li
         worker.wait_until_free(1)
         assert report["token_ids"] == ids_of_one_node
         assert [list(folder.iterdir()) for folder in folders] == [[], []]
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this computer has no IPv6")
+def test_workers_are_reached_by_both_kinds_of_addresses(tmp_path: Path, ids_of_one_node: list[int]) -> None:
+    """One by IPv4, one by IPv6, and the workers among themselves as the root reaches them."""
+    with (
+        Running("worker", "--port", 0, "--nthreads", 1) as first,
+        Running("worker", "--port", 0, "--nthreads", 1) as second,
+    ):
+        ports = [worker.err.wait_for(r"listens on \S+:(\d+)")[1] for worker in (first, second)]
+        for hosts in (("127.0.0.1", "[::1]"), ("[::1]", "127.0.0.1")):
+            addresses = [f"{host}:{port}" for host, port in zip(hosts, ports, strict=True)]
+            assert report_of(tmp_path, *EXACT, workers=addresses)["token_ids"] == ids_of_one_node
+
+
+def test_a_worker_says_what_to_type_at_the_root() -> None:
+    with Running("worker", "--port", 0, "--nthreads", 1) as worker:
+        port = worker.err.wait_for(r"listens on \S+:(\d+)")[1]
+        said = worker.err.wait_for("at the root: .*|in no network")[0]
+        for host in own_hosts():
+            assert format_address(host, int(port)) in said

@@ -20,8 +20,8 @@ from dllama.errors import (
     PeerUnreachableError,
     UsageError,
 )
-from dllama.fabric.addresses import format_address
-from dllama.fabric.channel import SocketChannel, connect_with_deadline, listen
+from dllama.fabric.addresses import format_address, own_hosts, peer_address
+from dllama.fabric.channel import SocketChannel, connect_with_deadline, listen, listen_everywhere
 from dllama.fabric.frames import MAGIC, PROTOCOL_VERSION
 
 TIMEOUT_S = 20.0
@@ -192,3 +192,32 @@ def test_a_host_of_another_machine() -> None:
 def test_addresses() -> None:
     assert format_address("10.0.0.1", 9990) == "10.0.0.1:9990"
     assert format_address("fe80::1", 9990) == "[fe80::1]:9990"
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this computer has no IPv6")
+def test_one_port_for_both_kinds_of_addresses() -> None:
+    """A caller is called by the address that it has, not by one of IPv6 that wraps it."""
+    with listen_everywhere(0) as listener:
+        port = listener.getsockname()[1]
+        for host in ("127.0.0.1", "::1"):
+            with connect_with_deadline(host, port, TIMEOUT_S) as caller:
+                called, address = listener.accept()
+                called.close()
+                assert peer_address(address) == format_address(host, caller.getsockname()[1])
+        with pytest.raises(UsageError, match=f"port {port} is in use"):
+            listen_everywhere(port)
+
+
+def test_peers_by_their_addresses() -> None:
+    assert peer_address(("10.0.0.1", 5)) == "10.0.0.1:5"
+    assert peer_address(("::ffff:10.0.0.1", 5, 0, 0)) == "10.0.0.1:5"
+    assert peer_address(("fd00::1", 5, 0, 0)) == "[fd00::1]:5"
+    number, name = socket.if_nameindex()[0]
+    assert peer_address(("fe80::1", 5, 0, number)) == f"[fe80::1%{name}]:5"
+    assert peer_address(("fe80::1", 5, 0, 1 << 30)) == f"[fe80::1%{1 << 30}]:5"
+
+
+def test_own_addresses_lead_here() -> None:
+    for host in own_hosts():
+        if "%" not in host:
+            listen(host, 0).close()

@@ -103,6 +103,7 @@ def test_impossible_orders_are_refused(orders: dict[str, object]) -> None:
         ("[::1]:9991", "[fd00::1]:5000", "[fd00::1]:9991"),
         ("127.0.0.1:9991", "127.0.0.1:5000", "127.0.0.1:9991"),
         ("pi4:9990", "10.0.0.1:5000", "pi4:9990"),
+        ("[fe80::2%eth7]:9990", "[fe80::1%eth0]:5000", "[fe80::2%eth0]:9990"),
     ],
 )
 def test_where_a_worker_is_that_the_root_reaches(address: str, root: str, seen: str) -> None:

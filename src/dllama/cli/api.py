@@ -7,10 +7,11 @@ import importlib
 import os
 
 from dllama.cli.console import note
-from dllama.cli.options import DEFAULT_PORT, add_model_flags, add_sampling_flags, positive_int
+from dllama.cli.options import add_model_flags, add_sampling_flags, positive_int
 from dllama.errors import UsageError
 
 DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 9990
 DEFAULT_PARALLEL = 8
 API_KEY_VARIABLE = "DLLAMA_API_KEY"
 

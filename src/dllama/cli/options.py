@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from dllama.node import Address, NodeSettings, default_threads
 from dllama.node.soundness import MOST_PEER_TIMEOUT_S, check_peer_timeout
 
 DEFAULTS = SamplingOptions()
-DEFAULT_PORT = 9990
+WORKER_PORT = 9998
 DEFAULT_MAX_SEQ_LEN = 8192
 WEIGHT_TYPES = ("q40", "q80", "f16", "f32")
 BUFFER_TYPES = ("q80", "f32")
@@ -117,7 +118,7 @@ def add_workers_flag(flags: argparse._ActionsContainer) -> None:
         type=parse_address,
         default=(),
         metavar="HOST:PORT",
-        help="nodes that run dllama worker",
+        help=f"nodes that run dllama worker, with spaces between them (port {WORKER_PORT} where none is given)",
     )
 
 
@@ -206,14 +207,44 @@ def _as_options(suggested: Mapping[str, float]) -> dict[str, Any]:
 
 
 def parse_address(text: str) -> Address:
-    """`host:port`, `host` (port 9990) or `[v6]:port`."""
+    """`host:port`, `host` (port 9998), `[v6]:port`, `[v6]` or `v6`; of IPv6 also with a zone, `fe80::1%eth0`."""
+    _refuse_other_spellings(text)
     host, colon, port = text.rpartition(":")
     if not colon or host.endswith(":") or (":" in host and not host.endswith("]")):
-        host, port = text, str(DEFAULT_PORT)
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise argparse.ArgumentTypeError(f"{text} is not host:port")
+        host, port = text, str(WORKER_PORT)
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if is_bracketed else host
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    if not host or not is_port or any(sign in host for sign in "[]/ "):
+        raise argparse.ArgumentTypeError(
+            f"{text} is no address of a worker: write host:port, as in 10.0.0.2:{WORKER_PORT} or "
+            f"[fd00::2]:{WORKER_PORT}"
+        )
+    if ":" in host and not _is_ipv6(host):
+        raise argparse.ArgumentTypeError(f"{text} is no IPv6 address: write [fd00::2]:{WORKER_PORT}")
     return Address(host, int(port))
+
+
+def _refuse_other_spellings(text: str) -> None:
+    """What other programs take for a list or an address, with the way to write it here."""
+    parts = [part for part in text.split(",") if part]
+    if "," in text:
+        raise argparse.ArgumentTypeError(
+            f"{text}: workers are separated by spaces, not by commas: --workers {' '.join(parts)}"
+        )
+    scheme, separator, rest = text.partition("://")
+    if separator:
+        raise argparse.ArgumentTypeError(
+            f"{text}: a worker is called by host and port alone, without {scheme}://: --workers {rest.rstrip('/')}"
+        )
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def peer_timeout(text: str) -> float:

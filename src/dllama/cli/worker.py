@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 
 from dllama.cli.console import note
-from dllama.cli.options import DEFAULT_PORT, add_node_flags, node_settings
+from dllama.cli.options import WORKER_PORT, add_node_flags, node_settings
 from dllama.cli.session import make_compute
 from dllama.errors import UsageError
-from dllama.fabric import format_address, listen
+from dllama.fabric import format_address, listen, listen_everywhere, own_hosts
+from dllama.kernels import Compute
 from dllama.node import Worker
 
 _LOOPBACK = ("localhost", "::1")
@@ -16,9 +18,9 @@ _LOOPBACK = ("localhost", "::1")
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("worker", help="compute for a root; needs no model file")
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
+    parser.add_argument("--host", help="address to listen on (default: all, of IPv4 and IPv6)")
     parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="port to listen on (default %(default)s)"
+        "--port", type=int, default=WORKER_PORT, help="port to listen on (default %(default)s)"
     )
     add_node_flags(parser)
     parser.set_defaults(command=run)
@@ -30,13 +32,25 @@ def run(args: argparse.Namespace) -> None:
             f"--port {args.port} is no port: take one from 1 to 65535, or 0 for any that is free"
         )
     compute = make_compute(args.nthreads, args.isa)
-    with listen(args.host, args.port) as listener:
+    with listen(args.host, args.port) if args.host else listen_everywhere(args.port) as listener:
         host, port = listener.getsockname()[:2]
-        threads = "1 thread" if compute.n_threads == 1 else f"{compute.n_threads} threads"
-        note(f"worker listens on {format_address(host, port)} with {threads} ({compute.isa})")
+        _say_where(host, port, compute)
         if not (host.startswith("127.") or host in _LOOPBACK):
             note(
                 "anyone who reaches this port can use this node and read what passes: "
                 "run it in a network that you trust"
             )
         Worker(listener, compute, node_settings(args), note).serve()
+
+
+def _say_where(host: str, port: int, compute: Compute) -> None:
+    threads = "1 thread" if compute.n_threads == 1 else f"{compute.n_threads} threads"
+    note(f"worker listens on {format_address(host, port)} with {threads} ({compute.isa})")
+    if ipaddress.ip_address(host).is_unspecified:
+        addresses = [format_address(own, port) for own in own_hosts()]
+        others = f" (or {', '.join(addresses[1:])})" if addresses[1:] else ""
+        note(
+            f"at the root: --workers {addresses[0]}{others}"
+            if addresses
+            else "this computer is in no network"
+        )

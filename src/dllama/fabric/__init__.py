@@ -14,9 +14,9 @@ addresses.py       how addresses are written
 channel.py         the same messages over one socket, before there is a fabric; connecting and listening
 """
 
-from dllama.fabric.addresses import format_address, peer_address
+from dllama.fabric.addresses import format_address, own_hosts, peer_address
 from dllama.fabric.base import Buffer, Fabric, Loss, PreparedExchange, WritableBuffer
-from dllama.fabric.channel import SocketChannel, connect_with_deadline, listen
+from dllama.fabric.channel import SocketChannel, connect_with_deadline, listen, listen_everywhere
 from dllama.fabric.collectives import (
     all_gather,
     all_to_all,
@@ -58,8 +58,10 @@ __all__ = [
     "join_buffers",
     "launched_rank",
     "listen",
+    "listen_everywhere",
     "local_fabrics",
     "measure_exchange",
+    "own_hosts",
     "peer_address",
     "receive_frame",
     "scattered_broadcast",

@@ -6,6 +6,8 @@ import ipaddress
 import socket
 from typing import Any
 
+import psutil
+
 
 def format_address(host: str, port: int) -> str:
     """`10.0.0.1:9998`, `[fd00::1]:9998`, `[fe80::1%eth0]:9998`."""
@@ -20,6 +22,23 @@ def peer_address(address: tuple[Any, ...]) -> str:
     """
     host, port, *more = address
     return format_address(_plain_host(host, more[1] if len(more) == 2 else 0), port)
+
+
+def own_hosts() -> list[str]:
+    """The addresses by which other computers reach this one, IPv4 first; link-local ones only where there are no
+    others, since each computer has its own name for the interface that leads to them."""
+    stats = psutil.net_if_stats()
+    hosts = [
+        one.address
+        for name, addresses in psutil.net_if_addrs().items()
+        if name in stats and stats[name].isup
+        for one in addresses
+        if one.family in (socket.AF_INET, socket.AF_INET6)
+    ]
+    ips = {host: ipaddress.ip_address(host) for host in hosts}
+    there = [host for host in hosts if not ips[host].is_loopback]
+    farther = [host for host in there if not ips[host].is_link_local]
+    return sorted(farther or there, key=lambda host: ips[host].version)
 
 
 def _plain_host(host: str, zone: int) -> str:

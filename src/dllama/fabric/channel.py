@@ -43,6 +43,25 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def listen_everywhere(port: int) -> socket.socket:
+    """A socket that listens on `port` of all addresses of this computer, IPv6 and IPv4, as far as it has them.
+
+    Raises UsageError when the port is in use.
+    """
+    if not socket.has_dualstack_ipv6():
+        return listen("0.0.0.0", port)
+    try:
+        listener = socket.create_server(
+            ("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
+        )
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(f"port {port} is in use; choose another with --port") from error
+        return listen("0.0.0.0", port)  # a system without IPv6
+    set_options(listener)
+    return listener
+
+
 def connect_with_deadline(host: str, port: int, timeout_s: float) -> socket.socket:
     """A connection to `host`, with the options of a fabric's.
 

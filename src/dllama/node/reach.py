@@ -28,6 +28,10 @@ def as_seen_from_here(address: str, root: str) -> Address:
     worker, root_host = Address.parse(address), Address.parse(root).host
     if _is_loopback(worker.host) and not _is_loopback(root_host):
         return Address(root_host, worker.port)
+    host, _, zone = worker.host.partition("%")
+    own_zone = root_host.partition("%")[2]
+    if zone and own_zone:  # the root's name of its interface says nothing here
+        return Address(f"{host}%{own_zone}", worker.port)
     return worker
 
 
