@@ -26,6 +26,9 @@ def grammars() -> Iterator[GrammarCompiler]:
         yield grammars
 
 
+PATTERNS = [{"type": "string", "pattern": f"a{{{i}}}.*b"} for i in range(1, 30)]
+
+
 def place_in(grammars: GrammarCompiler, schema: dict[str, object]) -> Place:
     (constraint,) = grammars.json_schema(schema, "x").result(TIMEOUT_S)
     return Place(constraint)
@@ -119,12 +122,22 @@ def test_a_grammar_that_cannot_be_read_in_time(
 ) -> None:
     """It ends with the process that tries it; others are read afterwards."""
     monkeypatch.setattr("dllama.server.grammar_check._TIME_S", 0.3)
-    patterns = [{"type": "string", "pattern": f"a{{{i}}}.*b"} for i in range(1, 30)]
-    schema = {"type": "object", "properties": {"x": {"allOf": patterns}}}
+    schema = {"type": "object", "properties": {"x": {"allOf": PATTERNS}}}
     with pytest.raises(ApiError, match=r"reading it takes more than 0\.3 s") as caught:
         grammars.json_schema(schema, "response_format").result(TIMEOUT_S)
     assert caught.value.status == 400
     assert place_in(grammars, {"type": "string", "pattern": "^a$"}).allowed_ids
+
+
+def test_the_end_waits_for_no_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dllama.server.grammar_check._TIME_S", 1000.0)
+    grammars = GrammarCompiler(TOKENIZER, PADDED_VOCAB)
+    reading, waiting = (grammars.json_schema({"allOf": PATTERNS}, "x") for _ in range(2))
+    started = time.perf_counter()
+    grammars.close()
+    assert time.perf_counter() - started < 10
+    for future in (reading, waiting):
+        assert future.cancelled() or future.exception() is not None
 
 
 def test_a_grammar_that_was_read_is_not_tried_again(

@@ -130,6 +130,7 @@ class GrammarCompiler:
 
     def close(self) -> None:
         """Ends the threads. Texts that still wait for their grammars wait for ever: they have to be ended before."""
+        self._check.close()
         for pool in (self._compiling, self._following):
             pool.shutdown(cancel_futures=True)
 

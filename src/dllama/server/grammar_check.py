@@ -31,12 +31,14 @@ llguidance limits."""
 
 
 class GrammarCheck:
-    """Remembers which grammars were read well. For one thread."""
+    """Remembers which grammars were read well. For one thread, but for `close`."""
 
     def __init__(self, limits: Mapping[str, int | bool]) -> None:
         """`limits` are those of llguidance.LLParserLimits."""
         self._limits = dict(limits)
         self._read: collections.OrderedDict[bytes, None] = collections.OrderedDict()
+        self._process: subprocess.Popen[str] | None = None
+        self._is_closed = False
 
     def fault(self, grammar: str) -> str | None:
         """What is wrong with the grammar; None where nothing is."""
@@ -53,6 +55,12 @@ class GrammarCheck:
                 self._read.popitem(last=False)
         return fault
 
+    def close(self) -> None:
+        """Ends the process that is under way; any thread may say so. Nothing is read well afterwards."""
+        self._is_closed = True
+        if self._process is not None:
+            self._process.kill()
+
     def _try(self, grammar: str) -> str | None:
         request = {
             "grammar": grammar,
@@ -61,22 +69,26 @@ class GrammarCheck:
             "memory_bytes": _MEMORY_BYTES,
         }
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 [sys.executable, "-P", _PROGRAM],
-                input=json.dumps(request),
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                timeout=_PATIENCE_S,
                 text=True,
                 encoding="utf-8",
-                check=False,
             )
-        except subprocess.TimeoutExpired:
-            return f"reading it takes more than {_PATIENCE_S:g} s"
         except OSError as error:
             return f"no process can be started to read it: {error}"
-        if done.returncode == -signal.SIGPROF:
+        with process:
+            self._process = process
+            try:
+                fault, _ = process.communicate(json.dumps(request), 0 if self._is_closed else _PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                return f"reading it takes more than {_PATIENCE_S:g} s"
+            finally:
+                process.kill()
+        if process.returncode == -signal.SIGPROF:
             return f"reading it takes more than {_TIME_S:g} s"
-        if done.returncode:
+        if process.returncode:
             return "reading it takes more memory than there is for it"
-        return done.stdout or None
+        return fault or None
