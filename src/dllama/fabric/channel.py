@@ -56,7 +56,7 @@ def listen_everywhere(port: int) -> socket.socket:
         )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise UsageError(f"port {port} is in use; choose another with --port") from error
+            raise UsageError(f"port {port} is in use; choose another", settings=("port",)) from error
         return listen("0.0.0.0", port)  # a system without IPv6
     set_options(listener)
     return listener
