@@ -173,6 +173,7 @@ def test_other_rope_scalings_are_named(kind: str) -> None:
         ({"quantization_config": {"quant_method": "brand-new"}}, "by 'brand-new'"),
         ({"quantization": {"group_size": 64, "bits": 4}}, "by MLX"),
         ({"quantization_config": {"group_size": 64, "bits": 4}}, "by MLX"),
+        ({"quantization_config": {"load_in_4bit": True}}, "by bitsandbytes"),
         ({"quantization_config": "?"}, "by an unknown scheme"),
     ],
 )

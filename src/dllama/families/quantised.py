@@ -61,6 +61,8 @@ def scheme_of_config(values: Any) -> str | None:
     name = method.get("quant_method") if isinstance(method, dict) else None
     if name is None and isinstance(method, dict) and {"group_size", "bits"} <= method.keys():
         return "MLX"
+    if name is None and isinstance(method, dict) and any(key.startswith("load_in_") for key in method):
+        return "bitsandbytes"
     return "an unknown scheme" if name is None else _METHODS.get(str(name).lower(), reprlib.repr(name))
 
 
