@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from dllama.cli.options import parse_address
+from dllama.cli.main import parse_arguments
+from dllama.cli.options import parse_address, peer_timeout
 from dllama.node import Address
 
 
@@ -50,3 +51,19 @@ def test_ways_to_write_an_address(text: str, address: Address) -> None:
 def test_what_is_no_address_says_how_to_write_it(text: str, says: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=re.escape(says)):
         parse_address(text)
+
+
+@pytest.mark.parametrize("command", ["inference", "chat", "api", "perplexity", "bench", "bench fabric"])
+def test_whoever_calls_workers_says_how_long_they_may_be_silent(command: str) -> None:
+    arguments = [*command.split(), "--workers", "pi4", "--peer-timeout", "3"]
+    if command == "inference":
+        arguments += ["--prompt", "Hello"]
+    if command == "perplexity":
+        arguments += ["--file", "text.txt"]
+    assert parse_arguments(arguments).peer_timeout == 3
+
+
+@pytest.mark.parametrize("seconds", ["1", "0", "-3", "nan", "inf", "4000", "soon"])
+def test_a_silence_that_cannot_be_told(seconds: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="no number of seconds from 2 to 3600"):
+        peer_timeout(seconds)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dllama.dtypes import ElementType
 from dllama.errors import UsageError
-from dllama.fabric import PEER_TIMEOUT_S, Fabric, Job, receive_frame, send_frame
+from dllama.fabric import Fabric, Job, receive_frame, send_frame
 from dllama.families import ModelConfig
 from dllama.model.all_reduce import wire_row_bytes
 from dllama.node import Address
@@ -76,7 +76,11 @@ class FabricReport:
 
 
 def measure_fabric(
-    workers: Sequence[Address], job: Job | None, config: ModelConfig, on_progress: Callable[[int, int], None]
+    workers: Sequence[Address],
+    job: Job | None,
+    config: ModelConfig,
+    peer_timeout_s: float,
+    on_progress: Callable[[int, int], None],
 ) -> FabricReport:
     """Raises PeerError, and UsageError where there is nobody to talk to."""
     session = secrets.token_hex(16)
@@ -88,9 +92,9 @@ def measure_fabric(
     with contextlib.closing(greet_crew(workers, job, session)) as crew:
         fabric = crew.join(
             Kind.PROBE,
-            lambda rank: ProbeOrders(session, rank, crew.addresses).encode(),
+            lambda rank: ProbeOrders(session, rank, crew.addresses, peer_timeout_s).encode(),
             TIMEOUT_S,
-            PEER_TIMEOUT_S,
+            peer_timeout_s,
         )
         with contextlib.closing(fabric):
             report = _measure(fabric, crew, config, on_progress)

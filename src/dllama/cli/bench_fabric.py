@@ -10,14 +10,14 @@ from rich.table import Table
 
 from dllama.bench import SHAPES, FabricReport, measure_fabric, shape_named
 from dllama.cli.console import note, print_table, progress_count
-from dllama.cli.options import add_node_flags, add_workers_flag, output_path
+from dllama.cli.options import add_node_flags, add_workers_flags, output_path
 from dllama.dtypes import ElementType
 from dllama.formats.atomic import write_atomically
 
 
 def add_parser(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = kinds.add_parser("fabric", help="latency and bandwidth between the nodes")
-    add_workers_flag(parser)
+    add_workers_flags(parser)
     parser.add_argument(
         "--shape",
         default="llama-3.1-8b",
@@ -32,7 +32,7 @@ def add_parser(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace) -> None:
     config = shape_named(args.shape, None, ElementType.Q40)
     with progress_count("measuring", "links") as advance:
-        report = measure_fabric(args.workers, args.job, config, advance)
+        report = measure_fabric(args.workers, args.job, config, args.peer_timeout, advance)
     if args.json:
         with write_atomically(args.json) as file:
             file.write(json.dumps(dataclasses.asdict(report) | {"shape": args.shape}, indent=1).encode())

@@ -68,7 +68,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="keys and values (default: f32 beside f32 buffers, else f16; q80 takes 53%% of f16's memory)",
     )
     group = parser.add_argument_group("cluster")
-    add_workers_flag(group)
+    add_workers_flags(group)
     group.add_argument(
         "--shares",
         nargs="+",
@@ -82,13 +82,6 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         choices=[str(algorithm) for algorithm in Algorithm],
         default=str(Algorithm.AUTO),
         help="how partial sums are brought together (default: what is quickest by measurement)",
-    )
-    group.add_argument(
-        "--peer-timeout",
-        type=peer_timeout,
-        default=PEER_TIMEOUT_S,
-        metavar="S",
-        help="seconds of silence after which a node counts as lost, idle or not (default %(default)g)",
     )
     add_node_flags(parser)
 
@@ -111,7 +104,8 @@ def add_node_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_workers_flag(flags: argparse._ActionsContainer) -> None:
+def add_workers_flags(flags: argparse._ActionsContainer) -> None:
+    """Who the other nodes are, and how long they may be silent."""
     flags.add_argument(
         "--workers",
         nargs="+",
@@ -119,6 +113,13 @@ def add_workers_flag(flags: argparse._ActionsContainer) -> None:
         default=(),
         metavar="HOST:PORT",
         help=f"nodes that run dllama worker, with spaces between them (port {WORKER_PORT} where none is given)",
+    )
+    flags.add_argument(
+        "--peer-timeout",
+        type=peer_timeout,
+        default=PEER_TIMEOUT_S,
+        metavar="S",
+        help="seconds of silence after which a node counts as lost, idle or not (default %(default)g)",
     )
 
 
