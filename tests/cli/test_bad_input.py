@@ -417,7 +417,7 @@ def test_no_worker(answer: Callable[[socket.socket], None], fragments: tuple[str
 
 
 def test_a_name_that_nobody_has() -> None:
-    fails(run_dllama(*demo("--workers", "no-such-host.invalid")), 1, "no-such-host.invalid:9990")
+    fails(run_dllama(*demo("--workers", "no-such-host.invalid")), 1, "no-such-host.invalid:9998")
 
 
 def test_a_worker_that_is_not_there(patient_roots: dict[str, tuple[str, Running]]) -> None:
