@@ -67,7 +67,9 @@ async def frames(events: Sequence[Event], clock: Callable[[], float]) -> list[st
     """What a stream of one request's events, shown as texts, sends."""
     jobs = [Job(range(20), GenerationOptions())]
     service = cast("EngineService", Script(events))
-    generation = Generation(service, jobs, [Ticket(service, 0.0)], lambda seconds: None, clock)
+    generation = Generation(
+        service, jobs, [Ticket(service, 0.0)], lambda seconds: None, asyncio.Event(), clock
+    )
 
     async def shown() -> AsyncIterator[str | Comment]:
         async for _, event in generation.events():

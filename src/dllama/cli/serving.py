@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from dllama.errors import TokenizerError, UsageError
 from dllama.fabric import format_address, listen
 from dllama.formats.hf_folders import model_name
 from dllama.server import Api, HttpServer, ServedModel, ServerSettings, make_app
+from dllama.server.connections import ConnectionLimits
 from dllama.server.grammar import GrammarCompiler
 from dllama.server.hosts import names_of_machine
 from dllama.server.keeper import ModelKeeper
@@ -29,6 +31,9 @@ from dllama.tokenizer.fit import longest_text_bytes
 
 _QUEUED_PER_TEXT = 16
 """Requests that may wait for each one that is at work."""
+
+
+_USUAL_CONNECTIONS = 512
 
 
 def run(args: argparse.Namespace) -> None:
@@ -74,10 +79,18 @@ def run(args: argparse.Namespace) -> None:
             started=time.time(),
         )
         _say_where(listener, settings)
-        http = HttpServer(make_app(api), listener)
+        http = HttpServer(make_app(api), listener, api.ending.set, _connection_limits(args.parallel))
         http.run()
         if on_give_up and keeper.failure:
             raise keeper.failure.error()
+
+
+def _connection_limits(n_parallel: int) -> ConnectionLimits:
+    """Twice as many connections as texts can run or wait, as far as three quarters of the descriptors go."""
+    n_places = n_parallel * (1 + _QUEUED_PER_TEXT)
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n_spare = most * 3 // 4 if most != resource.RLIM_INFINITY else _USUAL_CONNECTIONS
+    return ConnectionLimits(max_connections=min(n_spare, max(_USUAL_CONNECTIONS, 2 * n_places)))
 
 
 def _service(session: Session, args: argparse.Namespace) -> EngineService:

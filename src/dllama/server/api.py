@@ -44,7 +44,7 @@ class Stamp:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Api:
     """`served` raises ApiError while there is no model to ask; `nodes` are there also then. `started` is when the
-    server did, as `clock` tells."""
+    server did, as `clock` tells. `ending` is set once answers under way have to end."""
 
     settings: ServerSettings
     served: Callable[[], ServedModel]
@@ -52,6 +52,7 @@ class Api:
     metrics: Metrics
     clock: Callable[[], float]
     started: float
+    ending: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     token_rate: TokenRate = dataclasses.field(default_factory=TokenRate)
     pool: Executor = dataclasses.field(default_factory=lambda: ThreadPoolExecutor(_N_THREADS, "prompts"))
 
@@ -67,7 +68,7 @@ class Api:
             call = functools.partial(function, *args, **kwargs)
             return await asyncio.get_running_loop().run_in_executor(self.pool, call)
 
-        return await until_disconnect(request, result())
+        return await until_disconnect(request, result(), self.ending)
 
     def model(self, name: str | None) -> ServedModel:
         """Raises ApiError when there is none, or, with `is_strict`, when another one is wanted."""

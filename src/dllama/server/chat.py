@@ -57,17 +57,17 @@ async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
     served = api.model(body.model)
     places, (form, prompt) = await prepared(api, request, served, body.n or 1, _prepare, served, body)
     with kept(places):
-        constraints = await until_disconnect(request, form.constraints(served, body.n or 1))
+        constraints = await until_disconnect(request, form.constraints(served, body.n or 1), api.ending)
         jobs = [
             Job(prompt.ids, _options(api, served, body, form, prompt, choice, constraint))
             for choice, constraint in enumerate(constraints)
         ]
-    generation = Generation(served.service, jobs, places, api.metrics.first_token)
+    generation = Generation(served.service, jobs, places, api.metrics.first_token, api.ending)
     answer = _Answer(generation, body, api.stamp("chatcmpl"), form, prompt)
     if body.stream:
         return EventStream(answer.chunks(), answer.close)
     try:
-        return json_response(await until_disconnect(request, answer.whole()))
+        return json_response(await until_disconnect(request, answer.whole(), api.ending))
     finally:
         answer.close()
 

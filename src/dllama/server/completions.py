@@ -45,21 +45,21 @@ async def complete(api: Api, request: Request, body: CompletionRequest) -> Respo
     n_jobs = len(texts) * n_choices
     places, (prompts, schema) = await prepared(api, request, served, n_jobs, _prepare, served, body, texts)
     with kept(places):
-        constraints = await until_disconnect(request, schema_constraints(schema, served, n_jobs))
+        constraints = await until_disconnect(request, schema_constraints(schema, served, n_jobs), api.ending)
         if body.echo and body.logprobs is not None:
             scoring = _scored(served, prompts, body.logprobs, places[0])
-            prompts = await until_disconnect(request, scoring)
+            prompts = await until_disconnect(request, scoring, api.ending)
         asked = [(prompt, choice) for prompt in prompts for choice in range(n_choices)]
         jobs = [
             Job(prompt.ids, _options(api, body, choice, constraint))
             for (prompt, choice), constraint in zip(asked, constraints, strict=True)
         ]
-    generation = Generation(served.service, jobs, places, api.metrics.first_token)
+    generation = Generation(served.service, jobs, places, api.metrics.first_token, api.ending)
     answer = _Answer(generation, body, api.stamp("cmpl"), [prompt for prompt, _ in asked])
     if body.stream:
         return EventStream(answer.chunks(), answer.close)
     try:
-        return json_response(await until_disconnect(request, answer.whole()))
+        return json_response(await until_disconnect(request, answer.whole(), api.ending))
     finally:
         answer.close()
 

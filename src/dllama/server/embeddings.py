@@ -26,7 +26,9 @@ async def embed(api: Api, request: Request, body: EmbeddingRequest) -> Response:
     served = api.model(body.model)
     (place,), inputs = await prepared(api, request, served, 1, _inputs, served, body)
     try:
-        vectors = await until_disconnect(request, _embed_all(served.service, inputs, place, body.dimensions))
+        vectors = await until_disconnect(
+            request, _embed_all(served.service, inputs, place, body.dimensions), api.ending
+        )
     finally:
         place.cancel()
     n_tokens = sum(map(len, inputs))

@@ -64,6 +64,11 @@ def api_error(error: DllamaError) -> ApiError:
     return ApiError(message)
 
 
+def server_ends() -> ApiError:
+    """What answers that are under way end with when the server is told to end."""
+    return ApiError("the server is ending", status=503, code="server_ending", headers={"Retry-After": "5"})
+
+
 def invalid_request(error: pydantic.ValidationError) -> ApiError:
     """The first thing that is wrong with a body, and where."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)

@@ -19,6 +19,7 @@ from dllama.engine import (
     Ticket,
 )
 from dllama.errors import Failure
+from dllama.server.errors import server_ends
 from dllama.server.progress import NEWS_S, PromptWatch
 
 
@@ -39,13 +40,15 @@ class Generation:
         jobs: Sequence[Job],
         places: Sequence[Ticket],
         on_first: Callable[[float], None],
+        ending: asyncio.Event,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Starts all jobs, each in its reserved place; `on_first` gets the seconds to the first token of any.
+        `ending` tells that the server ends.
 
         Raises what EngineService.submit raises, with none of them started and all places given back.
         """
-        self._on_first, self._clock = on_first, clock
+        self._on_first, self._ending, self._clock = on_first, ending, clock
         self._start = clock()
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
@@ -67,6 +70,8 @@ class Generation:
         is_first = True
         while self._n_open:
             index, event = await self._next()
+            if self._ending.is_set():
+                raise server_ends()
             now = self._clock()
             if isinstance(event, PromptProgress):
                 self._watch.update(index, event)

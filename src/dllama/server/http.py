@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from dllama.errors import DllamaError
-from dllama.server.errors import api_error
+from dllama.server.errors import api_error, server_ends
 
 T = TypeVar("T")
 
@@ -22,19 +22,22 @@ def json_response(content: pydantic.BaseModel, status: int = 200) -> Response:
     return Response(content.model_dump_json(), status, media_type="application/json")
 
 
-async def until_disconnect(request: Request, answer: Coroutine[Any, Any, T]) -> T:
-    """What `answer` returns. Cancels it, and raises ClientDisconnect, when the client goes first."""
+async def until_disconnect(request: Request, answer: Coroutine[Any, Any, T], ending: asyncio.Event) -> T:
+    """What `answer` returns.
+
+    Cancels it and raises ClientDisconnect when the client goes first, ApiError when the server does (`ending`).
+    """
     task = asyncio.ensure_future(answer)
-    watcher = asyncio.ensure_future(_disconnect(request))
+    gone, ended = asyncio.ensure_future(_disconnect(request)), asyncio.ensure_future(ending.wait())
     try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        await asyncio.wait({task, gone, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise server_ends() if ended.done() else ClientDisconnect
     finally:
-        for future in (task, watcher):
+        for future in (task, gone, ended):
             future.cancel()
-        await asyncio.gather(task, watcher, return_exceptions=True)
+        await asyncio.gather(task, gone, ended, return_exceptions=True)
 
 
 @dataclasses.dataclass(frozen=True)
