@@ -6,6 +6,7 @@ Nothing imports this but a chat in a terminal: the library takes a third of a se
 from __future__ import annotations
 
 import os
+import termios
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
@@ -35,7 +36,7 @@ class TerminalLine:
         self, keyboard: TextIO, screen: TextIO, history: Sequence[str], on_line: Callable[[str], None]
     ) -> None:
         """`history`: earlier lines, the oldest first; `on_line` gets each new one."""
-        self._on_line = on_line
+        self._keyboard, self._on_line = keyboard, on_line
         bindings = KeyBindings()
         bindings.add("escape", "enter")(_insert_line_end)
         self._input, self._output = create_input(keyboard), _output(screen)
@@ -50,16 +51,20 @@ class TerminalLine:
         The keyboard is in raw mode before the prompt is seen: what is typed at once is not echoed twice, and Ctrl-C
         is a key from there on, not a signal that comes wherever the library just is.
         """
-        with create_app_session(self._input, self._output), self._input.raw_mode():
-            try:
-                line: str = self._session.prompt([("ansicyan", prompt)])
-            except KeyboardInterrupt as error:
-                if self._session.default_buffer.text:
-                    raise ClearedError from error
-                raise
-            if line.strip():
-                self._on_line(line)
-            return line
+        modes = termios.tcgetattr(self._keyboard)
+        try:
+            with create_app_session(self._input, self._output), self._input.raw_mode():
+                try:
+                    line: str = self._session.prompt([("ansicyan", prompt)])
+                except KeyboardInterrupt as error:
+                    if self._session.default_buffer.text:
+                        raise ClearedError from error
+                    raise
+                if line.strip():
+                    self._on_line(line)
+                return line
+        finally:  # a Ctrl-C just before the raw mode may have come between the library and its own tidying up
+            termios.tcsetattr(self._keyboard, termios.TCSANOW, modes)
 
 
 def _output(screen: TextIO) -> Output:
