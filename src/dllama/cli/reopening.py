@@ -10,7 +10,7 @@ from dllama.cli.console import note
 from dllama.cli.options import ModelOptions
 from dllama.cli.session import Session, open_session
 from dllama.cli.settings import with_flags
-from dllama.errors import DllamaError, PeerError
+from dllama.errors import DllamaError, Failure, PeerError, let_go_of_frames
 
 _RETRY_S = 2.0
 """Between two attempts to open it."""
@@ -23,7 +23,7 @@ class ReopenedSession:
         """`patience_s`: how long `reopen` tries; None: until Ctrl-C."""
         self._options, self._isa, self._patience_s = options, isa, patience_s
         self._stack = contextlib.ExitStack()
-        self._loss: DllamaError | None = None
+        self._loss: Failure[PeerError] | None = None
 
     def __enter__(self) -> Session:
         """Raises what open_session raises."""
@@ -44,7 +44,8 @@ class ReopenedSession:
         if self._options.job:
             raise error
         note(str(error))
-        self._loss = PeerError(str(error))  # without the frames that the other one holds
+        self._loss = Failure.of(error)
+        let_go_of_frames(error)
         self._stack.close()
 
     def reopen(self) -> Session:
@@ -59,6 +60,7 @@ class ReopenedSession:
             except (DllamaError, OSError, MemoryError) as error:
                 if self._patience_s is not None and time.monotonic() - start_s > self._patience_s:
                     raise
+                let_go_of_frames(error)
                 reason = with_flags(error) if isinstance(error, DllamaError) else str(error)
                 if reason != said:
                     said = reason
