@@ -20,7 +20,10 @@ from support.processes import DLLAMA, Finished, inference, run_well, wait_until
 EXACT = ("--weights-float-type", "f32", "--buffer-float-type", "f32")
 TIMEOUT_S = 90.0
 WITHOUT = testbed.missing()
-pytestmark = pytest.mark.skipif(WITHOUT is not None, reason=f"no test bed: {WITHOUT}")
+pytestmark = [
+    pytest.mark.slow,  # networks are made and taken down
+    pytest.mark.skipif(WITHOUT is not None, reason=f"no test bed: {WITHOUT}"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -155,6 +155,7 @@ def api() -> Iterator[ApiProcess]:
         yield process
 
 
+@pytest.mark.slow
 def test_a_thousand_requests(api: ApiProcess) -> None:
     ask_all(api, N_CLIENTS * 6, seed=100)  # pools and caches come to be once
     before = settled(api)
