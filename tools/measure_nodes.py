@@ -27,7 +27,7 @@ import numpy as np
 import testbed
 from dllama.bench import SHAPES, random_checkpoint, shape_named
 from dllama.dtypes import ElementType
-from dllama.engine import TokenRun, ragged_batch
+from dllama.engine import TokenChunk, ragged_batch
 from dllama.kernels import Compute
 from dllama.model import Algorithm, SpanName
 from dllama.node import Address, Cluster, ClusterOptions, ClusterTrace, NodeSettings
@@ -155,10 +155,10 @@ class Meter:
         pages, size = range(cluster.cache.n_pages), cluster.max_rows
         self._steps = {
             "prefill": [
-                TokenRun(ids[i : min(i + size, n_prompt)], i, pages, int(i + size >= n_prompt))
+                TokenChunk(ids[i : min(i + size, n_prompt)], i, pages, int(i + size >= n_prompt))
                 for i in range(0, n_prompt, size)
             ],
-            "decode": [TokenRun([ids[i]], i, pages, 1) for i in range(n_gen)],
+            "decode": [TokenChunk([ids[i]], i, pages, 1) for i in range(n_gen)],
         }
         self._trace: ClusterTrace | None = None
         self._n_seen = [0] * cluster.n_nodes

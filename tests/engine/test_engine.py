@@ -298,11 +298,11 @@ def test_whoever_cannot_take_events_ends_alone() -> None:
 def test_cancelled_requests_free_everything_and_say_nothing_more() -> None:
     engine = Engine(FakeExecutor(checksum, vocab_size=VOCAB), TOKENIZER, max_seq_len=16, n_parallel=1)
     running, waiting = Talk(), Talk()
-    jobs = [engine.submit([1, 2, 3], greedy(), talk.events.append) for talk in (running, waiting)]
+    requests = [engine.submit([1, 2, 3], greedy(), talk.events.append) for talk in (running, waiting)]
     engine.step()
     n_events = len(running.events)
-    for job in (*jobs, *jobs):
-        engine.cancel(job)
+    for request in (*requests, *requests):
+        engine.cancel(request)
     assert not engine.has_work
     assert engine.step() is None
     assert len(running.events) == n_events
@@ -480,7 +480,7 @@ def test_right_guesses_save_steps() -> None:
     assert talks[0].token_ids == talks[1].token_ids
     assert n_steps[0] == 80
     assert n_steps[1] < 40
-    assert engine.stats().n_guesses_right > 40
+    assert engine.stats().n_drafted_right > 40
 
 
 class Clock:

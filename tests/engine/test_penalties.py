@@ -36,7 +36,7 @@ def penalised(
 @given(
     prompt=TOKENS,
     text=TOKENS,
-    guesses=st.lists(st.integers(0, VOCAB - 1), max_size=4),
+    draft_ids=st.lists(st.integers(0, VOCAB - 1), max_size=4),
     repetition=st.sampled_from([1.0, 1.3, 0.8]),
     presence=st.sampled_from([0.0, 0.5, -0.5]),
     frequency=st.sampled_from([0.0, 0.25]),
@@ -45,7 +45,7 @@ def penalised(
 def test_the_definitions(
     prompt: list[int],
     text: list[int],
-    guesses: list[int],
+    draft_ids: list[int],
     repetition: float,
     presence: float,
     frequency: float,
@@ -61,17 +61,17 @@ def test_the_definitions(
     for token_id in text:
         penalties.count(token_id)
     logits = np.random.default_rng(0).normal(0, 3, VOCAB).astype(np.float32)
-    rows = np.tile(logits, (1 + len(guesses), 1))
+    rows = np.tile(logits, (1 + len(draft_ids), 1))
     wanted = LogitRows.greedy(np.arange(len(rows), dtype=np.int32))
-    edits = joined_edits(penalties.edits(guesses))
+    edits = joined_edits(penalties.edits(draft_ids))
     assert edits is not None
     edit_logits(rows, LogitRows(**{**vars(wanted), "edits": edits}), 0)
     for n, row in enumerate(rows):
-        wanted_logits = penalised(logits.tolist(), options, prompt, [*text, *guesses[:n]])
+        wanted_logits = penalised(logits.tolist(), options, prompt, [*text, *draft_ids[:n]])
         # Each of 60 and 4 additions rounds what is below 256 to 24 bits; the quotient once more.
         np.testing.assert_allclose(row, wanted_logits, atol=66 * 256 * 2.0**-24, rtol=0)
     again = penalties.edits(())[0]
-    np.testing.assert_array_equal(again[0], penalties.edits(guesses)[0][0])  # guesses leave no trace
+    np.testing.assert_array_equal(again[0], penalties.edits(draft_ids)[0][0])  # guesses leave no trace
 
 
 def test_rows_without_changes_have_no_entries() -> None:

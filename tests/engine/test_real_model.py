@@ -115,8 +115,8 @@ def test_guesses_change_nothing(cluster: LocalCluster, temperature: float) -> No
     engine = Engine(cluster, TOKENIZER, max_seq_len=MAX_SEQ_LEN, n_parallel=1, clock=SameStep())
     texts, _, stats = written(engine, [(prompt, options)])
     assert texts == alone(cluster, [(prompt, options)])
-    assert stats.n_guesses_right > 0
-    assert (stats.n_guesses > stats.n_guesses_right) == (
+    assert stats.n_drafted_right > 0
+    assert (stats.n_drafted > stats.n_drafted_right) == (
         temperature > 0
     )  # what is drawn may differ from a guess
     assert stats.n_steps < 60

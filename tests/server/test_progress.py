@@ -18,7 +18,7 @@ from dllama.engine import (
     Ticket,
 )
 from dllama.engine.request import OnEvent
-from dllama.server.generation import Generation, Job
+from dllama.server.choices import ChoiceRequest, ChoiceStream
 from dllama.server.http import Comment, EventStream
 from dllama.server.progress import NEWS_S, SILENCE_S, PromptWatch, prompt_comment
 from support.api_process import ApiProcess, ask
@@ -65,20 +65,20 @@ class Script:
 
 async def frames(events: Sequence[Event], clock: Callable[[], float]) -> list[str]:
     """What a stream of one request's events, shown as texts, sends."""
-    jobs = [Job(range(20), GenerationOptions())]
+    requests = [ChoiceRequest(range(20), GenerationOptions())]
     service = cast("EngineService", Script(events))
-    generation = Generation(
-        service, jobs, [Ticket(service, 0.0)], lambda seconds: None, asyncio.Event(), clock
+    stream = ChoiceStream(
+        service, requests, [Ticket(service, 0.0)], lambda seconds: None, asyncio.Event(), clock
     )
 
     async def shown() -> AsyncIterator[str | Comment]:
-        async for _, event in generation.events():
+        async for _, event in stream.events():
             if isinstance(event, PromptProgress):
                 yield prompt_comment(event)
             elif isinstance(event, TextDelta) and event.text:
                 yield event.text
 
-    return [str(part) async for part in EventStream(shown(), generation.close).body_iterator]
+    return [str(part) async for part in EventStream(shown(), stream.close).body_iterator]
 
 
 def test_comments_stand_between_the_events_of_a_stream() -> None:

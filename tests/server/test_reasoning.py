@@ -18,7 +18,7 @@ from dllama.engine import Following
 from dllama.server.after_thought import AfterThought
 from dllama.server.reasoning_formats import REASONING_FORMATS, ReasoningFormat, Stage
 from dllama.server.reasoning_output import Reasoning, ReasoningOutput
-from dllama.server.tool_output import Content
+from dllama.server.tool_output import AnswerText
 from dllama.tokenizer import load_tokenizer
 from support.api_process import ApiProcess, ask, events_of
 from support.processes import DEMO_MODEL
@@ -38,7 +38,7 @@ def split(pieces: list[str], stage: Stage, reasoning: ReasoningFormat = THINK) -
     assert kinds == sorted(kinds, reverse=True), "a thought comes before the answer"
     assert all(part.text for part in parts)
     thought = "".join(part.text for part in parts if isinstance(part, Reasoning))
-    return thought, "".join(part.text for part in parts if isinstance(part, Content))
+    return thought, "".join(part.text for part in parts if isinstance(part, AnswerText))
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_each_format(reasoning: ReasoningFormat) -> None:
 def test_nothing_waits_that_cannot_become_a_mark() -> None:
     output = ReasoningOutput(THINK, Stage.THINKS)
     assert list(output.feed("I think < so")) == [Reasoning("I think < so")]
-    assert list(output.feed("</think>No")) == [Content("No")]
-    assert list(output.feed("</think>")) == [Content("</think>")]
+    assert list(output.feed("</think>No")) == [AnswerText("No")]
+    assert list(output.feed("</think>")) == [AnswerText("</think>")]
 
 
 # Grammars

@@ -14,7 +14,7 @@ from dllama.server.grammar import GrammarCompiler
 from dllama.server.requests import Function
 from dllama.server.tool_formats import TOOL_FORMATS, ToolFormat, tool_format_of
 from dllama.server.tool_grammar import tool_grammar
-from dllama.server.tool_output import CallArguments, CallBegins, Content, Part, ToolOutput
+from dllama.server.tool_output import AnswerText, CallArguments, CallBegins, Part, ToolOutput
 from dllama.tokenizer import load_tokenizer
 from support.places import TIMEOUT_S, Place
 from support.processes import DEMO_MODEL
@@ -44,7 +44,7 @@ def calls_for(tool_format: ToolFormat) -> list[tuple[str, str]]:
 
 def joined(parts: list[Part]) -> tuple[str, list[tuple[str, str]]]:
     """Content, and (name, arguments) of each call."""
-    content = "".join(part.text for part in parts if isinstance(part, Content))
+    content = "".join(part.text for part in parts if isinstance(part, AnswerText))
     names = [part.name for part in parts if isinstance(part, CallBegins)]
     arguments = [
         "".join(part.text for part in parts if isinstance(part, CallArguments) and part.index == index)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.engine import Executor, TokenRun, ragged_batch
+from dllama.engine import Executor, TokenChunk, ragged_batch
 from dllama.model import Candidates
 
 
@@ -57,7 +57,7 @@ class Steps:
                 run.sequence.pages.append(self._free.pop())
         batch = ragged_batch(
             [
-                TokenRun(run.token_ids, len(run.sequence.token_ids), run.sequence.pages, run.n_wanted)
+                TokenChunk(run.token_ids, len(run.sequence.token_ids), run.sequence.pages, run.n_wanted)
                 for run in runs
             ]
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from dllama.bench.limits import Limits
 from dllama.dtypes import row_bytes
-from dllama.engine import TokenRun, ragged_batch
+from dllama.engine import TokenChunk, ragged_batch
 from dllama.families import ModelConfig, tensor_specs
 from dllama.kernels import Compute
 from dllama.node import Cluster
@@ -183,7 +183,7 @@ class _Bench:
         steps = []
         for first in range(0, len(token_ids), size):
             part, is_last = token_ids[first : first + size], first + size >= len(token_ids)
-            steps.append([TokenRun(part, first, self._pages(0), int(is_last))])
+            steps.append([TokenChunk(part, first, self._pages(0), int(is_last))])
         run = self._run(steps)
         self._tick()
         return run
@@ -203,7 +203,7 @@ class _Bench:
     def _decode(self, n_context: int) -> _Run:
         texts = range(self._load.n_sequences)
         return self._run(
-            [TokenRun([token_id], place, self._pages(text), 1) for text in texts]
+            [TokenChunk([token_id], place, self._pages(text), 1) for text in texts]
             for place, token_id in enumerate(self._tokens(self._load.n_gen), start=n_context)
         )
 
@@ -216,12 +216,12 @@ class _Bench:
         for first in range(0, len(places), self._cluster.max_rows):
             part = places[first : first + self._cluster.max_rows]
             runs = [
-                TokenRun([token_id], place, self._pages(text), 0)
+                TokenChunk([token_id], place, self._pages(text), 0)
                 for place, token_id in zip(part, self._tokens(len(part)), strict=True)
             ]
             self._cluster.step(ragged_batch(runs))
 
-    def _run(self, steps: Iterable[list[TokenRun]]) -> _Run:
+    def _run(self, steps: Iterable[list[TokenChunk]]) -> _Run:
         sync_s, sent, received = 0.0, 0, 0
         native_s, attention_s = self._compute.native_s, self._compute.attention_s
         start = time.perf_counter()

@@ -159,7 +159,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=0,
         metavar="N",
-        help="guess up to N tokens a step from what repeats; the text stays the same (default: off)",
+        help="draft up to N tokens a step from what repeats; the text stays the same (default: off)",
     )
 
 

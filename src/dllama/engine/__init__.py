@@ -1,6 +1,6 @@
 """Requests, scheduling, pages and sampling, over whatever Executor computes."""
 
-from dllama.engine.batch import TokenRun, ragged_batch
+from dllama.engine.batch import TokenChunk, ragged_batch
 from dllama.engine.constraint import Following, TokenConstraint
 from dllama.engine.conversation import Conversation
 from dllama.engine.engine import Engine, StepDone
@@ -36,9 +36,9 @@ __all__ = [
     "StepDone",
     "TextDelta",
     "Ticket",
+    "TokenChunk",
     "TokenConstraint",
     "TokenInfo",
-    "TokenRun",
     "ragged_batch",
     "score",
 ]

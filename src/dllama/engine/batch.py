@@ -1,4 +1,4 @@
-"""Runs of tokens of several texts become one ragged batch."""
+"""Chunks of several texts become one ragged batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dllama.model import LogitRows, StepBatch
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenRun:
+class TokenChunk:
     """Tokens of one text from position `start` on; the logits of the last `n_wanted` of them are wanted.
 
     `pages` hold the text at least as far as these tokens go.
@@ -30,20 +30,20 @@ Want: TypeAlias = Callable[[NDArray[np.int32]], LogitRows]
 """What is wanted of these rows [N] of the batch."""
 
 
-def ragged_batch(runs: Sequence[TokenRun], want: Want = LogitRows.greedy) -> StepBatch:
-    """One step of all runs together, in their order."""
-    lengths = [len(run.token_ids) for run in runs]
-    table = np.zeros((len(runs), max(len(run.pages) for run in runs)), np.int32)
+def ragged_batch(chunks: Sequence[TokenChunk], want: Want = LogitRows.greedy) -> StepBatch:
+    """One step of all chunks together, in their order."""
+    lengths = [len(chunk.token_ids) for chunk in chunks]
+    table = np.zeros((len(chunks), max(len(chunk.pages) for chunk in chunks)), np.int32)
     positions: list[int] = []
     rows: list[int] = []
-    for index, (run, end) in enumerate(zip(runs, itertools.accumulate(lengths), strict=True)):
-        table[index, : len(run.pages)] = run.pages
-        positions.extend(range(run.start, run.start + lengths[index]))
-        rows.extend(range(end - run.n_wanted, end))
+    for index, (chunk, end) in enumerate(zip(chunks, itertools.accumulate(lengths), strict=True)):
+        table[index, : len(chunk.pages)] = chunk.pages
+        positions.extend(range(chunk.start, chunk.start + lengths[index]))
+        rows.extend(range(end - chunk.n_wanted, end))
     return StepBatch(
-        token_ids=np.asarray([token_id for run in runs for token_id in run.token_ids], np.int32),
+        token_ids=np.asarray([token_id for chunk in chunks for token_id in chunk.token_ids], np.int32),
         positions=np.asarray(positions, np.int32),
-        sequence=np.repeat(np.arange(len(runs), dtype=np.int32), lengths),
+        sequence=np.repeat(np.arange(len(chunks), dtype=np.int32), lengths),
         page_table=table,
         wanted=want(np.asarray(rows, np.int32)),
     )

@@ -66,7 +66,7 @@ class Conversation:
         pieces: list[str] = []
         events: list[Event] = []
         is_complete = False
-        job = self._engine.submit(prompt_ids, options, events.append)
+        request = self._engine.submit(prompt_ids, options, events.append)
         try:
             while self._engine.has_work:
                 self._engine.step()
@@ -84,7 +84,7 @@ class Conversation:
             pieces.clear()
             raise
         finally:
-            self._engine.cancel(job)
+            self._engine.cancel(request)
             if is_complete or pieces:
                 self.n_dropped_turns += (len(self._turns) + 1 - len(turns)) // 2
                 self._turns = [*turns, {"role": "assistant", "content": "".join(pieces)}]

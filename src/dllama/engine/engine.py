@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.engine.batch import TokenRun, ragged_batch
+from dllama.engine.batch import TokenChunk, ragged_batch
 from dllama.engine.executor import Executor
 from dllama.engine.generation import Generation
 from dllama.engine.pace import StepPace
@@ -26,7 +26,7 @@ from dllama.engine.request import (
     PromptProgress,
     TokenInfo,
 )
-from dllama.engine.scheduler import Job, Run, Scheduler
+from dllama.engine.scheduler import Chunk, ScheduledRequest, Scheduler
 from dllama.engine.stats import EngineStats, Totals
 from dllama.engine.tasks import Embedding, OnEmbedding, OnScore, Scoring, Task, Writing
 from dllama.errors import ContextFullError, DllamaError, Failure, PeerError, UsageError
@@ -42,11 +42,11 @@ a step is slower by half."""
 
 @dataclasses.dataclass(frozen=True)
 class StepDone:
-    """One step: rows of prompts, rows of texts that are being written, guesses among these."""
+    """One step: rows of prompts, rows of texts that are being written, draft tokens among these."""
 
     n_prompt_rows: int
     n_decode_rows: int
-    n_guesses: int
+    n_drafted: int
 
 
 class Engine:
@@ -65,7 +65,7 @@ class Engine:
         speculate: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`n_parallel` requests share steps; `speculate` is the most tokens guessed for a step of a request that
+        """`n_parallel` requests share steps; `speculate` is the most draft tokens for a step of a request that
         does not say."""
         cache = executor.cache
         assert max_seq_len <= cache.n_positions, "one text must fit into the cache"
@@ -81,7 +81,7 @@ class Engine:
             max_rows=executor.max_rows,
             max_logit_rows=executor.max_logit_rows,
         )
-        self._tasks: dict[Job, Task] = {}
+        self._tasks: dict[ScheduledRequest, Task] = {}
         self._unsettled: list[Writing] = []  # their grammars have more to say, see `_settle`
         self._n_arrived = 0
         self._totals = Totals()
@@ -108,7 +108,9 @@ class Engine:
             if not 0 <= token_id < vocab_size:
                 raise UsageError(f"logit_bias names token {token_id}; the model has {vocab_size}")
 
-    def submit(self, prompt_ids: Sequence[int], options: GenerationOptions, on_event: OnEvent) -> Job:
+    def submit(
+        self, prompt_ids: Sequence[int], options: GenerationOptions, on_event: OnEvent
+    ) -> ScheduledRequest:
         """Takes a request that `check` has nothing against; `on_event` gets its events within later steps.
 
         What `on_event` raises ends this request and no other.
@@ -121,32 +123,32 @@ class Engine:
             n_room if options.max_tokens is None else min(options.max_tokens, n_room),
             self._speculate if options.speculate is None else options.speculate,
         )
-        job = self._job(prompt_ids)
-        task = self._tasks[job] = Writing(job, generation, on_event)
+        request = self._schedule(prompt_ids)
+        task = self._tasks[request] = Writing(request, generation, on_event)
         if generation.is_constrained:
             self._unsettled.append(task)
-        self._scheduler.add(job)
-        return job
+        self._scheduler.add(request)
+        return request
 
-    def embed(self, prompt_ids: Sequence[int], on_done: OnEmbedding) -> Job:
+    def embed(self, prompt_ids: Sequence[int], on_done: OnEmbedding) -> ScheduledRequest:
         """`on_done` gets the mean of the final-normed hidden states of all tokens, [D] of length 1, or the error."""
-        job = self._job(prompt_ids, is_whole=True)
-        self._tasks[job] = Embedding(job, np.zeros(self._executor.config.dim, np.float64), on_done)
-        self._scheduler.add(job)
-        return job
+        request = self._schedule(prompt_ids, is_whole=True)
+        self._tasks[request] = Embedding(request, np.zeros(self._executor.config.dim, np.float64), on_done)
+        self._scheduler.add(request)
+        return request
 
-    def score(self, prompt_ids: Sequence[int], n_top: int, on_done: OnScore) -> Job:
+    def score(self, prompt_ids: Sequence[int], n_top: int, on_done: OnScore) -> ScheduledRequest:
         """`on_done` gets what PromptScore has of all tokens but the first, or the error. There must be two at least."""
-        job = self._job(prompt_ids[:-1], is_whole=True, is_scored=True)
-        self._tasks[job] = Scoring(job, PromptScore(prompt_ids, n_top, self._tokenizer), on_done)
-        self._scheduler.add(job)
-        return job
+        request = self._schedule(prompt_ids[:-1], is_whole=True, is_scored=True)
+        self._tasks[request] = Scoring(request, PromptScore(prompt_ids, n_top, self._tokenizer), on_done)
+        self._scheduler.add(request)
+        return request
 
-    def cancel(self, job: Job) -> None:
-        """Frees what the job holds; it gets no more events. Nothing happens when it has ended."""
-        task = self._tasks.pop(job, None)
+    def cancel(self, request: ScheduledRequest) -> None:
+        """Frees what the request holds; it gets no more events. Nothing happens when it has ended."""
+        task = self._tasks.pop(request, None)
         if task is not None:
-            self._scheduler.remove(job)
+            self._scheduler.remove(request)
             task.close()
 
     def fail_all(self, failure: Failure[DllamaError]) -> None:
@@ -161,20 +163,22 @@ class Engine:
         Raises what Executor.step raises; requests are then as they were.
         """
         self._settle(on_ready)
-        runs = self._scheduler.next_step(self._guess, self._is_waiting)
-        if not runs:
+        chunks = self._scheduler.next_step(self._draft, self._is_waiting)
+        if not chunks:
             return None
         done = StepDone(
-            n_prompt_rows=sum(run.n_rows for run in runs if run.job.is_prefilling),
-            n_decode_rows=sum(run.n_rows for run in runs if not run.job.is_prefilling),
-            n_guesses=sum(len(run.guesses) for run in runs),
+            n_prompt_rows=sum(chunk.n_rows for chunk in chunks if chunk.request.is_prefilling),
+            n_decode_rows=sum(chunk.n_rows for chunk in chunks if not chunk.request.is_prefilling),
+            n_drafted=sum(len(chunk.draft_ids) for chunk in chunks),
         )
-        batch = ragged_batch([_token_run(run) for run in runs], lambda rows: self._wanted(runs, rows))
+        batch = ragged_batch(
+            [_token_chunk(chunk) for chunk in chunks], lambda rows: self._wanted(chunks, rows)
+        )
         start = self._clock()
         candidates = self._executor.step(batch)
-        self._pace.observe(done.n_decode_rows + done.n_guesses, done.n_prompt_rows, self._clock() - start)
+        self._pace.observe(done.n_decode_rows + done.n_drafted, done.n_prompt_rows, self._clock() - start)
         self._totals.n_steps += 1
-        self._deliver(runs, candidates)
+        self._deliver(chunks, candidates)
         return done
 
     def stats(self) -> EngineStats:
@@ -190,24 +194,28 @@ class Engine:
             **vars(self._totals),
         )
 
-    def _job(self, prompt_ids: Sequence[int], *, is_whole: bool = False, is_scored: bool = False) -> Job:
+    def _schedule(
+        self, prompt_ids: Sequence[int], *, is_whole: bool = False, is_scored: bool = False
+    ) -> ScheduledRequest:
         self._n_arrived += 1
-        return Job(CachedText(list(prompt_ids)), self._n_arrived, len(prompt_ids), is_whole, is_scored)
+        return ScheduledRequest(
+            CachedText(list(prompt_ids)), self._n_arrived, len(prompt_ids), is_whole, is_scored
+        )
 
-    def _guess(self, job: Job, n_used: int, n_most: int) -> tuple[int, ...]:
-        task = self._tasks[job]
+    def _draft(self, request: ScheduledRequest, n_used: int, n_most: int) -> tuple[int, ...]:
+        task = self._tasks[request]
         if not isinstance(task, Writing):
             return ()
-        return task.generation.guess(n_used, n_most, self._pace.decode_s)
+        return task.generation.draft(n_used, n_most, self._pace.decode_s)
 
-    def _is_waiting(self, job: Job) -> bool:
-        task = self._tasks[job]
+    def _is_waiting(self, request: ScheduledRequest) -> bool:
+        task = self._tasks[request]
         return isinstance(task, Writing) and task.generation.waits_for is not None
 
     def _settle(self, on_ready: Callable[[], None]) -> None:
         """Goes on with texts whose grammars have said what may follow; they have a moment to do so."""
         unsettled, self._unsettled = self._unsettled, []
-        unsettled = [task for task in unsettled if task.job in self._tasks]
+        unsettled = [task for task in unsettled if task.request in self._tasks]
         futures = [task.generation.waits_for for task in unsettled if not task.is_late]
         _, late = concurrent.futures.wait(filter(None, futures), _GRACE_S)
         for future in late:
@@ -225,19 +233,19 @@ class Engine:
             except Exception as error:  # of one request: its grammar, whoever gets its events
                 self._fail(task, error)
 
-    def _wanted(self, runs: Sequence[Run], rows: NDArray[np.int32]) -> LogitRows:
-        """What is wanted of `rows`, which are those of all runs that want logits, in their order."""
+    def _wanted(self, chunks: Sequence[Chunk], rows: NDArray[np.int32]) -> LogitRows:
+        """What is wanted of `rows`, which are those of all chunks that want logits, in their order."""
         edits: list[RowEdits | None] = []
         masks: list[NDArray[np.uint8] | None] = []
         temperatures, targets, n_candidates = list[float](), list[int](), 1
-        for run in runs:
-            task, n = self._tasks[run.job], run.n_wanted
+        for chunk in chunks:
+            task, n = self._tasks[chunk.request], chunk.n_wanted
             if isinstance(task, Scoring):
                 edits, masks, temperatures = edits + [None] * n, masks + [None] * n, temperatures + [0.0] * n
-                targets += task.score.targets(run.job.text.n_computed, n)
+                targets += task.score.targets(chunk.request.text.n_computed, n)
                 n_candidates = max(n_candidates, task.score.n_top)
             elif isinstance(task, Writing) and n:
-                edits += task.generation.edits(run.guesses)
+                edits += task.generation.edits(chunk.draft_ids)
                 masks += [task.generation.mask()] * n
                 temperatures += [task.generation.temperature] * n
                 targets += [-1] * n
@@ -251,69 +259,69 @@ class Engine:
             masks=_joined_masks(masks),
         )
 
-    def _deliver(self, runs: Sequence[Run], candidates: Candidates) -> None:
+    def _deliver(self, chunks: Sequence[Chunk], candidates: Candidates) -> None:
         """Goes on with every request. All that the nodes still have to send comes first: a node that is lost
         meanwhile leaves the requests as they were."""
-        results = self._results(runs, candidates)
-        for run, result in zip(runs, results, strict=True):
-            task = self._tasks.get(run.job)
+        results = self._results(chunks, candidates)
+        for chunk, result in zip(chunks, results, strict=True):
+            task = self._tasks.get(chunk.request)
             if task is None:  # it has failed, or an event of another one cancelled it
                 continue
             try:
                 if isinstance(task, Writing):
-                    self._write(task, run, result.drawn)
+                    self._write(task, chunk, result.drawn)
                 elif isinstance(task, Embedding):
                     assert result.hidden is not None
                     self._add_hidden(task, result.hidden)
                 else:
-                    self._add_scores(task, run, result.drawn)
+                    self._add_scores(task, chunk, result.drawn)
             except Exception as error:  # of one request: whoever gets its events
                 self._fail(task, error)
 
-    def _results(self, runs: Sequence[Run], candidates: Candidates) -> list[_Result]:
-        """What each run comes to. Ends requests whose logits are no numbers; changes nothing else."""
+    def _results(self, chunks: Sequence[Chunk], candidates: Candidates) -> list[_Result]:
+        """What each chunk comes to. Ends requests whose logits are no numbers; changes nothing else."""
         whole_logits = functools.cache(self._executor.whole_logits)
         hidden = functools.cache(self._executor.hidden)
         results = []
         first_row = first_wanted = 0
-        for run in runs:
-            task, result = self._tasks[run.job], _Result()
+        for chunk in chunks:
+            task, result = self._tasks[chunk.request], _Result()
             try:
                 if isinstance(task, Embedding):
-                    result = _Result(hidden=hidden()[first_row : first_row + run.n_rows])
+                    result = _Result(hidden=hidden()[first_row : first_row + chunk.n_rows])
                 elif isinstance(task, Scoring):
-                    start = run.job.text.n_computed
-                    result = _Result(drawn=task.score.read(candidates, first_wanted, start, run.n_rows))
-                elif run.wants_logits and task.generation.reason is None:
-                    drawn = task.generation.draw(candidates, first_wanted, run.guesses, whole_logits)
+                    start = chunk.request.text.n_computed
+                    result = _Result(drawn=task.score.read(candidates, first_wanted, start, chunk.n_rows))
+                elif chunk.wants_logits and task.generation.reason is None:
+                    drawn = task.generation.draw(candidates, first_wanted, chunk.draft_ids, whole_logits)
                     result = _Result(drawn=drawn)
             except PeerError:
                 raise
             except Exception as error:  # of one request: its logits
                 self._fail(task, error)
             results.append(result)
-            first_row += run.n_rows + len(run.guesses)
-            first_wanted += run.n_wanted
+            first_row += chunk.n_rows + len(chunk.draft_ids)
+            first_wanted += chunk.n_wanted
         return results
 
-    def _write(self, task: Writing, run: Run, drawn: Sequence[TokenInfo]) -> None:
+    def _write(self, task: Writing, chunk: Chunk, drawn: Sequence[TokenInfo]) -> None:
         """Goes on with a text by what was drawn for it."""
-        job, generation = task.job, task.generation
-        self._pages.advance(job.text, run.n_rows)
-        if not run.wants_logits:
+        request, generation = task.request, task.generation
+        self._pages.advance(request.text, chunk.n_rows)
+        if not chunk.wants_logits:
             if generation.tells_progress:
-                task.on_event(PromptProgress(job.text.n_computed, len(job.text.token_ids)))
+                task.on_event(PromptProgress(request.text.n_computed, len(request.text.token_ids)))
             return
-        if job.has_only_prompt:
-            self._totals.n_prompt_tokens += job.n_prompt
-            self._totals.n_cached_tokens += job.n_cached
+        if request.has_only_prompt:
+            self._totals.n_prompt_tokens += request.n_prompt
+            self._totals.n_cached_tokens += request.n_cached
         if drawn:
             n_taken, delta = generation.accept(drawn)
-            job.text.token_ids.extend(info.token_id for info in drawn[:n_taken])
-            self._pages.advance(job.text, n_taken - 1)
+            request.text.token_ids.extend(info.token_id for info in drawn[:n_taken])
+            self._pages.advance(request.text, n_taken - 1)
             self._totals.n_completion_tokens += n_taken
-            self._totals.n_guesses += len(run.guesses)
-            self._totals.n_guesses_right += n_taken - 1
+            self._totals.n_drafted += len(chunk.draft_ids)
+            self._totals.n_drafted_right += n_taken - 1
             if generation.is_constrained:
                 self._unsettled.append(task)
             if delta.tokens or delta.text:
@@ -321,43 +329,43 @@ class Engine:
         self._end_if_complete(task)
 
     def _end_if_complete(self, task: Writing) -> None:
-        job, generation = task.job, task.generation
-        if generation.reason and job in self._tasks:
-            self.cancel(job)
+        request, generation = task.request, task.generation
+        if generation.reason and request in self._tasks:
+            self.cancel(request)
             task.on_event(
                 Finished(
                     reason=generation.reason,
-                    n_prompt=job.n_prompt,
-                    n_cached=job.n_cached,
+                    n_prompt=request.n_prompt,
+                    n_cached=request.n_cached,
                     n_completion=generation.n_drawn,
                     end_id=generation.end_id,
                 )
             )
 
     def _add_hidden(self, task: Embedding, hidden: NDArray[np.float32]) -> None:
-        text = task.job.text
+        text = task.request.text
         if not text.n_computed:  # also when it gave its pages up: it is computed from its beginning then
             task.total = np.zeros_like(task.total)
         task.total += hidden.sum(axis=0, dtype=np.float64)
         self._pages.advance(text, len(hidden))
         if not text.n_pending:
-            self._totals.n_prompt_tokens += task.job.n_prompt
-            self.cancel(task.job)
+            self._totals.n_prompt_tokens += task.request.n_prompt
+            self.cancel(task.request)
             length = float(np.linalg.norm(task.total))
             task.on_done((task.total / length if length else task.total).astype(np.float32))
 
-    def _add_scores(self, task: Scoring, run: Run, infos: Sequence[TokenInfo]) -> None:
-        text = task.job.text
+    def _add_scores(self, task: Scoring, chunk: Chunk, infos: Sequence[TokenInfo]) -> None:
+        text = task.request.text
         task.score.add(text.n_computed, infos)
-        self._pages.advance(text, run.n_rows)
+        self._pages.advance(text, chunk.n_rows)
         if not text.n_pending:
-            self._totals.n_prompt_tokens += task.job.n_prompt
-            self.cancel(task.job)
+            self._totals.n_prompt_tokens += task.request.n_prompt
+            self.cancel(task.request)
             task.on_done(task.score.infos)
 
     def _fail(self, task: Task, error: Exception) -> None:
         """Ends one request with an error, which its owner is told."""
-        self.cancel(task.job)
+        self.cancel(task.request)
         if not isinstance(error, DllamaError):
             _log.error("a request failed", exc_info=error)
             error = DllamaError(f"the request failed: {type(error).__name__}: {error}")
@@ -375,10 +383,10 @@ class _Result:
     hidden: NDArray[np.float32] | None = None
 
 
-def _token_run(run: Run) -> TokenRun:
-    text = run.job.text
-    known = text.token_ids[text.n_computed : text.n_computed + run.n_rows]
-    return TokenRun((*known, *run.guesses), text.n_computed, text.pages, run.n_wanted)
+def _token_chunk(chunk: Chunk) -> TokenChunk:
+    text = chunk.request.text
+    known = text.token_ids[text.n_computed : text.n_computed + chunk.n_rows]
+    return TokenChunk((*known, *chunk.draft_ids), text.n_computed, text.pages, chunk.n_wanted)
 
 
 def _joined_masks(masks: Sequence[NDArray[np.uint8] | None]) -> LogitMasks | None:

@@ -24,7 +24,7 @@ WholeLogits: TypeAlias = Callable[[], NDArray[np.float32]]
 class Generation:
     """What was drawn so far, and everything that the next draw depends on but the logits.
 
-    The draws depend on nothing else: not on what shares a step, nor on guesses, nor on how often the text was
+    The draws depend on nothing else: not on what shares a step, nor on draft tokens, nor on how often the text was
     computed.
     """
 
@@ -34,9 +34,9 @@ class Generation:
         options: GenerationOptions,
         tokenizer: Tokenizer,
         n_tokens: int,
-        n_guesses: int,
+        n_drafted: int,
     ) -> None:
-        """`n_tokens` are drawn at the most, up to `n_guesses` guessed for each step."""
+        """`n_tokens` are drawn at the most, with up to `n_drafted` draft tokens for each step."""
         self._options, self._tokenizer, self._n_tokens = options, tokenizer, n_tokens
         ends = () if options.ignore_eos else (*tokenizer.eos_ids, *options.end_ids)
         self._end_ids = options.stop_ids.union(ends)
@@ -44,8 +44,8 @@ class Generation:
         self._penalties = Penalties.of(options.sampling, prompt_ids)
         self._decoder = StreamDecoder(tokenizer, continues=options.continues, shown=options.shown)
         self._stop = StopStrings(options.stop)
-        is_guessing = n_guesses > 0 and options.constraint is None  # a grammar cannot be asked ahead
-        self._speculator = Speculator(prompt_ids, n_guesses) if is_guessing else None
+        is_drafting = n_drafted > 0 and options.constraint is None  # a grammar cannot be asked ahead
+        self._speculator = Speculator(prompt_ids, n_drafted) if is_drafting else None
         self._following = options.constraint.start() if options.constraint else None
         self.tells_progress = options.progress
         self.n_drawn = 0
@@ -60,9 +60,9 @@ class Generation:
     def n_candidates(self) -> int:
         return max(self._sampler.n_candidates, self._options.n_logprobs or 0)
 
-    def edits(self, guesses: Sequence[int]) -> Sequence[RowEdits | None]:
-        """For the next token and for those after each guess; None where logits stay as they are."""
-        return self._penalties.edits(guesses) if self._penalties else [None] * (1 + len(guesses))
+    def edits(self, draft_ids: Sequence[int]) -> Sequence[RowEdits | None]:
+        """For the next token and for those after each draft token; None where logits stay as they are."""
+        return self._penalties.edits(draft_ids) if self._penalties else [None] * (1 + len(draft_ids))
 
     @property
     def is_constrained(self) -> bool:
@@ -95,26 +95,26 @@ class Generation:
         """See Following.allowed."""
         return None if self._following is None else self._following.result().allowed
 
-    def guess(self, n_used: int, n_most: int, step_s: Callable[[int], float]) -> tuple[int, ...]:
-        """See Speculator.guess; never more than may still be drawn."""
+    def draft(self, n_used: int, n_most: int, step_s: Callable[[int], float]) -> tuple[int, ...]:
+        """See Speculator.draft; never more than may still be drawn."""
         if self._speculator is None:
             return ()
-        return self._speculator.guess(n_used, min(n_most, self._n_tokens - self.n_drawn - 1), step_s)
+        return self._speculator.draft(n_used, min(n_most, self._n_tokens - self.n_drawn - 1), step_s)
 
     def draw(
-        self, candidates: Candidates, row: int, guesses: Sequence[int], whole_logits: WholeLogits
+        self, candidates: Candidates, row: int, draft_ids: Sequence[int], whole_logits: WholeLogits
     ) -> list[TokenInfo]:
-        """The tokens drawn from `row` and, as long as guesses are right, the rows after it; changes nothing.
+        """The tokens drawn from `row` and, as long as draft tokens are right, the rows after it; changes nothing.
 
         So a step whose logits did not arrive is drawn again as if for the first time. Raises NumericalError when
         logits are not numbers, and what `whole_logits` raises.
         """
         drawn: list[TokenInfo] = []
-        for guess in (*guesses, None):
+        for draft in (*draft_ids, None):
             index = self.n_drawn + len(drawn)
             token_id = self._sampler.sample(index, candidates, row + len(drawn), whole_logits)
             drawn.append(self._info(token_id, candidates, row + len(drawn), whole_logits))
-            if token_id in self._end_ids or token_id != guess:
+            if token_id in self._end_ids or token_id != draft:
                 break
         return drawn
 

@@ -53,12 +53,12 @@ class Penalties:
         self._add[place] -= self._frequency + (0 if token_id in self._said else self._presence)
         self._said.add(token_id)
 
-    def edits(self, guesses: Sequence[int]) -> list[RowEdits]:
-        """For the next token, and for those after each of the `guesses`."""
+    def edits(self, draft_ids: Sequence[int]) -> list[RowEdits]:
+        """For the next token, and for those after each of the `draft_ids`."""
         rows = [self._row()]
-        if guesses:
+        if draft_ids:
             ahead = copy.deepcopy(self)
-            for token_id in guesses:
+            for token_id in draft_ids:
                 ahead.count(token_id)
                 rows.append(ahead._row())
         return rows

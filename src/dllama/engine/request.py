@@ -22,7 +22,7 @@ class GenerationOptions:
     ignore_eos   end tokens are tokens like any other
     n_logprobs   None: no log-probabilities; k: those of the drawn token and of the k most likely ones
     constraint   a grammar of this request's own
-    speculate    most tokens to be guessed for each step; None: what the engine was started with
+    speculate    most draft tokens for each step; None: what the engine was started with
     shown        special tokens whose names belong to the text
     continues    the text goes on after text of the prompt, so that a leading space is its own (see StreamDecoder)
     progress     PromptProgress is told as well

@@ -17,7 +17,7 @@ from dllama.engine.prefix_cache import CachedText, PrefixCache
 
 
 @dataclasses.dataclass(eq=False)
-class Job:
+class ScheduledRequest:
     """One request as the scheduler sees it: a text of which more is to be computed.
 
     `is_whole`: something is wanted of all its tokens, so that nothing of it may come from the cache: with `is_scored`
@@ -43,142 +43,151 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """`n_rows` more tokens of a job in one step, and after them `guesses`, which may turn out wrong.
+class Chunk:
+    """`n_rows` more tokens of a request in one step, and after them `draft_ids`, which may turn out wrong.
 
-    With `wants_logits`, of the last of its own rows and of all guesses; of a scored job, of all rows.
+    With `wants_logits`, of the last of its own rows and of all draft tokens; of a scored request, of all rows.
     """
 
-    job: Job
+    request: ScheduledRequest
     n_rows: int
-    guesses: tuple[int, ...]
+    draft_ids: tuple[int, ...]
     wants_logits: bool
 
     @property
     def n_wanted(self) -> int:
         if not self.wants_logits:
             return 0
-        return self.n_rows if self.job.is_scored else 1 + len(self.guesses)
+        return self.n_rows if self.request.is_scored else 1 + len(self.draft_ids)
 
 
-Guess = Callable[[Job, int, int], tuple[int, ...]]
-"""guess(job, rows of the step so far, most tokens): what probably follows its text."""
+Draft = Callable[[ScheduledRequest, int, int], tuple[int, ...]]
+"""draft(request, rows of the step so far, most tokens): what probably follows its text."""
 
-IsWaiting = Callable[[Job], bool]
-"""Whether it is not known yet what may be drawn for this job, so that its logits are of no use."""
+IsWaiting = Callable[[ScheduledRequest], bool]
+"""Whether it is not known yet what may be drawn for this request, so that its logits are of no use."""
 
 
 class Scheduler:
-    """Jobs that wait and jobs that run, both in the order in which they arrived."""
+    """Requests that wait and requests that run, both in the order in which they arrived."""
 
     def __init__(
         self, pages: PrefixCache, pace: StepPace, *, n_parallel: int, max_rows: int, max_logit_rows: int
     ) -> None:
         self._pages, self._pace = pages, pace
         self._n_parallel, self._max_rows, self._max_logit_rows = n_parallel, max_rows, max_logit_rows
-        self.waiting: deque[Job] = deque()
-        self.running: list[Job] = []
+        self.waiting: deque[ScheduledRequest] = deque()
+        self.running: list[ScheduledRequest] = []
         self.n_preemptions = 0
         self._n_steps = 0
 
-    def add(self, job: Job) -> None:
-        self.waiting.append(job)
+    def add(self, request: ScheduledRequest) -> None:
+        self.waiting.append(request)
 
-    def remove(self, job: Job) -> None:
-        """Forgets a job, whatever its state; its pages are free for others."""
-        if job in self.running:
-            self.running.remove(job)
-            self._pages.release(job.text)
+    def remove(self, request: ScheduledRequest) -> None:
+        """Forgets a request, whatever its state; its pages are free for others."""
+        if request in self.running:
+            self.running.remove(request)
+            self._pages.release(request.text)
         else:
-            self.waiting.remove(job)
+            self.waiting.remove(request)
 
-    def next_step(self, guess: Guess, is_waiting: IsWaiting = lambda job: False) -> list[Run]:
-        """Rows that fit into one step, at least one as long as there is any job that is not waiting; their pages are
-        there."""
+    def next_step(self, draft: Draft, is_waiting: IsWaiting = lambda request: False) -> list[Chunk]:
+        """Rows that fit into one step, at least one as long as a request is not waiting; their pages are there."""
         self._n_steps += 1
         self._admit()
-        runs = self._decoding(is_waiting)
-        if any(job.is_prefilling for job in self.running):
-            n_rows = min(self._pace.prompt_rows(len(runs)), self._max_rows - len(runs))
-            runs += self._prompts(n_rows, self._max_logit_rows - len(runs), is_waiting)
-            runs = [
-                run for run in runs if run.job in self.running
+        chunks = self._decoding(is_waiting)
+        if any(request.is_prefilling for request in self.running):
+            n_rows = min(self._pace.prompt_rows(len(chunks)), self._max_rows - len(chunks))
+            chunks += self._prompts(n_rows, self._max_logit_rows - len(chunks), is_waiting)
+            chunks = [
+                chunk for chunk in chunks if chunk.request in self.running
             ]  # the others lost their pages to older ones
         else:
-            runs = self._with_guesses(runs, guess)
-        for run in runs:
-            run.job.last_step = self._n_steps
-        return runs
+            chunks = self._with_drafts(chunks, draft)
+        for chunk in chunks:
+            chunk.request.last_step = self._n_steps
+        return chunks
 
     def _admit(self) -> None:
-        """Jobs start in order, each when there are pages for all it has so far."""
+        """Requests start in order, each when there are pages for all it has so far."""
         promised = sum(
-            max(0, -(-(len(job.text.token_ids) + 1) // self._pages.page_size) - len(job.text.pages))
-            for job in self.running
+            max(0, -(-(len(request.text.token_ids) + 1) // self._pages.page_size) - len(request.text.pages))
+            for request in self.running
         )
         while self.waiting and len(self.running) < self._n_parallel:
-            job = self.waiting[0]
-            n_missing = self._pages.n_missing(job.text, len(job.text.token_ids) + 1)
+            request = self.waiting[0]
+            n_missing = self._pages.n_missing(request.text, len(request.text.token_ids) + 1)
             n_spare = len(self.running)  # so that those that run can go on for a while
             if self.running and n_missing + promised + n_spare > self._pages.pool.n_available:
                 return
             promised += n_missing
             self.running.append(self.waiting.popleft())
 
-    def _decoding(self, is_waiting: IsWaiting) -> list[Run]:
+    def _decoding(self, is_waiting: IsWaiting) -> list[Chunk]:
         """One row for each text that is being written; where there are more than a step holds they take turns."""
         limit = min(self._max_rows, self._max_logit_rows)
-        jobs = [job for job in self.running if not job.is_prefilling and not is_waiting(job)]
-        if limit > 1 and len(jobs) < len(self.running):
+        requests = [
+            request for request in self.running if not request.is_prefilling and not is_waiting(request)
+        ]
+        if limit > 1 and len(requests) < len(self.running):
             limit -= 1  # for a prompt to end in
-        if len(jobs) > limit:
-            chosen = sorted(jobs, key=lambda job: (job.last_step, job.arrival))[:limit]
-            jobs = [job for job in jobs if job in chosen]
-        return [Run(job, 1, (), True) for job in jobs if self._has_room(job, len(job.text.token_ids))]
+        if len(requests) > limit:
+            chosen = sorted(requests, key=lambda request: (request.last_step, request.arrival))[:limit]
+            requests = [request for request in requests if request in chosen]
+        return [
+            Chunk(request, 1, (), True)
+            for request in requests
+            if self._has_room(request, len(request.text.token_ids))
+        ]
 
-    def _prompts(self, n_rows: int, n_logit_rows: int, is_waiting: IsWaiting) -> list[Run]:
-        """Runs of prompts of `n_rows` together, of which `n_logit_rows` may ask for logits."""
-        runs: list[Run] = []
-        for job, share in self._shares(n_rows):
-            n = min(share, n_rows, job.text.n_pending)
-            if job not in self.running or n < 1:
+    def _prompts(self, n_rows: int, n_logit_rows: int, is_waiting: IsWaiting) -> list[Chunk]:
+        """Chunks of prompts of `n_rows` together, of which `n_logit_rows` may ask for logits."""
+        chunks: list[Chunk] = []
+        for request, share in self._shares(n_rows):
+            n = min(share, n_rows, request.text.n_pending)
+            if request not in self.running or n < 1:
                 continue
-            if job.is_scored:
+            if request.is_scored:
                 n = min(n, n_logit_rows)
-            ends = n == job.text.n_pending and not job.is_whole
-            if ends and (not n_logit_rows or is_waiting(job)):
+            ends = n == request.text.n_pending and not request.is_whole
+            if ends and (not n_logit_rows or is_waiting(request)):
                 n, ends = n - 1, False
-            if n and self._has_room(job, job.text.n_computed + n):
-                runs.append(Run(job, n, (), ends or job.is_scored))
+            if n and self._has_room(request, request.text.n_computed + n):
+                chunks.append(Chunk(request, n, (), ends or request.is_scored))
                 n_rows -= n
-                n_logit_rows -= runs[-1].n_wanted
-        return runs
+                n_logit_rows -= chunks[-1].n_wanted
+        return chunks
 
-    def _shares(self, n_rows: int) -> Iterable[tuple[Job, int]]:
+    def _shares(self, n_rows: int) -> Iterable[tuple[ScheduledRequest, int]]:
         """Prompts in the order in which they get rows, each with how many at the most."""
-        jobs = [job for job in self.running if job.is_prefilling]
-        for job in jobs:
-            self._adopt(job)
-        jobs = [job for index, job in enumerate(jobs) if not self._is_awaited(job, jobs[:index])]
-        if len(jobs) < 2:
-            return [(job, n_rows) for job in jobs]
-        oldest, *others = jobs
-        others.sort(key=lambda job: (job.text.n_pending, job.arrival))
-        n_oldest = max(n_rows - sum(job.text.n_pending for job in others), -(-n_rows // 2))
-        return [(oldest, n_oldest), *((job, n_rows) for job in others)]
+        requests = [request for request in self.running if request.is_prefilling]
+        for request in requests:
+            self._adopt(request)
+        requests = [
+            request
+            for index, request in enumerate(requests)
+            if not self._is_awaited(request, requests[:index])
+        ]
+        if len(requests) < 2:
+            return [(request, n_rows) for request in requests]
+        oldest, *others = requests
+        others.sort(key=lambda request: (request.text.n_pending, request.arrival))
+        n_oldest = max(n_rows - sum(request.text.n_pending for request in others), -(-n_rows // 2))
+        return [(oldest, n_oldest), *((request, n_rows) for request in others)]
 
-    def _adopt(self, job: Job) -> None:
+    def _adopt(self, request: ScheduledRequest) -> None:
         """Takes what others have computed meanwhile."""
-        if job.is_whole or job.text.n_computed % self._pages.page_size:
+        if request.is_whole or request.text.n_computed % self._pages.page_size:
             return
-        n_adopted = self._pages.adopt(job.text)
-        if job.has_only_prompt:
-            job.n_cached += n_adopted
+        n_adopted = self._pages.adopt(request.text)
+        if request.has_only_prompt:
+            request.n_cached += n_adopted
 
-    def _is_awaited(self, job: Job, older: list[Job]) -> bool:
+    def _is_awaited(self, request: ScheduledRequest, older: list[ScheduledRequest]) -> bool:
         """Whether an older prompt is computing the page that this one needs next: it will be there to take."""
-        text, size = job.text, self._pages.page_size
-        if job.is_whole or text.n_computed % size or text.n_pending <= size:
+        text, size = request.text, self._pages.page_size
+        if request.is_whole or text.n_computed % size or text.n_pending <= size:
             return False
         end = text.n_computed + size
         return any(
@@ -189,32 +198,34 @@ class Scheduler:
             for other in older
         )
 
-    def _with_guesses(self, runs: list[Run], guess: Guess) -> list[Run]:
-        """The same runs, with guesses as far as rows and pages are at hand."""
-        n_used = len(runs)
-        guessing = []
-        for run in runs:
+    def _with_drafts(self, chunks: list[Chunk], draft: Draft) -> list[Chunk]:
+        """The same chunks, with draft tokens as far as rows and pages are at hand."""
+        n_used = len(chunks)
+        with_drafts = []
+        for chunk in chunks:
             n_most = min(self._max_rows, self._max_logit_rows) - n_used
-            guesses = guess(run.job, n_used, n_most) if n_most > 0 else ()
-            if guesses and self._pages.make_room(run.job.text, len(run.job.text.token_ids) + len(guesses)):
-                n_used += len(guesses)
-                run = dataclasses.replace(run, guesses=guesses)
-            guessing.append(run)
-        return guessing
+            draft_ids = draft(chunk.request, n_used, n_most) if n_most > 0 else ()
+            if draft_ids and self._pages.make_room(
+                chunk.request.text, len(chunk.request.text.token_ids) + len(draft_ids)
+            ):
+                n_used += len(draft_ids)
+                chunk = dataclasses.replace(chunk, draft_ids=draft_ids)
+            with_drafts.append(chunk)
+        return with_drafts
 
-    def _has_room(self, job: Job, n_tokens: int) -> bool:
-        """Pages for the first `n_tokens` of `job`, if need be those of younger jobs; False when it is the youngest
+    def _has_room(self, request: ScheduledRequest, n_tokens: int) -> bool:
+        """Pages for the first `n_tokens` of `request`, if need be those of younger ones; False when it is the youngest
         itself that has to wait."""
-        while job in self.running:
-            if self._pages.make_room(job.text, n_tokens):
+        while request in self.running:
+            if self._pages.make_room(request.text, n_tokens):
                 return True
             self._preempt(self.running[-1])
         return False
 
-    def _preempt(self, job: Job) -> None:
-        if job.has_only_prompt:
-            job.n_cached = 0
-        self._pages.release(job.text)
-        self.running.remove(job)
-        self.waiting.appendleft(job)
+    def _preempt(self, request: ScheduledRequest) -> None:
+        if request.has_only_prompt:
+            request.n_cached = 0
+        self._pages.release(request.text)
+        self.running.remove(request)
+        self.waiting.appendleft(request)
         self.n_preemptions += 1

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.engine.batch import TokenRun, ragged_batch
+from dllama.engine.batch import TokenChunk, ragged_batch
 from dllama.engine.executor import Executor
 from dllama.model import Candidates, LogitRows
 
@@ -24,9 +24,9 @@ def score(executor: Executor, token_ids: Sequence[int]) -> Iterator[Candidates]:
     targets = np.asarray([*token_ids[1:], -1], np.int32)
     for first in range(0, len(token_ids), size):
         part = token_ids[first : first + size]
-        run = TokenRun(part, first, pages, len(part))
+        chunk = TokenChunk(part, first, pages, len(part))
         yield executor.step(
-            ragged_batch([run], functools.partial(_greedy_with_targets, targets[first : first + size]))
+            ragged_batch([chunk], functools.partial(_greedy_with_targets, targets[first : first + size]))
         )
 
 

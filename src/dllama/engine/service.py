@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dllama.engine.engine import Engine
 from dllama.engine.executor import Executor
 from dllama.engine.request import Event, Failed, Finished, GenerationOptions, OnEvent, TokenInfo
-from dllama.engine.scheduler import Job
+from dllama.engine.scheduler import ScheduledRequest
 from dllama.engine.stats import EngineStats
 from dllama.engine.tasks import OnEmbedding, OnScore
 from dllama.errors import DllamaError, Failure, QueueFullError, UsageError, let_go_of_frames
@@ -38,7 +38,7 @@ class Ticket:
     def __init__(self, service: EngineService, taken_s: float) -> None:
         self._service = service
         self.taken_s = taken_s
-        self.job: Job | None = None  # once the engine's thread has seen it
+        self.request: ScheduledRequest | None = None  # once the engine's thread has seen it
 
     def cancel(self) -> None:
         """Frees what the request holds before the next step; no event begins after this returns.
@@ -158,7 +158,7 @@ class EngineService:
         with self._changed:
             if ticket in self._live:
                 self._live.remove(ticket)
-                self._orders.append(lambda: self._engine.cancel(ticket.job) if ticket.job else None)
+                self._orders.append(lambda: self._engine.cancel(ticket.request) if ticket.request else None)
                 self._changed.notify()
 
     def stats(self) -> EngineStats:
@@ -190,13 +190,15 @@ class EngineService:
                 max(_LEAST_WAIT_S, self._request_s / self.n_parallel),
             )
 
-    def _order(self, ticket: Ticket, start: Callable[[], Job], fail: Callable[[DllamaError], None]) -> None:
+    def _order(
+        self, ticket: Ticket, start: Callable[[], ScheduledRequest], fail: Callable[[DllamaError], None]
+    ) -> None:
         """Lets the engine's thread begin with a request, unless it is cancelled before; the caller has the lock."""
 
         def begin() -> None:
             if ticket in self._live:
                 try:
-                    ticket.job = start()
+                    ticket.request = start()
                 except Exception as error:
                     _log.exception("a request could not begin")
                     fail(DllamaError(f"the request could not begin: {type(error).__name__}: {error}"))

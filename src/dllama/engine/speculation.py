@@ -1,7 +1,7 @@
-"""Guesses from the text itself: what followed the last few tokens before will probably follow them again.
+"""Draft tokens from the text itself: what followed the last few tokens before will probably follow them again.
 
-(Prompt lookup: Saxena 2023; speculative verification: Leviathan et al. 2023.) A guess that is not verified costs
-nothing, so guessing goes on while it does not pay, and tells when it would.
+(Prompt lookup: Saxena 2023; speculative verification: Leviathan et al. 2023.) A draft that is not verified costs
+nothing, so drafting goes on while it does not pay, and tells when it would.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 _SIZES = (3, 2)
-"""Tokens that have to be alike before a guess is made, tried in this order."""
+"""Tokens that have to be alike before tokens are drafted, tried in this order."""
 
 _NEW_WEIGHT = 0.25
 """Weight of one draft token in the running rate of those that came true: a copied passage is noticed within six
 tokens, and left as fast (docs/log.md)."""
 
 _LEAST_GAIN = 1.05
-"""Guesses are verified when that promises so much more speed; below it the measured times decide nothing."""
+"""Draft tokens are verified when that promises so much more speed; below it the measured times decide nothing."""
 
 
 class Speculator:
-    """Follows one text; guesses its next tokens, and keeps count of how often the first guess came true."""
+    """Follows one text; drafts its next tokens, and keeps count of how often the first draft token came true."""
 
     def __init__(self, token_ids: Iterable[int], longest: int) -> None:
         self._longest = longest
         self._token_ids: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}  # where it goes on after these tokens, the last time
-        self._source: int | None = None  # where the guessed next token stands
+        self._source: int | None = None  # where the drafted next token stands
         self.rate = 0.0
         for token_id in token_ids:
             self._append(token_id)
@@ -42,10 +42,10 @@ class Speculator:
         if self._source is None:
             self._source = self._look_up()
 
-    def guess(self, n_used: int, n_most: int, step_s: Callable[[int], float]) -> tuple[int, ...]:
+    def draft(self, n_used: int, n_most: int, step_s: Callable[[int], float]) -> tuple[int, ...]:
         """The tokens that are worth verifying in a step that has `n_used` rows, at most `n_most`.
 
-        `step_s(rows)` is what a step takes. More guesses come true and cost more; the best number is that which
+        `step_s(rows)` is what a step takes. More draft tokens come true and cost more; the best number is that which
         makes the most tokens a second of the whole step.
         """
         if self._source is None:

@@ -11,7 +11,7 @@ class EngineStats:
 
     n_pages_cached      pages that nobody uses, kept for what they hold
     n_prompt_tokens     of requests that have started, of which `n_cached_tokens` were not computed
-    n_guesses           tokens that were guessed and verified, of which `n_guesses_right` came true
+    n_drafted           draft tokens that were verified, of which `n_drafted_right` came true
     """
 
     n_running: int
@@ -24,8 +24,8 @@ class EngineStats:
     n_completion_tokens: int
     n_steps: int
     n_preemptions: int
-    n_guesses: int
-    n_guesses_right: int
+    n_drafted: int
+    n_drafted_right: int
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -36,5 +36,5 @@ class Totals:
     n_cached_tokens: int = 0
     n_completion_tokens: int = 0
     n_steps: int = 0
-    n_guesses: int = 0
-    n_guesses_right: int = 0
+    n_drafted: int = 0
+    n_drafted_right: int = 0

@@ -1,4 +1,4 @@
-"""What is under way in the engine: a job of the scheduler, and what becomes of its rows."""
+"""What is under way in the engine: a request of the scheduler, and what becomes of its rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dllama.engine.generation import Generation
 from dllama.engine.prompt_score import PromptScore
 from dllama.engine.request import Failed, OnEvent, TokenInfo
-from dllama.engine.scheduler import Job
+from dllama.engine.scheduler import ScheduledRequest
 from dllama.errors import DllamaError
 
 OnEmbedding: TypeAlias = Callable[[NDArray[np.float32] | DllamaError], None]
@@ -23,7 +23,7 @@ OnScore: TypeAlias = Callable[[list[TokenInfo] | DllamaError], None]
 class Writing:
     """A request for text; `is_late`: it has to wait for its grammar."""
 
-    job: Job
+    request: ScheduledRequest
     generation: Generation
     on_event: OnEvent
     is_late: bool = False
@@ -39,7 +39,7 @@ class Writing:
 class Embedding:
     """A request for the mean of hidden states; `total` [D] is their sum as far as the text is computed."""
 
-    job: Job
+    request: ScheduledRequest
     total: NDArray[np.float64]
     on_done: OnEmbedding
 
@@ -54,7 +54,7 @@ class Embedding:
 class Scoring:
     """A request for the log-probabilities of a prompt."""
 
-    job: Job
+    request: ScheduledRequest
     score: PromptScore
     on_done: OnScore
 

@@ -20,8 +20,8 @@ from dllama.engine import (
 from dllama.server.admission import kept, prepared
 from dllama.server.after_thought import after_thought
 from dllama.server.api import Api, Stamp
+from dllama.server.choices import ChoiceRequest, ChoiceStream
 from dllama.server.errors import ApiError
-from dllama.server.generation import Generation, Job
 from dllama.server.http import Comment, EventStream, json_response, until_disconnect
 from dllama.server.logprobs import chat_logprobs
 from dllama.server.options import generation_options
@@ -44,7 +44,7 @@ from dllama.server.responses import (
     Usage,
 )
 from dllama.server.served import ServedModel
-from dllama.server.tool_output import CallArguments, CallBegins, Content, Part, ToolOutput
+from dllama.server.tool_output import AnswerText, CallArguments, CallBegins, Part, ToolOutput
 from dllama.server.tools import AnswerForm, answer_form, new_call_id
 from dllama.server.usage import usage_of
 
@@ -58,12 +58,12 @@ async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
     places, (form, prompt) = await prepared(api, request, served, body.n or 1, _prepare, served, body)
     with kept(places):
         constraints = await until_disconnect(request, form.constraints(served, body.n or 1), api.ending)
-        jobs = [
-            Job(prompt.ids, _options(api, served, body, form, prompt, choice, constraint))
+        requests = [
+            ChoiceRequest(prompt.ids, _options(api, served, body, form, prompt, choice, constraint))
             for choice, constraint in enumerate(constraints)
         ]
-    generation = Generation(served.service, jobs, places, api.metrics.first_token, api.ending)
-    answer = _Answer(generation, body, api.stamp("chatcmpl"), form, prompt)
+    stream = ChoiceStream(served.service, requests, places, api.metrics.first_token, api.ending)
+    answer = _Answer(stream, body, api.stamp("chatcmpl"), form, prompt)
     if body.stream:
         return EventStream(answer.chunks(), answer.close)
     try:
@@ -112,18 +112,18 @@ class _Answer:
     """All choices of one request, whole or as chunks."""
 
     def __init__(
-        self, generation: Generation, body: ChatRequest, stamp: Stamp, form: AnswerForm, prompt: ChatPrompt
+        self, stream: ChoiceStream, body: ChatRequest, stamp: Stamp, form: AnswerForm, prompt: ChatPrompt
     ) -> None:
-        self._generation = generation
+        self._stream = stream
         self._body = body
         self._stamp = stamp
         self._choices = [
             _Choice(form, None if body.reasoning_format == "none" else prompt) for _ in range(body.n or 1)
         ]
-        self.close = generation.close
+        self.close = stream.close
 
     async def whole(self) -> ChatCompletion:
-        async for index, event in self._generation.events():
+        async for index, event in self._stream.events():
             choice = self._choices[index]
             if isinstance(event, TextDelta):
                 choice.add(choice.parts_of(event))
@@ -148,7 +148,7 @@ class _Answer:
         """The data of each event; log-probabilities come with the text of their tokens."""
         for index in range(len(self._choices)):
             yield self._delta(index, ChatDelta(role="assistant", content=""))
-        async for index, event in self._generation.events():
+        async for index, event in self._stream.events():
             choice = self._choices[index]
             if isinstance(event, PromptProgress):
                 yield prompt_comment(event)
@@ -197,18 +197,18 @@ class _Choice:
     def parts_of(self, delta: TextDelta) -> list[AnswerPart]:
         if self._reasoning is not None:
             return self._parts(self._reasoning.feed(delta.text))
-        return self._parts([Content(delta.text)] if delta.text else [])
+        return self._parts([AnswerText(delta.text)] if delta.text else [])
 
     def end(self, finished: Finished) -> list[AnswerPart]:
         self.finished = finished
         parts = self._parts(self._reasoning.end()) if self._reasoning is not None else []
         return [*parts, *self._output.end()] if self._output is not None else parts
 
-    def _parts(self, told_apart: Iterable[Reasoning | Content]) -> list[AnswerPart]:
+    def _parts(self, told_apart: Iterable[Reasoning | AnswerText]) -> list[AnswerPart]:
         """With the calls in what the model says."""
         parts: list[AnswerPart] = []
         for part in told_apart:
-            if isinstance(part, Content) and self._output is not None:
+            if isinstance(part, AnswerText) and self._output is not None:
                 parts += self._output.feed(part.text)
             else:
                 parts.append(part)
@@ -219,7 +219,7 @@ class _Choice:
         for part in parts:
             if isinstance(part, Reasoning):
                 self._thought.append(part.text)
-            elif isinstance(part, Content):
+            elif isinstance(part, AnswerText):
                 self._text.append(part.text)
             elif isinstance(part, CallBegins):
                 self._calls.append((part.name, []))
@@ -242,7 +242,7 @@ class _Choice:
     def delta(self, part: AnswerPart) -> ChatDelta:
         if isinstance(part, Reasoning):
             return ChatDelta(reasoning_content=part.text)
-        if isinstance(part, Content):
+        if isinstance(part, AnswerText):
             return ChatDelta(content=part.text)
         if isinstance(part, CallArguments):
             call = ToolCallDelta(index=part.index, function=FunctionDelta(arguments=part.text))

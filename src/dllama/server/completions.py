@@ -22,7 +22,7 @@ from dllama.engine import (
 from dllama.server.admission import kept, prepared
 from dllama.server.answer_schema import AnswerSchema, answer_schema
 from dllama.server.api import Api, Stamp
-from dllama.server.generation import Generation, Job
+from dllama.server.choices import ChoiceRequest, ChoiceStream
 from dllama.server.http import Comment, EventStream, json_response, until_disconnect
 from dllama.server.inputs import Text, each_text, ids_of
 from dllama.server.logprobs import completion_logprobs
@@ -42,20 +42,20 @@ _MAX_TOKENS = 16
 async def complete(api: Api, request: Request, body: CompletionRequest) -> Response:
     served = api.model(body.model)
     texts, n_choices = each_text(body.prompt), body.n or 1
-    n_jobs = len(texts) * n_choices
-    places, (prompts, schema) = await prepared(api, request, served, n_jobs, _prepare, served, body, texts)
+    n_texts = len(texts) * n_choices
+    places, (prompts, schema) = await prepared(api, request, served, n_texts, _prepare, served, body, texts)
     with kept(places):
-        constraints = await until_disconnect(request, schema_constraints(schema, served, n_jobs), api.ending)
+        constraints = await until_disconnect(request, schema_constraints(schema, served, n_texts), api.ending)
         if body.echo and body.logprobs is not None:
             scoring = _scored(served, prompts, body.logprobs, places[0])
             prompts = await until_disconnect(request, scoring, api.ending)
         asked = [(prompt, choice) for prompt in prompts for choice in range(n_choices)]
-        jobs = [
-            Job(prompt.ids, _options(api, body, choice, constraint))
+        requests = [
+            ChoiceRequest(prompt.ids, _options(api, body, choice, constraint))
             for (prompt, choice), constraint in zip(asked, constraints, strict=True)
         ]
-    generation = Generation(served.service, jobs, places, api.metrics.first_token, api.ending)
-    answer = _Answer(generation, body, api.stamp("cmpl"), [prompt for prompt, _ in asked])
+    stream = ChoiceStream(served.service, requests, places, api.metrics.first_token, api.ending)
+    answer = _Answer(stream, body, api.stamp("cmpl"), [prompt for prompt, _ in asked])
     if body.stream:
         return EventStream(answer.chunks(), answer.close)
     try:
@@ -119,19 +119,19 @@ class _Answer:
     """All choices of one request, whole or as chunks."""
 
     def __init__(
-        self, generation: Generation, body: CompletionRequest, stamp: Stamp, prompts: Sequence[_Prompt]
+        self, stream: ChoiceStream, body: CompletionRequest, stamp: Stamp, prompts: Sequence[_Prompt]
     ) -> None:
-        self._generation = generation
+        self._stream = stream
         self._body = body
         self._stamp = stamp
         self._prompts = prompts
         self._ends: list[Finished | None] = [None] * len(prompts)
-        self.close = generation.close
+        self.close = stream.close
 
     async def whole(self) -> Completion:
         texts: list[list[str]] = [[prompt.shown] for prompt in self._prompts]
         tokens: list[list[TokenInfo]] = [list(prompt.scores) for prompt in self._prompts]
-        async for index, event in self._generation.events():
+        async for index, event in self._stream.events():
             if isinstance(event, TextDelta):
                 texts[index].append(event.text)
                 tokens[index].extend(event.tokens)
@@ -150,7 +150,7 @@ class _Answer:
         for index, prompt in enumerate(self._prompts):
             if prompt.shown:
                 yield self._chunk([self._choice(index, prompt.shown, prompt.scores, 0, None)])
-        async for index, event in self._generation.events():
+        async for index, event in self._stream.events():
             text, end = "", None
             if isinstance(event, PromptProgress):
                 yield prompt_comment(event)

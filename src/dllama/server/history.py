@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from dllama.server.requests import AssistantMessage, Content, Message, ToolCall, ToolMessage
+from dllama.server.requests import AssistantMessage, Message, MessageContent, ToolCall, ToolMessage
 from dllama.server.tool_formats import ID_LETTERS, PLAIN, ToolFormat
 
 
-def text_of(content: Content | None) -> str:
+def text_of(content: MessageContent | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part.text for part in content)

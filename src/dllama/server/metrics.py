@@ -27,8 +27,8 @@ _COUNTERS = {
     "n_completion_tokens": ("dllama_completion_tokens", "tokens drawn"),
     "n_steps": ("dllama_steps", "forward passes"),
     "n_preemptions": ("dllama_preemptions", "texts that made room for others, to go on later"),
-    "n_guesses": ("dllama_guessed_tokens", "tokens guessed and verified"),
-    "n_guesses_right": ("dllama_guessed_tokens_right", "guesses that came true"),
+    "n_drafted": ("dllama_guessed_tokens", "draft tokens that were verified"),
+    "n_drafted_right": ("dllama_guessed_tokens_right", "draft tokens that came true"),
 }
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from dllama.server.reasoning_formats import ReasoningFormat, Stage
-from dllama.server.tool_output import Content
+from dllama.server.tool_output import AnswerText
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ReasoningOutput:
         self._is_begun = stage is Stage.ANSWERS
         """Whether something of the present part came out: until then blanks are passed over."""
 
-    def feed(self, text: str) -> Iterator[Reasoning | Content]:
+    def feed(self, text: str) -> Iterator[Reasoning | AnswerText]:
         self._waiting += text
         if self._stage is not Stage.ANSWERS and not self._is_begun:
             self._begin()
@@ -39,9 +39,9 @@ class ReasoningOutput:
         if self._stage is Stage.ANSWERS:
             yield from self._answer()
 
-    def end(self) -> Iterator[Reasoning | Content]:
+    def end(self) -> Iterator[Reasoning | AnswerText]:
         """What still waited because it might have become a mark."""
-        kind = Reasoning if self._stage is Stage.THINKS else Content
+        kind = Reasoning if self._stage is Stage.THINKS else AnswerText
         rest = self._waiting.rstrip() if kind is Reasoning else self._waiting
         self._waiting = ""
         if rest:
@@ -74,9 +74,9 @@ class ReasoningOutput:
         if settled:
             yield Reasoning(settled)
 
-    def _answer(self) -> Iterator[Content]:
+    def _answer(self) -> Iterator[AnswerText]:
         text = self._waiting if self._is_begun else self._waiting.lstrip()
         self._waiting = ""
         if text:
             self._is_begun = True
-            yield Content(text)
+            yield AnswerText(text)

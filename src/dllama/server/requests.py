@@ -119,7 +119,7 @@ class TextPart(Request):
     text: str
 
 
-Content: TypeAlias = str | Annotated[list[TextPart], _Several]
+MessageContent: TypeAlias = str | Annotated[list[TextPart], _Several]
 
 
 class FunctionCall(Request):
@@ -135,17 +135,17 @@ class ToolCall(Request):
 
 class SystemMessage(Request):
     role: Literal["system", "developer"]
-    content: Content
+    content: MessageContent
 
 
 class UserMessage(Request):
     role: Literal["user"]
-    content: Content
+    content: MessageContent
 
 
 class AssistantMessage(Request):
     role: Literal["assistant"]
-    content: Content | None = None
+    content: MessageContent | None = None
     tool_calls: Annotated[list[ToolCall], _FailFast] | None = None
     reasoning_content: str | None = Field(None, description="what was thought before it (an extension)")
     reasoning: str | None = Field(None, description="another name of reasoning_content (an extension)")
@@ -157,7 +157,7 @@ class AssistantMessage(Request):
 
 class ToolMessage(Request):
     role: Literal["tool"]
-    content: Content
+    content: MessageContent
     tool_call_id: str
 
 

@@ -11,7 +11,7 @@ from dllama.server.tool_formats import ToolFormat
 
 
 @dataclasses.dataclass(frozen=True)
-class Content:
+class AnswerText:
     text: str
 
 
@@ -31,7 +31,7 @@ class CallArguments:
     text: str
 
 
-Part: TypeAlias = Content | CallBegins | CallArguments
+Part: TypeAlias = AnswerText | CallBegins | CallArguments
 
 
 class _State(enum.Enum):
@@ -111,7 +111,7 @@ class ToolOutput:
     def _content(self, text: str) -> Iterator[Part]:
         if text:
             self._has_content = True
-            yield Content(text)
+            yield AnswerText(text)
 
 
 class _JsonObject:

@@ -24,20 +24,20 @@ from dllama.server.progress import NEWS_S, PromptWatch
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class ChoiceRequest:
     """One text to generate."""
 
     prompt_ids: Sequence[int]
     options: GenerationOptions
 
 
-class Generation:
+class ChoiceStream:
     """Several texts under way; `close` frees what they hold in the engine, whatever became of them."""
 
     def __init__(
         self,
         service: EngineService,
-        jobs: Sequence[Job],
+        requests: Sequence[ChoiceRequest],
         places: Sequence[Ticket],
         on_first: Callable[[float], None],
         ending: asyncio.Event,
@@ -52,12 +52,12 @@ class Generation:
         self._start = clock()
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
-        self._watch = PromptWatch([len(job.prompt_ids) for job in jobs], self._start)
-        self._n_open = len(jobs)
+        self._watch = PromptWatch([len(request.prompt_ids) for request in requests], self._start)
+        self._n_open = len(requests)
         self._places = places
         try:
-            for index, (job, place) in enumerate(zip(jobs, places, strict=True)):
-                self._submit(service, index, job, place)
+            for index, (request, place) in enumerate(zip(requests, places, strict=True)):
+                self._submit(service, index, request, place)
         except BaseException:
             self.close()
             raise
@@ -104,9 +104,9 @@ class Generation:
         except TimeoutError:
             return 0, None
 
-    def _submit(self, service: EngineService, index: int, job: Job, place: Ticket) -> None:
+    def _submit(self, service: EngineService, index: int, request: ChoiceRequest, place: Ticket) -> None:
         def on_event(event: Event) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended: so has whoever asked
                 self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
 
-        service.submit(job.prompt_ids, job.options, on_event, place)
+        service.submit(request.prompt_ids, request.options, on_event, place)
