@@ -4,7 +4,7 @@
 
 batch     tokens/s of one text and of several at once
 gap       how long the streams of others wait while a long prompt is computed, beside what they wait otherwise
-guess     speed with and without draft tokens, of a text that repeats its prompt with small edits, and of one that never does
+guess     speed with and without draft tokens: a text that repeats its prompt with small edits, one that never does
 overhead  seconds of a step outside the executor
 
 Random weights do not copy text. For `guess` the model computes every step as always, but what is drawn is replaced by
