@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dllama.errors import DllamaError
+from dllama.errors import DllamaError, SystemLimitError
 from dllama.server.errors import ApiError
 from dllama.server.grammar import GrammarCompiler
 from dllama.tokenizer import load_tokenizer
@@ -148,7 +148,7 @@ def test_a_grammar_that_was_read_is_not_tried_again(
     monkeypatch.setattr("sys.executable", "/nothing")
     place_in(grammars, schema)
     place_in(grammars, {"type": "object", "properties": {"a": {"type": "integer"}}})
-    with pytest.raises(ApiError, match="no process can be started"):
+    with pytest.raises(SystemLimitError, match="no process can be started"):
         place_in(grammars, {"type": "string", "pattern": "^abd+$"})
 
 

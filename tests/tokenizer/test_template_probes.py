@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dllama.errors import TokenizerError
+from dllama.errors import SystemLimitError, TokenizerError
 from dllama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Message, Tokenizer, load_tokenizer
 
 ASKED: list[Message] = [{"role": "user", "content": "Hi"}]
@@ -106,3 +106,18 @@ def test_without_a_default_the_first_template_is_it(qwen_directory: Path, tmp_pa
     path = directory_with(qwen_directory, tmp_path, [{"name": "chat", "template": "only"}])
     template = ChatTemplate.of(load_tokenizer(path))
     assert (template.source, template.with_tools.source) == ("only", "only")
+
+
+def test_a_template_that_could_not_run_is_asked_again(
+    qwen: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the system has no process to spare for a moment says nothing about the template."""
+    template = ChatTemplate(CHATML, qwen)
+    with monkeypatch.context() as short:
+        short.setattr("sys.executable", "/nothing")
+        for probe in ("has_system_role", "end_ids"):
+            with pytest.raises(SystemLimitError):
+                getattr(template, probe)
+    assert template.has_system_role
+    assert template.end_ids == {qwen.special_tokens["<|im_end|>"]}
+    template.close()

@@ -26,7 +26,14 @@ from dllama.cli.session import model_path
 from dllama.cli.settings import with_flags
 from dllama.cli.text_input import text_argument
 from dllama.engine import Conversation, GenerationOptions
-from dllama.errors import ContextFullError, DllamaError, PeerError, TokenizerError, UsageError
+from dllama.errors import (
+    ContextFullError,
+    DllamaError,
+    PeerError,
+    SystemLimitError,
+    TokenizerError,
+    UsageError,
+)
 from dllama.tokenizer import ChatTemplate, Message
 
 _HELP = '''\
@@ -165,7 +172,7 @@ class _Chat:
                         break
                     except PeerError as error:
                         self._model.lose(error)
-            except (ContextFullError, TokenizerError) as error:
+            except (ContextFullError, TokenizerError, SystemLimitError) as error:
                 note(with_flags(error))
                 return
             finally:

@@ -58,8 +58,9 @@ class Conversation:
         Old turns, the oldest first, are dropped for good where the context has no room (n_dropped_turns counts
         them). Ends at the model's end token or when the context is full. What was said until then becomes part of
         the conversation, also when the caller stops early. Raises ContextFullError when not even this one message
-        fits, TokenizerError when the template refuses it, PeerError when a node is lost. After an error, and when
-        the caller stops before anything was said, the conversation is as it was.
+        fits, TokenizerError when the template refuses it, SystemLimitError when there is no process to render it in,
+        PeerError when a node is lost. After an error, and when the caller stops before anything was said, the
+        conversation is as it was.
         """
         options = dataclasses.replace(options, end_ids=self._template.end_ids)
         turns, prompt_ids = self._fitting([*self._turns, {"role": "user", "content": text}])

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from dllama.errors import SystemLimitError
+
 _PROGRAM: Final = Path(__file__).with_name("grammar_process.py")
 
 _TIME_S: Final = 2.0
@@ -41,7 +43,7 @@ class GrammarCheck:
         self._is_closed = False
 
     def fault(self, grammar: str) -> str | None:
-        """What is wrong with the grammar; None where nothing is."""
+        """What is wrong with the grammar; None where nothing is. Raises SystemLimitError where it cannot be tried."""
         if not _TELLTALE.search(grammar):
             return None
         digest = hashlib.sha256(grammar.encode()).digest()
@@ -78,7 +80,7 @@ class GrammarCheck:
                 encoding="utf-8",
             )
         except OSError as error:
-            return f"no process can be started to read it: {error}"
+            raise SystemLimitError(f"no process can be started to read the grammar: {error}") from error
         with process:
             self._process = process
             try:

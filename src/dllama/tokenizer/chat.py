@@ -120,7 +120,8 @@ class ChatTemplate:
 
         With `continue_final_message` it ends with the text of the last message, whose content has to be a str.
         `variables` go to the template (`tools`, `date_string`, `enable_thinking`). Raises TokenizerError with the
-        template's own words when it refuses the conversation, and when it passes a limit.
+        template's own words when it refuses the conversation, and when it passes a limit; SystemLimitError when the
+        system has no room for the process that renders.
         """
         guard = TemplateGuard(self._names, (messages, variables), self.source)
         hidden = guard.hide([dict(message) for message in messages])

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from dllama.errors import TokenizerError
+from dllama.errors import SystemLimitError, TokenizerError
 from dllama.tokenizer import template_process
 from dllama.tokenizer.template_process import LENGTH, Limits
 
@@ -40,7 +40,8 @@ class TemplateRunner:
         weakref.finalize(self, _end_all, self._idle)
 
     def render(self, variables: Mapping[str, Any], now: datetime.datetime) -> str:
-        """Raises TokenizerError with the template's own words, or with the limit that it passed."""
+        """Raises TokenizerError with the template's own words, or with the limit that it passed; SystemLimitError where
+        no process can be started."""
         request = _message({"variables": dict(variables), "now": now.isoformat()})
         process = self._idle_process() or self._start()
         try:
@@ -80,7 +81,7 @@ class TemplateRunner:
                 stderr=subprocess.DEVNULL,
             )
         except OSError as error:
-            raise TokenizerError(f"no process can be started for the chat template: {error}") from error
+            raise SystemLimitError(f"no process can be started for the chat template: {error}") from error
         with contextlib.suppress(BrokenPipeError):  # seen when it is asked
             _pipe(process.stdin).write(self._set_up)
         return process
