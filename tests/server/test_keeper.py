@@ -65,6 +65,7 @@ def test_a_lost_node_is_a_pause() -> None:
             PeerUnreachableError("nobody there"),
             PeerUnreachableError("nobody there"),
             OSError("no"),
+            RuntimeError("can't start new thread"),
         ]
         first.service.failure = PeerLostError("lost worker 1")  # type: ignore[misc]
         with pytest.raises(ApiError, match="lost worker 1") as caught:
@@ -75,7 +76,9 @@ def test_a_lost_node_is_a_pause() -> None:
         wait_until(lambda: has_model(keeper))
         assert keeper.served() is not first
         assert models.n_open == 1
-        assert notes[1:] == ["nobody there", "loading failed: no", "the model is ready again"]
+        assert notes[1:3] == ["nobody there", "loading failed: no"]
+        assert "no more threads" in notes[3]
+        assert notes[4:] == ["the model is ready again"]
         assert "lost worker 1" in notes[0]
     assert models.n_open == 0
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dllama.engine import EngineStats
 from dllama.errors import DllamaError, Failure, let_go_of_frames
 from dllama.node import NodeInfo
+from dllama.node.shortage import shortages_told
 from dllama.server.errors import ApiError
 from dllama.server.served import ServedModel
 
@@ -122,7 +123,8 @@ class ModelKeeper:
 
     def _try_to_open(self) -> None:
         try:
-            self._model = self._stack.enter_context(self._open_model())
+            with shortages_told():
+                self._model = self._stack.enter_context(self._open_model())
         except (DllamaError, OSError, MemoryError) as error:
             message = str(error) if isinstance(error, DllamaError) else f"loading failed: {error}"
             failure = Failure(type(error) if isinstance(error, DllamaError) else DllamaError, message)
