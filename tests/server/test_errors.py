@@ -11,6 +11,18 @@ import openai
 import pytest
 import requests
 
+from dllama.errors import (
+    ContextFullError,
+    DllamaError,
+    ModelFileError,
+    NumericalError,
+    PeerLostError,
+    QueueFullError,
+    SystemLimitError,
+    TokenizerError,
+    UsageError,
+)
+from dllama.server.errors import ApiError, api_error
 from support.api_process import CHAT, MODEL, ApiProcess, ask, error_of, events_of
 from support.endless import long_context
 from support.processes import TIMEOUT_S, run_dllama
@@ -207,3 +219,26 @@ def test_a_port_in_use(api: ApiProcess) -> None:
     done = run_dllama("api", "--port", api.url.rpartition(":")[2])
     assert done.code == 2
     assert "is in use" in done.error_line
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UsageError("x"), 400),
+        (TokenizerError("x"), 400),
+        (ContextFullError("x"), 400),
+        (ApiError("x", status=418), 418),
+        (QueueFullError("x", 2.5), 429),
+        (DllamaError("the request failed: KeyError: 1"), 500),
+        (ModelFileError("the file was overwritten"), 500),
+        (NumericalError("x"), 500),
+        (PeerLostError("x"), 503),
+        (SystemLimitError("x"), 503),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_faults_that_are_not_the_clients_are_not_told_as_its_own(error: DllamaError, status: int) -> None:
+    told = api_error(error)
+    assert told.status == status
+    assert (told.body.error.type == "server_error") is (status >= 500)
+    assert ("Retry-After" in told.headers) is (status in (429, 503))

@@ -30,6 +30,6 @@ class TokenConstraint(Protocol):
     def advance(self, token_id: int) -> Future[Following]:
         """What may come after this token, which was drawn from those that were allowed. The last answer is there.
 
-        The future raises DllamaError when the grammar cannot be followed any further, or takes too long.
+        The future raises UsageError when the grammar cannot be followed any further, or takes too long.
         """
         ...

@@ -77,7 +77,7 @@ class Generation:
         """Takes in what the grammar says of the token drawn last, once it is there; what may be shown if that ends
         the text.
 
-        Raises DllamaError when the grammar cannot be followed any further.
+        Raises UsageError when the grammar cannot be followed any further.
         """
         if self._following is None or self.reason or not self._following.done():
             return TextDelta("", ())

@@ -41,9 +41,8 @@ class Endpoint:
     is_public: bool = False
 
 
-_BODY = (400, 408, 413, 415)
-_ASKING = (*_BODY, 404, 503)
-_GENERATION = (*_ASKING, 429, 500)
+_ASKING = (400, 404, 408, 413, 415, 429, 503)
+_GENERATION = (*_ASKING, 500)
 
 ENDPOINTS = (
     Endpoint(

@@ -15,6 +15,9 @@ from dllama.errors import (
     NumericalError,
     PeerError,
     QueueFullError,
+    SystemLimitError,
+    TokenizerError,
+    UsageError,
 )
 from dllama.server.responses import ErrorBody, ErrorResponse
 
@@ -59,9 +62,12 @@ def api_error(error: DllamaError) -> ApiError:
         return ApiError(message, status=429, code="queue_full", headers={"Retry-After": str(retry_after_s)})
     if isinstance(error, PeerError):
         return ApiError(message, status=503, code="node_lost", headers={"Retry-After": "5"})
+    if isinstance(error, SystemLimitError):
+        return ApiError(message, status=503, code="system_limit", headers={"Retry-After": "1"})
     if isinstance(error, NumericalError):
         return ApiError(message, status=500, code="numerical_error")
-    return ApiError(message)
+    is_request_at_fault = isinstance(error, UsageError | TokenizerError)
+    return ApiError(message, status=400 if is_request_at_fault else 500)
 
 
 def server_ends() -> ApiError:

@@ -24,7 +24,7 @@ import llguidance
 import numpy as np
 
 from dllama.engine import Following
-from dllama.errors import DllamaError
+from dllama.errors import UsageError
 from dllama.server.errors import ApiError
 from dllama.server.grammar_check import GrammarCheck
 from dllama.tokenizer import Tokenizer
@@ -65,7 +65,7 @@ class GrammarConstraint:
         return self._first
 
     def work_out_start(self) -> None:
-        """Computes what `start` gives, in the caller's thread. Raises DllamaError as its future would."""
+        """Computes what `start` gives, in the caller's thread. Raises UsageError as its future would."""
         self._first.set_result(self._timed(self._following))
 
     def advance(self, token_id: int) -> Future[Following]:
@@ -82,7 +82,7 @@ class GrammarConstraint:
         following = work()
         self._used_s += time.thread_time() - start
         if self._used_s > _FREE_S + self._n_tokens * _PER_TOKEN_S:
-            raise DllamaError(
+            raise UsageError(
                 f"the grammar takes too long: {self._used_s:.1f} s for {self._n_tokens} tokens; a simpler one is needed"
             )
         return following
@@ -93,10 +93,10 @@ class GrammarConstraint:
         return self._following()
 
     def _following(self) -> Following:
-        """Raises DllamaError when the grammar asks for more than the limits allow."""
+        """Raises UsageError when the grammar asks for more than the limits allow."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)[: self._n_bytes]
         if self._matcher.is_error():
-            raise DllamaError(f"the grammar cannot be followed: {_first_line(self._matcher.get_error())}")
+            raise UsageError(f"the grammar cannot be followed: {_first_line(self._matcher.get_error())}")
         return Following(bits, is_end=self._matcher.is_stopped())
 
 
@@ -146,7 +146,7 @@ class GrammarCompiler:
         constraint = GrammarConstraint(matcher, self.vocab_size, self._following)
         try:
             constraint.work_out_start()
-        except DllamaError as error:
+        except UsageError as error:
             raise _invalid(param, str(error)) from error
         return [constraint, *(constraint.copy() for _ in range(n - 1))]
 
