@@ -16,7 +16,7 @@ FLOORS = {
     "sharding": 3, "checkpoint": 3,
     "families": 2, "tokenizer": 2,
     "kernels": 1, "formats": 1, "fabric": 1,
-    "errors": 0, "dtypes": 0, "_native": 0, "": 0,
+    "errors": 0, "dtypes": 0, "plain_text": 0, "_native": 0, "": 0,
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from dllama.node.messages import (
 )
 from dllama.node.probe import LinkFaults, ProbeOrders
 from dllama.node.step_message import max_step_bytes
+from dllama.plain_text import LONGEST, plain_line
 
 MESSAGES = [
     Hello(Role.WORKER, "a session", 3),
@@ -56,7 +57,8 @@ def test_any_value_in_any_place_is_refused_or_of_its_type(message: Any, data: st
     payload = json.dumps(values).encode()
     if type(values[name]) is wanted:
         with contextlib.suppress(PeerProtocolError):  # a number may be impossible
-            assert getattr(type(message).decode(payload, "peer"), name) == values[name]
+            wanted_value = plain_line(values[name]) if wanted is str else values[name]
+            assert getattr(type(message).decode(payload, "peer"), name) == wanted_value
     else:
         with pytest.raises(PeerProtocolError, match=r"10.0.0.1:9990 sent a malformed"):
             type(message).decode(payload, "10.0.0.1:9990")
@@ -75,6 +77,33 @@ def test_anything_else_is_refused(kind: Any, payload: bytes) -> None:
 def test_malformed_json(payload: bytes) -> None:
     with pytest.raises(PeerProtocolError, match="malformed Refusal"):
         Refusal.decode(payload, "peer")
+
+
+ESCAPES = "a\x1b]0;t\x07\x1b[2J\x9b2J\r\nb\u2028\u202ec\x7f\ud800"
+
+
+@pytest.mark.parametrize(
+    "text", [ESCAPES, "x" * 1_000_000, ESCAPES * 10_000], ids=["controls", "long", "both"]
+)
+def test_texts_of_peers_can_be_shown(text: str) -> None:
+    """Wherever they stand: in a message that is sound, and in what is said about one that is not."""
+    spoken = [
+        Refusal.decode(Refusal(text).encode(), "peer").reason,
+        *LinkFaults.decode(LinkFaults([text, text]).encode(), "peer").faults,
+        Welcome.decode(json.dumps({**vars(MESSAGES[1]), "isa": text}).encode(), "peer").isa,
+    ]
+    for kind in (Refusal, Hello, Welcome, SessionPlan, ProbeOrders):
+        with pytest.raises(PeerProtocolError) as caught:
+            kind.decode(json.dumps({text: 1}).encode(), "peer")
+        spoken.append(str(caught.value))
+    for line in spoken:
+        assert line.isprintable()
+        assert len(line) < LONGEST + 100
+
+
+def test_more_faults_than_links_there_can_be() -> None:
+    with pytest.raises(PeerProtocolError, match="malformed LinkFaults"):
+        LinkFaults.decode(json.dumps({"faults": ["x"] * 100_000}).encode(), "peer")
 
 
 @pytest.mark.parametrize(

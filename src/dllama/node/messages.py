@@ -14,6 +14,7 @@ from dllama.fabric import PEER_TIMEOUT_S
 from dllama.families import ModelConfig
 from dllama.model import CacheShape, StepLimits
 from dllama.node.soundness import check_peer_timeout, check_session, check_types
+from dllama.plain_text import plain_line
 from dllama.sharding import ShardPlan
 
 T = TypeVar("T")
@@ -178,7 +179,18 @@ def _json_object(payload: bytes) -> dict[str, Any]:
     values = json.loads(payload, parse_constant=_refuse_constant)
     if not isinstance(values, dict):
         raise TypeError("not an object")
-    return values
+    return {plain_line(key): _plain(value) for key, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The value with all of its text as plain lines: whatever a peer says may be shown to people as it is."""
+    if isinstance(value, str):
+        return plain_line(value)
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {plain_line(key): _plain(each) for key, each in value.items()}
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -192,5 +204,5 @@ def parse_message(what: str, sender: str, parse: Callable[[], T]) -> T:
         return parse()
     except (ValueError, TypeError, KeyError, OverflowError, AttributeError, RecursionError) as error:
         raise PeerProtocolError(
-            f"{sender} sent a malformed {what} ({error}); are both of the same dllama version?"
+            f"{sender} sent a malformed {what} ({plain_line(str(error))}); are both of the same dllama version?"
         ) from error

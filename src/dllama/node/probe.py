@@ -49,6 +49,9 @@ _MOST_ROUNDS = 10_000
 _MOST_MOVED_BYTES = 1 << 30
 """By all rounds of one measurement, for each rank."""
 
+_MOST_FAULTS = 1000
+"""Of one node's links: some for each adapter, and one for each other node."""
+
 
 class Pattern(enum.StrEnum):
     """What the ranks do in one round, with `n_bytes`."""
@@ -87,6 +90,10 @@ class LinkFaults(Json):
     """A line for people for each fault of a node's links."""
 
     faults: list[str]
+
+    def __post_init__(self) -> None:
+        if len(self.faults) > _MOST_FAULTS:
+            raise ValueError(f"impossible: {len(self.faults)} faults of one node")
 
 
 @dataclasses.dataclass(frozen=True)
