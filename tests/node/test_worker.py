@@ -7,21 +7,23 @@ import dataclasses
 import json
 import re
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
-from dllama.errors import PeerBusyError, PeerError
+from dllama.errors import PeerBusyError, PeerError, PeerLostError
 from dllama.fabric import SocketChannel, listen
-from dllama.fabric.frames import encode_header
+from dllama.fabric.frames import MAGIC, PROTOCOL_VERSION, encode_header
 from dllama.kernels import Compute
 from dllama.node import Address, NodeSettings, Worker, root_link
 from dllama.node.greeting import call
 from dllama.node.memory import memory_need
 from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Refusal, Role, SessionPlan
 from dllama.node.probe import ProbeOrders
+from support import fake_nodes
 from support.session_root import SessionRoot, small_plan
 
 TIMEOUT_S = 20.0
@@ -89,6 +91,33 @@ def test_a_message_before_the_plan(worker: Served) -> None:
     with worker.root() as channel:
         channel.send_frame(Kind.STEP, b"")
         assert "in place of a plan" in worker.wait_for("is gone")
+
+
+def test_a_root_of_another_version(worker: Served) -> None:
+    """It gets an answer, whose header is enough for a clear sentence, though nothing else need be understood."""
+    host, port = worker.address.host, worker.address.port
+    hello = b'{"role": "root", "words": "of another version"}'
+    with socket.create_connection((host, port), timeout=TIMEOUT_S) as root:
+        root.sendall(struct.pack("<4sHHQ", MAGIC, PROTOCOL_VERSION - 1, Kind.HELLO, len(hello)) + hello)
+        kind, payload = SocketChannel(root, "worker", TIMEOUT_S).receive_frame(MAX_CONTROL_BYTES)
+        assert kind == Kind.REFUSED
+        assert "install the same release of dllama on both" in Refusal.decode(payload, "worker").reason
+        assert root.recv(1) == b""
+
+
+def test_a_stranger_gets_no_answer(worker: Served) -> None:
+    with socket.create_connection((worker.address.host, worker.address.port), timeout=TIMEOUT_S) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert stranger.recv(1) == b""
+
+
+def test_a_worker_of_the_first_version() -> None:
+    """It closes the connection, without a look at what else was sent."""
+    with (
+        fake_nodes.server(lambda connection: connection.recv(16)) as address,
+        pytest.raises(PeerLostError, match="see whether it has the same release of dllama"),
+    ):
+        call(Address.parse(address), ROOT)
 
 
 def test_an_impossible_plan(worker: Served, plan: SessionPlan) -> None:

@@ -124,9 +124,8 @@ class Heartbeat:
         self._take_arrivals()  # they are owed a goodbye too
         for rank, connection in self._links.items():
             self._send(rank, _GOODBYE)
-            with contextlib.suppress(
-                OSError
-            ):  # what is unread makes a reset of the end, which may overtake a goodbye
+            # What is unread makes a reset of the end, which may overtake a goodbye.
+            with contextlib.suppress(OSError):
                 while connection.recv(_READ_BYTES):
                     pass
         self._close_all()

@@ -42,10 +42,7 @@ def read_hf_rope(keys: HfKeys, max_positions: int) -> HfRope:
         scaling = _yarn(keys, rope, max_positions)
         stretched = int(min(scaling.factor * scaling.original_max_seq_len, 1 << 62))
         return HfRope(theta, scaling, max(max_positions, stretched))
-    if kind in (
-        "default",
-        "dynamic",
-    ):  # dynamic leaves a text of max_positions as it is; there are no longer ones here
+    if kind in ("default", "dynamic"):  # dynamic is for texts longer than max_positions, and there are none
         return HfRope(theta, None, max_positions)
     if kind == "linear":
         return HfRope(theta, _linear(rope.number("factor")), max_positions)

@@ -142,9 +142,7 @@ def _locked_new(partial: Path) -> BinaryIO:
 def _remove_leftovers(place: Path) -> None:
     """Removes temporary files whose writers were killed. Who lives holds a lock on its own."""
     name = re.compile(rf"\.{re.escape(place.name)}\.[0-9a-f]{{8}}\.partial")
-    with contextlib.suppress(
-        OSError
-    ):  # a directory that is not there or cannot be read has nothing to remove
+    with contextlib.suppress(OSError):  # a directory that cannot be read has nothing to remove
         for partial in [entry for entry in place.parent.iterdir() if name.fullmatch(entry.name)]:
             with contextlib.suppress(OSError), partial.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

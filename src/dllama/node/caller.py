@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 from dllama.errors import PeerLostError
-from dllama.fabric.frames import HEADER_BYTES, check_magic, decode_header
+from dllama.fabric.frames import HEADER_BYTES, MAGIC, check_magic, decode_header
 from dllama.node.messages import Hello, Kind
 
 MAX_HELLO_BYTES = 4096
@@ -46,7 +47,16 @@ class Caller:
             return None
         return Hello.decode(self._payload, self.name)
 
+    @property
+    def is_node(self) -> bool:
+        """Whether it has begun as a node of any version does, so that it understands an answer."""
+        return self._header.startswith(MAGIC)
+
     def close(self) -> None:
+        """Whatever it has sent is read: what is left unread makes a reset of the end, which may overtake an answer."""
+        with contextlib.suppress(OSError):
+            self.connection.setblocking(False)
+            self.connection.recv(MAX_HELLO_BYTES)
         self.connection.close()
 
     def _receive(self, n_bytes: int) -> bytes:

@@ -189,6 +189,8 @@ class Door:
         try:
             hello = caller.read()
         except DllamaError as error:
+            if caller.is_node:
+                self._refuse(caller, str(error))
             self._send_away(caller, str(error))
             return
         if hello is None:
@@ -200,6 +202,12 @@ class Door:
             self._next_roots[caller] = hello
         else:
             self._let_in(caller, hello)
+
+    def _refuse(self, caller: Caller, why: str) -> None:
+        """The answer to a greeting that is none. A node of another version sees by its header what is the matter."""
+        with contextlib.suppress(DllamaError, OSError):
+            channel = SocketChannel(caller.connection, caller.name, GREETING_TIMEOUT_S)
+            channel.send_frame(Kind.REFUSED, Refusal(why).encode())
 
     def _send_away(self, caller: Caller, why: str) -> None:
         _log.info("sent %s away: %s", caller.name, why)

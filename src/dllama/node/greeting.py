@@ -6,7 +6,7 @@ import dataclasses
 import socket
 from typing import NoReturn
 
-from dllama.errors import PeerBusyError, PeerError, PeerProtocolError
+from dllama.errors import PeerBusyError, PeerError, PeerLostError, PeerProtocolError
 from dllama.fabric import SocketChannel, connect_with_deadline, format_address
 from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Refusal, Role, Welcome
 
@@ -39,7 +39,7 @@ def call(address: Address, hello: Hello) -> tuple[SocketChannel, Welcome]:
     try:
         channel = SocketChannel(connection, str(address), GREETING_TIMEOUT_S, role=Role.WORKER)
         channel.send_frame(Kind.HELLO, hello.encode())
-        kind, payload = channel.receive_frame(MAX_CONTROL_BYTES)
+        kind, payload = _answer(channel)
         if kind != Kind.WELCOME:
             raise_refusal(kind, payload, str(address))
         return channel, Welcome.decode(payload, str(address))
@@ -61,6 +61,14 @@ def call_heartbeat(address: Address, session: str, rank: int) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def _answer(channel: SocketChannel) -> tuple[int, bytes]:
+    """Nodes of protocol version 1 closed the connection where the version was another one."""
+    try:
+        return channel.receive_frame(MAX_CONTROL_BYTES)
+    except PeerLostError as error:
+        raise PeerLostError(f"{error}; see whether it has the same release of dllama as this node") from error
 
 
 def raise_refusal(kind: int, payload: bytes, name: str) -> NoReturn:
