@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -18,7 +17,9 @@ from typing import Any
 from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from dllama.node.shortage import OUT_OF_ROOM
 from dllama.server.errors import ApiError
+from dllama.server.seldom_log import SeldomLog
 
 _log = logging.getLogger(__name__)
 
@@ -27,8 +28,6 @@ _RETRY_S = 0.2
 
 _BACKLOG = 512
 """Connections that the system holds until they are accepted; whoever comes then has to try again after a second."""
-
-_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +51,7 @@ class Connections:
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
+        self.log = SeldomLog(_log)  # of what clients do
         self._open: dict[BoundedProtocol, None] = {}
 
     def add(self, connection: BoundedProtocol) -> None:
@@ -95,6 +95,7 @@ class BoundedProtocol(H11Protocol):
     def __init__(self, connections: Connections, **arguments: Any) -> None:
         """`arguments` are those of uvicorn's protocols."""
         super().__init__(**arguments)
+        self.logger = connections.log  # type: ignore[assignment]
         self._all = connections
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -208,8 +209,8 @@ class Acceptor:
         try:
             connection, _ = self._listener.accept()
         except OSError as error:  # of the connection, which may be gone already, or of this computer
-            if error.errno in _OUT_OF_RESOURCES:
-                _log.warning("a connection has to wait: %s", error.strerror)
+            if error.errno in OUT_OF_ROOM:
+                self._connections.log.warning("connections have to wait: %s", error.strerror)
                 self._connections.drop_one()
                 self._loop.remove_reader(self._listener)
                 self._retry = self._loop.call_later(_RETRY_S, self._listen)
