@@ -46,6 +46,8 @@ CHAT = {"messages": [{"role": "user", "content": "x"}]}
         (CompletionRequest, {"prompt": [[1.5] * N]}, "prompt[0][0]: Input should be a valid integer"),
         (CompletionRequest, {"prompt": [1, *[-1] * N]}, "prompt[1]: Input should be greater than"),
         (CompletionRequest, {"prompt": ["x", *[3] * N]}, "prompt[1]: Input should be a valid string"),
+        (CompletionRequest, {"prompt": ["x"] * 17}, "prompt: List should have at most 16 items"),
+        (EmbeddingRequest, {"input": ["x"] * 257}, "input: List should have at most 256 items"),
         (EmbeddingRequest, {"input": [""] * N}, "input[0]: "),
         (TokenizeRequest, {"messages": [{}] * N}, "messages[0]: "),
         (DetokenizeRequest, {"tokens": [""] * N}, "tokens[0]: "),

@@ -85,11 +85,11 @@ def invalid_request(error: pydantic.ValidationError) -> ApiError:
     return ApiError(f"{param or 'the body'}: {problem['msg']}", param=param or None, code=problem["type"])
 
 
-def _nearness(problem: Any) -> tuple[int, list[int], bool]:
+def _nearness(problem: Any) -> tuple[bool, int, list[int]]:
     """How far an alternative of a union got before it failed; it failed least where the type is the right one."""
     location = problem["loc"]
     indices = [part for part in location if isinstance(part, int)]
-    return len(location), indices, not problem["type"].endswith("_type")
+    return not problem["type"].endswith("_type"), len(location), indices
 
 
 def _path(location: tuple[int | str, ...]) -> str:
