@@ -214,6 +214,8 @@ class Engine:
 
     def _settle(self, on_ready: Callable[[], None]) -> None:
         """Goes on with texts whose grammars have said what may follow; they have a moment to do so."""
+        if not self._unsettled:
+            return
         unsettled, self._unsettled = self._unsettled, []
         unsettled = [task for task in unsettled if task.request in self._tasks]
         futures = [task.generation.waits_for for task in unsettled if not task.is_late]
