@@ -15,7 +15,7 @@ FLOORS = {
     "model": 4, "planner": 4,
     "sharding": 3, "checkpoint": 3,
     "families": 2, "tokenizer": 2,
-    "kernels": 1, "formats": 1, "fabric": 1,
+    "kernels": 1, "formats": 1, "fabric": 1, "host": 1,
     "errors": 0, "dtypes": 0, "plain_text": 0, "_native": 0, "": 0,
 }  # fmt: skip
 

@@ -6,14 +6,12 @@ import collections
 import hashlib
 import json
 import re
-import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from dllama.errors import SystemLimitError
+from dllama.host.limited_process import passed_its_time, start_limited
 
 _PROGRAM: Final = Path(__file__).with_name("grammar_process.py")
 
@@ -39,7 +37,7 @@ class GrammarCheck:
         """`limits` are those of llguidance.LLParserLimits."""
         self._limits = dict(limits)
         self._read: collections.OrderedDict[bytes, None] = collections.OrderedDict()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._is_closed = False
 
     def fault(self, grammar: str) -> str | None:
@@ -70,27 +68,17 @@ class GrammarCheck:
             "time_s": _TIME_S,
             "memory_bytes": _MEMORY_BYTES,
         }
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", _PROGRAM],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-            )
-        except OSError as error:
-            raise SystemLimitError(f"no process can be started to read the grammar: {error}") from error
-        with process:
+        with start_limited(_PROGRAM, "a grammar") as process:
             self._process = process
+            patience_s = 0 if self._is_closed else _PATIENCE_S
             try:
-                fault, _ = process.communicate(json.dumps(request), 0 if self._is_closed else _PATIENCE_S)
+                fault, _ = process.communicate(json.dumps(request).encode(), patience_s)
             except subprocess.TimeoutExpired:
                 return f"reading it takes more than {_PATIENCE_S:g} s"
             finally:
                 process.kill()
-        if process.returncode == -signal.SIGPROF:
+        if passed_its_time(process.returncode):
             return f"reading it takes more than {_TIME_S:g} s"
         if process.returncode:
             return "reading it takes more memory than there is for it"
-        return fault or None
+        return fault.decode() or None

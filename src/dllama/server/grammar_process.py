@@ -9,27 +9,22 @@ output is what is wrong with the grammar, empty if nothing.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import resource
-import signal
 import sys
 
 import llguidance
 
+from dllama.host.limited_process import limit_process, limit_time
+
 
 def main() -> None:
-    request = json.load(sys.stdin)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(ValueError, OSError):  # a lower limit is there already, or the system knows none
-        resource.setrlimit(resource.RLIMIT_AS, (request["memory_bytes"], request["memory_bytes"]))
-    signal.setitimer(signal.ITIMER_PROF, request["time_s"])  # its signal ends the process
+    request = json.load(sys.stdin.buffer)
+    limit_process(request["memory_bytes"])
+    limit_time(request["time_s"])
     is_wrong, messages = llguidance.LLMatcher.validate_grammar_with_warnings(
         request["grammar"], limits=llguidance.LLParserLimits(**request["limits"])
     )
-    sys.stdout.write(messages[0] if is_wrong else "")
+    sys.stdout.buffer.write(messages[0].encode() if is_wrong else b"")
 
 
 if __name__ == "__main__":

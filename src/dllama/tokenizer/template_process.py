@@ -11,12 +11,9 @@ of the input ends the process.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import json
-import resource
-import signal
 import struct
 import sys
 from collections.abc import Callable
@@ -27,6 +24,8 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
+
+from dllama.host.limited_process import limit_process, limit_time
 
 LENGTH = struct.Struct("<I")
 
@@ -149,16 +148,12 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     set_up = _read(requests)
     limits = Limits(**set_up["limits"])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(ValueError, OSError):  # a lower limit is there already, or the system knows none
-        resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    limit_process(limits.memory_bytes)
     renderer = _Renderer(set_up["source"], set_up["constants"], limits)
     while (request := _read(requests)) is not None:
-        signal.setitimer(signal.ITIMER_PROF, limits.time_s)  # its signal ends the process
+        limit_time(limits.time_s)
         answer = renderer.answer(request)
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        limit_time(0)
         _write(answers, answer)
 
 

@@ -6,15 +6,14 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import signal
 import subprocess
-import sys
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from dllama.errors import SystemLimitError, TokenizerError
+from dllama.errors import TokenizerError
+from dllama.host.limited_process import passed_its_time, start_limited
 from dllama.tokenizer import template_process
 from dllama.tokenizer.template_process import LENGTH, Limits
 
@@ -73,21 +72,13 @@ class TemplateRunner:
         return None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", _PROGRAM],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        except OSError as error:
-            raise SystemLimitError(f"no process can be started for the chat template: {error}") from error
+        process = start_limited(_PROGRAM, "the chat template")
         with contextlib.suppress(BrokenPipeError):  # seen when it is asked
             _pipe(process.stdin).write(self._set_up)
         return process
 
     def _why_it_ended(self, code: int) -> str:
-        if code == -signal.SIGPROF:
+        if passed_its_time(code):
             return f"the chat template was ended: it computed for more than {self._limits.time_s:g} s"
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         return f"the chat template was ended {how}, perhaps for want of memory"
