@@ -37,6 +37,7 @@ _SETTLE_S = 0.1
 
 _BEAT, _GOODBYE = b".", b"!"
 _READ_BYTES = 4096
+_MOST_LAST_READS = 64  # hours of beats; who sends without end holds nobody up
 
 Arrivals = queue.SimpleQueue[tuple[int, socket.socket]]
 """Connections for the heartbeat, with the rank at the other end."""
@@ -126,8 +127,9 @@ class Heartbeat:
             self._send(rank, _GOODBYE)
             # What is unread makes a reset of the end, which may overtake a goodbye.
             with contextlib.suppress(OSError):
-                while connection.recv(_READ_BYTES):
-                    pass
+                for _ in range(_MOST_LAST_READS):
+                    if not connection.recv(_READ_BYTES):
+                        break
         self._close_all()
 
     def _take_arrivals(self) -> None:

@@ -28,6 +28,9 @@ HANDOVER_S = 2.0
 _MOST_CALLERS = 64
 """Connections that have not said who they are; with one more, the one that has been silent longest goes."""
 
+_MOST_NEXT_ROOTS = 8
+"""Roots that wait for the one that is served to end; with one more, that one hears at once that the node is busy."""
+
 _FEWEST_CALLERS = 4
 """May always wait: a root and the workers of its session greet at the same time."""
 
@@ -111,8 +114,12 @@ class Door:
     def _run(self) -> None:
         """The door's thread."""
         while not self._is_closing:
-            self._hear()
-            self._look(time.monotonic())
+            try:
+                self._hear()
+                self._look(time.monotonic())
+            except Exception:  # our own mistake costs one caller; without this thread the node would be deaf
+                _log.exception("the door failed")
+                time.sleep(_PAUSE_S)
         for caller in (*self._callers, *self._next_roots):
             caller.close()
         self._selector.close()
@@ -197,7 +204,7 @@ class Door:
             return
         del self._callers[caller]
         self._selector.unregister(caller.connection)
-        if hello.role == Role.ROOT and self._root:
+        if hello.role == Role.ROOT and self._root and len(self._next_roots) < _MOST_NEXT_ROOTS:
             caller.deadline_s = time.monotonic() + HANDOVER_S
             self._next_roots[caller] = hello
         else:
@@ -222,6 +229,7 @@ class Door:
 
     def _let_in(self, caller: Caller, hello: Hello) -> None:
         """Answers; the answer leaves before anyone else may write to the connection."""
+        is_in = False
         try:
             set_options(caller.connection)
             channel = SocketChannel(caller.connection, caller.name, GREETING_TIMEOUT_S)
@@ -229,9 +237,9 @@ class Door:
                 is_in = self._greet(channel, hello)
         except (DllamaError, OSError) as error:
             _log.info("sent %s away: %s", caller.name, error)
-            is_in = False
-        if not is_in:
-            caller.close()
+        finally:
+            if not is_in:
+                caller.close()
 
     def _greet(self, channel: SocketChannel, hello: Hello) -> bool:
         """Whether it is let in; the caller has the lock."""

@@ -75,6 +75,9 @@ class Hello(Json):
     session: str
     rank: int
 
+    def __post_init__(self) -> None:
+        Role(self.role)  # ValueError for another one
+
 
 @dataclasses.dataclass(frozen=True)
 class Welcome(Json):
