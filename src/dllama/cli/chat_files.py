@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dllama.errors import UsageError
 from dllama.formats.atomic import write_atomically
+from dllama.formats.plain_files import open_plain_file
 from dllama.tokenizer import Message
 
 _PRIVATE_FILE, _PRIVATE_DIRECTORY = 0o600, 0o700
@@ -43,14 +44,12 @@ def write_messages(path: Path, messages: Sequence[Message]) -> None:
 
 def read_messages(path: Path) -> list[Message]:
     """Raises UsageError for a file that is no conversation."""
+    with open_plain_file(path, UsageError) as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise UsageError(f"{path} is too large to be a conversation")
     try:
-        if not path.is_file() and path.exists():
-            raise UsageError(f"{path} is no file with a conversation")
-        if path.stat().st_size > _MOST_BYTES:
-            raise UsageError(f"{path} is too large to be a conversation")
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no conversation: it is not sound JSON") from error
     if not isinstance(value, list) or not all(map(_is_message, value)):
