@@ -49,6 +49,7 @@ CHAT = {"messages": [{"role": "user", "content": "x"}]}
         (CompletionRequest, {"prompt": ["x"] * 17}, "prompt: List should have at most 16 items"),
         (EmbeddingRequest, {"input": ["x"] * 257}, "input: List should have at most 256 items"),
         (EmbeddingRequest, {"input": [""] * N}, "input[0]: "),
+        (ChatRequest, {"messages": [{"role": "k" * N}]}, "messages[0]: "),
         (TokenizeRequest, {"messages": [{}] * N}, "messages[0]: "),
         (DetokenizeRequest, {"tokens": [""] * N}, "tokens[0]: "),
     ],
@@ -58,6 +59,7 @@ def test_the_first_wrong_element_is_told(kind: type[pydantic.BaseModel], body: o
     with pytest.raises(ApiError) as caught:
         parse_body(json.dumps(body).encode(), kind)
     assert str(caught.value).startswith(says)
+    assert len(str(caught.value)) < 1100
     reason = caught.value.__cause__
     assert isinstance(reason, pydantic.ValidationError)
     assert reason.error_count() < 10

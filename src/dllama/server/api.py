@@ -88,7 +88,7 @@ class Api:
     def check_name(self, name: str | None) -> None:
         if name is not None and name != self.settings.model_name:
             raise ApiError(
-                f"there is no model {name!r} here: this server has {self.settings.model_name!r}",
+                f"there is no model {name[:_SHOWN_CHARACTERS]!r} here: this server has {self.settings.model_name!r}",
                 status=404,
                 param="model",
                 code="model_not_found",

@@ -19,6 +19,7 @@ from dllama.errors import (
     TokenizerError,
     UsageError,
 )
+from dllama.plain_text import plain_line
 from dllama.server.responses import ErrorBody, ErrorResponse
 
 
@@ -82,7 +83,8 @@ def invalid_request(error: pydantic.ValidationError) -> ApiError:
     if problem["type"] == "json_invalid":
         return ApiError(f"the body is no JSON: {problem['msg'].removeprefix('Invalid JSON: ')}")
     param = _path(problem["loc"])
-    return ApiError(f"{param or 'the body'}: {problem['msg']}", param=param or None, code=problem["type"])
+    reason = plain_line(problem["msg"])  # which may quote what was sent
+    return ApiError(f"{param or 'the body'}: {reason}", param=param or None, code=problem["type"])
 
 
 def _nearness(problem: Any) -> tuple[bool, int, list[int]]:
