@@ -207,7 +207,7 @@ def test_a_full_queue(guarded: ApiProcess) -> None:
 
 def test_wrong_flags() -> None:
     for flags, says in (
-        (["--port", 70000], "--port 70000 is no port"),
+        (["--port", 70000], "--port: 70000 is no port"),
         (["--chat-template", "x"], "no chat template"),
     ):
         done = run_dllama("api", *flags, "--model-name", MODEL)

@@ -7,7 +7,7 @@ import importlib
 import os
 
 from dllama.cli.console import note
-from dllama.cli.options import add_model_flags, add_sampling_flags, positive_int
+from dllama.cli.options import add_model_flags, add_sampling_flags, listening_port, positive_int
 from dllama.errors import UsageError
 
 DEFAULT_HOST = "127.0.0.1"
@@ -23,7 +23,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group = parser.add_argument_group("server")
     group.add_argument("--host", default=DEFAULT_HOST, help="address to listen on (default %(default)s)")
     group.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="port to listen on (default %(default)s)"
+        "--port", type=listening_port, default=DEFAULT_PORT, help="port to listen on (default %(default)s)"
     )
     group.add_argument(
         "--api-key",

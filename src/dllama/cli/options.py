@@ -259,14 +259,22 @@ def peer_timeout(text: str) -> float:
     return seconds
 
 
+def listening_port(text: str) -> int:
+    if not text.isdecimal() or len(text) > 5 or int(text) > 65535:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no port: take one from 1 to 65535, or 0 for any that is free"
+        )
+    return int(text)
+
+
 def positive_int(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
+    if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 1 up")
     return int(text)
 
 
 def count(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
     return int(text)
 

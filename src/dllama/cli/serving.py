@@ -17,7 +17,7 @@ from dllama.cli.options import ModelOptions, model_options, sampling_options
 from dllama.cli.session import Session, model_path, open_session
 from dllama.cli.settings import with_flags
 from dllama.engine import EngineService
-from dllama.errors import TokenizerError, UsageError
+from dllama.errors import TokenizerError
 from dllama.fabric import format_address, listen
 from dllama.formats.hf_folders import model_name
 from dllama.server import Api, HttpServer, ServedModel, ServerSettings, make_app
@@ -37,10 +37,6 @@ _USUAL_CONNECTIONS = 512
 
 
 def run(args: argparse.Namespace) -> None:
-    if not 0 <= args.port < 65536:
-        raise UsageError(
-            f"--port {args.port} is no port: take one from 1 to 65535, or 0 for any that is free"
-        )
     options = model_options(args)
     settings = ServerSettings(
         model_name=args.model_name or _model_name(options),

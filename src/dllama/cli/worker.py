@@ -6,9 +6,8 @@ import argparse
 import ipaddress
 
 from dllama.cli.console import note
-from dllama.cli.options import WORKER_PORT, add_node_flags, node_settings
+from dllama.cli.options import WORKER_PORT, add_node_flags, listening_port, node_settings
 from dllama.cli.session import make_compute
-from dllama.errors import UsageError
 from dllama.fabric import format_address, listen, listen_everywhere, own_hosts
 from dllama.kernels import Compute
 from dllama.node import Worker
@@ -20,17 +19,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("worker", help="compute for a root; needs no model file")
     parser.add_argument("--host", help="address to listen on (default: all, of IPv4 and IPv6)")
     parser.add_argument(
-        "--port", type=int, default=WORKER_PORT, help="port to listen on (default %(default)s)"
+        "--port", type=listening_port, default=WORKER_PORT, help="port to listen on (default %(default)s)"
     )
     add_node_flags(parser)
     parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    if not 0 <= args.port < 65536:
-        raise UsageError(
-            f"--port {args.port} is no port: take one from 1 to 65535, or 0 for any that is free"
-        )
     compute = make_compute(args.nthreads, args.isa)
     with listen(args.host, args.port) if args.host else listen_everywhere(args.port) as listener:
         host, port = listener.getsockname()[:2]
