@@ -27,7 +27,7 @@ _IS_SOUND: Mapping[str, Callable[[Number], bool]] = {
 
 
 def read_suggested_sampling(model: Path) -> dict[str, Number]:
-    """By the names of _IS_SOUND, of what the file says; nothing where there is no such file.
+    """What generation_config.json says, by the names of _IS_SOUND; nothing where there is no such file.
 
     Raises ModelFileError for a value that cannot be. As in vLLM, do_sample is passed over.
     """

@@ -26,6 +26,7 @@ CONFIG_FILE = "config.json"
 _log = logging.getLogger(__name__)
 
 _COMPARED_ROWS = 64
+"""Enough to tell a copy from another head."""
 
 
 class HfSource:
@@ -120,9 +121,7 @@ class HfSource:
 
     def _say_that_the_stored_head_counts(self) -> None:
         head, embedding = self.stored("head"), self.stored("embedding")
-        some = slice(
-            None, None, max(1, len(head.rows) // _COMPARED_ROWS)
-        )  # enough to tell a copy from another head
+        some = slice(None, None, max(1, len(head.rows) // _COMPARED_ROWS))
         if head.dtype is not embedding.dtype or not np.array_equal(head.rows[some], embedding.rows[some]):
             _log.warning(
                 "%s: the head is the one that is stored, though config.json says that it is the embedding"

@@ -96,9 +96,7 @@ class ModelConfig:
 
 def shortest_float32(value: float | np.float32) -> float:
     """The shortest decimal number of those that are the same float32: 9.999999747378752e-06 is 1e-05."""
-    with np.errstate(
-        over="ignore"
-    ):  # what is too large is infinite, and refused as that (families/limits.py)
+    with np.errstate(over="ignore"):  # too large is infinite, which is refused (families/limits.py)
         return float(str(np.float32(value)))
 
 

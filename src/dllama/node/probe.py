@@ -50,7 +50,7 @@ _MOST_MOVED_BYTES = 1 << 30
 """By all rounds of one measurement, for each rank."""
 
 _MOST_FAULTS = 1000
-"""Of one node's links: some for each adapter, and one for each other node."""
+"""The most lines about one node's links: some for each adapter, and one for each other node."""
 
 
 class Pattern(enum.StrEnum):

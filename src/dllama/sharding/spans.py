@@ -129,9 +129,8 @@ def _split(total: int, unit: int, shares: Sequence[float]) -> list[Span]:
     n_units = total // unit
     exact = [share / math.fsum(shares) * n_units for share in shares]
     counts = [max(1, math.floor(value)) for value in exact]
-    while (
-        sum(counts) > n_units
-    ):  # the minimum of one took too much: take from who is furthest above its share
+    while sum(counts) > n_units:  # the minimum of one took too much
+        # from who is furthest above its share
         above = max((r for r, count in enumerate(counts) if count > 1), key=lambda r: counts[r] - exact[r])
         counts[above] -= 1
     while sum(counts) < n_units:
