@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 
-from dllama.cli.console import note
+from dllama.cli.logs import announce
 from dllama.cli.options import add_model_flags, add_sampling_flags, listening_port, positive_int
 from dllama.errors import UsageError
 
@@ -85,7 +85,7 @@ def api_key(text: str) -> str:
 def _keys_of_environment() -> list[str]:
     text = os.environ.get(API_KEY_VARIABLE)
     if text == "":
-        note(f"{API_KEY_VARIABLE} is set and empty: no key is asked for")
+        announce(f"{API_KEY_VARIABLE} is set and empty: no key is asked for")
     if not text:
         return []
     try:

@@ -50,14 +50,17 @@ Advance = Callable[[int, int], None]
 
 
 @contextlib.contextmanager
-def progress_count(label: str, unit: str, scale: float = 1.0) -> Iterator[Advance]:
-    """A bar with rate and time left; where standard error is no terminal, a line every few seconds and at the end.
+def progress_count(
+    label: str, unit: str, scale: float = 1.0, on_line: Callable[[str], None] = note
+) -> Iterator[Advance]:
+    """A bar with rate and time left; where standard error is no terminal, a line every few seconds and at the end, for
+    `on_line`.
 
     Numbers are shown divided by `scale`, in `unit`.
     """
     console = Console(stderr=True)
     if not _can_draw(console):
-        yield _plain_progress(label, unit, scale)
+        yield _plain_progress(label, unit, scale, on_line)
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -129,7 +132,7 @@ class _CountColumn(ProgressColumn):
         )
 
 
-def _plain_progress(label: str, unit: str, scale: float) -> Advance:
+def _plain_progress(label: str, unit: str, scale: float, on_line: Callable[[str], None]) -> Advance:
     start = last = time.monotonic()
 
     def advance(done: int, total: int) -> None:
@@ -140,7 +143,7 @@ def _plain_progress(label: str, unit: str, scale: float) -> Advance:
         last = now
         rate = done / max(now - start, 1e-9)
         left_s = (total - done) / rate if rate else 0.0
-        note(
+        on_line(
             f"{label}: {done / scale:.0f} of {total / scale:.0f} {unit}, "
             f"{rate / scale:.0f} {unit}/s, {left_s:.0f} s left"
         )

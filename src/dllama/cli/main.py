@@ -19,10 +19,13 @@ from dllama.cli import api, bench, chat, convert, inference, info, perplexity, w
 from dllama.cli.console import note
 from dllama.cli.interrupts import INTERRUPTED, interrupts_raise
 from dllama.cli.job import Command, run_in_job
+from dllama.cli.logs import LEVELS, log_lines
 from dllama.cli.settings import with_flags
 from dllama.cli.streams import OUTPUT_NAME, discard_output
 from dllama.errors import DllamaError
 from dllama.fabric import launched_rank
+
+_log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,12 +40,17 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if rank else _flushed(int(end.code or 0))  # rank 0 says it
     args.isa = os.environ.get("DLLAMA_ISA") or None
     args.job = None
-    logging.basicConfig(
-        level=logging.DEBUG if args.debug else logging.WARNING, format="%(name)s: %(message)s"
-    )
-    if rank is not None and args.command is not worker.run:
-        return run_in_job(rank, args, _guarded)
-    return _guarded(args.command, args)
+    is_server = args.command in (api.run, worker.run)
+    with log_lines(_log_level(args, is_server and not rank), is_server=is_server):
+        if rank is not None and args.command is not worker.run:
+            return run_in_job(rank, args, _guarded)
+        return _guarded(args.command, args)
+
+
+def _log_level(args: argparse.Namespace, is_server: bool) -> str:
+    if args.debug:
+        return "debug"
+    return args.log_level or ("info" if is_server else "warning")
 
 
 def _guarded(command: Command, args: argparse.Namespace) -> int:
@@ -96,12 +104,19 @@ def parse_arguments(arguments: Sequence[str], is_silent: bool = False) -> argpar
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line for a wrong use, and --debug after every command."""
+    """One line for a wrong use, and --debug and --log-level after every command."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="log much, show tracebacks"
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="log all, show tracebacks"
+        )
+        self.add_argument(
+            "--log-level",
+            type=str.lower,
+            choices=LEVELS,
+            default=argparse.SUPPRESS,
+            help="what is logged: errors, warnings, information or all (default: warning; of servers: info)",
         )
 
     def error(self, message: str) -> NoReturn:
@@ -114,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Several ordinary computers run one large language model.",
         allow_abbrev=False,
     )
-    parser.set_defaults(debug=False)
+    parser.set_defaults(debug=False, log_level=None)
     parser.add_argument("--version", action="version", version=f"dllama {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in (inference, chat, api, worker, convert, info, perplexity, bench):
@@ -124,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fail(message: str, error: BaseException, debug: bool, exit_code: int) -> int:
     if debug:
-        logging.getLogger(__name__).debug("traceback", exc_info=error)
+        _log.debug("traceback", exc_info=error)
     note(f"dllama: {' '.join(message.split())}")
     return exit_code
 

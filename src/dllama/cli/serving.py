@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import logging
 import resource
 import socket
 import time
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dllama.checkpoint import read_suggested_sampling
-from dllama.cli.console import note
+from dllama.cli.logs import announce
 from dllama.cli.options import ModelOptions, model_options, sampling_options
 from dllama.cli.session import Session, model_path, open_session
 from dllama.cli.settings import with_flags
@@ -28,6 +29,8 @@ from dllama.server.keeper import ModelKeeper
 from dllama.server.metrics import Metrics
 from dllama.tokenizer import ChatTemplate, Tokenizer
 from dllama.tokenizer.fit import longest_text_bytes
+
+_log = logging.getLogger(__name__)
 
 _QUEUED_PER_TEXT = 16
 """Requests that may wait for each one that is at work."""
@@ -51,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     @contextlib.contextmanager
     def open_model() -> Iterator[ServedModel]:
         with (
-            open_session(options, args.isa, args.parallel) as session,
+            open_session(options, args.isa, args.parallel, _log.info) as session,
             _template(session.tokenizer, args.chat_template) as template,
             contextlib.closing(_grammars(session, template)) as grammars,
             contextlib.closing(_service(session, args)) as service,
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     on_give_up = stop if options.job else None  # the other ranks of a job end with the one that was lost
     with (
         listen(args.host, args.port) as listener,
-        ModelKeeper(open_model, note, on_give_up=on_give_up) as keeper,
+        ModelKeeper(open_model, _log.warning, on_give_up=on_give_up) as keeper,
     ):
         api = Api(
             settings=settings,
@@ -127,7 +130,7 @@ def _template(tokenizer: Tokenizer, name: str | None) -> Iterator[ChatTemplate |
     except TokenizerError as error:
         if name is not None:
             raise
-        note(f"only text can be continued: {with_flags(error)}")
+        announce(f"only text can be continued: {with_flags(error)}")
         yield None
     else:
         with contextlib.closing(template):
@@ -143,6 +146,6 @@ def _model_name(options: ModelOptions) -> str:
 
 def _say_where(listener: socket.socket, settings: ServerSettings) -> None:
     host, port = listener.getsockname()[:2]
-    note(f"{settings.model_name} is served on http://{format_address(host, port)}")
+    announce(f"{settings.model_name} is served on http://{format_address(host, port)}")
     if not (ipaddress.ip_address(host).is_loopback or settings.api_keys):
-        note("anyone who reaches this port can use the model: --api-key asks for a key")
+        announce("anyone who reaches this port can use the model: --api-key asks for a key")

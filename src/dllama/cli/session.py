@@ -65,7 +65,7 @@ def open_session(
         if options.max_seq_len is None:
             on_note(f"context: {max_seq_len} tokens of the model's {config.max_seq_len} (--max-seq-len)")
         start = time.perf_counter()
-        with contextlib.closing(connect(checkpoint, compute, settings)) as cluster:
+        with contextlib.closing(connect(checkpoint, compute, settings, on_note)) as cluster:
             yield Session(
                 config=config,
                 tokenizer=tokenizer,
@@ -94,9 +94,11 @@ def cluster_options(
     )
 
 
-def connect(checkpoint: Checkpoint, compute: Compute, options: ClusterOptions) -> Cluster:
+def connect(
+    checkpoint: Checkpoint, compute: Compute, options: ClusterOptions, on_note: Callable[[str], None] = note
+) -> Cluster:
     """See Cluster.open."""
-    with progress_count("loading", "MB", 1e6) as on_progress:
+    with progress_count("loading", "MB", 1e6, on_note) as on_progress:
         return Cluster.open(checkpoint, compute, options, on_progress)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import logging
 
-from dllama.cli.console import note
+from dllama.cli.logs import announce
 from dllama.cli.options import WORKER_PORT, add_node_flags, listening_port, node_settings
 from dllama.cli.session import make_compute
 from dllama.fabric import format_address, listen, listen_everywhere, own_hosts
 from dllama.kernels import Compute
 from dllama.node import Worker
+
+_log = logging.getLogger(__name__)
 
 _LOOPBACK = ("localhost", "::1")
 
@@ -31,20 +34,20 @@ def run(args: argparse.Namespace) -> None:
         host, port = listener.getsockname()[:2]
         _say_where(host, port, compute)
         if not (host.startswith("127.") or host in _LOOPBACK):
-            note(
+            announce(
                 "anyone who reaches this port can use this node and read what passes: "
                 "run it in a network that you trust"
             )
-        Worker(listener, compute, node_settings(args), note).serve()
+        Worker(listener, compute, node_settings(args), _log.info).serve()
 
 
 def _say_where(host: str, port: int, compute: Compute) -> None:
     threads = "1 thread" if compute.n_threads == 1 else f"{compute.n_threads} threads"
-    note(f"worker listens on {format_address(host, port)} with {threads} ({compute.isa})")
+    announce(f"worker listens on {format_address(host, port)} with {threads} ({compute.isa})")
     if ipaddress.ip_address(host).is_unspecified:
         addresses = [format_address(own, port) for own in own_hosts()]
         others = f" (or {', '.join(addresses[1:])})" if addresses[1:] else ""
-        note(
+        announce(
             f"at the root: --workers {addresses[0]}{others}"
             if addresses
             else "this computer is in no network"

@@ -164,7 +164,7 @@ class Door:
                 if error.errno in OUT_OF_ROOM:
                     self._make_room(error)
                     return
-                _log.info("a caller is gone: %s", error)  # before it was accepted
+                _log.debug("a caller is gone: %s", error)  # before it was accepted
                 continue
             self._thin_out(self._most_callers - 1)
             self._wait_for(Caller(connection, peer_address(address), time.monotonic() + GREETING_TIMEOUT_S))
@@ -217,7 +217,7 @@ class Door:
             channel.send_frame(Kind.REFUSED, Refusal(why).encode())
 
     def _send_away(self, caller: Caller, why: str) -> None:
-        _log.info("sent %s away: %s", caller.name, why)
+        _log.debug("sent %s away: %s", caller.name, why)
         del self._callers[caller]
         self._selector.unregister(caller.connection)
         caller.close()
@@ -236,7 +236,7 @@ class Door:
             with self._lock:
                 is_in = self._greet(channel, hello)
         except (DllamaError, OSError) as error:
-            _log.info("sent %s away: %s", caller.name, error)
+            _log.debug("sent %s away: %s", caller.name, error)
         finally:
             if not is_in:
                 caller.close()

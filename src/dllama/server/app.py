@@ -24,6 +24,7 @@ from dllama.server.hosts import HostCheck
 from dllama.server.keys import check_key
 from dllama.server.metrics import Metrics
 from dllama.server.openapi import openapi_document
+from dllama.server.request_log import ID_HEADER, RequestLog
 from dllama.server.requests import ModelRequest
 
 _PAGE_HEADERS = {
@@ -37,16 +38,16 @@ _PAGE_HEADERS = {
 }
 
 
-def make_app(api: Api) -> Starlette:
+def make_app(api: Api) -> ASGIApp:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=api.settings.cors_origins,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["Retry-After", "Warning"],
+        expose_headers=["Retry-After", "Warning", ID_HEADER],
     )
     bodies = BodyReader(api.settings.max_body_bytes, api.settings.body_timeout_s)
-    return Starlette(
+    app = Starlette(
         routes=[*(_route(api, bodies, endpoint) for endpoint in ENDPOINTS), _schema(api), *_page()],
         middleware=[
             Middleware(HostCheck, api.settings.host_names),
@@ -59,6 +60,7 @@ def make_app(api: Api) -> Starlette:
             Exception: _on_fault,
         },
     )
+    return RequestLog(app)  # around Starlette's own answer to a fault, too
 
 
 def _route(api: Api, bodies: BodyReader, endpoint: Endpoint) -> Route:

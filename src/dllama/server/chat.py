@@ -28,6 +28,7 @@ from dllama.server.options import generation_options
 from dllama.server.progress import prompt_comment
 from dllama.server.prompt import ChatPrompt, chat_prompt, chat_template
 from dllama.server.reasoning_output import Reasoning
+from dllama.server.request_log import count_tokens
 from dllama.server.requests import ChatRequest
 from dllama.server.responses import (
     ChatChoice,
@@ -63,6 +64,7 @@ async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
             for choice, constraint in enumerate(constraints)
         ]
     stream = ChoiceStream(served.service, requests, places, api.metrics.first_token, api.ending)
+    count_tokens(request, stream.tokens)
     answer = _Answer(stream, body, api.stamp("chatcmpl"), form, prompt)
     if body.stream:
         return EventStream(answer.chunks(), answer.close)

@@ -21,6 +21,7 @@ from dllama.engine import (
 from dllama.errors import Failure
 from dllama.server.errors import server_ends
 from dllama.server.progress import NEWS_S, PromptWatch
+from dllama.server.request_log import TokenCount
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,8 @@ class ChoiceRequest:
 
 
 class ChoiceStream:
-    """Several texts under way; `close` frees what they hold in the engine, whatever became of them."""
+    """Several texts under way; `close` frees what they hold in the engine, whatever became of them. `tokens` are those
+    of the prompts, each once, and those that have come of the texts."""
 
     def __init__(
         self,
@@ -54,6 +56,8 @@ class ChoiceStream:
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._watch = PromptWatch([len(request.prompt_ids) for request in requests], self._start)
         self._n_open = len(requests)
+        prompts = {id(request.prompt_ids): request.prompt_ids for request in requests}
+        self.tokens = TokenCount(sum(map(len, prompts.values())))
         self._places = places
         try:
             for index, (request, place) in enumerate(zip(requests, places, strict=True)):
@@ -80,6 +84,7 @@ class ChoiceStream:
                 if is_first:
                     self._on_first(now - self._start)
                 is_first = False
+                self.tokens.n_completion += len(event.tokens)
             if progress := self._watch.due(now):
                 yield 0, progress
             if event is None or isinstance(event, PromptProgress):
@@ -88,6 +93,7 @@ class ChoiceStream:
                 raise Failure.of(event.error).error()  # one that holds no event, which would hold it
             if isinstance(event, Finished):
                 self._n_open -= 1
+                self.tokens.n_completion += event.end_id is not None
             yield index, event
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ from dllama.server.logprobs import completion_logprobs
 from dllama.server.one_answer import one_answer
 from dllama.server.options import generation_options
 from dllama.server.progress import prompt_comment
+from dllama.server.request_log import count_tokens
 from dllama.server.requests import CompletionRequest
 from dllama.server.responses import Completion, CompletionChoice, CompletionLogprobs, Usage
 from dllama.server.served import ServedModel
@@ -55,6 +56,7 @@ async def complete(api: Api, request: Request, body: CompletionRequest) -> Respo
             for (prompt, choice), constraint in zip(asked, constraints, strict=True)
         ]
     stream = ChoiceStream(served.service, requests, places, api.metrics.first_token, api.ending)
+    count_tokens(request, stream.tokens)
     answer = _Answer(stream, body, api.stamp("cmpl"), [prompt for prompt, _ in asked])
     if body.stream:
         return EventStream(answer.chunks(), answer.close)

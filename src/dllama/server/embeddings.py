@@ -17,6 +17,7 @@ from dllama.server.errors import ApiError
 from dllama.server.http import json_response, until_disconnect
 from dllama.server.inputs import each_text, ids_of
 from dllama.server.one_answer import one_answer
+from dllama.server.request_log import TokenCount, count_tokens
 from dllama.server.requests import EmbeddingRequest
 from dllama.server.responses import Embedding, EmbeddingList, EmbeddingUsage
 from dllama.server.served import ServedModel
@@ -25,13 +26,14 @@ from dllama.server.served import ServedModel
 async def embed(api: Api, request: Request, body: EmbeddingRequest) -> Response:
     served = api.model(body.model)
     (place,), inputs = await prepared(api, request, served, 1, _inputs, served, body)
+    n_tokens = sum(map(len, inputs))
+    count_tokens(request, TokenCount(n_tokens))
     try:
         vectors = await until_disconnect(
             request, _embed_all(served.service, inputs, place, body.dimensions), api.ending
         )
     finally:
         place.cancel()
-    n_tokens = sum(map(len, inputs))
     return json_response(
         EmbeddingList(
             data=[

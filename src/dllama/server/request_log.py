@@ -1,0 +1,102 @@
+"""A line of the log for each request, and an id by which client and server can speak of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dllama.fabric import format_address
+
+_log = logging.getLogger(__name__)
+
+ID_HEADER = "X-Request-Id"
+
+_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+
+_GONE = 499
+"""The status of a request whose client did not wait for the answer, as nginx calls it."""
+
+
+@dataclasses.dataclass
+class TokenCount:
+    """Tokens of a request so far."""
+
+    n_prompt: int = 0
+    n_completion: int = 0
+
+
+def count_tokens(request: Request, count: TokenCount) -> None:
+    """`count` is that of the request: its line says what it is in the end."""
+    request.state.tokens = count
+
+
+class RequestLog:
+    """ASGI middleware around all else. Answers get the id that the request brought, or one of our own.
+
+    What asks for work, and what comes to nothing, is information; what only looks (the page does so each second) is
+    for who wants to know all.
+    """
+
+    def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._app, self._clock = app, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start_s, request_id = self._clock(), _request_id(scope)
+        scope["state"] = state = {**scope.get("state", {})}
+        status, is_whole = _GONE, False
+
+        async def watched(message: Message) -> None:
+            nonlocal status, is_whole
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (ID_HEADER.lower().encode(), request_id)]
+            else:
+                is_whole = not message.get("more_body", False)
+            await send(message)
+
+        name, client = request_id.decode(), _client(scope)
+        _log.debug("%s %s begins, from %s, id %s", scope["method"], scope["path"], client, name)
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            if not is_whole:
+                status = _GONE
+            looks_only = scope["method"] in ("GET", "HEAD", "OPTIONS") and status < 400
+            _log.log(
+                logging.DEBUG if looks_only else logging.INFO,
+                "%s %s %d, %.0f ms%s, from %s, id %s",
+                scope["method"],
+                scope["path"],
+                status,
+                (self._clock() - start_s) * 1e3,
+                _tokens(state),
+                client,
+                name,
+            )
+
+
+def _request_id(scope: Scope) -> bytes:
+    for field, value in scope["headers"]:
+        if field == ID_HEADER.lower().encode() and _ID.fullmatch(value):
+            return bytes(value)
+    return secrets.token_hex(12).encode()
+
+
+def _client(scope: Scope) -> str:
+    host, port = scope.get("client") or ("", 0)
+    return format_address(host, port) if host else "somewhere"
+
+
+def _tokens(state: Mapping[str, object]) -> str:
+    count = state.get("tokens")
+    return f", {count.n_prompt} + {count.n_completion} tokens" if isinstance(count, TokenCount) else ""
