@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TypeAlias
 
@@ -133,7 +132,7 @@ class _Answer:
             elif isinstance(event, Finished):
                 choice.add(choice.end(event))
         return ChatCompletion(
-            **dataclasses.asdict(self._stamp),
+            **vars(self._stamp),
             choices=[
                 ChatChoice(
                     index=index,
@@ -175,7 +174,7 @@ class _Answer:
         )
 
     def _chunk(self, choices: Sequence[ChatChunkChoice], usage: Usage | None = None) -> str:
-        chunk = ChatChunk(**dataclasses.asdict(self._stamp), choices=list(choices), usage=usage)
+        chunk = ChatChunk(**vars(self._stamp), choices=list(choices), usage=usage)
         return chunk.model_dump_json(exclude=None if self._body.include_usage else {"usage"})
 
     def _usage(self) -> Usage:

@@ -45,7 +45,7 @@ class ChoiceStream:
         ending: asyncio.Event,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Starts all jobs, each in its reserved place; `on_first` gets the seconds to the first token of any.
+        """Starts all requests, each in its reserved place; `on_first` gets the seconds to the first token of any.
         `ending` tells that the server ends.
 
         Raises what EngineService.submit raises, with none of them started and all places given back.
@@ -67,9 +67,9 @@ class ChoiceStream:
             raise
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
-        """(index of the job, event), until every job has ended. Raises the error of the first that fails.
+        """(index of the choice, event), until every one has ended. Raises the error of the first that fails.
 
-        PromptProgress is that of all jobs together, told often enough that a client is never long without a word.
+        PromptProgress is that of all choices together, told often enough that a client is never long without a word.
         """
         is_first = True
         while self._n_open:

@@ -182,7 +182,7 @@ class _Answer:
         )
 
     def _completion(self, choices: list[CompletionChoice], usage: Usage | None) -> Completion:
-        return Completion(**dataclasses.asdict(self._stamp), choices=choices, usage=usage)
+        return Completion(**vars(self._stamp), choices=choices, usage=usage)
 
     def _chunk(self, choices: list[CompletionChoice], usage: Usage | None = None) -> str:
         exclude = None if self._body.include_usage else {"usage"}

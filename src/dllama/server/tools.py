@@ -40,11 +40,9 @@ class AnswerForm:
         """The special tokens that calls are written with."""
         if self.tool_format is None:
             return frozenset()
-        return frozenset(
-            token_id
-            for name, token_id in served.tokenizer.special_tokens.items()
-            if name in self.tool_format.all_text
-        )
+        written = self.tool_format.all_text
+        special = served.tokenizer.special_tokens
+        return frozenset(token_id for name, token_id in special.items() if name in written)
 
 
 def answer_form(body: ChatRequest, served: ServedModel) -> AnswerForm:
