@@ -179,6 +179,14 @@ def test_options_send_at_once(pair: tuple[socket.socket, socket.socket]) -> None
     assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+def test_an_idle_connection_is_not_forgotten_on_the_way(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Between steps nothing travels for hours, and routers and firewalls drop what is idle for a few minutes."""
+    set_options(pair[0])
+    assert pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    probed_after = socket.TCP_KEEPIDLE if hasattr(socket, "TCP_KEEPIDLE") else socket.TCP_KEEPALIVE
+    assert pair[0].getsockopt(socket.IPPROTO_TCP, probed_after) <= 120
+
+
 needs_congestion_control = pytest.mark.skipif(
     not hasattr(socket, "TCP_CONGESTION"), reason="this system has no choice of congestion control"
 )

@@ -10,8 +10,16 @@ _UNPACED = ("cubic", "reno")
 allowed, the second always is (tcp(7), TCP_CONGESTION)."""
 
 
+_PROBE_S = 60
+"""An idle connection is probed that often: routers and firewalls on the way forget one that is silent for minutes, and
+the beats that tell who is there have a connection of their own."""
+
+_PROBED_AFTER = ("TCP_KEEPIDLE", "TCP_KEEPALIVE")
+"""Linux's and macOS's names (tcp(7), tcp(4))."""
+
+
 def set_options(connection: socket.socket) -> None:
-    """Small messages leave at once, large ones without pauses.
+    """Small messages leave at once, large ones without pauses, and a connection is remembered however long it is idle.
 
     For a socket that listens (its connections inherit), is to be connected, or is: what TCP has begun to pace, it
     paces to its end.
@@ -20,6 +28,10 @@ def set_options(connection: socket.socket) -> None:
         return
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _send_unpaced(connection)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name in _PROBED_AFTER:
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _PROBE_S)
 
 
 def _send_unpaced(connection: socket.socket) -> None:
