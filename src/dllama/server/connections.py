@@ -19,7 +19,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dllama.node.shortage import OUT_OF_ROOM
 from dllama.server.errors import ApiError
-from dllama.server.seldom_log import SeldomLog
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +50,6 @@ class Connections:
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
-        self.log = SeldomLog(_log)  # of what clients do
         self._open: dict[BoundedProtocol, None] = {}
 
     def add(self, connection: BoundedProtocol) -> None:
@@ -95,7 +93,6 @@ class BoundedProtocol(H11Protocol):
     def __init__(self, connections: Connections, **arguments: Any) -> None:
         """`arguments` are those of uvicorn's protocols."""
         super().__init__(**arguments)
-        self.logger = connections.log  # type: ignore[assignment]
         self._all = connections
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -190,6 +187,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._beginning: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
+        self._is_short = False  # of descriptors; said once
         self._listen()
 
     def close(self) -> None:
@@ -210,11 +208,14 @@ class Acceptor:
             connection, _ = self._listener.accept()
         except OSError as error:  # of the connection, which may be gone already, or of this computer
             if error.errno in OUT_OF_ROOM:
-                self._connections.log.warning("connections have to wait: %s", error.strerror)
+                if not self._is_short:
+                    _log.warning("connections have to wait: %s", error.strerror)
+                self._is_short = True
                 self._connections.drop_one()
                 self._loop.remove_reader(self._listener)
                 self._retry = self._loop.call_later(_RETRY_S, self._listen)
             return
+        self._is_short = False
         connection.setblocking(False)
         task = self._loop.create_task(self._begin(connection))
         self._beginning.add(task)
