@@ -82,7 +82,8 @@ def test_first_and_end_tokens_are_special_though_not_flagged(qwen: Path) -> None
     [
         ("tokenizer.json", "{", "no sound tokenizer.json"),
         ("tokenizer.json", "{}", "no sound tokenizer.json"),
-        ("tokenizer.json", "", "no sound tokenizer.model"),
+        ("tokenizer.json", "", "no sound tokenizer.json.*download it again"),
+        ("tokenizer.json", "\nnot found", "no sound tokenizer.json"),
         ("tokenizer.json", '{"added_tokens": "' + "a" * 9000 + '"}', "no sound tokenizer.json"),
         ("tokenizer_config.json", '{"eos_token": "' + "a" * 9000 + '"}', "eos_token 'aaa"),
         ("tokenizer_config.json", "{", "tokenizer_config.json"),

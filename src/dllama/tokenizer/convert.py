@@ -41,7 +41,7 @@ def convert_tokenizer(source: Path) -> TFile:
     """
     file = tokenizer_file(source)
     content = read_plain_file(file, TokenizerError, LARGEST_BYTES)
-    kind = kind_of(content)
+    kind = kind_of(content, file)
     if kind is FileKind.T:
         raise TokenizerError(f"{file} is a .t file already")
     tokenizer = load_tokenizer(source)

@@ -41,7 +41,7 @@ def load_tokenizer(path: Path) -> PipelineTokenizer:
     """
     file = tokenizer_file(path)
     content = read_plain_file(file, TokenizerError, LARGEST_BYTES)
-    kind = kind_of(content)
+    kind = kind_of(content, file)
     if kind is FileKind.T:
         return tokenizer_of_t_file(read_t_file(file), file)
     with naming(file):
@@ -74,10 +74,11 @@ def tokenizer_file(path: Path) -> Path:
     raise TokenizerError(f"{path} has no tokenizer: neither {' nor '.join(_NAMES)}")
 
 
-def kind_of(content: bytes) -> FileKind:
+def kind_of(content: bytes, file: Path) -> FileKind:
+    """What `file` is by what is in it; by its name as well where that is damaged."""
     if is_t_file(content):
         return FileKind.T
-    if content[:100].lstrip().startswith(b"{"):
+    if content[:100].lstrip().startswith(b"{") or file.suffix == ".json":
         return FileKind.JSON
     if is_tiktoken_ranks(content):
         return FileKind.TIKTOKEN
@@ -103,7 +104,9 @@ def _library_faults() -> Iterator[None]:
             not isinstance(error, Exception) and type(error).__name__ != "PanicException"
         ):  # Rust's, of no module
             raise
-        raise TokenizerError(f"it is no sound tokenizer.json: {shortened(str(error))}") from error
+        raise TokenizerError(
+            f"it is no sound tokenizer.json: {shortened(str(error))}; download it again"
+        ) from error
 
 
 def _parse_json(content: bytes) -> Parsed:
