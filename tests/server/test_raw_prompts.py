@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.api_process import MODEL, ApiProcess
+from support.api_process import CHAT, MODEL, ApiProcess
 
 PROMPT = "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
 
@@ -39,3 +39,11 @@ def test_a_message_cannot_name_special_tokens(api: ApiProcess) -> None:
     plain = [{"role": "user", "content": "x"}]
     expected = api.post("/tokenize", {"messages": plain, "add_generation_prompt": False}).json()["tokens"]
     assert [i for i in ids if i >= 2043] == [i for i in expected if i >= 2043]
+
+
+def test_tokenize_counts_what_a_chat_would(api: ApiProcess) -> None:
+    tool = {"type": "function", "function": {"name": "look_up", "description": "finds a word"}}
+    conversation = {"messages": [{"role": "user", "content": "x"}], "tools": [tool]}
+    count = api.post("/tokenize", conversation).json()["count"]
+    used = api.post(CHAT, {**conversation, "max_tokens": 1}).json()["usage"]["prompt_tokens"]
+    assert count == used

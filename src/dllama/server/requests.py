@@ -289,6 +289,11 @@ class GenerationRequest(ModelRequest):
 
 
 Messages: TypeAlias = Annotated[list[Message], _Several, Field(max_length=MAX_MESSAGES)]
+Tools: TypeAlias = Annotated[list[Tool], _FailFast, Field(max_length=MAX_TOOLS)] | None
+TemplateVariables: TypeAlias = Annotated[
+    JsonObject | None,
+    Field(description="variables for the chat template, such as enable_thinking (an extension)"),
+]
 AddGenerationPrompt: TypeAlias = Annotated[
     bool | None, Field(description="open the assistant's turn (default true; an extension)")
 ]
@@ -309,12 +314,10 @@ class ChatRequest(GenerationRequest):
     max_completion_tokens: Limit | None = None
     logprobs: bool | None = None
     top_logprobs: Int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    tools: Annotated[list[Tool], _FailFast, Field(max_length=MAX_TOOLS)] | None = None
+    tools: Tools = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    chat_template_kwargs: JsonObject | None = Field(
-        None, description="variables for the chat template, such as enable_thinking (an extension)"
-    )
+    chat_template_kwargs: TemplateVariables = None
     functions: Unsupported = None
     function_call: _unsupported("none", "auto") = None  # type: ignore[valid-type]
     audio: Unsupported = None
@@ -376,6 +379,8 @@ class TokenizeRequest(ModelRequest):
     add_special_tokens: bool | None = Field(
         None, description="whether the model's first token comes before a prompt"
     )
+    tools: Tools = None
+    chat_template_kwargs: TemplateVariables = None
     add_generation_prompt: AddGenerationPrompt = None
     continue_final_message: ContinueFinalMessage = None
 

@@ -39,6 +39,8 @@ def _ids(served: ServedModel, body: TokenizeRequest) -> list[int]:
         prompt = chat_prompt(
             served,
             body.messages,
+            tools=body.tools or (),
+            variables=body.chat_template_kwargs,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
         )
