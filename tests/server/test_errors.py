@@ -73,6 +73,12 @@ def test_malformed_bodies(api: ApiProcess, body: bytes, says: str) -> None:
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice.function"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": 3}}},
+            "response_format.json_schema.schema",
+        ),
         ({"functions": [{"name": "x"}]}, "functions"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         (
@@ -102,6 +108,13 @@ def test_token_ids_that_do_not_exist(api: ApiProcess) -> None:
     error_of(api.post("/v1/embeddings", {"input": [99999]}), 400)
     error_of(api.post("/detokenize", {"tokens": [99999]}), 400)
     error_of(api.post(CHAT, ask("x", logit_bias={"99999": 1})), 400)
+
+
+@pytest.mark.parametrize(("path", "field"), [("/v1/completions", "prompt"), ("/v1/embeddings", "input")])
+@pytest.mark.parametrize("element", ["x", [1]], ids=["text", "ids"])
+def test_more_texts_than_a_request_may_have(api: ApiProcess, path: str, field: str, element: object) -> None:
+    error = error_of(api.post(path, {field: [element] * 1000}), 400)
+    assert (error["param"], error["code"]) == (field, "too_long")
 
 
 def test_a_prompt_that_is_too_long(api: ApiProcess) -> None:

@@ -117,6 +117,15 @@ def test_unsound_schemas(grammars: GrammarCompiler, schema: dict[str, object]) -
     assert caught.value.status == 400
 
 
+def test_the_reason_is_a_whole_sentence(grammars: GrammarCompiler) -> None:
+    for schema, reason in (
+        ({"type": "string", "pattern": "(?=a)b"}, "look-around, .* is not supported"),
+        ({"$ref": "#"}, "no answer can follow it"),
+    ):
+        with pytest.raises(ApiError, match=reason):
+            grammars.json_schema(schema, "response_format").result(TIMEOUT_S)
+
+
 def test_a_grammar_that_cannot_be_read_in_time(
     grammars: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,16 +97,26 @@ def _nearness(problem: Any) -> tuple[bool, int, list[int]]:
 def _path(location: tuple[int | str, ...]) -> str:
     """`messages[0].content`; names of the alternatives within a union are left out."""
     path = ""
+    before: int | str | None = None
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isidentifier() and part not in _ALTERNATIVES:
+        elif part.isidentifier() and part not in _KINDS and not _is_tag(before, part):
             path += f".{part}" if path else part
+        before = part
     return path
 
 
-_ALTERNATIVES = frozenset(["str", "int", "none", "system", "developer", "user", "assistant", "json_object"])
-"""What pydantic writes into a location for the alternative that it tried."""
+_KINDS = frozenset(["str", "int", "none", "NamedToolChoice"])
+"""What pydantic writes into a location for the alternative that it tried; and, for one that a field of it chose, that
+field's value: the next two."""
+
+_ROLES = frozenset(["system", "developer", "user", "assistant", "tool"])
+_FORMATS = frozenset(["text", "json_object", "json_schema"])
+
+
+def _is_tag(before: int | str | None, part: str) -> bool:
+    return part in _FORMATS if before == "response_format" else isinstance(before, int) and part in _ROLES
 
 
 def _type_of(status: int) -> str:

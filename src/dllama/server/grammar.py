@@ -96,7 +96,7 @@ class GrammarConstraint:
         """Raises UsageError when the grammar asks for more than the limits allow."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)[: self._n_bytes]
         if self._matcher.is_error():
-            raise UsageError(f"the grammar cannot be followed: {_first_line(self._matcher.get_error())}")
+            raise UsageError(f"the grammar cannot be followed: {_reason(self._matcher.get_error())}")
         return Following(bits, is_end=self._matcher.is_stopped())
 
 
@@ -138,11 +138,11 @@ class GrammarCompiler:
         text = grammar()
         fault = self._check.fault(text)
         if fault is not None:
-            raise _invalid(param, _first_line(fault))
+            raise _invalid(param, _reason(fault))
         limits = llguidance.LLParserLimits(**_LIMITS)  # type: ignore[arg-type]
         matcher = llguidance.LLMatcher(self._llg_tokenizer(), text, log_level=0, limits=limits)
         if matcher.is_error():
-            raise _invalid(param, _first_line(matcher.get_error()))
+            raise _invalid(param, _reason(matcher.get_error()))
         constraint = GrammarConstraint(matcher, self.vocab_size, self._following)
         try:
             constraint.work_out_start()
@@ -194,5 +194,10 @@ def _give_way() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
-def _first_line(message: str) -> str:
-    return message.strip().partition("\n")[0]
+def _reason(message: str) -> str:
+    """llguidance's sentence without what it says beside it. Of a regular expression it shows the place first."""
+    first, *others = message.strip().splitlines() or [""]
+    for line in others:
+        if first.endswith(":") and line.startswith("error: "):
+            return f"{first} {line.removeprefix('error: ')}"
+    return "no answer can follow it" if first == "NoExtensionBias" else first
