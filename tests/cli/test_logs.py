@@ -175,6 +175,12 @@ def test_a_request_whose_client_goes_away() -> None:
         assert re.search(r", \d+ \+ \d+ tokens, from", line)
 
 
+def test_a_line_says_why_a_request_came_to_nothing() -> None:
+    with ApiProcess() as api:
+        assert api.post(CHAT, ask("x", temperature=-1)).status_code == 400
+        api.err.wait_for(r"POST \S+ 400, .*, id [0-9a-f]+: temperature: Input should be")
+
+
 def test_levels_of_a_command(tmp_path: object) -> None:
     assert "DEBUG dllama" in run_dllama("info", "nowhere", "--debug").err
     assert run_well("info", DEMO_MODEL, "--log-level", "info").err == ""

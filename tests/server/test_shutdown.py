@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -36,6 +37,7 @@ def test_answers_under_way_end_with_an_error(sent: signal.Signals, code: int) ->
     assert done.code == code
     assert "Traceback" not in done.err
     assert "Cancelled" not in done.err
+    assert len(re.findall(r" POST \S+ (?:200|503), .*: the server is ending\n", done.err)) == 3
 
 
 def is_listening(api: ApiProcess) -> bool:

@@ -41,16 +41,18 @@ def main(arguments: Sequence[str]) -> int:
     args.isa = os.environ.get("DLLAMA_ISA") or None
     args.job = None
     is_server = args.command in (api.run, worker.run)
-    with log_lines(_log_level(args, is_server and not rank), is_server=is_server):
+    is_told = args.command is worker.run or (args.command is api.run and not rank)  # rank 0 says it
+    with log_lines(_log_level(args, is_told), is_server=is_server):
         if rank is not None and args.command is not worker.run:
             return run_in_job(rank, args, _guarded)
         return _guarded(args.command, args)
 
 
-def _log_level(args: argparse.Namespace, is_server: bool) -> str:
+def _log_level(args: argparse.Namespace, is_told: bool) -> str:
+    """`is_told`: whether people see what goes on where they do not say what they want to see."""
     if args.debug:
         return "debug"
-    return args.log_level or ("info" if is_server else "warning")
+    return args.log_level or ("info" if is_told else "warning")
 
 
 def _guarded(command: Command, args: argparse.Namespace) -> int:

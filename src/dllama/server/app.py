@@ -24,7 +24,7 @@ from dllama.server.hosts import HostCheck
 from dllama.server.keys import check_key
 from dllama.server.metrics import Metrics
 from dllama.server.openapi import openapi_document
-from dllama.server.request_log import ID_HEADER, RequestLog
+from dllama.server.request_log import ID_HEADER, RequestLog, note_error
 from dllama.server.requests import ModelRequest
 
 _PAGE_HEADERS = {
@@ -125,6 +125,7 @@ def _file_route(path: str, file: Path) -> Route:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DllamaError)
+    note_error(request.scope, error)
     return api_error(error).response()
 
 

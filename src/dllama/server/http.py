@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from dllama.errors import DllamaError
 from dllama.server.errors import api_error, server_ends
+from dllama.server.request_log import note_error
 
 T = TypeVar("T")
 
@@ -56,24 +57,27 @@ class EventStream(StreamingResponse):
         `on_end` is called once, whether or not the client stayed.
         """
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(_framed(events), headers=headers, media_type="text/event-stream")
+        super().__init__(self._framed(events), headers=headers, media_type="text/event-stream")
         self._on_end = on_end
+        self._error: DllamaError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._on_end()
+            if self._error is not None:
+                note_error(scope, self._error)
 
-
-async def _framed(events: AsyncIterator[str | Comment]) -> AsyncIterator[str]:
-    try:
-        async for event in events:
-            yield f": {event.text}\n\n" if isinstance(event, Comment) else f"data: {event}\n\n"
-    except DllamaError as error:
-        yield f"data: {api_error(error).body.model_dump_json()}\n\n"
-        return
-    yield "data: [DONE]\n\n"
+    async def _framed(self, events: AsyncIterator[str | Comment]) -> AsyncIterator[str]:
+        try:
+            async for event in events:
+                yield f": {event.text}\n\n" if isinstance(event, Comment) else f"data: {event}\n\n"
+        except DllamaError as error:
+            self._error = error
+            yield f"data: {api_error(error).body.model_dump_json()}\n\n"
+            return
+        yield "data: [DONE]\n\n"
 
 
 async def _disconnect(request: Request) -> None:

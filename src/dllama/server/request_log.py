@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dllama.errors import DllamaError
 from dllama.fabric import format_address
+from dllama.plain_text import plain_line
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +24,8 @@ _ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 _GONE = 499
 """The status of a request whose client did not wait for the answer, as nginx calls it."""
+
+_LONGEST_REASON = 200
 
 
 @dataclasses.dataclass
@@ -35,6 +39,11 @@ class TokenCount:
 def count_tokens(request: Request, count: TokenCount) -> None:
     """`count` is that of the request: its line says what it is in the end."""
     request.state.tokens = count
+
+
+def note_error(scope: Scope, error: DllamaError) -> None:
+    """The request's line says why it came to nothing, also where a stream had begun well."""
+    scope.setdefault("state", {})["error"] = f": {plain_line(str(error), _LONGEST_REASON)}"
 
 
 class RequestLog:
@@ -52,7 +61,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         start_s, request_id = self._clock(), _request_id(scope)
-        scope["state"] = state = {**scope.get("state", {})}
+        scope["state"] = state = dict(scope.get("state", {}))
         status, is_whole = _GONE, False
 
         async def watched(message: Message) -> None:
@@ -74,7 +83,7 @@ class RequestLog:
             looks_only = scope["method"] in ("GET", "HEAD", "OPTIONS") and status < 400
             _log.log(
                 logging.DEBUG if looks_only else logging.INFO,
-                "%s %s %d, %.0f ms%s, from %s, id %s",
+                "%s %s %d, %.0f ms%s, from %s, id %s%s",
                 scope["method"],
                 scope["path"],
                 status,
@@ -82,6 +91,7 @@ class RequestLog:
                 _tokens(state),
                 client,
                 name,
+                state.get("error", ""),
             )
 
 
