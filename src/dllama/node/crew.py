@@ -147,10 +147,15 @@ def _call_all(
 
     with ThreadPoolExecutor(len(workers), thread_name_prefix="call") as pool:
         futures = [pool.submit(call_one, rank, address) for rank, address in enumerate(workers, start=1)]
-    failures = [future.exception() for future in futures]
-    if any(failures):
-        for future, failure in zip(futures, failures, strict=True):
-            if failure is None:
+    try:
+        for future in futures:
+            future.result()
+    except BaseException:
+        for future in futures:
+            if future.exception() is None:
                 future.result()[0].connection.close()
-        raise next(failure for failure in failures if failure is not None)
-    return [future.result() for future in futures]
+        raise
+    else:
+        return [future.result() for future in futures]
+    finally:
+        del future, futures  # they keep an error that was raised, and it has this frame now
