@@ -138,6 +138,19 @@ def test_a_grammar_that_cannot_be_read_in_time(
     assert place_in(grammars, {"type": "string", "pattern": "^a$"}).allowed_ids
 
 
+def test_a_grammar_that_was_refused_is_not_tried_again(
+    grammars: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that asks for it again and again takes two seconds of a processor once."""
+    monkeypatch.setattr("dllama.server.grammar_check._TIME_S", 0.3)
+    schema: dict[str, object] = {"type": "array", "items": {"allOf": PATTERNS}}
+    with pytest.raises(ApiError, match="reading it takes more"):
+        place_in(grammars, schema)
+    monkeypatch.setattr("sys.executable", "/nothing")
+    with pytest.raises(ApiError, match="reading it takes more"):
+        place_in(grammars, schema)
+
+
 def test_the_end_waits_for_no_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dllama.server.grammar_check._TIME_S", 1000.0)
     grammars = GrammarCompiler(TOKENIZER, PADDED_VOCAB)

@@ -32,7 +32,7 @@ N_ROWS = 64
 
 
 N_LARGE_ROWS = 2048
-"""Of a step whose inputs do not fit into its message."""
+"""A step of so many has inputs that do not fit into its message."""
 
 
 def small_plan(n_pages: int = 128) -> SessionPlan:
