@@ -20,8 +20,8 @@ from support.session_root import ENDS, run_session, small_plan
 N_TIMES = 20
 CACHE_PAGES = 1 << 14
 CACHE_MB = 32
-"""The pages together: sessions that are kept are seen in the address space, beside an arena of malloc's (64 MB) and stacks of
-threads (8 MB each) that come and go."""
+"""The pages together: sessions that are kept are seen in the address space, beside an arena of malloc's (64 MB) and
+stacks of threads (8 MB each) that come and go."""
 
 _PROGRAM = "import gc; gc.disable(); from dllama.cli.start import run; run()"
 
