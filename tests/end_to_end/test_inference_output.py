@@ -129,6 +129,7 @@ def test_prompts_that_are_none(tmp_path: Path) -> None:
     for given, fragment in (
         (["--prompt-file", file], f"--prompt-file {file} is empty"),
         (["--prompt-file", "-"], "--prompt-file - is empty"),
+        (["--prompt-file", "/dev/zero"], "/dev/zero is larger than 256 MiB"),
         (["--prompt-file", DEMO_MODEL / "model.safetensors"], "model.safetensors is not UTF-8 text"),
         (["--prompt-file", file, "--prompt", "Hello"], "--prompt"),
         ([], "--prompt-file"),

@@ -10,6 +10,9 @@ from dllama.errors import UsageError
 
 STANDARD_INPUT = Path("-")
 
+_LARGEST_BYTES = 1 << 28
+"""Far more than a model can take in: 64 million tokens or so. A device never ends."""
+
 
 def text_argument(text: str) -> str:
     """An argument of a command line, if it is text: other bytes come as halves of surrogate pairs."""
@@ -24,12 +27,14 @@ def text_argument(text: str) -> str:
 def read_text(path: Path) -> str:
     """A file of UTF-8 text, or what comes over standard input for `-`.
 
-    A byte order mark does not belong to it. Raises UsageError where it is no such text.
+    A byte order mark does not belong to it. Raises UsageError where it is no such text, or does not end.
     """
-    is_file = path != STANDARD_INPUT
-    content = path.read_bytes() if is_file else sys.stdin.buffer.read()
+    name = "standard input" if path == STANDARD_INPUT else str(path)
+    with sys.stdin.buffer if path == STANDARD_INPUT else path.open("rb") as file:
+        content = file.read(_LARGEST_BYTES + 1)
+    if len(content) > _LARGEST_BYTES:
+        raise UsageError(f"{name} is larger than {_LARGEST_BYTES >> 20} MiB, which no text for a model is")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        name = path if is_file else "standard input"
         raise UsageError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from error
