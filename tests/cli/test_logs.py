@@ -181,8 +181,12 @@ def test_a_line_says_why_a_request_came_to_nothing() -> None:
         api.err.wait_for(r"POST \S+ 400, .*, id [0-9a-f]+: temperature: Input should be")
 
 
-def test_levels_of_a_command(tmp_path: object) -> None:
-    assert "DEBUG dllama" in run_dllama("info", "nowhere", "--debug").err
+def test_levels_of_a_command() -> None:
+    for place in (("--debug", "info"), ("info", "--debug"), ("info", "--log-level", "debug")):
+        err = run_dllama(*place, "nowhere").err
+        assert "DEBUG dllama" in err
+        assert "Traceback" in err
+    assert "Traceback" not in run_dllama("info", "nowhere").err
     assert run_well("info", DEMO_MODEL, "--log-level", "info").err == ""
     done = run_dllama(*inference("--log-level", "loud"))
     assert done.code == 2

@@ -66,17 +66,17 @@ def _outcome(command: Command, args: argparse.Namespace) -> int:
             command(args)
             sys.stdout.flush()
     except DllamaError as error:
-        return _fail(with_flags(error), error, args.debug, error.exit_code)
+        return _fail(with_flags(error), error, error.exit_code)
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return INTERRUPTED
     except MemoryError as error:
         message = "memory ran out; more or larger nodes or a smaller --max-seq-len would help"
-        return _fail(message, error, args.debug, 1)
+        return _fail(message, error, 1)
     except OSError as error:
         if _is_left(error):
             return 1
-        return _fail(_os_error_line(error), error, args.debug, 1)
+        return _fail(_os_error_line(error), error, 1)
     return 0
 
 
@@ -87,7 +87,7 @@ def _flushed(code: int) -> int:
     except OSError as error:
         discard_output()
         if code == 0 and not _is_left(error):
-            return _fail(_os_error_line(error), error, debug=False, exit_code=1)
+            return _fail(_os_error_line(error), error, 1)
         return code or 1
     return code
 
@@ -111,14 +111,14 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="log all, show tracebacks"
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="the same as --log-level debug"
         )
         self.add_argument(
             "--log-level",
             type=str.lower,
             choices=LEVELS,
             default=argparse.SUPPRESS,
-            help="what is logged: errors, warnings, information or all (default: warning; of servers: info)",
+            help="what is logged: debug is all, with tracebacks (default: warning; of servers: info)",
         )
 
     def error(self, message: str) -> NoReturn:
@@ -139,9 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fail(message: str, error: BaseException, debug: bool, exit_code: int) -> int:
-    if debug:
-        _log.debug("traceback", exc_info=error)
+def _fail(message: str, error: BaseException, exit_code: int) -> int:
+    _log.debug("traceback", exc_info=error)
     note(f"dllama: {' '.join(message.split())}")
     return exit_code
 
