@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dllama.errors import TokenizerError
+from dllama.errors import SystemLimitError, TokenizerError
+from dllama.host.limited_process import start_limited
 from dllama.tokenizer import ChatTemplate, Message, Tokenizer, load_tokenizer
 from dllama.tokenizer.template_process import Limits
 from support.processes import TIMEOUT_S
@@ -106,6 +108,56 @@ def test_a_process_that_was_killed_is_started_again(qwen: Tokenizer) -> None:
         for pid in children() - before:
             psutil.Process(pid).kill()
             psutil.wait_procs([psutil.Process(pid)], TIMEOUT_S)
+    template.close()
+
+
+@pytest.mark.parametrize("n_characters", [4, 1 << 19], ids=["short", "longer than a pipe"])
+def test_a_process_that_was_stopped_is_not_waited_for_without_end(
+    n_characters: int, qwen: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = children()
+    template = ChatTemplate("fine", qwen)
+    template.render(FINE, add_generation_prompt=False)
+    for pid in children() - before:
+        psutil.Process(pid).suspend()
+    with monkeypatch.context() as hurry:
+        hurry.setattr("dllama.tokenizer.template_runner._PATIENCE_S", 0.1)
+        with pytest.raises(SystemLimitError, match="too busy"):
+            template.render([{"role": "user", "content": "x" * n_characters}], add_generation_prompt=False)
+    assert children() <= before
+    assert template.render(FINE, add_generation_prompt=False) == qwen.encode("fine")
+    template.close()
+
+
+def test_a_process_that_is_killed_when_it_is_asked_is_no_fault_of_the_template(
+    qwen: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = children()
+    template = ChatTemplate("fine", qwen)
+    template.render(FINE, add_generation_prompt=False)
+    for pid in children() - before:
+        psutil.Process(pid).kill()
+    monkeypatch.setattr(subprocess.Popen, "poll", lambda process: process.returncode)  # it looks alive
+    assert template.render(FINE, add_generation_prompt=False) == qwen.encode("fine")
+    template.close()
+
+
+def test_processes_that_are_killed_each_time_are_no_fault_of_the_template(
+    qwen: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lack of memory, of which nothing is concluded."""
+    template = ChatTemplate("{{ messages[0].content }}", qwen)
+
+    def start_and_kill(program: Path, purpose: str) -> subprocess.Popen[bytes]:
+        process = start_limited(program, purpose)
+        process.kill()
+        return process
+
+    with monkeypatch.context() as deadly:
+        deadly.setattr("dllama.tokenizer.template_runner.start_limited", start_and_kill)
+        with pytest.raises(SystemLimitError, match="was killed"):
+            _ = template.has_system_role
+    assert template.has_system_role
     template.close()
 
 

@@ -36,6 +36,11 @@ def passed_its_time(exit_code: int) -> bool:
     return exit_code == -signal.SIGPROF
 
 
+def killed_from_outside(exit_code: int) -> bool:
+    """Whether somebody else ended a process with this exit code: a person, or the system for want of memory."""
+    return exit_code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
+
+
 def limit_process(memory_bytes: int) -> None:
     """Within the program: limits its address space, and leaves Ctrl-C to whoever started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,17 +7,22 @@ import dataclasses
 import datetime
 import json
 import subprocess
+import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from dllama.errors import TokenizerError
-from dllama.host.limited_process import passed_its_time, start_limited
+from dllama.errors import SystemLimitError, TokenizerError
+from dllama.host.limited_process import killed_from_outside, passed_its_time, start_limited
+from dllama.host.pipes import read_exactly, write_all
 from dllama.tokenizer import template_process
 from dllama.tokenizer.template_process import LENGTH, Limits
 
 _PROGRAM = Path(template_process.__file__)
+
+_PATIENCE_S = 30.0
+"""By the clock, where processors are busy."""
 
 _LARGE_BYTES = 1 << 20
 """A request that leaves its process with memory which it would keep: that one is not asked again."""
@@ -40,21 +45,21 @@ class TemplateRunner:
 
     def render(self, variables: Mapping[str, Any], now: datetime.datetime) -> str:
         """Raises TokenizerError with the template's own words, or with the limit that it passed; SystemLimitError where
-        no process can be started."""
+        no process can be started, or where it gets no time or is killed by others."""
         request = _message({"variables": dict(variables), "now": now.isoformat()})
-        process = self._idle_process() or self._start()
+        until_s = time.monotonic() + _PATIENCE_S
         try:
-            answer = _ask(process, request)
-        except BaseException:
-            _end(process)
-            raise
+            answer = self._answer(request, self._idle_process(), until_s)
+            if answer is None:
+                answer = self._answer(request, None, until_s)
+        except TimeoutError:
+            raise SystemLimitError(
+                "this computer is too busy to render the conversation: try again later"
+            ) from None
         if answer is None:
-            _end(process)
-            raise TokenizerError(self._why_it_ended(process.returncode))
-        if len(request) > _LARGE_BYTES:
-            _end(process)
-        else:
-            self._idle.append(process)
+            raise SystemLimitError(
+                "the process that renders conversations was killed, perhaps for want of memory: try again later"
+            )
         if "error" in answer:
             raise TokenizerError(answer["error"])
         return answer["text"]
@@ -62,6 +67,30 @@ class TemplateRunner:
     def close(self) -> None:
         """Ends the processes. A later rendering starts new ones."""
         _end_all(self._idle)
+
+    def _answer(
+        self, request: bytes, process: subprocess.Popen[bytes] | None, until_s: float
+    ) -> dict[str, str] | None:
+        """That of `process`, or of a new one; None when somebody killed it before it answered. Raises TokenizerError
+        when it ended by itself."""
+        to_send = request
+        if process is None:
+            process, to_send = start_limited(_PROGRAM, "the chat template"), self._set_up + request
+        try:
+            answer = _ask(process, to_send, until_s)
+        except BaseException:
+            _end(process)
+            raise
+        if answer is None:
+            _end(process)
+            if killed_from_outside(process.returncode):
+                return None
+            raise TokenizerError(self._why_it_ended(process.returncode))
+        if len(request) > _LARGE_BYTES:
+            _end(process)
+        else:
+            self._idle.append(process)
+        return answer
 
     def _idle_process(self) -> subprocess.Popen[bytes] | None:
         while self._idle:
@@ -71,12 +100,6 @@ class TemplateRunner:
             _end(process)  # somebody killed it
         return None
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        process = start_limited(_PROGRAM, "the chat template")
-        with contextlib.suppress(BrokenPipeError):  # seen when it is asked
-            _pipe(process.stdin).write(self._set_up)
-        return process
-
     def _why_it_ended(self, code: int) -> str:
         if passed_its_time(code):
             return f"the chat template was ended: it computed for more than {self._limits.time_s:g} s"
@@ -84,14 +107,13 @@ class TemplateRunner:
         return f"the chat template was ended {how}, perhaps for want of memory"
 
 
-def _ask(process: subprocess.Popen[bytes], request: bytes) -> dict[str, str] | None:
-    """The answer; None when the process ended before it."""
-    requests, answers = _pipe(process.stdin), _pipe(process.stdout)
+def _ask(process: subprocess.Popen[bytes], request: bytes, until_s: float) -> dict[str, str] | None:
+    """The answer; None when the process ended before it. Raises TimeoutError."""
+    answers = _pipe(process.stdout)
     with contextlib.suppress(BrokenPipeError):
-        requests.write(request)
-        requests.flush()
-    header = answers.read(LENGTH.size)
-    content = answers.read(*LENGTH.unpack(header)) if len(header) == LENGTH.size else b""
+        write_all(_pipe(process.stdin), request, until_s)
+    header = read_exactly(answers, LENGTH.size, until_s)
+    content = read_exactly(answers, LENGTH.unpack(header)[0], until_s) if header else None
     answer: dict[str, str] | None = json.loads(content) if content else None
     return answer
 
@@ -113,7 +135,6 @@ def _end_all(processes: list[subprocess.Popen[bytes]]) -> None:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
-    with contextlib.suppress(BrokenPipeError):  # what it was not to read any more
-        _pipe(process.stdin).close()
+    _pipe(process.stdin).close()
     _pipe(process.stdout).close()
     process.wait()
