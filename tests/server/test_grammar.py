@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dllama.errors import DllamaError, SystemLimitError
+from dllama.host.limited_process import start_limited
 from dllama.server.errors import ApiError
 from dllama.server.grammar import GrammarCompiler
 from dllama.tokenizer import load_tokenizer
@@ -149,6 +152,35 @@ def test_a_grammar_that_was_refused_is_not_tried_again(
     monkeypatch.setattr("sys.executable", "/nothing")
     with pytest.raises(ApiError, match="reading it takes more"):
         place_in(grammars, schema)
+
+
+def test_usual_grammars_do_not_wait_for_doubtful_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for those that are tried, nor for a doubtful one that is known to be sound."""
+    known: dict[str, object] = {"type": "string", "pattern": "^ab?$"}
+    with contextlib.closing(GrammarCompiler(TOKENIZER, PADDED_VOCAB)) as grammars:
+        place_in(grammars, known)
+        monkeypatch.setattr("dllama.server.grammar_check._TIME_S", 1000.0)
+        slow = [grammars.json_schema({"type": "array", "items": {"allOf": PATTERNS}}, "x") for _ in range(3)]
+        assert place_in(grammars, {"type": "integer"}).allowed_ids
+        assert place_in(grammars, known).allowed_ids
+        assert not any(future.done() for future in slow)
+
+
+def test_a_process_that_is_killed_is_no_fault_of_the_grammar(
+    grammars: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema: dict[str, object] = {"type": "string", "pattern": "^ae?$"}
+
+    def start_and_kill(program: Path, purpose: str) -> subprocess.Popen[bytes]:
+        process = start_limited(program, purpose)
+        process.kill()
+        return process
+
+    with monkeypatch.context() as deadly:
+        deadly.setattr("dllama.server.grammar_check.start_limited", start_and_kill)
+        with pytest.raises(SystemLimitError, match="was killed"):
+            place_in(grammars, schema)
+    assert place_in(grammars, schema).allowed_ids
 
 
 def test_the_end_waits_for_no_grammar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,8 @@ _PER_TOKEN_S = 0.02
 """Usual grammars need 0.02 to 1 ms."""
 
 _N_THREADS = 2
-"""Which say what may come next; one more reads new grammars, so that none of them holds up a text."""
+"""Which say what may come next. One more reads new grammars, so that none of them holds up a text, and one those that
+may take seconds, so that these do not hold up the others."""
 
 _NICENESS = 5
 """Where cores are short, threads of the model get three times the share of those of grammars."""
@@ -114,6 +115,7 @@ class GrammarCompiler:
         self._tokens: llguidance.LLTokenizer | None = None
         self._check = GrammarCheck(_LIMITS)
         self._compiling = ThreadPoolExecutor(1, "grammar", initializer=_give_way)
+        self._trying = ThreadPoolExecutor(1, "doubtful grammar", initializer=_give_way)
         self._following = ThreadPoolExecutor(_N_THREADS, "masks", initializer=_give_way)
 
     def json_schema(
@@ -121,24 +123,40 @@ class GrammarCompiler:
     ) -> Future[list[GrammarConstraint]]:
         """Constraints for `n` texts. The future raises ApiError for a schema that is unsound, asks for what llguidance
         does not know, or takes too long."""
-        return self._compiling.submit(self._constraints, lambda: _json_grammar(schema), param, n)
+        return self._promised(lambda: _json_grammar(schema), param, n)
 
     def lark(self, grammar: str, param: str, n: int = 1) -> Future[list[GrammarConstraint]]:
-        return self._compiling.submit(
-            self._constraints, lambda: llguidance.LLMatcher.grammar_from_lark(grammar), param, n
-        )
+        return self._promised(lambda: llguidance.LLMatcher.grammar_from_lark(grammar), param, n)
 
     def close(self) -> None:
         """Ends the threads. Texts that still wait for their grammars wait for ever: they have to be ended before."""
         self._check.close()
-        for pool in (self._compiling, self._following):
+        for pool in (self._compiling, self._trying, self._following):
             pool.shutdown(cancel_futures=True)
 
-    def _constraints(self, grammar: Callable[[], str], param: str, n: int) -> list[GrammarConstraint]:
-        text = grammar()
-        fault = self._check.fault(text)
-        if fault is not None:
-            raise _invalid(param, _reason(fault))
+    def _promised(self, grammar: Callable[[], str], param: str, n: int) -> Future[list[GrammarConstraint]]:
+        """Grammars that have to be tried first wait for each other, and no others for them."""
+        promise: Future[list[GrammarConstraint]] = Future()
+
+        def begin() -> None:
+            text = grammar()
+            fault = self._check.known_fault(text)
+            if fault is None:
+                _submit(self._trying, lambda: finish(text, self._check.fault(text)), promise)
+            else:
+                finish(text, fault)
+
+        def finish(text: str, fault: str) -> None:
+            if fault:
+                raise _invalid(param, _reason(fault))
+            constraints = self._constraints(text, param, n)
+            if promise.set_running_or_notify_cancel():
+                promise.set_result(constraints)
+
+        _submit(self._compiling, begin, promise)
+        return promise
+
+    def _constraints(self, text: str, param: str, n: int) -> list[GrammarConstraint]:
         limits = llguidance.LLParserLimits(**_LIMITS)  # type: ignore[arg-type]
         matcher = llguidance.LLMatcher(self._llg_tokenizer(), text, log_level=0, limits=limits)
         if matcher.is_error():
@@ -177,6 +195,18 @@ class _Vocabulary:
 
     def __call__(self, text: bytes) -> Sequence[int]:
         return self._encode(text.decode("utf-8", "replace"))
+
+
+def _submit(pool: Executor, work: Callable[[], None], promise: Future[list[GrammarConstraint]]) -> None:
+    """Does `work` unless the promise is cancelled before. The promise fails with it, and is cancelled with it."""
+
+    def settle(done: Future[None]) -> None:
+        if done.cancelled():
+            promise.cancel()
+        elif (error := done.exception()) and promise.set_running_or_notify_cancel():
+            promise.set_exception(error)
+
+    pool.submit(lambda: None if promise.cancelled() else work()).add_done_callback(settle)
 
 
 def _json_grammar(schema: Mapping[str, Any]) -> str:

@@ -7,12 +7,13 @@ import hashlib
 import json
 import re
 import subprocess
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from dllama.errors import SystemLimitError
-from dllama.host.limited_process import passed_its_time, start_limited
+from dllama.host.limited_process import killed_from_outside, passed_its_time, start_limited
 
 _PROGRAM: Final = Path(__file__).with_name("grammar_process.py")
 
@@ -35,26 +36,36 @@ llguidance limits."""
 
 
 class GrammarCheck:
-    """Remembers what was found out. For one thread, but for `close`."""
+    """Remembers what was found out: what is wrong with a grammar, empty where nothing is."""
 
     def __init__(self, limits: Mapping[str, int | bool]) -> None:
         """`limits` are those of llguidance.LLParserLimits."""
         self._limits = dict(limits)
-        self._known: collections.OrderedDict[bytes, str | None] = collections.OrderedDict()
+        self._lock = threading.Lock()
+        self._known: collections.OrderedDict[bytes, str] = collections.OrderedDict()
         self._process: subprocess.Popen[bytes] | None = None
         self._is_closed = False
 
-    def fault(self, grammar: str) -> str | None:
-        """What is wrong with the grammar; None where nothing is. Raises SystemLimitError where it cannot be tried."""
+    def known_fault(self, grammar: str) -> str | None:
+        """At once; None where it has to be tried. Any thread may ask."""
         if not _TELLTALE.search(grammar):
-            return None
-        digest = hashlib.sha256(grammar.encode()).digest()
-        if digest not in self._known:
-            self._known[digest] = self._try(grammar)
-            if len(self._known) > _N_KEPT:
-                self._known.popitem(last=False)
-        self._known.move_to_end(digest)
-        return self._known[digest]
+            return ""
+        digest = _digest(grammar)
+        with self._lock:
+            if digest in self._known:
+                self._known.move_to_end(digest)
+            return self._known.get(digest)
+
+    def fault(self, grammar: str) -> str:
+        """In seconds, where it has to be tried. For one thread. Raises SystemLimitError where it cannot be tried."""
+        fault = self.known_fault(grammar)
+        if fault is None:
+            fault = self._try(grammar)
+            with self._lock:
+                self._known[_digest(grammar)] = fault
+                if len(self._known) > _N_KEPT:
+                    self._known.popitem(last=False)
+        return fault
 
     def close(self) -> None:
         """Ends the process that is under way; any thread may say so. Nothing is read well afterwards."""
@@ -62,7 +73,7 @@ class GrammarCheck:
         if self._process is not None:
             self._process.kill()
 
-    def _try(self, grammar: str) -> str | None:
+    def _try(self, grammar: str) -> str:
         request = {
             "grammar": grammar,
             "limits": self._limits,
@@ -82,6 +93,14 @@ class GrammarCheck:
                 process.kill()
         if passed_its_time(process.returncode):
             return f"reading it takes more than {_TIME_S:g} s"
+        if killed_from_outside(process.returncode):
+            raise SystemLimitError(
+                "the process that reads the grammar was killed, perhaps for want of memory: try again later"
+            )
         if process.returncode:
             return "reading it takes more memory than there is for it"
-        return fault.decode(errors="replace")[:_LONGEST_FAULT] or None
+        return fault.decode(errors="replace")[:_LONGEST_FAULT]
+
+
+def _digest(grammar: str) -> bytes:
+    return hashlib.sha256(grammar.encode()).digest()
