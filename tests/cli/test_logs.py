@@ -181,6 +181,15 @@ def test_a_line_says_why_a_request_came_to_nothing() -> None:
         api.err.wait_for(r"POST \S+ 400, .*, id [0-9a-f]+: temperature: Input should be")
 
 
+def test_attempts_to_open_a_lost_model_again_fill_no_log() -> None:
+    with WorkerProcess() as worker, ApiProcess(workers=[worker.address]) as api:
+        assert api.url
+        worker.kill()
+        api.err.wait_for("WARNING lost worker")
+        api.err.wait_for(rf"WARNING .*{worker.address}", 2)  # an attempt has failed
+        assert api.err.count("context: ") == 1
+
+
 def test_levels_of_a_command() -> None:
     for place in (("--debug", "info"), ("info", "--debug"), ("info", "--log-level", "debug")):
         err = run_dllama(*place, "nowhere").err

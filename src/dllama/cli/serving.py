@@ -51,10 +51,14 @@ def run(args: argparse.Namespace) -> None:
         is_strict=args.strict_model,
     )
 
+    on_note = _log.info
+
     @contextlib.contextmanager
     def open_model() -> Iterator[ServedModel]:
+        nonlocal on_note
+        on_this, on_note = on_note, _log.debug  # nothing is chosen anew when it is opened again
         with (
-            open_session(options, args.isa, args.parallel, _log.info) as session,
+            open_session(options, args.isa, args.parallel, on_this) as session,
             _template(session.tokenizer, args.chat_template) as template,
             contextlib.closing(_grammars(session, template)) as grammars,
             contextlib.closing(_service(session, args)) as service,
