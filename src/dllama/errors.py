@@ -25,8 +25,8 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
-from collections.abc import Sequence
-from typing import Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 
 class DllamaError(Exception):
@@ -75,6 +75,14 @@ class ContextFullError(DllamaError):
     pass
 
 
+def context_full(what: str, n_tokens: int | str, limit: int) -> ContextFullError:
+    """The error that `what` has `n_tokens` tokens (or "at least 70"), and the context `limit`."""
+    return ContextFullError(
+        f"{what} has {n_tokens} tokens and the context {limit}: shorten it, or take a longer context",
+        settings=("max_seq_len",),
+    )
+
+
 class QueueFullError(DllamaError):
     """`retry_after_s`: when there will probably be room."""
 
@@ -116,22 +124,22 @@ E = TypeVar("E", bound=DllamaError)
 
 @dataclasses.dataclass(frozen=True)
 class Failure(Generic[E]):
-    """What an error said. This is kept where the error may not be: an exception holds the frames that it passed, and
-    all that lives in them, for as long as it is kept."""
+    """What an error said, and its attributes (`facts`). This is kept where the error may not be: an exception holds the
+    frames that it passed, and all that lives in them, for as long as it is kept."""
 
     kind: type[E]
     message: str
-    settings: tuple[str, ...] = ()
+    facts: Mapping[str, Any]
 
     @classmethod
     def of(cls, error: E) -> Failure[E]:
-        return cls(type(error), str(error), error.settings)
+        return cls(type(error), str(error), dict(vars(error)))
 
     def error(self, prefix: str = "") -> E:
         """A new error that says the same, after `prefix`. An error that is raised again and again keeps the frames of
         all times."""
-        error = self.kind(prefix + self.message)
-        error.settings = self.settings
+        error = self.kind.__new__(self.kind, prefix + self.message)  # `__init__` may want more than a message
+        vars(error).update(self.facts)
         return error
 
     def __str__(self) -> str:

@@ -168,7 +168,7 @@ class EngineService:
     def close(self) -> None:
         """Ends the thread after the step under way; requests that are not done get Failed."""
         with self._changed:
-            self._end = self._end or Failure(DllamaError, "the engine was closed")
+            self._end = self._end or Failure.of(DllamaError("the engine was closed"))
             self._changed.notify()
         self._thread.join()
 
@@ -234,7 +234,7 @@ class EngineService:
             let_go_of_frames(error)
         except Exception as error:
             _log.exception("the engine failed")
-            self._end = Failure(DllamaError, f"the engine failed: {type(error).__name__}: {error}")
+            self._end = Failure.of(DllamaError(f"the engine failed: {type(error).__name__}: {error}"))
             let_go_of_frames(error)
         self._give_up(self._end)
 

@@ -126,8 +126,9 @@ class ModelKeeper:
             with shortages_told():
                 self._model = self._stack.enter_context(self._open_model())
         except (DllamaError, OSError, MemoryError) as error:
-            message = str(error) if isinstance(error, DllamaError) else f"loading failed: {error}"
-            failure = Failure(type(error) if isinstance(error, DllamaError) else DllamaError, message)
+            failure = Failure.of(
+                error if isinstance(error, DllamaError) else DllamaError(f"loading failed: {error}")
+            )
             let_go_of_frames(error)
             if str(failure) != str(self._failure):
                 self._on_note(str(failure))
