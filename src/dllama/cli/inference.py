@@ -23,7 +23,7 @@ from dllama.cli.record import RunRecord, step_line, summary_lines, write_logits,
 from dllama.cli.session import Session, open_session
 from dllama.cli.text_input import read_text, text_argument
 from dllama.engine import Event, Failed, Finished, GenerationOptions, TextDelta, score
-from dllama.errors import ContextFullError, UsageError
+from dllama.errors import UsageError, context_full
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -165,9 +165,7 @@ def _prompt_ids(session: Session, prompt: str, args: argparse.Namespace) -> list
     ids = tokenizer.encode(prompt, add_bos=tokenizer.add_bos, parse_special=not args.no_special)
     limit = session.max_seq_len
     if len(ids) > limit:
-        raise ContextFullError(
-            f"the prompt has {len(ids)} tokens and the context {limit}: shorten it or raise --max-seq-len"
-        )
+        raise context_full("the prompt", len(ids), limit)
     if steps is not None and len(ids) > steps:
         raise UsageError(f"the prompt alone has {len(ids)} tokens, more than --steps {steps}")
     return ids

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from dllama.engine.engine import Engine
 from dllama.engine.request import Event, Failed, GenerationOptions, PromptProgress, TextDelta
-from dllama.errors import ContextFullError, DllamaError, UsageError
+from dllama.errors import DllamaError, UsageError, context_full
 from dllama.tokenizer import ChatTemplate, Message
 
 _MIN_REPLY_TOKENS = 256
@@ -103,11 +103,7 @@ class Conversation:
             turns = turns[2:]
         if len(ids) < limit:
             return turns, ids
-        raise ContextFullError(
-            f"this message has {len(ids)} tokens and the context {limit}: shorten it, or start again with a "
-            f"longer context",
-            settings=("max_seq_len",),
-        )
+        raise context_full("this message", len(ids), limit)
 
     def _system(self) -> list[Message]:
         return [{"role": "system", "content": self.system}] if self.system else []

@@ -29,7 +29,7 @@ from dllama.engine.request import (
 from dllama.engine.scheduler import Chunk, ScheduledRequest, Scheduler
 from dllama.engine.stats import EngineStats, Totals
 from dllama.engine.tasks import Embedding, OnEmbedding, OnScore, Scoring, Task, Writing
-from dllama.errors import ContextFullError, DllamaError, Failure, PeerError, UsageError
+from dllama.errors import DllamaError, Failure, PeerError, UsageError, context_full
 from dllama.model import MOST_CANDIDATES, Candidates, LogitMasks, LogitRows
 from dllama.tokenizer import Tokenizer
 
@@ -99,11 +99,7 @@ class Engine:
             raise UsageError(f"the prompt has token ids that are not among the model's {vocab_size}")
         n_room = self.max_seq_len - (1 if options and options.max_tokens != 0 else 0)
         if len(prompt_ids) > n_room:
-            raise ContextFullError(
-                f"the prompt has {len(prompt_ids)} tokens and the context {self.max_seq_len}: shorten it or take "
-                f"a longer context",
-                settings=("max_seq_len",),
-            )
+            raise context_full("the prompt", len(prompt_ids), self.max_seq_len)
         for token_id in options.sampling.logit_bias if options else ():
             if not 0 <= token_id < vocab_size:
                 raise UsageError(f"logit_bias names token {token_id}; the model has {vocab_size}")
@@ -243,7 +239,9 @@ class Engine:
         for chunk in chunks:
             task, n = self._tasks[chunk.request], chunk.n_wanted
             if isinstance(task, Scoring):
-                edits, masks, temperatures = edits + [None] * n, masks + [None] * n, temperatures + [0.0] * n
+                edits += [None] * n
+                masks += [None] * n
+                temperatures += [0.0] * n
                 targets += task.score.targets(chunk.request.text.n_computed, n)
                 n_candidates = max(n_candidates, task.score.n_top)
             elif isinstance(task, Writing) and n:

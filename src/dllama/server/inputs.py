@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
+from dllama.errors import context_full
 from dllama.server.errors import ApiError
 from dllama.server.served import ServedModel
 
@@ -51,15 +52,12 @@ def check_room(texts: Iterable[str], served: ServedModel, param: str) -> None:
 def check_n_tokens(n_tokens: int, served: ServedModel, param: str) -> None:
     """Raises ApiError where they are more than the context holds."""
     if n_tokens > served.max_seq_len:
-        raise _too_long(str(n_tokens), served, param)
+        raise _too_long(n_tokens, served, param)
 
 
-def _too_long(n_tokens: str, served: ServedModel, param: str) -> ApiError:
-    return ApiError(
-        f"{param}: it has {n_tokens} tokens and the context {served.max_seq_len}: shorten it",
-        param=param,
-        code="context_length_exceeded",
-    )
+def _too_long(n_tokens: int | str, served: ServedModel, param: str) -> ApiError:
+    message = str(context_full(f"{param}: it", n_tokens, served.max_seq_len))
+    return ApiError(message, param=param, code="context_length_exceeded")
 
 
 def check_ids(ids: Sequence[int], served: ServedModel, param: str) -> list[int]:
