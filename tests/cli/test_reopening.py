@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 
+from dllama.cli.interrupts import Ending
 from dllama.cli.main import parse_arguments
 from dllama.cli.options import model_options
 from dllama.cli.reopening import ReopenedSession
@@ -36,7 +37,7 @@ def test_nothing_is_left_of_a_lost_session() -> None:
     port = worker.address.rpartition(":")[2]
     args = parse_arguments(["chat", "--nthreads", "1", "--workers", worker.address])
     args.job = None
-    model = ReopenedSession(model_options(args), None, None)
+    model = ReopenedSession(model_options(args), None, None, Ending())
     with no_collector(), model as session:
         for n in range(1 + N_TIMES):
             write_until_lost(model, session, worker)

@@ -14,7 +14,7 @@ from dllama.checkpoint import read_suggested_sampling
 from dllama.cli.chat_files import InputHistory, KeptChat, read_messages, state_directory, write_messages
 from dllama.cli.chat_input import LineSource, PlainLines, inputs
 from dllama.cli.console import PromptBar, note, show
-from dllama.cli.interrupts import interruptible, interrupts_raise
+from dllama.cli.interrupts import Ending, interruptible, interrupts_raise
 from dllama.cli.options import (
     add_model_flags,
     add_sampling_flags,
@@ -75,8 +75,9 @@ def run(args: argparse.Namespace) -> None:
     state = _state()
     kept = _Keeping(state / "chats" if state else None)
     messages = kept.take_up() if args.continues else []
-    source = _source(InputHistory(state / "chat_history") if state else None)
-    model = ReopenedSession(wanted, args.isa, None if source.is_person else _PIPE_PATIENCE_S)
+    ending: Ending = args.ending
+    source = _source(InputHistory(state / "chat_history") if state else None, ending)
+    model = ReopenedSession(wanted, args.isa, None if source.is_person else _PIPE_PATIENCE_S, ending)
     with model as session:
         conversation = Conversation(
             session.new_engine(), ChatTemplate.of(session.tokenizer, args.chat_template)
@@ -85,12 +86,13 @@ def run(args: argparse.Namespace) -> None:
         if args.system_prompt is not None:
             conversation.system = args.system_prompt
         note('/help shows the commands; """ begins and ends several lines; Ctrl-C stops a reply')
-        chat = _Chat(conversation, model, kept, options)
+        chat = _Chat(conversation, model, kept, options, ending)
         for typed in inputs(source, lambda: note("(Ctrl-C once more ends the chat; so does /exit)")):
             if not typed.is_command:
                 chat.answer(typed.text)
             elif not chat.command(typed.text):
                 return
+            ending.check()
 
 
 def _state() -> Path | None:
@@ -101,14 +103,14 @@ def _state() -> Path | None:
         return None
 
 
-def _source(history: InputHistory | None) -> LineSource:
+def _source(history: InputHistory | None, ending: Ending) -> LineSource:
     """The keyboard where there is one, with a screen to show what is typed."""
     screen = next((stream for stream in (sys.stdout, sys.stderr) if stream.isatty()), None)
     if screen is None or not sys.stdin.isatty():
         return PlainLines()
     lines, add = (history.lines(), history.add) if history else ([], lambda line: None)
     source: LineSource = importlib.import_module("dllama.cli.terminal_line").TerminalLine(
-        sys.stdin, screen, lines, add
+        sys.stdin, screen, lines, add, ending
     )
     return source
 
@@ -151,9 +153,15 @@ class _Chat:
     """Carries out what is typed."""
 
     def __init__(
-        self, conversation: Conversation, model: ReopenedSession, kept: _Keeping, options: GenerationOptions
+        self,
+        conversation: Conversation,
+        model: ReopenedSession,
+        kept: _Keeping,
+        options: GenerationOptions,
+        ending: Ending,
     ) -> None:
         self._conversation, self._model, self._kept, self._options = conversation, model, kept, options
+        self._ending = ending
         self._commands: dict[str, Callable[[str], None]] = {
             "/clear": self._clear,
             "/system": self._system,
@@ -223,6 +231,7 @@ class _Chat:
                     is_begun = True
                 else:
                     bar.show(piece.n_done, piece.n_total)
+                self._ending.check()
                 if interrupted:
                     break
         except PeerError:

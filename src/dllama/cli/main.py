@@ -8,16 +8,14 @@ import errno
 import io
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any, NoReturn
 
 from dllama import __version__
 from dllama.cli import api, bench, chat, convert, inference, info, perplexity, worker
 from dllama.cli.console import note
-from dllama.cli.interrupts import INTERRUPTED, interrupts_raise
+from dllama.cli.interrupts import INTERRUPTED, Ending, interrupts_raise
 from dllama.cli.job import Command, run_in_job
 from dllama.cli.logs import LEVELS, log_lines
 from dllama.cli.settings import with_flags
@@ -30,16 +28,15 @@ _log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 0 done, 1 failed, 2 used wrongly, 130 interrupted, 143 told to end, 129 its terminal was closed."""
-    signal.signal(signal.SIGTERM, _end)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup does
-        signal.signal(signal.SIGHUP, _end)
+    ending = Ending()
+    ending.listen()
     rank = launched_rank(os.environ)
     try:
         args = parse_arguments(arguments, is_silent=bool(rank))
     except SystemExit as end:  # --help, or a wrong use
         return 0 if rank else _flushed(int(end.code or 0))  # rank 0 says it
     args.isa = os.environ.get("DLLAMA_ISA") or None
-    args.job = None
+    args.job, args.ending = None, ending
     is_server = args.command in (api.run, worker.run)
     is_told = args.command is worker.run or (args.command is api.run and not rank)  # rank 0 says it
     with log_lines(_log_level(args, is_told), is_server=is_server):
@@ -148,7 +145,3 @@ def _fail(message: str, error: BaseException, exit_code: int) -> int:
 def _os_error_line(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
-
-
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)

@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 
 from dllama.cli.console import note
+from dllama.cli.interrupts import Ending
 from dllama.cli.options import ModelOptions
 from dllama.cli.session import Session, open_session
 from dllama.cli.settings import with_flags
@@ -19,9 +20,11 @@ _RETRY_S = 2.0
 class ReopenedSession:
     """Use it as a context manager: the model is open within it, but for the time after `lose`."""
 
-    def __init__(self, options: ModelOptions, isa: str | None, patience_s: float | None) -> None:
-        """`patience_s`: how long `reopen` tries; None: until Ctrl-C."""
-        self._options, self._isa, self._patience_s = options, isa, patience_s
+    def __init__(
+        self, options: ModelOptions, isa: str | None, patience_s: float | None, ending: Ending
+    ) -> None:
+        """`patience_s`: how long `reopen` tries; None: until Ctrl-C, or until `ending`."""
+        self._options, self._isa, self._patience_s, self._ending = options, isa, patience_s, ending
         self._stack = contextlib.ExitStack()
         self._loss: Failure[PeerError] | None = None
 
@@ -55,6 +58,7 @@ class ReopenedSession:
         start_s, said = time.monotonic(), str(self._loss)
         note("waiting until all nodes are there again; Ctrl-C stops that, and the conversation is kept")
         while True:
+            self._ending.check()
             try:
                 session = self._stack.enter_context(open_session(self._options, self._isa, on_note=_ignore))
             except (DllamaError, OSError, MemoryError) as error:
