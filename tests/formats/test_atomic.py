@@ -147,6 +147,8 @@ def test_links_in_a_circle_are_said(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(UsageError, match="cannot write"), write_atomically(tmp_path / "a"):
         pytest.fail("nothing to write to")
+    with pytest.raises(UsageError, match="symbolic links"):
+        check_writable(tmp_path / "a")
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
 
 

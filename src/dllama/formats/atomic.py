@@ -55,6 +55,8 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a directory, not a file")
     if os.path.lexists(place):
+        if not os.path.exists(place):  # a link still, after as many as are followed
+            raise UsageError(f"cannot write {path}: {os.strerror(errno.ELOOP)}")
         if not os.access(place, os.W_OK):
             raise UsageError(f"cannot write {path}: {os.strerror(errno.EACCES)}")
     elif not os.access(place.parent, os.W_OK):
