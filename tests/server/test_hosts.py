@@ -58,6 +58,13 @@ def test_other_names(named: ApiProcess, host: str) -> None:
         error_of(named.post(CHAT, ask("x"), headers={"Host": header}), 403)
 
 
+def test_the_schema_announces_what_other_names_get(named: ApiProcess) -> None:
+    paths = named.get("/openapi.json").json()["paths"]
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            assert "403" in operation["responses"], (method, path)
+
+
 def test_names_that_were_allowed(named: ApiProcess) -> None:
     for host in ("chat.home.example", "CHAT.home.example.", "other.example:443"):
         assert named.get("/health", headers={"Host": host}).status_code == 200

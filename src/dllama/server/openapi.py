@@ -19,6 +19,7 @@ _REFERENCE = "#/components/schemas/{model}"
 _REASONS = {
     400: "the request is malformed, or asks for what cannot be done",
     401: "the API key is missing or wrong",
+    403: "the server does not answer to the name in the Host header",
     404: "there is no such model",
     408: "the body did not arrive in time",
     413: "the body is too large",
@@ -70,7 +71,7 @@ def _operation(endpoint: Endpoint, schemas: Any, needs_key: bool) -> Json:
     if endpoint.stream is not None:
         success["content"]["text/event-stream"] = {"schema": _event(endpoint.stream, schemas)}
     responses = {"200": success}
-    for status in sorted({*endpoint.statuses, *((401,) if needs_key else ())}):
+    for status in sorted({*endpoint.statuses, 403, *((401,) if needs_key else ())}):
         responses[str(status)] = {"description": _REASONS[status], "content": content(ErrorResponse)}
     for status, model in endpoint.other_bodies.items():
         responses[str(status)] = {"description": _REASONS[status], "content": content(model)}
