@@ -8,6 +8,9 @@ import re
 LONGEST = 1000
 """Characters. No sentence of a node is as long."""
 
+LONGEST_NAME = 100
+"""Characters of a name that somebody made up, inside a sentence."""
+
 _CUT = "..."
 
 

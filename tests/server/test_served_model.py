@@ -47,6 +47,10 @@ def test_an_unknown_model_is_answered_with_a_warning(api: ApiProcess) -> None:
 
 def test_a_strict_server_refuses_unknown_models(strict: ApiProcess) -> None:
     assert error_of(strict.post(CHAT, ask("x") | {"model": "another"}), 404)["code"] == "model_not_found"
+    for name in ("\x1b" * 200, "\u202e" * 200, "x" * 10_000):
+        message = error_of(strict.post(CHAT, ask("x") | {"model": name}), 404)["message"]
+        assert message.isprintable()
+        assert len(message) < 250
     assert strict.post(CHAT, ask("x", max_tokens=1)).status_code == 200
 
 

@@ -84,6 +84,7 @@ def test_first_and_end_tokens_are_special_though_not_flagged(qwen: Path) -> None
         ("tokenizer.json", "{}", "no sound tokenizer.json"),
         ("tokenizer.json", "", "no sound tokenizer.json.*download it again"),
         ("tokenizer.json", "\nnot found", "no sound tokenizer.json"),
+        ("tokenizer.json", '{"version": "\\u001b[2J\\n"}', r"version '\\x1b\[2J\\n'"),
         ("tokenizer.json", '{"added_tokens": "' + "a" * 9000 + '"}', "no sound tokenizer.json"),
         ("tokenizer_config.json", '{"eos_token": "' + "a" * 9000 + '"}', "eos_token 'aaa"),
         ("tokenizer_config.json", "{", "tokenizer_config.json"),
@@ -105,7 +106,7 @@ def test_damage_in_a_directory(qwen: Path, file: str, content: str | bytes, mess
     with pytest.raises(TokenizerError, match=message) as caught:
         load_tokenizer(qwen)
     assert str(qwen) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 800
 
 

@@ -32,7 +32,11 @@ def show(text: str) -> None:
 
 
 def harmless(text: str) -> str:
-    """The text with U+FFFD for each character with which it could take a terminal over."""
+    """The text with U+FFFD for each character with which it could take a terminal over.
+
+    Its lines stay lines, and no character of any language is touched, since people read it as text. plain_line, for
+    what is quoted within a sentence, leaves nothing that cannot be seen, and has an end.
+    """
     return text.translate(_CONTROLS)
 
 

@@ -81,7 +81,11 @@ class Phase:
 
 
 def step_line(kind: str, times: StepTimes, what: str) -> str:
-    """One step as Distributed Llama prints it. It is one line: line ends and controls in `what` are escaped."""
+    """One step as Distributed Llama prints it. It is one line: line ends and controls in `what` are escaped.
+
+    Nothing else is, as plain_line would: `what` may be a piece of text in a language that has marks of direction or
+    joiners, or other blanks than ours.
+    """
     what = "".join(repr(char)[1:-1] if category(char) in _NOT_IN_A_LINE else char for char in what)
     return (
         f"{kind}{times.eval_s * 1e3:6.0f} ms Sync{times.sync_s * 1e3:6.0f} ms | "

@@ -89,12 +89,6 @@ def read_json_object(path: Path, fault: Fault) -> dict[str, Any]:
     return values
 
 
-def shortened(text: str, longest: int = 300) -> str:
-    """`text` on one line, for a message, without its middle where it is long."""
-    text = " ".join(text.split())
-    return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 2 :]}"
-
-
 def _unusable(values: Any) -> str | None:
     """What makes `values` more than anyone can have meant, or None."""
     level = [values]

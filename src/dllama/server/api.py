@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from dllama import __version__
 from dllama.node import NodeInfo
+from dllama.plain_text import LONGEST_NAME, plain_line
 from dllama.server.errors import ApiError
 from dllama.server.http import until_disconnect
 from dllama.server.metrics import Metrics
@@ -26,7 +27,6 @@ T = TypeVar("T")
 _N_THREADS = 2
 """For templates, tokenising and grammars. Few, as the model needs the processors too."""
 
-_SHOWN_CHARACTERS = 100
 
 FINGERPRINT = f"dllama-{__version__}"
 
@@ -81,14 +81,16 @@ class Api:
         if name is None or name == self.settings.model_name:
             return None
         wanted, here = (
-            ascii(each[:_SHOWN_CHARACTERS]).replace('"', "'") for each in (name, self.settings.model_name)
+            ascii(plain_line(each, LONGEST_NAME)).replace('"', "'")
+            for each in (name, self.settings.model_name)
         )
         return f'299 dllama "there is no model {wanted} here: {here} has answered"'
 
     def check_name(self, name: str | None) -> None:
         if name is not None and name != self.settings.model_name:
             raise ApiError(
-                f"there is no model {name[:_SHOWN_CHARACTERS]!r} here: this server has {self.settings.model_name!r}",
+                f"there is no model '{plain_line(name, LONGEST_NAME)}' here: "
+                f"this server has {self.settings.model_name!r}",
                 status=404,
                 param="model",
                 code="model_not_found",

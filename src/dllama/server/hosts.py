@@ -13,12 +13,12 @@ from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dllama.plain_text import LONGEST_NAME, plain_line
 from dllama.server.errors import ApiError
 
 ANY_NAME = "*"
 
 _HOST = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::\d*)?")
-_SHOWN_CHARACTERS = 100
 
 
 class HostCheck:
@@ -70,7 +70,8 @@ def _plain(name: str) -> str:
 
 def _refusal(host: str) -> ApiError:
     return ApiError(
-        f"this server does not answer to the name {host[:_SHOWN_CHARACTERS]!r}: whoever runs it can allow that name",
+        f"this server does not answer to the name '{plain_line(host, LONGEST_NAME)}': "
+        f"whoever runs it can allow that name",
         status=403,
         code="host_not_allowed",
     )

@@ -14,6 +14,8 @@ import pydantic
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from dllama.plain_text import LONGEST_NAME, plain_line
+
 MAX_CHOICES = 16
 MAX_STOP_STRINGS = 256
 MAX_STOP_CHARACTERS = 16_000
@@ -87,7 +89,7 @@ def _check_biases(biases: dict[Any, Any]) -> dict[Any, Any]:
     for key, bias in biases.items():
         if not _TOKEN_ID.fullmatch(key):
             raise PydanticCustomError(
-                "token_id", "{key} is no token id", {"key": repr(key[:_SHOWN_CHARACTERS])}
+                "token_id", "{key} is no token id", {"key": f"'{plain_line(key, LONGEST_NAME)}'"}
             )
         if isinstance(bias, bool) or not isinstance(bias, (int, float)) or not -100 <= bias <= 100:
             raise PydanticCustomError("bias", "the bias of {key} is no number from -100 to 100", {"key": key})
@@ -95,7 +97,6 @@ def _check_biases(biases: dict[Any, Any]) -> dict[Any, Any]:
 
 
 _TOKEN_ID = re.compile(r"[0-9]{1,10}")
-_SHOWN_CHARACTERS = 40
 
 LogitBias: TypeAlias = Annotated[
     dict[str, Any],

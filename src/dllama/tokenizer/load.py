@@ -13,14 +13,17 @@ import tokenizers
 
 from dllama.errors import TokenizerError
 from dllama.formats.hf_folders import missing, model_folder
-from dllama.formats.plain_files import read_plain_file, shortened
+from dllama.formats.plain_files import read_plain_file
 from dllama.formats.t_file import LARGEST_BYTES, TFile, is_t_file, read_t_file
+from dllama.plain_text import plain_line
 from dllama.tokenizer.base import Settings
 from dllama.tokenizer.pipeline import Parsed, PipelineTokenizer, tokens_of
 from dllama.tokenizer.sentencepiece_model import parse_sentencepiece_tokenizer
 from dllama.tokenizer.settings_files import read_settings
 from dllama.tokenizer.t_vocabulary import parse_t_vocabulary
 from dllama.tokenizer.tiktoken_ranks import is_tiktoken_ranks, parse_tiktoken_ranks
+
+_LONGEST_REASON = 300
 
 _NAMES = ("tokenizer.json", "tokenizer.model")
 
@@ -105,7 +108,7 @@ def _library_faults() -> Iterator[None]:
         ):  # Rust's, of no module
             raise
         raise TokenizerError(
-            f"it is no sound tokenizer.json: {shortened(str(error))}; download it again"
+            f"it is no sound tokenizer.json: {plain_line(str(error).strip(), _LONGEST_REASON)}; download it again"
         ) from error
 
 
