@@ -134,7 +134,7 @@ class SocketChannel:
         else:
             self.write_all(header, *views)
 
-    def receive_frame(self, max_bytes: int) -> tuple[int, bytes]:
+    def receive_frame(self, max_bytes: int) -> tuple[int, bytearray]:
         """Returns (kind, payload) of the next message.
 
         Raises PeerProtocolError, at the first byte that cannot be ours, when the peer speaks something else
@@ -148,11 +148,11 @@ class SocketChannel:
         kind, n_bytes = decode_header(bytes(header), max_bytes, self.name, self._role)
         return kind, self.read_exact(n_bytes)
 
-    def read_exact(self, n_bytes: int) -> bytes:
+    def read_exact(self, n_bytes: int) -> bytearray:
         """Returns the next `n_bytes` bytes."""
         buffer = bytearray(n_bytes)
         self.read_into(buffer)
-        return bytes(buffer)
+        return buffer
 
     def read_into(self, buffer: WritableBuffer) -> None:
         """Fills `buffer`."""

@@ -86,8 +86,10 @@ def join_buffers(buffers: Iterable[Buffer]) -> Buffer:
     return views[0] if len(views) == 1 else b"".join(views)
 
 
-def receive_frame(fabric: Fabric, rank: int, max_bytes: int, timeout_s: float | None) -> tuple[int, bytes]:
-    """Returns (kind, payload) of the next message from `rank`.
+def receive_frame(
+    fabric: Fabric, rank: int, max_bytes: int, timeout_s: float | None
+) -> tuple[int, bytearray]:
+    """Returns (kind, payload) of the next message from `rank`. The payload is the caller's, and in memory once.
 
     `timeout_s` is that of Fabric.exchange, for header and payload each. Raises what Fabric.exchange raises,
     and PeerProtocolError when something else comes than a message of at most `max_bytes`: the surplus of an
@@ -98,4 +100,4 @@ def receive_frame(fabric: Fabric, rank: int, max_bytes: int, timeout_s: float | 
     kind, n_bytes = decode_header(bytes(header), max_bytes, f"{fabric.peer_name(rank)} (rank {rank})")
     payload = bytearray(n_bytes)
     fabric.exchange([], [(rank, payload)], timeout_s)
-    return kind, bytes(payload)
+    return kind, payload

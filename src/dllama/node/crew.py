@@ -109,7 +109,7 @@ class JobCrew:
         self._fabric.close()
 
 
-def await_all(fabric: Fabric, wanted: Kind, timeout_s: float) -> list[bytes]:
+def await_all(fabric: Fabric, wanted: Kind, timeout_s: float) -> list[bytearray]:
     """Waits for that message from every worker; returns the payloads. Raises PeerError with what a worker says
     instead."""
     payloads = []

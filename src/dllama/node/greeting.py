@@ -63,7 +63,7 @@ def call_heartbeat(address: Address, session: str, rank: int) -> socket.socket:
     return connection
 
 
-def _answer(channel: SocketChannel) -> tuple[int, bytes]:
+def _answer(channel: SocketChannel) -> tuple[int, bytearray]:
     """Nodes of protocol version 1 closed the connection where the version was another one."""
     try:
         return channel.receive_frame(MAX_CONTROL_BYTES)
@@ -71,7 +71,7 @@ def _answer(channel: SocketChannel) -> tuple[int, bytes]:
         raise PeerLostError(f"{error}; see whether it has the same release of dllama as this node") from error
 
 
-def raise_refusal(kind: int, payload: bytes, name: str) -> NoReturn:
+def raise_refusal(kind: int, payload: bytes | bytearray, name: str) -> NoReturn:
     """Raises what `name` answered in place of what was asked for."""
     if kind == Kind.BUSY:
         root = Refusal.decode(payload, name).reason

@@ -37,7 +37,7 @@ class InputRows:
 
     @classmethod
     def from_message(
-        cls, dtype: ElementType, shape: tuple[int, int], payload: bytes, start: int
+        cls, dtype: ElementType, shape: tuple[int, int], payload: bytes | bytearray, start: int
     ) -> InputRows:
         """[T, D] from `payload`, where they begin at `start` unless they travel apart."""
         if not message_bytes(dtype, shape):

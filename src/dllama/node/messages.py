@@ -62,7 +62,7 @@ class Json:
         return json.dumps(dataclasses.asdict(self)).encode()  # type: ignore[call-overload]
 
     @classmethod
-    def decode(cls, payload: bytes, sender: str) -> Self:
+    def decode(cls, payload: bytes | bytearray, sender: str) -> Self:
         """Raises PeerProtocolError naming the sender."""
         return parse_message(cls.__name__, sender, lambda: check_types(cls(**_json_object(payload))))
 
@@ -143,7 +143,7 @@ class SessionPlan:
         return json.dumps(values).encode()
 
     @classmethod
-    def decode(cls, payload: bytes, sender: str) -> SessionPlan:
+    def decode(cls, payload: bytes | bytearray, sender: str) -> SessionPlan:
         """Raises PeerProtocolError naming the sender."""
 
         def parse() -> SessionPlan:
@@ -178,7 +178,7 @@ class SessionPlan:
         return parse_message("SessionPlan", sender, parse)
 
 
-def _json_object(payload: bytes) -> dict[str, Any]:
+def _json_object(payload: bytes | bytearray) -> dict[str, Any]:
     values = json.loads(payload, parse_constant=_refuse_constant)
     if not isinstance(values, dict):
         raise TypeError("not an object")

@@ -109,7 +109,7 @@ class Measured(Json):
             raise ValueError(f"impossible times: {self}")
 
 
-def serve_probe(root: RootLink, payload: bytes) -> None:
+def serve_probe(root: RootLink, payload: bytes | bytearray) -> None:
     """A worker's side, until the root ends it. Raises PeerError."""
     orders = check_orders(ProbeOrders.decode(payload, root.name), root.name)
     try:
@@ -126,7 +126,9 @@ def serve_probe(root: RootLink, payload: bytes) -> None:
             _answer(fabric, root.name, orders.addresses, kind, payload)
 
 
-def _answer(fabric: Fabric, root: str, addresses: Sequence[str], kind: int, payload: bytes) -> None:
+def _answer(
+    fabric: Fabric, root: str, addresses: Sequence[str], kind: int, payload: bytes | bytearray
+) -> None:
     if kind == Kind.MEASURE:
         measured = run_measure(fabric, check_measure(Measure.decode(payload, root), fabric.n_ranks, root))
         if measured is not None:

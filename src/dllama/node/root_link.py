@@ -37,7 +37,7 @@ class RootLink(Protocol):
     def name(self) -> str:
         """What messages to people call the root."""
 
-    def receive_orders(self) -> tuple[int, bytes]:
+    def receive_orders(self) -> tuple[int, bytearray]:
         """The kind and payload of the root's first message. From now on the root can tell that this node is there."""
 
     def refuse(self, reason: str) -> None:
@@ -60,7 +60,7 @@ class CallingRoot:
         self._door = door
         self._heartbeat: Heartbeat | None = None
 
-    def receive_orders(self) -> tuple[int, bytes]:
+    def receive_orders(self) -> tuple[int, bytearray]:
         self._channel.set_deadline(GREETING_TIMEOUT_S)
         orders = self._channel.receive_frame(MAX_CONTROL_BYTES)
         try:
@@ -150,10 +150,10 @@ class JobRoot:
             raise PeerProtocolError(f"{self.name} sent a message of kind {kind} in place of a greeting")
         Hello.decode(payload, self.name)
         self._fabric = job.connect()
-        kind, payload = answer()
-        send_frame(self._fabric, [0], kind, payload, timeout_s=GREETING_TIMEOUT_S)
+        answer_kind, said = answer()
+        send_frame(self._fabric, [0], answer_kind, said, timeout_s=GREETING_TIMEOUT_S)
 
-    def receive_orders(self) -> tuple[int, bytes]:
+    def receive_orders(self) -> tuple[int, bytearray]:
         return receive_frame(self._fabric, 0, MAX_CONTROL_BYTES, GREETING_TIMEOUT_S)
 
     def refuse(self, reason: str) -> None:

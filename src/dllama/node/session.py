@@ -121,7 +121,12 @@ class WorkerSession:
                 raise_refusal(kind, payload, fabric.peer_name(0))
 
     def _step(
-        self, fabric: Fabric, transformer: Transformer, timer: StepTimer, plan: SessionPlan, payload: bytes
+        self,
+        fabric: Fabric,
+        transformer: Transformer,
+        timer: StepTimer,
+        plan: SessionPlan,
+        payload: bytes | bytearray,
     ) -> None:
         batch, inputs = decode_step(
             payload,

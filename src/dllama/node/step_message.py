@@ -97,7 +97,12 @@ def _runs(batch: StepBatch) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
 
 
 def decode_step(
-    payload: bytes, config: ModelConfig, limits: StepLimits, cache: CacheShape, vocab: Span, sender: str
+    payload: bytes | bytearray,
+    config: ModelConfig,
+    limits: StepLimits,
+    cache: CacheShape,
+    vocab: Span,
+    sender: str,
 ) -> tuple[StepBatch, InputRows]:
     """The inverse of encode_steps for the rank with the span `vocab`: token ids are zeros, and so are the bits of
     masks that are not in bytes of the span; inputs may be still to come. Raises PeerProtocolError on anything
@@ -209,7 +214,7 @@ NO_MASKS = LogitMasks(index=np.empty(0, np.int32), allowed=np.empty((0, 0), np.u
 
 
 def _step_counts(
-    payload: bytes, config: ModelConfig, limits: StepLimits, cache: CacheShape, vocab: Span
+    payload: bytes | bytearray, config: ModelConfig, limits: StepLimits, cache: CacheShape, vocab: Span
 ) -> list[int]:
     """T, S, P, N, C, K, M, D, element type of the inputs. Raises ValueError for what the buffers are not made for."""
     counts: list[int] = np.frombuffer(payload, _INT, _N_COUNTS).tolist()
@@ -277,7 +282,9 @@ def _in_bytes(dtype: np.dtype[Any], parts: Sequence[Any]) -> list[bytes]:
     return [np.asarray(part, dtype).tobytes() for part in parts]
 
 
-def _split(payload: bytes, dtype: np.dtype[Any], offset: int, counts: Sequence[int]) -> list[NDArray[Any]]:
+def _split(
+    payload: bytes | bytearray, dtype: np.dtype[Any], offset: int, counts: Sequence[int]
+) -> list[NDArray[Any]]:
     """Arrays of `counts` elements that follow each other in the payload from `offset` on."""
     values = np.frombuffer(payload, dtype, sum(counts), offset)
     return [values[a:b] for a, b in itertools.pairwise(itertools.accumulate(counts, initial=0))]

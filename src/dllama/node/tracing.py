@@ -60,7 +60,7 @@ class ClusterTrace:
                 offset_s = float(_CLOCK.unpack(payload)[0]) - (start_s + stop_s) / 2
         return offset_s
 
-    def _receive(self, rank: int, wanted: Kind, max_bytes: int) -> bytes:
+    def _receive(self, rank: int, wanted: Kind, max_bytes: int) -> bytearray:
         kind, payload = receive_frame(self._fabric, rank, max_bytes, self._timeout_s)
         if kind != wanted:
             raise_refusal(kind, payload, self._fabric.peer_name(rank))
@@ -79,7 +79,7 @@ def answer_trace(fabric: Fabric, trace: Trace, timeout_s: float) -> None:
     send_frame(fabric, [0], Kind.TRACE, trace.events.view(np.uint8), timeout_s=timeout_s)
 
 
-def _decode_events(payload: bytes, sender: str) -> NDArray[Any]:
+def _decode_events(payload: bytes | bytearray, sender: str) -> NDArray[Any]:
     """[n] EVENT, writable. Raises PeerProtocolError for what are no spans."""
     if len(payload) % EVENT.itemsize:
         raise PeerProtocolError(f"{sender} sent a trace of {len(payload)} bytes, no whole spans")
