@@ -273,6 +273,7 @@ WRONG_USES = {
     "no output directory": (["convert", "hf", DEMO_MODEL, "q40", "n", "--output-dir", "absent"], "absent"),
     "a slash in a name": (["convert", "tokenizer", DEMO_MODEL, "a/b"], "a/b"),
     "a report nobody can write": (demo("--report", "absent/report.json"), "absent/report.json"),
+    "two outputs in one file": (demo("--report", "x.json", "--trace", "./x.json"), "--report and --trace"),
     "logits nobody can write": (demo("--logits", "absent/logits.npy"), "absent/logits.npy"),
     "a port beyond all": (["worker", "--port", 70000], "70000"),
     "a foreign host": (["worker", "--host", "192.0.2.1", "--port", 0], "192.0.2.1", "--host"),

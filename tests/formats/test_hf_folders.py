@@ -47,6 +47,9 @@ def test_a_cache_without_main(cached: Path) -> None:
     shutil.rmtree(cached / "snapshots" / NEW)
     with pytest.raises(ModelFileError, match="has no snapshot"):
         model_folder(cached)
+    shutil.rmtree(cached / "snapshots")  # a download that has only begun
+    with pytest.raises(ModelFileError, match="has no snapshot"):
+        model_folder(cached)
 
 
 @pytest.mark.parametrize("revision", ["../../elsewhere", "", "gone", "/"])

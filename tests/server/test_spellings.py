@@ -69,6 +69,7 @@ def test_a_schema_in_every_spelling(
         ({"ebnf": "x"}, "ebnf"),
         ({"min_tokens": 5}, "min_tokens"),
         ({"bad_words": ["x"]}, "bad_words"),
+        ({"chat_template": "{{ messages }}"}, "chat_template"),
         ({"structured_outputs": {"regex": "a+"}}, "structured_outputs.regex"),
         ({"structured_outputs": {"choice": ["a"]}}, "structured_outputs.choice"),
         ({"response_format": {"type": "grammar", "grammar": "x"}}, "response_format"),
@@ -160,3 +161,13 @@ def test_embeddings_of_fewer_dimensions(api: ApiProcess) -> None:
     assert vector(dimensions=len(whole)) == pytest.approx(whole, rel=1e-5)
     answer = api.post("/v1/embeddings", {"input": "a fox", "dimensions": len(whole) + 1})
     assert error_of(answer, 400)["param"] == "dimensions"
+
+
+def test_arguments_of_a_tool_are_an_object() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}
+    with pytest.raises(ApiError, match="object") as caught:
+        parsed(ChatRequest, CHAT | {"tools": [tool]})
+    assert caught.value.param == "tools[0].function.parameters"
+    for parameters in ({}, {"properties": {}}, {"type": "object"}):
+        tool["function"] = {"name": "f", "parameters": parameters}
+        assert parsed(ChatRequest, CHAT | {"tools": [tool]}).tools

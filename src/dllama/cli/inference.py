@@ -14,6 +14,7 @@ from dllama.cli.interrupts import interruptible
 from dllama.cli.options import (
     add_model_flags,
     add_sampling_flags,
+    check_outputs_differ,
     model_options,
     output_path,
     positive_int,
@@ -69,6 +70,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> None:
     """Ctrl-C ends the text after the step under way: what was measured until then is shown and written."""
+    check_outputs_differ({"--report": args.report, "--trace": args.trace, "--logits": args.logits})
     text = _prompt(args)
     sampling = sampling_options(args)
     with open_session(model_options(args), args.isa) as session:

@@ -289,6 +289,18 @@ def output_path(text: str) -> Path:
     return path
 
 
+def check_outputs_differ(outputs: Mapping[str, Path | None]) -> None:
+    """Raises UsageError when two flags name one file, of which the second would replace the first; pipes and devices
+    take both."""
+    flag_of: dict[Path, str] = {}
+    for flag, path in outputs.items():
+        if path is None or (path.exists() and not path.is_file()):
+            continue
+        first = flag_of.setdefault(path.resolve(), flag)
+        if first != flag:
+            raise UsageError(f"{first} and {flag} name the same file, {path}: give each its own")
+
+
 def shares_for(options: ModelOptions) -> tuple[float, ...]:
     """One share for each node. Raises UsageError when their number does not match."""
     n_nodes = options.job.n_ranks if options.job else 1 + len(options.workers)

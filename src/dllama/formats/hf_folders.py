@@ -22,14 +22,14 @@ def model_folder(path: Path) -> Path:
     Raises ModelFileError when the cache holds no whole snapshot.
     """
     snapshots = path / "snapshots"
-    if not _CACHED.fullmatch(path.absolute().name) or not snapshots.is_dir():
+    if not _CACHED.fullmatch(path.absolute().name) or (path / "config.json").exists() or not path.is_dir():
         return path
     main = path / "refs" / "main"
     if main.exists():
         revision = read_text_file(main, ModelFileError).strip()
         if re.fullmatch(r"[0-9A-Za-z][\w.-]*", revision) and (snapshots / revision).is_dir():
             return snapshots / revision
-    found = sorted(folder for folder in snapshots.iterdir() if folder.is_dir())
+    found = sorted(folder for folder in snapshots.iterdir() if folder.is_dir()) if snapshots.is_dir() else []
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} snapshots, and refs/main names none of them" if found else "no snapshot"

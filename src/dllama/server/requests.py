@@ -170,8 +170,16 @@ Message: TypeAlias = Annotated[
 class Function(Request):
     name: Name
     description: str | None = None
-    parameters: JsonObject | None = Field(None, description="a JSON schema of the arguments")
+    parameters: JsonObject | None = Field(None, description="a JSON schema of the arguments, an object")
     strict: bool | None = Field(None, description="arguments always follow the schema, whatever this says")
+
+    @pydantic.field_validator("parameters")
+    @classmethod
+    def _check_object(cls, parameters: JsonObject | None) -> JsonObject | None:
+        """Arguments are JSON objects, at OpenAI as in every chat template."""
+        if parameters and parameters.get("type", "object") != "object":
+            raise PydanticCustomError("no_object", 'should be a schema of "type": "object"')
+        return parameters
 
 
 class Tool(Request):
@@ -267,6 +275,7 @@ class GenerationRequest(ModelRequest):
     ebnf: Unsupported = None
     min_tokens: Unsupported = None
     bad_words: Unsupported = None
+    chat_template: Unsupported = None
     allowed_token_ids: Unsupported = None
 
     @pydantic.field_validator("stop")
