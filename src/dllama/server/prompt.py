@@ -69,16 +69,16 @@ def chat_prompt(
     template = chat_template(served, with_tools=bool(tools))
     check_room(_texts(messages, tools), served, "messages")
     continues = _continues(messages[-1], add_generation_prompt, continue_final_message)
-    given = dict(variables or {})
-    for name in given:
+    for name in variables or ():
         if name in _TAKEN_VARIABLES:
             raise ApiError(f"chat_template_kwargs must not have {name!r}", param="chat_template_kwargs")
-    turns = _turns(template, messages, tools, given, continues)
+    turns, described = _turns(template, messages, tools, continues)
     rendered = template.rendered(
         turns,
         add_generation_prompt=add_generation_prompt is not False and not continues,
         continue_final_message=continues,
-        **given,
+        **(variables or {}),
+        **described,
     )
     check_room([rendered.text], served, "messages")
     check_n_tokens(sum(isinstance(part, int) for part in rendered.parts), served, "messages")
@@ -105,12 +105,12 @@ def _turns(
     template: ChatTemplate,
     messages: Sequence[Message],
     tools: Sequence[Tool],
-    variables: dict[str, Any],
     continues: bool,
-) -> list[dict[str, Any]]:
-    """The messages as the template wants them; tools that it knows of join `variables`."""
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The messages as the template wants them, and the variable that has the tools, where it knows of such."""
     described = [tool.model_dump(exclude_none=True) for tool in tools]
     tool_format = tool_format_of(template.source)
+    variables: dict[str, Any] = {}
     if tool_format is not None:
         if described:
             variables["tools"] = described
@@ -123,8 +123,8 @@ def _turns(
     if continues and not isinstance(turns[-1]["content"], str):
         turns[-1]["content"] = text_of(messages[-1].content)
     if any(turn["role"] == "system" for turn in turns) and not template.has_system_role:
-        return system_in_first_question(turns)
-    return turns
+        turns = system_in_first_question(turns)
+    return turns, variables
 
 
 def _continues(last: Message, opens: bool | None, wanted: bool | None) -> bool:
