@@ -178,16 +178,21 @@ class Version(Response):
     version: str
 
 
-class SlotParams(Response):
-    """Names as llama-server has them."""
+class SamplingDefaults(Response):
+    """What has the same name everywhere."""
 
     temperature: float
     top_p: float
     top_k: int
     min_p: float
-    repeat_penalty: float
     presence_penalty: float
     frequency_penalty: float
+
+
+class SlotParams(SamplingDefaults):
+    """Names as llama-server has them."""
+
+    repeat_penalty: float
 
 
 class SlotSettings(Response):
@@ -274,17 +279,11 @@ class ClusterView(Response):
     engine: EngineNumbers | None
 
 
-class Defaults(Response):
+class Defaults(SamplingDefaults):
     """What a request gets that says nothing. `seed` null: another one each time; `max_tokens` null: to the end of the
     context."""
 
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
     repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
     max_tokens: int | None
     seed: int | None
 

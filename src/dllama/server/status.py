@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dllama import __version__
-from dllama.engine import EngineStats
+from dllama.engine import EngineStats, SamplingOptions
 from dllama.server.api import FINGERPRINT, Api
 from dllama.server.errors import ApiError
 from dllama.server.http import json_response
@@ -77,13 +78,8 @@ async def defaults(api: Api, request: Request, body: None) -> Response:
     sampling = api.settings.chat_sampling
     return json_response(
         Defaults(
-            temperature=sampling.temperature,
-            top_p=sampling.topp,
-            top_k=sampling.topk,
-            min_p=sampling.min_p,
+            **_sampling_defaults(sampling),
             repetition_penalty=sampling.repetition_penalty,
-            presence_penalty=sampling.presence_penalty,
-            frequency_penalty=sampling.frequency_penalty,
             max_tokens=None,
             seed=sampling.seed,
         )
@@ -100,15 +96,7 @@ async def props(api: Api, request: Request, body: None) -> Response:
         Props(
             default_generation_settings=SlotSettings(
                 n_ctx=served.max_seq_len,
-                params=SlotParams(
-                    temperature=sampling.temperature,
-                    top_p=sampling.topp,
-                    top_k=sampling.topk,
-                    min_p=sampling.min_p,
-                    repeat_penalty=sampling.repetition_penalty,
-                    presence_penalty=sampling.presence_penalty,
-                    frequency_penalty=sampling.frequency_penalty,
-                ),
+                params=SlotParams(**_sampling_defaults(sampling), repeat_penalty=sampling.repetition_penalty),
             ),
             total_slots=served.service.n_parallel,
             model_alias=api.settings.model_name,
@@ -120,6 +108,18 @@ async def props(api: Api, request: Request, body: None) -> Response:
 
 async def metrics(api: Api, request: Request, body: None) -> Response:
     return Response(api.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _sampling_defaults(sampling: SamplingOptions) -> dict[str, Any]:
+    """The fields of responses.SamplingDefaults."""
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.topp,
+        "top_k": sampling.topk,
+        "min_p": sampling.min_p,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+    }
 
 
 def _engine_numbers(stats: EngineStats, token_rate: TokenRate) -> EngineNumbers:
