@@ -207,7 +207,8 @@ class EngineService:
         self._changed.notify()
 
     def _pass_on(self, ticket: Ticket, event: Callable[[], None], *, is_last: bool) -> None:
-        """Hands out an event, unless the request was cancelled: the lock makes the two exclude each other."""
+        """Calls `event` unless the request was cancelled. Both hold the lock: once `cancel` has returned, no event of
+        the request comes any more. `is_last`: the request has ended, and its place is free."""
         with self._changed:
             if ticket not in self._live:
                 return

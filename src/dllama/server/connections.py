@@ -32,7 +32,8 @@ _BACKLOG = 512
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConnectionLimits:
     """
-    head_s        from a connection's begin, or its last answer, until the next request has its headers sent
+    head_s        from a connection's begin, or its last answer, until the next request has its headers sent; where nothing of
+                  it comes after an answer, uvicorn's keep-alive time (5 s) closes the connection first
     write_s       how long a client may read nothing of what is there for it
     answer_s      how long answers under way may take once the server is told to end
     last_words_s  then, to take in that the server ends
@@ -160,7 +161,7 @@ class BoundedProtocol(H11Protocol):
             self.transport.close()
 
     def _answer_and_close(self, error: ApiError) -> None:
-        """Outside of uvicorn's turn of request and answer: no request is there to be answered."""
+        """Writes the error past uvicorn, which can answer only requests that it has read; here is none."""
         if not self.transport.is_closing():
             self.transport.write(_raw(error.response()))
             self.transport.close()

@@ -37,20 +37,20 @@ class TokenCount:
 
 
 def count_tokens(request: Request, count: TokenCount) -> None:
-    """`count` is that of the request: its line says what it is in the end."""
+    """The request's line in the log will have the numbers that `count` has when the request ends."""
     request.state.tokens = count
 
 
 def note_error(scope: Scope, error: DllamaError) -> None:
-    """The request's line says why it came to nothing, also where a stream had begun well."""
+    """The request's line in the log will have this error, also that of a stream, whose status (200) is sent already."""
     scope.setdefault("state", {})["error"] = f": {plain_line(str(error), _LONGEST_REASON)}"
 
 
 class RequestLog:
-    """ASGI middleware around all else. Answers get the id that the request brought, or one of our own.
+    """ASGI middleware around all others. Answers get the id that the request brought, or one of our own.
 
-    What asks for work, and what comes to nothing, is information; what only looks (the page does so each second) is
-    for who wants to know all.
+    Requests that ask for work and those that fail are logged as INFO. Other GET, HEAD and OPTIONS requests, of which
+    the page sends one each second, are logged as DEBUG.
     """
 
     def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.perf_counter) -> None:
