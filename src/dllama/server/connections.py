@@ -32,8 +32,8 @@ _BACKLOG = 512
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConnectionLimits:
     """
-    head_s        from a connection's begin, or its last answer, until the next request has its headers sent; where nothing of
-                  it comes after an answer, uvicorn's keep-alive time (5 s) closes the connection first
+    head_s        from a connection's begin, or its last answer, until the next request has its headers sent.
+                  Where nothing comes after an answer, uvicorn's keep-alive time (5 s) closes the connection before
     write_s       how long a client may read nothing of what is there for it
     answer_s      how long answers under way may take once the server is told to end
     last_words_s  then, to take in that the server ends
