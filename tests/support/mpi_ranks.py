@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import dllama
-from dllama.fabric import Buffer, Fabric, PreparedExchange, WritableBuffer
+from dllama.fabric import Buffer, Fabric, Loss, PreparedExchange, WritableBuffer
 
 N_RANKS = 8
 _SOURCE = Path(dllama.__file__).parent.parent
@@ -106,6 +106,10 @@ class MpiRank:
     @property
     def received_bytes(self) -> list[int]:
         return list(self._ask("look", "received_bytes"))
+
+    @property
+    def losses(self) -> dict[int, Loss]:
+        return dict(self._ask("look", "losses"))
 
     @property
     def cpu_s(self) -> float:

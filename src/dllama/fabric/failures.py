@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 
 from dllama.errors import Failure, PeerError, PeerLostError, PeerTimeoutError
+from dllama.fabric.base import Loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +49,15 @@ def timeout_error(waiting: Sequence[Outstanding], seconds: float) -> PeerTimeout
 
 
 class FirstFailure:
-    """Remembers why a fabric broke. `enter` and `leave` frame every exchange; what leaves no trace of its end
-    was interrupted, and that is a failure too."""
+    """Remembers why a fabric broke, and which ranks are lost with that. `enter` and `leave` frame every exchange; what
+    leaves no trace of its end was interrupted, and that is a failure too."""
 
-    __slots__ = ("_entered", "_failure")
+    __slots__ = ("_entered", "_failure", "losses")
 
     def __init__(self) -> None:
         self._failure: Failure[PeerError] | None = None
         self._entered = False
+        self.losses: dict[int, Loss] = {}
 
     def enter(self) -> None:
         """Raises an error of the first failure's type, at once, where there was one."""
@@ -70,9 +73,37 @@ class FirstFailure:
         if self._failure is not None:
             raise self._failure.error("the nodes are no longer connected: ")
 
-    def record(self, error: PeerError) -> PeerError:
-        """Remembers what `error` says if it is the first one; returns one that says what is remembered."""
+    def record(self, error: PeerError, losses: Mapping[int, Loss] | None = None) -> PeerError:
+        """Remembers what `error` says, and the ranks that are lost with it, if it is the first one; returns one that
+        says what is remembered."""
         if self._failure is None:
             self._failure = Failure.of(error)
+            self.losses = dict(losses or {})
             return error
         return self._failure.error()
+
+    def record_lost(
+        self, waiting: Outstanding, reason: str, losses: Mapping[int, Loss] | None = None
+    ) -> PeerError:
+        """As `record`, of the connection to a peer that ended for `reason`; that one is lost where `losses` does not
+        say better."""
+        return self.record(lost_error(waiting, reason), losses or {waiting.rank: Loss(time.time(), reason)})
+
+    def record_timeout(self, waiting: Sequence[Outstanding], seconds: float) -> PeerError:
+        """As `record`, of peers that nothing moved to or from for `seconds`."""
+        loss = Loss(time.time() - seconds, f"no sign for {seconds:g} s")
+        return self.record(timeout_error(waiting, seconds), {peer.rank: loss for peer in waiting})
+
+
+class Unwatched:
+    """The part of a Fabric that times no exchanges and does not look at its links between them."""
+
+    waited_s = moved_s = 0.0
+
+    def __init__(self) -> None:
+        self._failure = FirstFailure()
+
+    @property
+    def losses(self) -> dict[int, Loss]:
+        """What a failed exchange told."""
+        return self._failure.losses

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from dllama.errors import PeerLostError
-from dllama.fabric.base import Buffer, Loss, PreparedExchange, WritableBuffer, bytes_view
-from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
+from dllama.fabric.base import Buffer, PreparedExchange, WritableBuffer, bytes_view
+from dllama.fabric.failures import Outstanding, Unwatched
 
 CAPACITY_BYTES = 256 * 1024
 """What a pipe holds unread. As with a socket, a sender that gets this far ahead waits."""
@@ -24,20 +24,20 @@ def local_fabrics(n_ranks: int) -> list[LocalFabric]:
     return [LocalFabric(rank, n_ranks, pipes, changed) for rank in ranks]
 
 
-class LocalFabric:
+class LocalFabric(Unwatched):
     """See Fabric. Made by local_fabrics."""
 
     def __init__(
         self, rank: int, n_ranks: int, pipes: dict[tuple[int, int], _Pipe], changed: threading.Condition
     ) -> None:
         """`changed` guards the `pipes` of all ranks, by (source, target), and tells that one has changed."""
+        super().__init__()
         peers = [peer for peer in range(n_ranks) if peer != rank]
         self._rank = rank
         self._n_ranks = n_ranks
         self._outbound = {peer: pipes[rank, peer] for peer in peers}
         self._inbound = {peer: pipes[peer, rank] for peer in peers}
         self._changed = changed
-        self._failure = FirstFailure()
 
     @property
     def rank(self) -> int:
@@ -49,13 +49,6 @@ class LocalFabric:
 
     def peer_name(self, rank: int) -> str:
         return "this node" if rank == self._rank else f"thread {rank}"
-
-    waited_s = moved_s = 0.0  # it cannot tell
-
-    @property
-    def losses(self) -> dict[int, Loss]:
-        """None: nobody looks at a link that nothing is wanted of."""
-        return {}
 
     @property
     def sent_bytes(self) -> list[int]:
@@ -114,11 +107,11 @@ class LocalFabric:
             if (peer.outgoing and self._outbound[peer.rank].closed) or (
                 peer.incoming and self._inbound[peer.rank].is_drained
             ):
-                raise self._failure.record(lost_error(self._outstanding(peer), "it closed the connection"))
+                raise self._failure.record_lost(self._outstanding(peer), "it closed the connection")
         wait_s = None if timeout_s is None else timeout_s - (time.monotonic() - last_progress)
         if timeout_s is not None and wait_s is not None and wait_s <= 0:
             waiting = [self._outstanding(peer) for peer in work]
-            raise self._failure.record(timeout_error(waiting, timeout_s))
+            raise self._failure.record_timeout(waiting, timeout_s)
         if not any(self._can_move(peer) for peer in work):
             self._changed.wait(wait_s)
 

@@ -18,8 +18,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 from dllama.errors import PeerError, PeerLostError, PeerProtocolError, PeerTimeoutError
-from dllama.fabric.base import SPIN_S, Buffer, Loss, PreparedExchange, WritableBuffer
-from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
+from dllama.fabric.base import SPIN_S, Buffer, PreparedExchange, WritableBuffer
+from dllama.fabric.failures import Outstanding, Unwatched
 from dllama.fabric.mpi_messages import MPI, Goodbye, Message, Messages, add_messages, is_through
 
 _SLEEP_FRACTION = 1 / 16
@@ -71,17 +71,17 @@ class MpiJob:
         os._exit(exit_code)
 
 
-class MpiFabric:
+class MpiFabric(Unwatched):
     """See Fabric. Made by MpiJob.connect. `close` from another thread ends a wait within _LONGEST_SLEEP_S."""
 
     def __init__(self, communicator: MPI.Intracomm, *, spin_s: float = SPIN_S) -> None:
         """Takes the communicator over, which nobody else uses. Collective: every rank does it at the same time.
         Raises PeerTimeoutError when one does not."""
+        super().__init__()
         self._comm = communicator
         self._rank: int = communicator.Get_rank()
         self._n_ranks: int = communicator.Get_size()
         self._spin_s = spin_s
-        self._failure = FirstFailure()
         self._lock = threading.Lock()  # one thread at a time in MPI
         self._closing = False
         self._abandoned: list[MPI.Request] = []  # MPI may still use their buffers
@@ -108,13 +108,6 @@ class MpiFabric:
 
     def peer_name(self, rank: int) -> str:
         return "this node" if rank == self._rank else self._names[rank]
-
-    waited_s = moved_s = 0.0  # it cannot tell
-
-    @property
-    def losses(self) -> dict[int, Loss]:
-        """None: nobody looks at a link that nothing is wanted of."""
-        return {}
 
     @property
     def sent_bytes(self) -> list[int]:
@@ -242,9 +235,9 @@ class MpiFabric:
             directions = [is_receive for _, peer, _, is_receive in pending if peer == rank]
             if not all(directions) or self._n_received[rank] + len(directions) > n_sent:
                 waiting = self._outstanding_of(rank, pending)
-                raise self._failure.record(lost_error(waiting, "it closed the connection"))
+                raise self._failure.record_lost(waiting, "it closed the connection")
         if timeout_s is not None and idle_s >= timeout_s:
-            raise self._failure.record(timeout_error(self._outstanding(pending), timeout_s))
+            raise self._failure.record_timeout(self._outstanding(pending), timeout_s)
 
     def _refused(self, message: Message, pending: Sequence[Message], error: MPI.Exception) -> PeerError:
         """What MPI's `error` of that message means; recorded."""
@@ -252,7 +245,7 @@ class MpiFabric:
         if error.Get_error_class() == MPI.ERR_TRUNCATE:
             return self._size_error(rank, n_bytes, "a longer message")
         reason = error.Get_error_string().lower()
-        return self._failure.record(lost_error(self._outstanding_of(rank, pending), reason))
+        return self._failure.record_lost(self._outstanding_of(rank, pending), reason)
 
     def _size_error(self, rank: int, n_bytes: int, what: str) -> PeerError:
         """`what` came in place of `n_bytes`; recorded."""

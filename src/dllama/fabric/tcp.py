@@ -24,14 +24,13 @@ import contextlib
 import dataclasses
 import os
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 from dllama._native import SocketMesh
 from dllama.errors import PeerError, PeerLostError
 from dllama.fabric.base import SPIN_S, Buffer, Loss, PreparedExchange, WritableBuffer
-from dllama.fabric.failures import FirstFailure, Outstanding, lost_error, timeout_error
+from dllama.fabric.failures import FirstFailure, Outstanding
 from dllama.fabric.heartbeat import Heartbeat
 from dllama.fabric.socket_options import set_options
 
@@ -75,7 +74,6 @@ class TcpFabric:
         )
         self._failure = FirstFailure()
         self._heartbeat = heartbeat
-        self._losses: dict[int, Loss] = {}
 
     @property
     def rank(self) -> int:
@@ -106,7 +104,7 @@ class TcpFabric:
 
     @property
     def losses(self) -> dict[int, Loss]:
-        return self._losses or (self._heartbeat.losses if self._heartbeat else {})
+        return self._failure.losses or (self._heartbeat.losses if self._heartbeat else {})
 
     def exchange(
         self,
@@ -156,9 +154,7 @@ class TcpFabric:
         if timeout_s is not None and idle_s >= timeout_s:
             ranks = sorted({rank for rank, _ in (*sends, *receives)})
             pending = [self._outstanding(rank) for rank in ranks if any(self._mesh.outstanding(rank))]
-            since = time.time() - idle_s
-            self._losses = {peer.rank: Loss(since, f"no sign for {timeout_s:g} s") for peer in pending}
-            raise self._failure.record(timeout_error(pending, timeout_s))
+            raise self._failure.record_timeout(pending, timeout_s)
         return _PATIENCE_S if timeout_s is None else min(_PATIENCE_S, timeout_s - idle_s)
 
     def _has_unread(self, rank: int) -> bool:
@@ -175,8 +171,7 @@ class TcpFabric:
         if losses and rank not in losses:  # this one ended its session because of another one
             rank = min(losses, key=lambda one: losses[one].since)
             reason = losses[rank].reason
-        self._losses = losses or {rank: Loss(time.time(), reason)}
-        return self._failure.record(lost_error(self._outstanding(rank), reason))
+        return self._failure.record_lost(self._outstanding(rank), reason, losses)
 
     def _outstanding(self, rank: int) -> Outstanding:
         return Outstanding(self._peers[rank].name, rank, *self._mesh.outstanding(rank))

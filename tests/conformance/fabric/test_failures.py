@@ -30,6 +30,10 @@ def test_silence_is_a_timeout_that_names_peers_seconds_and_bytes(connect):
     assert "0.05 s" in message
     assert re.search(rf"{names(root, 1)} with 4352 bytes from it outstanding", message)
     assert re.search(rf"{names(root, 2)} with 7 bytes from it outstanding", message)
+    assert {rank: loss.reason for rank, loss in root.losses.items()} == dict.fromkeys(
+        (1, 2), "no sign for 0.05 s"
+    )
+    assert all(0 < time.time() - loss.since < TIMEOUT_S for loss in root.losses.values())
 
 
 def test_too_little_names_the_peer_and_what_is_missing(connect):
@@ -74,6 +78,7 @@ def test_a_peer_that_closed_before(connect):
     worker.close()
     with pytest.raises(PeerLostError, match=rf"{names(root, 1)}.*5 bytes from it"):
         root.exchange([], [(1, bytearray(5))], TIMEOUT_S)
+    assert {rank: loss.reason for rank, loss in root.losses.items()} == {1: "it closed the connection"}
 
 
 def test_a_peer_that_closes_while_it_is_waited_for(connect, on_ranks):
