@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from dllama.fabric import Loss, local_fabrics
+from dllama.errors import PeerLostError
+from dllama.fabric import local_fabrics
 from dllama.node import info
 from dllama.node.info import NodeRecords
 from dllama.node.messages import SessionPlan, Welcome
 from dllama.node.timing import Timeline
 
+TIMEOUT_S = 20.0
 NAMES = ("root", "10.0.0.1:9998", "10.0.0.2:9998")
 
 
@@ -32,13 +36,13 @@ def test_tensors_are_looked_at_once_a_session(records: NodeRecords, monkeypatch:
 
 
 def test_a_lost_node_says_since_when(records: NodeRecords) -> None:
-    class Broken(type(local_fabrics(1)[0])):  # type: ignore[misc]
-        @property
-        def losses(self) -> dict[int, Loss]:
-            return {2: Loss(1234.5, "it closed the connection")}
-
-    fabric = local_fabrics(3)[0]
-    fabric.__class__ = Broken
-    nodes = records.now(fabric, Timeline())
-    assert [node.lost_since for node in nodes] == [None, None, 1234.5]
-    assert [node.lost_reason for node in nodes] == [None, None, "it closed the connection"]
+    fabric, _, lost = local_fabrics(3)
+    lost.close()
+    before = time.time()
+    with pytest.raises(PeerLostError):
+        fabric.exchange([], [(2, bytearray(1))], TIMEOUT_S)
+    root, other, node = records.now(fabric, Timeline())
+    assert root.lost_since is other.lost_since is root.lost_reason is other.lost_reason is None
+    assert node.lost_since is not None
+    assert before <= node.lost_since <= time.time()
+    assert node.lost_reason == "it closed the connection"
