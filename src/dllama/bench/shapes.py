@@ -105,8 +105,7 @@ class _RandomSource:
             return (values.view(np.uint32) & 0xFFFF0000).view(np.uint8)
         n_blocks = n // BLOCK
         blocks = self._random.integers(0, 256, (n_blocks, row_bytes(dtype, BLOCK)), np.uint8)
-        step = scale / (
-            4.6 if dtype is ElementType.Q40 else 74
-        )  # deviation of 16, of 256 equally likely numbers
+        # The deviation of 16, of 256 equally likely numbers.
+        step = scale / (4.6 if dtype is ElementType.Q40 else 74)
         blocks[:, :2] = np.full((n_blocks, 1), step, np.float16).view(np.uint8)
         return blocks.reshape(-1)

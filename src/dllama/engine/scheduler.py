@@ -100,9 +100,8 @@ class Scheduler:
         if any(request.is_prefilling for request in self.running):
             n_rows = min(self._pace.prompt_rows(len(chunks)), self._max_rows - len(chunks))
             chunks += self._prompts(n_rows, self._max_logit_rows - len(chunks), is_waiting)
-            chunks = [
-                chunk for chunk in chunks if chunk.request in self.running
-            ]  # the others lost their pages to older ones
+            # The others lost their pages to older ones.
+            chunks = [chunk for chunk in chunks if chunk.request in self.running]
         else:
             chunks = self._with_drafts(chunks, draft)
         for chunk in chunks:

@@ -71,9 +71,8 @@ def _allowed_processors() -> set[int] | None:
 
 
 def _cores(sys_root: Path, allowed: Collection[int]) -> list[Core]:
-    performance = _numbers(
-        _text(sys_root / "devices/cpu_core/cpus")
-    )  # only where Intel's kinds of cores are mixed
+    # Only where Intel's kinds of cores are mixed.
+    performance = _numbers(_text(sys_root / "devices/cpu_core/cpus"))
     siblings: dict[frozenset[int], list[int]] = {}
     for number in sorted(allowed):
         cpu = sys_root / f"devices/system/cpu/cpu{number}"

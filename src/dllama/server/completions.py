@@ -82,9 +82,8 @@ def _prepare(
     schema = answer_schema(body)
     prompts = []
     for text in texts:
-        ids = ids_of(
-            text, served, "prompt", body.parse_special
-        )  # first: the text may be too long for all else
+        # First: the text may be too long for all else.
+        ids = ids_of(text, served, "prompt", body.parse_special)
         shown = "" if not body.echo else text if isinstance(text, str) else served.tokenizer.decode(text)
         prompts.append(_Prompt(ids, shown))
     return prompts, schema

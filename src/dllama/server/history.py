@@ -95,15 +95,12 @@ def with_reasoning(plain: dict[str, Any], message: Message, template: str) -> di
     thought = message.thought if isinstance(message, AssistantMessage) else None
     if thought is None:
         return plain
-    if (
-        "[THINK]" in template and "thinking" in template and plain["content"]
-    ):  # Mistral's: a part of the content
+    # Mistral's: a part of the content
+    if "[THINK]" in template and "thinking" in template and plain["content"]:
         parts = [{"type": "thinking", "thinking": thought}, {"type": "text", "text": plain["content"]}]
         return {**plain, "content": parts}
-    names = [
-        "reasoning_content",
-        *(["thinking"] if ".thinking" in template else []),
-    ]  # the latter is gpt-oss's
+    # The latter is gpt-oss's.
+    names = ["reasoning_content", *(["thinking"] if ".thinking" in template else [])]
     return {**plain, **dict.fromkeys(names, thought)}
 
 

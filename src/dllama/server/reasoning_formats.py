@@ -74,7 +74,6 @@ def stage_within(answer: str, reasoning: ReasoningFormat) -> Stage:
 def _token_id(name: str, tokenizer: Tokenizer) -> int | None:
     if name in tokenizer.special_tokens:
         return tokenizer.special_tokens[name]
-    token_id = tokenizer.encode(name)[
-        -1
-    ]  # before it may stand the space that SentencePiece begins texts with
+    # Before it may stand the space that SentencePiece begins texts with.
+    token_id = tokenizer.encode(name)[-1]
     return token_id if tokenizer.token_bytes(token_id) == name.encode() else None

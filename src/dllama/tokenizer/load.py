@@ -103,9 +103,8 @@ def _library_faults() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if (
-            not isinstance(error, Exception) and type(error).__name__ != "PanicException"
-        ):  # Rust's, of no module
+        # Rust's is of no module.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise TokenizerError(
             f"it is no sound tokenizer.json: {plain_line(str(error).strip(), _LONGEST_REASON)}; download it again"
