@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 
 import pytest
@@ -11,6 +12,17 @@ from dllama.node import Address
 from dllama.node.crew import greet_crew
 from support import fake_nodes
 from support.owned import no_collector
+from support.processes import worker_processes
+
+
+def test_the_others_get_to_know_a_worker_by_its_number() -> None:
+    """They may not know its name; people see the one that was given."""
+    with worker_processes(1) as (worker,):
+        name = worker.address.replace("127.0.0.1", "localhost")
+        crew = greet_crew([Address.parse(name)], None, "abc")
+        with contextlib.closing(crew):
+            assert crew.addresses == ("", worker.address)
+            assert crew.names == ("this node", name)
 
 
 def failure(address: Address) -> weakref.ref[PeerLostError]:

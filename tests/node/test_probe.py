@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from dllama.errors import PeerProtocolError, PeerUnreachableError
 from dllama.fabric import local_fabrics
+from dllama.node.links import link_faults
 from dllama.node.probe import Measure, Pattern, ProbeOrders, check_measure, check_orders, run_measure
 from dllama.node.reach import as_seen_from_here, may_be_worker, place_of_worker
 
@@ -99,7 +103,6 @@ def test_impossible_orders_are_refused(orders: dict[str, object]) -> None:
     [
         ("10.0.0.2:9990", "10.0.0.1:5000", "10.0.0.2:9990"),
         ("127.0.0.1:9991", "10.0.0.1:5000", "10.0.0.1:9991"),
-        ("localhost:9991", "10.0.0.1:5000", "10.0.0.1:9991"),
         ("[::1]:9991", "[fd00::1]:5000", "[fd00::1]:9991"),
         ("127.0.0.1:9991", "127.0.0.1:5000", "127.0.0.1:9991"),
         ("pi4:9990", "10.0.0.1:5000", "pi4:9990"),
@@ -154,4 +157,18 @@ def test_addresses_are_looked_at_as_what_they_lead_to() -> None:
         with pytest.raises(PeerUnreachableError, match=r"no worker of 192\.168\.1\.2:5000 can be at"):
             place_of_worker(address, root)
     assert str(place_of_worker("127.0.0.1:9998", root)) == "192.168.1.2:9998"
-    assert str(place_of_worker("localhost:9998", "127.0.0.1:5000")) in ("127.0.0.1:9998", "[::1]:9998")
+    assert str(place_of_worker("[::1]:9998", "[::1]:5000")) == "[::1]:9998"
+
+
+def test_a_worker_looks_no_name_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever calls himself a root could have it ask for any name, and wait for each."""
+
+    def looked_up(*name: object) -> NoReturn:
+        raise AssertionError(f"{name} was looked up")
+
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+    monkeypatch.setattr(socket, "gethostbyname", looked_up)
+    for name in ("localhost", "pi.local", "no.such.host.invalid"):
+        with pytest.raises(PeerUnreachableError, match="by no number"):
+            place_of_worker(f"{name}:9998", "192.168.1.2:5000")
+        assert link_faults(Path("/sys"), Path("/proc"), [f"{name}:9998"]) == []

@@ -95,9 +95,10 @@ class Cluster:
         reduce_plan: ReducePlan,
         load_sent_bytes: list[int],
         welcomes: Sequence[Welcome],
+        names: Sequence[str],
     ) -> None:
         """See `open`, which makes one. Takes fabric and memory over, not the checkpoint. `welcomes`: what each node
-        said of itself, the root too."""
+        said of itself, the root too; `names`: what people call each worker."""
         self._plan = plan
         self._checkpoint = checkpoint
         self._fabric = fabric
@@ -109,8 +110,8 @@ class Cluster:
         self.n_whole_logits = 0  # how often candidates did not reach
         self.timeline = Timeline()
         self._timer = StepTimer(fabric, self._transformer)
-        names = [self.node_name(rank) for rank in range(plan.shards.n_ranks)]
-        self._records = NodeRecords(plan, names, welcomes)
+        self._names = ("root", *names)
+        self._records = NodeRecords(plan, self._names, welcomes)
         self._step_end_s: float | None = None  # of the last traced step
         self._whole_logits: NDArray[np.float32] | None = None
 
@@ -148,7 +149,9 @@ class Cluster:
             large_bytes = None if options.job else large_step_bytes(checkpoint.config, plan.limits)
             reduce_plan = choose_reduce(fabric, options.all_reduce, options.timeout_s, large_bytes)
             load_sent_bytes = _load(checkpoint, plan, fabric, memory, on_progress)
-            cluster = cls(plan, checkpoint, fabric, memory, reduce_plan, load_sent_bytes, welcomes)
+            cluster = cls(
+                plan, checkpoint, fabric, memory, reduce_plan, load_sent_bytes, welcomes, crew.names[1:]
+            )
             stack.pop_all()
             return cluster
 
@@ -188,10 +191,8 @@ class Cluster:
         return self._fabric.sent_bytes
 
     def node_name(self, rank: int) -> str:
-        """The address of a worker, or what its fabric calls it; "root" for this node."""
-        if rank == 0:
-            return "root"
-        return self._plan.addresses[rank] or self._fabric.peer_name(rank)
+        """The address of a worker as it was given, or what its fabric calls it; "root" for this node."""
+        return self._names[rank]
 
     def step(self, batch: StepBatch) -> Candidates:
         """See Executor.step."""

@@ -6,7 +6,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-from dllama.fabric import Fabric, Heartbeat, Job, SocketChannel, TcpFabric, TcpPeer, receive_frame, send_frame
+from dllama.errors import PeerLostError
+from dllama.fabric import (
+    Fabric,
+    Heartbeat,
+    Job,
+    SocketChannel,
+    TcpFabric,
+    TcpPeer,
+    peer_address,
+    receive_frame,
+    send_frame,
+)
 from dllama.node.greeting import GREETING_TIMEOUT_S, Address, call, call_heartbeat, raise_refusal
 from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Role, Welcome
 
@@ -18,7 +29,8 @@ class Crew(Protocol):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Each rank's address as the root reaches it; "" for the root, and where no addresses are needed."""
+        """Each rank's address as the root reaches it, with a number for its host: others may not know its name, or
+        another host by it. "" for the root, and where no addresses are needed."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -52,7 +64,6 @@ class CalledCrew:
 
     def __init__(self, workers: Sequence[Address], session: str) -> None:
         """Greets all workers at the same time. Raises the first PeerError, with all connections closed."""
-        self.addresses = ("", *map(str, workers))
         self.names = ("this node", *map(str, workers))
         self._heartbeat = Heartbeat()
         try:
@@ -60,8 +71,9 @@ class CalledCrew:
         except BaseException:
             self._heartbeat.close()
             raise
-        self._channels = [channel for channel, _ in called]
-        self.welcomes = tuple(welcome for _, welcome in called)
+        self._channels = [channel for channel, _, _ in called]
+        self.welcomes = tuple(welcome for _, welcome, _ in called)
+        self.addresses = ("", *(place for _, _, place in called))
 
     def join(
         self, kind: Kind, orders: Callable[[int], bytes], timeout_s: float, peer_timeout_s: float
@@ -132,18 +144,25 @@ def _when_ready(fabric: F, timeout_s: float) -> F:
 
 def _call_all(
     workers: Sequence[Address], session: str, heartbeat: Heartbeat
-) -> list[tuple[SocketChannel, Welcome]]:
+) -> list[tuple[SocketChannel, Welcome, str]]:
+    """What each worker was met by, what it said, and where it is."""
     if not workers:
         return []
 
-    def call_one(rank: int, address: Address) -> tuple[SocketChannel, Welcome]:
+    def call_one(rank: int, address: Address) -> tuple[SocketChannel, Welcome, str]:
         channel, welcome = call(address, Hello(Role.ROOT, session, 0))
         try:
-            heartbeat.add(rank, call_heartbeat(address, session, 0))
+            place = peer_address(channel.connection.getpeername())
+            heartbeat.add(rank, call_heartbeat(Address.parse(place), session, 0))
+        except OSError as error:  # it is not connected any more
+            channel.connection.close()
+            raise PeerLostError(
+                f"worker {address} closed the connection; its own output tells why"
+            ) from error
         except BaseException:
             channel.connection.close()
             raise
-        return channel, welcome
+        return channel, welcome, place
 
     with ThreadPoolExecutor(len(workers), thread_name_prefix="call") as pool:
         futures = [pool.submit(call_one, rank, address) for rank, address in enumerate(workers, start=1)]

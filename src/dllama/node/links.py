@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ _RTF_GATEWAY = 0x2
 
 
 def link_faults(sys_root: Path, proc_root: Path, addresses: Iterable[str]) -> list[str]:
-    """A line for each fault of the way to `addresses` (host:port). Empty where nothing is known."""
+    """A line for each fault of the way to `addresses` (host:port, numbers). Empty where nothing is known."""
     faults: dict[str, None] = {}
     for address in addresses:
         host = _ipv4(address)
@@ -84,10 +85,8 @@ def _read(path: Path) -> str:
 
 
 def _ipv4(address: str) -> str | None:
-    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
-    if not host or " " in host:
-        return None
+    """The host where it is such a number: nothing is looked up, a root chose the addresses."""
     try:
-        return socket.gethostbyname(host)
-    except (OSError, UnicodeError):
+        return str(ipaddress.IPv4Address(address.rpartition(":")[0]))
+    except ValueError:
         return None

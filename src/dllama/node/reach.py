@@ -11,7 +11,6 @@ import socket
 from typing import TypeAlias
 
 from dllama.errors import PeerUnreachableError
-from dllama.fabric import format_address
 from dllama.node.greeting import Address
 
 _Ip: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -36,14 +35,17 @@ def as_seen_from_here(address: str, root: str) -> Address:
 
 
 def place_of_worker(address: str, root: str) -> Address:
-    """As `as_seen_from_here`, with a number for the host: of several one of the root's own kind. Raises
-    PeerUnreachableError where no worker of that root's session can be, or where the name has no address."""
+    """As `as_seen_from_here`. Raises PeerUnreachableError where no worker of that root's session can be, and for a
+    name: to look one up may take long, and tells others who asks for it."""
     there = as_seen_from_here(address, root)
-    root_ip = _ip(Address.parse(root).host)
+    ip, root_ip = _ip(there.host), _ip(Address.parse(root).host)
     assert root_ip is not None, "a caller's address is a number"
-    for ip in sorted(_addresses_of(there), key=lambda ip: ip.version != root_ip.version):
-        if may_be_worker(ip, root_ip, _own_address_towards(ip)):
-            return Address(str(ip), there.port)
+    if ip is None:
+        raise PeerUnreachableError(
+            f"root {root} names worker {address} by no number; install the same release of dllama on all nodes"
+        )
+    if may_be_worker(ip, root_ip, _own_address_towards(ip)):
+        return Address(str(ip), there.port)
     raise PeerUnreachableError(
         f"no worker of {root} can be at {address}: it is in another kind of network than that root; name workers by "
         "addresses of the network that all nodes share"
@@ -86,23 +88,6 @@ def _own_address_towards(ip: _Ip) -> _Ip | None:
         return _ip(probe.getsockname()[0])
 
 
-def _addresses_of(there: Address) -> list[_Ip]:
-    try:
-        found = socket.getaddrinfo(there.host, there.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        where = format_address(there.host, there.port)
-        raise PeerUnreachableError(f"no address for {where}; check how it is spelt") from error
-    ips = [_ip(_with_zone(address)) for *_, address in found]
-    return [ip for ip in ips if ip is not None]
-
-
-def _with_zone(address: tuple[object, ...]) -> str:
-    """The host of a socket's address, with the number of the interface of a link-local one."""
-    host = str(address[0])
-    has_zone = len(address) == 4 and address[3] and "%" not in host
-    return f"{host}%{address[3]}" if has_zone else host
-
-
 def _ip(host: str) -> _Ip | None:
     """The IPv4 address itself where IPv6 wraps one."""
     try:
@@ -115,4 +100,4 @@ def _ip(host: str) -> _Ip | None:
 
 def _is_loopback(host: str) -> bool:
     ip = _ip(host)
-    return host == "localhost" if ip is None else ip.is_loopback
+    return ip is not None and ip.is_loopback
