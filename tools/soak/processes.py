@@ -1,4 +1,4 @@
-"""The programs under load, and what a process holds: memory, threads, descriptors, mappings, and its log."""
+"""The programs under load, what each of them holds, and its log."""
 
 from __future__ import annotations
 
@@ -15,20 +15,16 @@ from pathlib import Path
 import psutil
 
 from demo import DLLAMA
+from soak.held import Held
 
 START_S = 60.0
 MODEL = "demo"
 
 
 @dataclasses.dataclass(frozen=True)
-class Figures:
-    """What a process holds at rest. `memory_mb` is its own (not shared with other processes)."""
+class Figures(Held):
+    """And the size of its log."""
 
-    memory_mb: float
-    threads: int
-    descriptors: int
-    mappings: int
-    deleted_files: int
     log_kb: float
 
 
@@ -64,16 +60,8 @@ class Program:
         self.process.wait()
 
     def figures(self) -> Figures:
-        process = psutil.Process(self.process.pid)
-        maps = Path(f"/proc/{self.process.pid}/maps").read_text().splitlines()
-        return Figures(
-            memory_mb=process.memory_full_info().uss / 1e6,
-            threads=process.num_threads(),
-            descriptors=process.num_fds(),
-            mappings=len(maps),
-            deleted_files=sum(line.endswith("(deleted)") and "/dev/" not in line for line in maps),
-            log_kb=self._log.stat().st_size / 1e3,
-        )
+        held = Held.of(psutil.Process(self.process.pid))
+        return Figures(**vars(held), log_kb=self._log.stat().st_size / 1e3)
 
     def log_tail(self, n_lines: int = 12) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-n_lines:])
