@@ -107,6 +107,19 @@ def test_what_is_checked(path: Path) -> None:
     file.check()
 
 
+def test_a_new_time_of_writing_counts_and_nothing_less(path: Path) -> None:
+    """As docs/formats.md says: what a backup does that leaves this time alone is no change."""
+    file = MappedFile(path)
+    written_ns = path.stat().st_mtime_ns
+    os.utime(path, ns=(0, written_ns))
+    path.chmod(0o400)
+    os.link(path, path.with_suffix(".link"))
+    file.check()
+    os.utime(path, ns=(0, written_ns + 1_000_000_000))
+    with pytest.raises(ModelFileError, match="was changed while it was in use"):
+        file.check()
+
+
 @pytest.mark.parametrize("n_bytes", [0, N_BYTES, 2 * N_BYTES])
 def test_writing_in_place_is_noticed(path: Path, n_bytes: int) -> None:
     os.utime(path, ns=(0, 0))
