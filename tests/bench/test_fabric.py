@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from dllama.bench.fabric import PairSpeed, modelled_token_s, slow_link
+from dllama.bench.fabric import PairSpeed, bulk_s, modelled_token_s, slow_link
 from dllama.bench.shapes import SHAPES
 
 NAMES = ("root", "a", "b", "c")
@@ -61,3 +61,12 @@ def test_the_model_counts_latencies_and_bytes() -> None:
     modelled = modelled_token_s(SHAPES["llama-3.1-8b"], 4, pairs([800.0] * 4, [1e-3] * 4))
     assert modelled["direct"] == pytest.approx(66e-3 + 64 * 3 * 4352 / 100e6)
     assert modelled["scattered"] == pytest.approx(130e-3 + 128 * 4352 * 3 / 4 / 100e6)
+
+
+@pytest.mark.parametrize(
+    ("measured_s", "round_trip_s", "left_s"), [(1e-3, 100e-6, 950e-6), (1e-4, 1.0, 50e-6)]
+)
+def test_bytes_take_time_whatever_a_busy_computer_measured(
+    measured_s: float, round_trip_s: float, left_s: float
+) -> None:
+    assert bulk_s(measured_s, round_trip_s) == pytest.approx(left_s)

@@ -107,10 +107,12 @@ def test_a_key_is_remembered_by_choice(page: Page, api: FakeApi) -> None:
     page.get_by_label("Key", exact=True).fill("open sesame")
     page.get_by_label("Remember it on this computer").check()
     page.get_by_role("button", name="Use key").click()
+    expect(page.get_by_role("dialog", name="API key")).to_be_hidden()  # the key was tried
     stored = "() => [sessionStorage.getItem('dllama.key'), localStorage.getItem('dllama.key')]"
     assert page.evaluate(stored) == [None, "open sesame"]
     page.get_by_role("button", name="API key").click()
     page.get_by_role("button", name="Forget the key").click()
+    expect(page.get_by_role("dialog", name="API key")).to_be_hidden()
     assert page.evaluate(stored) == [None, None]
 
 

@@ -137,8 +137,8 @@ def _pair(fabric: Fabric, first: int, second: int) -> PairSpeed:
 
     round_trip_s = ask(1, 1, _LATENCY_ROUNDS).median_s
     n_bytes = _BULK_BYTES if ask(_PROBE_BYTES, 1, 1).least_s < _PROBE_S else _PROBE_BYTES
-    there_s = ask(n_bytes, 1, _BULK_ROUNDS).least_s - round_trip_s / 2
-    back_s = ask(1, n_bytes, _BULK_ROUNDS).least_s - round_trip_s / 2
+    there_s = bulk_s(ask(n_bytes, 1, _BULK_ROUNDS).least_s, round_trip_s)
+    back_s = bulk_s(ask(1, n_bytes, _BULK_ROUNDS).least_s, round_trip_s)
     return PairSpeed(
         first=first,
         second=second,
@@ -146,6 +146,12 @@ def _pair(fabric: Fabric, first: int, second: int) -> PairSpeed:
         there_mbit=n_bytes * 8e-6 / there_s,
         back_mbit=n_bytes * 8e-6 / back_s,
     )
+
+
+def bulk_s(measured_s: float, round_trip_s: float) -> float:
+    """What the bytes themselves took: `measured_s` without the way of one byte back, but never less than half of it, as
+    a busy computer may have measured that way when it was slow."""
+    return max(measured_s - round_trip_s / 2, measured_s / 2)
 
 
 def _collectives(config: ModelConfig) -> list[tuple[str, Measure]]:
