@@ -23,6 +23,7 @@ def bench(json_file: Path, *arguments: object) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.slow
 def test_a_trimmed_shape_takes_its_weights_and_a_fixed_part(tmp_path: Path) -> None:
     values = bench(
         tmp_path / "numbers.json",
@@ -68,6 +69,7 @@ def test_what_travels_is_counted_for_each_token(tmp_path: Path) -> None:
     assert values["decode_sent_bytes_per_tok"] <= sums + inputs + 1000
 
 
+@pytest.mark.slow
 def test_kernels() -> None:
     speeds = list(measure_kernels(Compute(1, supported_isas()[0]), long_enough_s=0.0))
     assert len(speeds) == n_kernels()

@@ -181,6 +181,7 @@ def test_a_line_says_why_a_request_came_to_nothing() -> None:
         api.err.wait_for(r"POST \S+ 400, .*, id [0-9a-f]+: temperature: Input should be")
 
 
+@pytest.mark.slow  # ten seconds of attempts
 def test_attempts_to_open_a_lost_model_again_fill_no_log() -> None:
     with WorkerProcess() as worker, ApiProcess(workers=[worker.address]) as api:
         assert api.url

@@ -26,9 +26,10 @@ from support.processes import DLLAMA, Finished, inference, run_well
 TIMEOUT_S = 60.0
 EXACT = ("--weights-float-type", "f32", "--buffer-float-type", "f32")
 
-pytestmark = pytest.mark.skipif(
-    mpiexec() is None, reason="no mpiexec or no mpi4py: pip install 'dllama[mpi]' mpich"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(mpiexec() is None, reason="no mpiexec or no mpi4py: pip install 'dllama[mpi]' mpich"),
+]
 
 
 def start(n_ranks: int, *arguments: object) -> subprocess.Popen[str]:

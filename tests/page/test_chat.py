@@ -239,6 +239,14 @@ def test_code_is_copied_as_it_is(page: Page, api: FakeApi) -> None:
     assert page.evaluate("() => navigator.clipboard.readText()") == code
 
 
+def wait_for_the_end(page: Page) -> None:
+    """Until the end of the conversation is in sight: the page sees to that with the next frame."""
+    from_end = "box.scrollHeight - box.scrollTop - box.clientHeight"
+    page.wait_for_function(
+        f"() => {{ const box = document.getElementById('scroller'); return {from_end} < 2; }}"
+    )
+
+
 def test_a_long_reply(page: Page, api: FakeApi, screenshots: Path) -> None:
     """Everything that Markdown has, from its beginning; docs/page.png is this picture."""
     api.replies.append(Reply(pieces=[LONG_REPLY[at : at + 20] for at in range(0, len(LONG_REPLY), 20)]))
@@ -250,14 +258,13 @@ def test_a_long_reply(page: Page, api: FakeApi, screenshots: Path) -> None:
     expect(reply.locator("ol > li")).to_have_count(2)
     expect(reply.locator("pre")).to_contain_text("return x + all_reduce(hidden @ rank.down)")
     scroller = page.locator("#scroller")
-    from_end = "box => box.scrollHeight - box.scrollTop - box.clientHeight"
-    assert scroller.evaluate(from_end) < 2  # it followed the growing text
+    wait_for_the_end(page)  # it followed the growing text
     scroller.evaluate("box => box.scrollTo(0, 0)")
     expect(page.get_by_role("button", name="Go to the end")).to_be_visible()
     page.screenshot(path=screenshots / "page.png")
     page.get_by_role("button", name="Go to the end").click()
     expect(page.get_by_role("button", name="Go to the end")).to_be_hidden()
-    assert scroller.evaluate(from_end) < 2
+    wait_for_the_end(page)
 
 
 def test_thoughts_are_folded_and_not_sent_back(page: Page, api: FakeApi) -> None:
@@ -313,7 +320,7 @@ def test_the_answer_that_is_coming_is_in_sight(page: Page, api: FakeApi) -> None
     expect(page.get_by_role("progressbar")).to_be_in_viewport(ratio=1)
     reply.gate.set()
     expect(replies(page).last).to_contain_text("tokens/s")
-    assert scroller.evaluate("box => box.scrollHeight - box.scrollTop - box.clientHeight") < 2
+    wait_for_the_end(page)
 
 
 def test_a_long_message_on_a_phone_is_followed_by_its_answer_in_sight(page: Page, api: FakeApi) -> None:

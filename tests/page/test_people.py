@@ -10,6 +10,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from support.fake_api import FakeApi, Reply, cluster_view, node
 
+pytestmark = pytest.mark.slow
+
 RICH = """Some **bold** and `code`, and a [link](https://example.org).
 
 ## A heading
