@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pydantic
 import pytest
@@ -92,3 +93,24 @@ def test_biases() -> None:
     for wrong in ({"7": True}, {"7": 101}, {"7": float("nan")}, {"-7": 1}, {"²": 1}, {"": 1}):
         with pytest.raises(pydantic.ValidationError):
             ChatRequest.model_validate({**CHAT, "logit_bias": wrong})
+
+
+def test_what_clients_wrote_is_kept_by_nobody() -> None:
+    """pydantic keeps short strings for the next time, 16384 of them, unless it is told not to."""
+
+    def parse(numbers: range) -> None:
+        for number in numbers:
+            parse_body(
+                json.dumps({"messages": [{"role": "user", "content": f"hello {number}"}]}).encode(),
+                ChatRequest,
+            )
+
+    parse(range(100))
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        parse(range(1000, 1400))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 400 * 20  # a kept string takes 59 bytes

@@ -108,7 +108,8 @@ LogitBias: TypeAlias = Annotated[
 
 
 class Request(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(strict=True, frozen=True)
+    # What clients wrote is not to outlive their requests in pydantic's cache of strings; names of fields may.
+    model_config = pydantic.ConfigDict(strict=True, frozen=True, cache_strings="keys")
 
 
 class ModelRequest(Request):
