@@ -37,7 +37,7 @@ def ending() -> Iterator[Ending]:
         raise StuckError
 
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
-    before = [signal.getsignal(number) for number in numbers]
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]  # under nohup SIGHUP is ignored
     ending = Ending()
     ending.listen()
     signal.signal(signal.SIGALRM, stuck)

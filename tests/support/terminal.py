@@ -21,6 +21,7 @@ from support.processes import DLLAMA, TIMEOUT_S, environment
 _TAKE_TERMINAL = """
 import fcntl, os, signal, sys, termios
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background of a script, where it is ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also under nohup
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that its Ctrl-C reaches this session
 os.execv(sys.argv[1], sys.argv[1:])
 """
