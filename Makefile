@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Two processes; the tests of a file stay together, since they share servers, workers or a browser.
-PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+# Three processes, since some wait; the tests of a file stay together, since they share servers, workers or a browser.
+PYTEST := $(BIN)/python -m pytest --numprocesses=3 --dist=loadfile
 NATIVE := CMakeLists.txt $(wildcard native/*)
 
 .PHONY: demo test test-all real-models lint types clean

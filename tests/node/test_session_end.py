@@ -19,10 +19,17 @@ from support.session_root import ENDS, Ending, run_session, small_plan
 N_TIMES = 3
 
 WAYS = [
-    pytest.param(phase, ending, id=f"{phase}, {ending.__name__}")
-    for phase, (_, endings) in ENDS.items()
+    pytest.param(
+        phase,
+        ending,
+        id=f"{phase}, {ending.__name__}",
+        marks=[pytest.mark.slow] if ending is not quick else [],
+    )
+    for n, (phase, (_, endings)) in enumerate(ENDS.items())
+    for quick in [endings[n % len(endings)]]
     for ending in endings
 ]
+"""Every ending in every phase; one of each phase, another one in the next, is not slow."""
 
 
 class OwnWorker:

@@ -61,6 +61,7 @@ def test_mean_or_last_step(page: Page, api: FakeApi) -> None:
     expect(words).to_have_text("computes 500waits 0sends 0")
 
 
+@pytest.mark.slow
 def test_before_the_first_step_and_while_recovering(page: Page, api: FakeApi) -> None:
     view = cluster_view([node(0, 0, 0, 0), node(1, 0, 0, 0)])
     for one in view["nodes"]:
@@ -72,6 +73,7 @@ def test_before_the_first_step_and_while_recovering(page: Page, api: FakeApi) ->
     expect(page.locator("[data-show=trouble]")).to_have_text("Worker 1 is gone.")
 
 
+@pytest.mark.slow
 def test_nobody_asks_while_the_page_is_hidden(page: Page, api: FakeApi) -> None:
     expect(page.locator(".node")).to_have_count(3)
     hide = """(isHidden) => {
@@ -108,6 +110,7 @@ def test_a_lost_node_stays_and_says_since_when(page: Page, api: FakeApi, screens
     expect(lost).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_computes_nothing_is_not_judged_in_amber(page: Page, api: FakeApi) -> None:
     verdict, meant = page.locator("[data-show=verdict]"), page.locator(".node.meant")
     expect(meant).to_have_count(1)

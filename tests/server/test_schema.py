@@ -41,6 +41,7 @@ def described(api: ApiProcess) -> Any:
     return schemathesis.openapi.from_url(f"{api.url}/openapi.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", GenerationMode, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
 def test_made_up_requests(described: Any, endpoint: Endpoint, mode: GenerationMode) -> None:
