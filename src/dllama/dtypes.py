@@ -1,7 +1,7 @@
 """Element types of weights and buffers, and their sizes in bytes.
 
-Blocked types keep a run of elements with one scale or more: 32 of them, or 256 in the types whose labels end in k and in
-IQ4XS. Their layouts are ggml's (docs/formats.md).
+Blocked types keep a run of elements with one scale or more: 32 of them, or 256 in the types whose labels end in k and
+in IQ4XS. Their layouts are ggml's (docs/formats.md).
 """
 
 from __future__ import annotations
