@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from dllama.cli.addresses import parse_address, peer_timeout
 from dllama.cli.main import parse_arguments
-from dllama.cli.options import parse_address, peer_timeout
 from dllama.node import Address
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from dllama.errors import DllamaError, SystemLimitError
-from dllama.host.limited_process import start_limited
 from dllama.server.errors import ApiError
 from dllama.server.grammar import GrammarCompiler
 from dllama.tokenizer import load_tokenizer
+from support.killed import start_and_kill
 from support.places import TIMEOUT_S, Place
 from support.processes import DEMO_MODEL
 
@@ -170,11 +168,6 @@ def test_a_process_that_is_killed_is_no_fault_of_the_grammar(
     grammars: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema: dict[str, object] = {"type": "string", "pattern": "^ae?$"}
-
-    def start_and_kill(program: Path, purpose: str) -> subprocess.Popen[bytes]:
-        process = start_limited(program, purpose)
-        process.kill()
-        return process
 
     with monkeypatch.context() as deadly:
         deadly.setattr("dllama.server.grammar_check.start_limited", start_and_kill)

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from dllama.errors import SystemLimitError, TokenizerError
-from dllama.host.limited_process import start_limited
 from dllama.tokenizer import ChatTemplate, Message, Tokenizer, load_tokenizer
 from dllama.tokenizer.template_process import Limits
+from support.killed import start_and_kill
 from support.processes import TIMEOUT_S
 
 LIMITS = Limits(time_s=0.2, memory_bytes=200 << 20, n_characters=1 << 20)
@@ -147,11 +147,6 @@ def test_processes_that_are_killed_each_time_are_no_fault_of_the_template(
 ) -> None:
     """A lack of memory, of which nothing is concluded."""
     template = ChatTemplate("{{ messages[0].content }}", qwen)
-
-    def start_and_kill(program: Path, purpose: str) -> subprocess.Popen[bytes]:
-        process = start_limited(program, purpose)
-        process.kill()
-        return process
 
     with monkeypatch.context() as deadly:
         deadly.setattr("dllama.tokenizer.template_runner.start_limited", start_and_kill)

@@ -6,8 +6,9 @@ import argparse
 import importlib
 import os
 
+from dllama.cli.addresses import listening_port
 from dllama.cli.logs import announce
-from dllama.cli.options import add_model_flags, add_sampling_flags, listening_port, positive_int
+from dllama.cli.options import add_model_flags, add_sampling_flags, positive_int
 from dllama.errors import UsageError
 
 DEFAULT_HOST = "127.0.0.1"

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from dllama.cli.addresses import WORKER_PORT, parse_address, peer_timeout
 from dllama.dtypes import ElementType
 from dllama.engine import SamplingOptions
 from dllama.errors import UsageError
-from dllama.fabric import LEAST_PEER_TIMEOUT_S, PEER_TIMEOUT_S, Job
+from dllama.fabric import PEER_TIMEOUT_S, Job
 from dllama.formats.atomic import check_writable
 from dllama.model import Algorithm, CacheStorage
 from dllama.node import Address, NodeSettings, default_threads
-from dllama.node.soundness import MOST_PEER_TIMEOUT_S, check_peer_timeout
 
 DEFAULTS = SamplingOptions()
-WORKER_PORT = 9998
 DEFAULT_MAX_SEQ_LEN = 8192
 WEIGHT_TYPES = ("q40", "q80", "f16", "f32")
 BUFFER_TYPES = ("q80", "f32")
@@ -205,66 +203,6 @@ def _as_options(suggested: Mapping[str, float]) -> dict[str, Any]:
     if "topk" in options:
         options["topk"] = max(0, int(options["topk"]))  # -1 is no limit as well
     return options
-
-
-def parse_address(text: str) -> Address:
-    """`host:port`, `host` (port 9998), `[v6]:port`, `[v6]` or `v6`; of IPv6 also with a zone, `fe80::1%eth0`."""
-    _refuse_other_spellings(text)
-    host, colon, port = text.rpartition(":")
-    if not colon or host.endswith(":") or (":" in host and not host.endswith("]")):
-        host, port = text, str(WORKER_PORT)
-    is_bracketed = host.startswith("[") and host.endswith("]")
-    host = host[1:-1] if is_bracketed else host
-    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
-    if not host or not is_port or any(sign in host for sign in "[]/ "):
-        raise argparse.ArgumentTypeError(
-            f"{text} is no address of a worker: write host:port, as in 10.0.0.2:{WORKER_PORT} or "
-            f"[fd00::2]:{WORKER_PORT}"
-        )
-    if ":" in host and not _is_ipv6(host):
-        raise argparse.ArgumentTypeError(f"{text} is no IPv6 address: write [fd00::2]:{WORKER_PORT}")
-    return Address(host, int(port))
-
-
-def _refuse_other_spellings(text: str) -> None:
-    """What other programs take for a list or an address, with the way to write it here."""
-    parts = [part for part in text.split(",") if part]
-    if "," in text:
-        raise argparse.ArgumentTypeError(
-            f"{text}: workers are separated by spaces, not by commas: --workers {' '.join(parts)}"
-        )
-    scheme, separator, rest = text.partition("://")
-    if separator:
-        raise argparse.ArgumentTypeError(
-            f"{text}: a worker is called by host and port alone, without {scheme}://: --workers {rest.rstrip('/')}"
-        )
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        ipaddress.IPv6Address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def peer_timeout(text: str) -> float:
-    try:
-        seconds = float(text)
-        check_peer_timeout(seconds)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text} is no number of seconds from {LEAST_PEER_TIMEOUT_S:g} to {MOST_PEER_TIMEOUT_S:g}"
-        ) from None
-    return seconds
-
-
-def listening_port(text: str) -> int:
-    if not text.isdecimal() or len(text) > 5 or int(text) > 65535:
-        raise argparse.ArgumentTypeError(
-            f"{text} is no port: take one from 1 to 65535, or 0 for any that is free"
-        )
-    return int(text)
 
 
 def positive_int(text: str) -> int:

@@ -6,8 +6,9 @@ import argparse
 import ipaddress
 import logging
 
+from dllama.cli.addresses import WORKER_PORT, listening_port
 from dllama.cli.logs import announce
-from dllama.cli.options import WORKER_PORT, add_node_flags, listening_port, node_settings
+from dllama.cli.options import add_node_flags, node_settings
 from dllama.cli.session import make_compute
 from dllama.fabric import format_address, listen, listen_everywhere, own_hosts
 from dllama.kernels import Compute
