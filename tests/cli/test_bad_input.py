@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from dllama.checkpoint.m.config import config_from_header, header_from_config
 from dllama.dtypes import ElementType
 from dllama.families import ModelConfig, tensor_specs
-from dllama.families.m import config_from_header, header_from_config
 from dllama.formats.m_file import MFile, encode_header
 from dllama.formats.t_file import write_t_file
 from dllama.tokenizer.convert import convert_tokenizer

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from dllama.checkpoint import open_checkpoint
+from dllama.checkpoint.m.config import header_from_config
 from dllama.dtypes import ElementType
 from dllama.families import tensor_specs
-from dllama.families.m import header_from_config
 from dllama.formats.m_file import encode_header
 from support.processes import DEMO_MODEL, inference, run_well, worker_processes
 

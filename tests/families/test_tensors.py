@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dllama.checkpoint.hf.config import model_from_hf
 from dllama.dtypes import ElementType
 from dllama.families import ModelConfig, TensorSpec, family_named, tensor_specs
-from dllama.families.hf import model_from_hf
 
 
 def config_of(family: str, n_layers: int = 1) -> ModelConfig:

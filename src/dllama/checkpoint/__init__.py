@@ -3,7 +3,7 @@
 from dllama.checkpoint.checkpoint import DEFAULT_WEIGHT_TYPE, WEIGHT_TYPES, Checkpoint, open_checkpoint
 from dllama.checkpoint.convert import ConvertProgress, ConvertReport, convert_model
 from dllama.checkpoint.describe import ModelDescription, TensorDescription, describe
-from dllama.checkpoint.generation_config import read_suggested_sampling
+from dllama.checkpoint.hf.generation_config import read_suggested_sampling
 from dllama.checkpoint.source import StoredMatrix, TensorSource
 
 __all__ = [

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.checkpoint.hf_source import CONFIG_FILE, HfSource
-from dllama.checkpoint.m_source import MSource
+from dllama.checkpoint.hf.source import CONFIG_FILE, HfSource
+from dllama.checkpoint.m.source import MSource
 from dllama.checkpoint.source import StoredMatrix, TensorSource
 from dllama.dtypes import BLOCK, ElementType, row_bytes
 from dllama.errors import ModelFileError, NumericalError, TokenizerError, UnsupportedModelError, UsageError

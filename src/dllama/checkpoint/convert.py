@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.checkpoint.checkpoint import Checkpoint
+from dllama.checkpoint.m.config import header_from_config, header_notes
 from dllama.families import TensorSpec
-from dllama.families.m import header_from_config, header_notes
 from dllama.formats.atomic import require_free_space, write_atomically
 from dllama.formats.m_file import encode_header
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dllama.checkpoint import ConvertProgress, convert_model, open_checkpoint
+from dllama.checkpoint.m.config import extensions
 from dllama.cli.console import note, progress_count
 from dllama.cli.options import WEIGHT_TYPES
 from dllama.dtypes import ElementType
 from dllama.errors import UnsupportedModelError, UsageError
-from dllama.families.m import extensions
 from dllama.formats.t_file import write_t_file
 from dllama.tokenizer.convert import convert_tokenizer
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from dllama.checkpoint.m.numbers import bits_of_float, float_of_bits, number, number_pair
 from dllama.errors import ModelFileError
 from dllama.families.config import ModelConfig, RopeScaling, RopeStyle, YarnScaling
-from dllama.families.m_numbers import bits_of_float, float_of_bits, number, number_pair
 from dllama.formats.m_file import MKey
 
 ROPE_ADJACENT, ROPE_HALVES, ROPE_SCALED = 0, 1, 2

@@ -10,9 +10,9 @@ import dataclasses
 import math
 import reprlib
 
+from dllama.checkpoint.hf.keys import HfKeys
 from dllama.errors import ModelFileError
 from dllama.families.config import RopeScaling, YarnScaling, shortest_float32
-from dllama.families.hf_keys import HfKeys
 
 _DEFAULT_THETA = 10000.0
 _ORIGINAL = "original_max_position_embeddings"

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from dllama.checkpoint.hf_extras import (
+from dllama.checkpoint.hf.config import read_hf_config
+from dllama.checkpoint.hf.extras import (
     is_bookkeeping,
     is_in_decoder,
     is_zero_bias,
     unused_sentence,
 )
+from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_tensors
 from dllama.checkpoint.source import StoredMatrix
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families import RopeStyle, TensorSpec, tensor_specs
-from dllama.families.hf import read_hf_config
-from dllama.families.quantised import quantised_message, scheme_of_tensors
 from dllama.formats.safetensors import SafetensorsFile, open_safetensors_directory
 
 CONFIG_FILE = "config.json"

@@ -6,7 +6,7 @@ Extensions to Distributed Llama's format, both refused by its reader and not mis
 - numbers that the format keeps as integers and that are not whole (rope theta, factors of rope scaling), or
   that it does not know (a norm epsilon other than 1e-5 and 1e-6), are written as the bits of a float32 under
   keys of dllama's own (formats/m_file.py).
-- YaRN, and rope scaling of pairs in halves (families/m_rope.py).
+- YaRN, and rope scaling of pairs in halves (checkpoint/m/rope.py).
 
 The format has no key for a sliding window. A model with one is written with a context no longer than its
 window, where the window hides nothing; `header_notes` says so.
@@ -18,12 +18,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from dllama.checkpoint.m.numbers import bits_of_float, float_of_bits, number, number_pair
+from dllama.checkpoint.m.rope import ROPE_HALVES, read_scaling, scaling_pairs
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families.config import Activation, ModelConfig, RopeStyle, shortest_float32
 from dllama.families.limits import fault_in
-from dllama.families.m_numbers import bits_of_float, float_of_bits, number, number_pair
-from dllama.families.m_rope import ROPE_HALVES, read_scaling, scaling_pairs
 from dllama.families.table import Family, family_named
 from dllama.formats.m_file import FIRST_OWN_KEY, MKey
 

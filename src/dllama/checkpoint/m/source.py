@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dllama.checkpoint.m.config import config_from_header
 from dllama.checkpoint.source import StoredMatrix
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UsageError
 from dllama.families import ModelConfig, TensorSpec, tensor_specs
-from dllama.families.m import config_from_header
 from dllama.formats.m_file import MFile
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from dllama.checkpoint.hf.config import model_from_hf, read_hf_config
 from dllama.dtypes import ElementType
 from dllama.errors import DllamaError, ModelFileError, UnsupportedModelError
 from dllama.families import Activation, ModelConfig, RopeScaling, RopeStyle, YarnScaling, known_families
-from dllama.families.hf import model_from_hf, read_hf_config
 
 PATH = Path("somewhere/config.json")
 LLAMA = {

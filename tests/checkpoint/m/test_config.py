@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dllama.checkpoint.m.config import config_from_header, extensions, header_from_config, header_notes
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families import Activation, ModelConfig, RopeScaling, RopeStyle, YarnScaling
-from dllama.families.m import config_from_header, extensions, header_from_config, header_notes
 from dllama.formats.m_file import MKey
 
 PATH = Path("somewhere/model.m")

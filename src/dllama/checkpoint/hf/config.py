@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dllama.checkpoint.hf.keys import HfKeys
+from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_config
+from dllama.checkpoint.hf.rope import read_hf_rope
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families.config import Activation, ModelConfig, shortest_float32
-from dllama.families.hf_keys import HfKeys
-from dllama.families.hf_rope import read_hf_rope
 from dllama.families.limits import fault_in
-from dllama.families.quantised import quantised_message, scheme_of_config
 from dllama.families.table import Family, family_named, known_families
 from dllama.formats.plain_files import read_json_object
 

@@ -1,0 +1,1 @@
+"""A Hugging Face directory: config.json, safetensors, and what else of it counts."""

@@ -1,0 +1,1 @@
+"""A `.m` file: its header and its tensors."""
