@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dllama.server.grammar import GrammarCompiler
-from dllama.server.requests import Function
+from dllama.server.request_parts import Function
 from dllama.server.tool_formats import TOOL_FORMATS, ToolFormat, tool_format_of
 from dllama.server.tool_grammar import tool_grammar
 from dllama.server.tool_output import AnswerText, CallArguments, CallBegins, Part, ToolOutput

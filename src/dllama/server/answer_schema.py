@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from dllama.server.errors import ApiError
-from dllama.server.requests import GenerationRequest, JsonObject, JsonObjectFormat, JsonSchemaFormat
+from dllama.server.request_fields import JsonObject
+from dllama.server.request_parts import JsonObjectFormat, JsonSchemaFormat
+from dllama.server.requests import GenerationRequest
 
 _ANY_OBJECT: JsonObject = {"type": "object"}
 

@@ -24,8 +24,8 @@ from dllama.server.hosts import HostCheck
 from dllama.server.keys import check_key
 from dllama.server.metrics import Metrics
 from dllama.server.openapi import openapi_document
+from dllama.server.request_fields import ModelRequest
 from dllama.server.request_log import ID_HEADER, RequestLog, note_error
-from dllama.server.requests import ModelRequest
 
 _PAGE_HEADERS = {
     "Cache-Control": "no-cache",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dllama.server.requests import JsonObject
+from dllama.server.request_fields import JsonObject
 
 _ONE = ("items", "additionalProperties")
 _SEVERAL = ("anyOf", "oneOf", "prefixItems")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from dllama.server.requests import AssistantMessage, Message, MessageContent, ToolCall, ToolMessage
+from dllama.server.request_parts import AssistantMessage, Message, MessageContent, ToolCall, ToolMessage
 from dllama.server.tool_formats import ID_LETTERS, PLAIN, ToolFormat
 
 

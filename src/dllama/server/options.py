@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from dllama.engine import GenerationOptions, SamplingOptions, TokenConstraint
-from dllama.server.requests import NO_LIMIT, GenerationRequest
+from dllama.server.request_fields import NO_LIMIT
+from dllama.server.requests import GenerationRequest
 
 
 def generation_options(

@@ -25,7 +25,7 @@ from dllama.server.reasoning_formats import (
     stage_within,
 )
 from dllama.server.reasoning_output import ReasoningOutput
-from dllama.server.requests import AssistantMessage, Message, Tool
+from dllama.server.request_parts import AssistantMessage, Message, Tool
 from dllama.server.served import ServedModel
 from dllama.server.tool_formats import tool_format_of
 from dllama.tokenizer import ChatTemplate, Tokenizer

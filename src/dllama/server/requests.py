@@ -7,236 +7,41 @@ to ask for nothing: null, "", [], {}, false or 0.
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-from dllama.plain_text import LONGEST_NAME, plain_line
-
-MAX_CHOICES = 16
-MAX_STOP_STRINGS = 256
-MAX_STOP_CHARACTERS = 16_000
-MAX_TOP_LOGPROBS = 20
-MAX_MESSAGES = 16384
-"""More than any context holds in practice; reading 100 000 of them would take half a second, which everybody waits."""
-MAX_TOOLS = 128
-MAX_TOKENS = 2**31 - 1
-NO_LIMIT = -1
-"""In place of a number of tokens: as many as the context has room for."""
-
-MAX_SEED = 2**63 - 1
-
-
-def _unsupported(*neutral: Any) -> Any:
-    """The type of a field that asks for what is not done here; `neutral` values ask for nothing, as do empty ones."""
-    nothing = (None, "", [], {}, False, 0, *neutral)
-
-    def check(value: Any) -> None:
-        if value not in nothing:
-            raise PydanticCustomError("unsupported", "not supported here, leave it out")
-
-    return Annotated[
-        None,
-        BeforeValidator(check),
-        WithJsonSchema({"enum": list(nothing), "description": "not supported: leave it out"}),
-    ]
-
-
-def _whole(value: Any) -> Any:
-    """16.0 is 16: JSON has one kind of numbers."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _check_some(value: int) -> int:
-    if value == 0:
-        raise PydanticCustomError("no_tokens", "Input should be greater than 0, or -1 for no limit")
-    return value
-
-
-Unsupported: TypeAlias = _unsupported()  # type: ignore[valid-type]
-Int: TypeAlias = Annotated[int, BeforeValidator(_whole)]
-Limit: TypeAlias = Annotated[
+from dllama.server.request_fields import (
+    FAIL_FAST,
+    MAX_CHOICES,
+    MAX_MESSAGES,
+    MAX_SEED,
+    MAX_STOP_CHARACTERS,
+    MAX_STOP_STRINGS,
+    MAX_TOKENS,
+    MAX_TOOLS,
+    MAX_TOP_LOGPROBS,
+    SEVERAL,
     Int,
-    Field(ge=-1, le=MAX_TOKENS),
-    AfterValidator(_check_some),
-    WithJsonSchema(
-        {
-            "type": "integer",
-            "minimum": -1,
-            "maximum": MAX_TOKENS,
-            "not": {"const": 0},
-            "description": "-1: no limit",
-        }
-    ),
-]
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:/-]{1,128}$")]
-TokenId: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
-StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000)]
-JsonObject: TypeAlias = dict[str, Any]
-
-_FailFast = Field(fail_fast=True)
-"""The first wrong element of a list is told and no other: a body of 4 MB has room for a million of them, each of which
-would become an error object for every kind of element that it might have been."""
-
-_Several = Field(fail_fast=True, min_length=1)
-
-
-def _check_biases(biases: dict[Any, Any]) -> dict[Any, Any]:
-    """The first that is wrong is told, see _FailFast."""
-    for key, bias in biases.items():
-        if not _TOKEN_ID.fullmatch(key):
-            raise PydanticCustomError(
-                "token_id", "{key} is no token id", {"key": f"'{plain_line(key, LONGEST_NAME)}'"}
-            )
-        if isinstance(bias, bool) or not isinstance(bias, (int, float)) or not -100 <= bias <= 100:
-            raise PydanticCustomError("bias", "the bias of {key} is no number from -100 to 100", {"key": key})
-    return biases
-
-
-_TOKEN_ID = re.compile(r"[0-9]{1,10}")
-
-LogitBias: TypeAlias = Annotated[
-    dict[str, Any],
-    AfterValidator(_check_biases),
-    WithJsonSchema(
-        {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}
-    ),
-]
-
-
-class Request(pydantic.BaseModel):
-    # What clients wrote is not to outlive their requests in pydantic's cache of strings; names of fields may.
-    model_config = pydantic.ConfigDict(strict=True, frozen=True, cache_strings="keys")
-
-
-class ModelRequest(Request):
-    model: str | None = Field(None, description="the served model's name; null for whatever is served")
-
-
-class TextPart(Request):
-    type: Literal["text"]
-    text: str
-
-
-MessageContent: TypeAlias = str | Annotated[list[TextPart], _Several]
-
-
-class FunctionCall(Request):
-    name: Name
-    arguments: str = Field(description="a JSON object, as text")
-
-
-class ToolCall(Request):
-    id: str
-    type: Literal["function"]
-    function: FunctionCall
-
-
-class SystemMessage(Request):
-    role: Literal["system", "developer"]
-    content: MessageContent
-
-
-class UserMessage(Request):
-    role: Literal["user"]
-    content: MessageContent
-
-
-class AssistantMessage(Request):
-    role: Literal["assistant"]
-    content: MessageContent | None = None
-    tool_calls: Annotated[list[ToolCall], _FailFast] | None = None
-    reasoning_content: str | None = Field(None, description="what was thought before it (an extension)")
-    reasoning: str | None = Field(None, description="another name of reasoning_content (an extension)")
-
-    @property
-    def thought(self) -> str | None:
-        return self.reasoning_content or self.reasoning or None
-
-
-class ToolMessage(Request):
-    role: Literal["tool"]
-    content: MessageContent
-    tool_call_id: str
-
-
-Message: TypeAlias = Annotated[
-    SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
-]
-
-
-class Function(Request):
-    name: Name
-    description: str | None = None
-    parameters: JsonObject | None = Field(None, description="a JSON schema of the arguments, an object")
-    strict: bool | None = Field(None, description="arguments always follow the schema, whatever this says")
-
-    @pydantic.field_validator("parameters")
-    @classmethod
-    def _check_object(cls, parameters: JsonObject | None) -> JsonObject | None:
-        """Arguments are JSON objects, at OpenAI as in every chat template."""
-        if parameters and parameters.get("type", "object") != "object":
-            raise PydanticCustomError("no_object", 'should be a schema of "type": "object"')
-        return parameters
-
-
-class Tool(Request):
-    type: Literal["function"]
-    function: Function
-
-
-class NamedFunction(Request):
-    name: Name
-
-
-class NamedToolChoice(Request):
-    type: Literal["function"]
-    function: NamedFunction
-
-
-class TextFormat(Request):
-    type: Literal["text"]
-
-
-class JsonObjectFormat(Request):
-    type: Literal["json_object"]
-    json_schema: JsonObject | None = Field(None, alias="schema", description="what llama-server takes")
-
-
-class JsonSchema(Request):
-    name: Name | None = None
-    description: str | None = None
-    json_schema: JsonObject | None = Field(None, alias="schema")
-    strict: bool | None = Field(None, description="the answer always follows the schema, whatever this says")
-
-
-class JsonSchemaFormat(Request):
-    type: Literal["json_schema"]
-    json_schema: JsonSchema | None = None
-    bare_schema: JsonObject | None = Field(None, alias="schema", description="what llama-server takes")
-
-
-ResponseFormat: TypeAlias = Annotated[
-    TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")
-]
-
-
-class StructuredOutputs(Request):
-    """As vLLM has it; of its kinds those that are JSON."""
-
-    json_schema: JsonObject | str | None = Field(None, alias="json")
-    json_object: bool | None = None
-    regex: Unsupported = None
-    choice: Unsupported = None
-    grammar: Unsupported = None
-    structural_tag: Unsupported = None
-
-
-class StreamOptions(Request):
-    include_usage: bool | None = None
+    JsonObject,
+    Limit,
+    LogitBias,
+    ModelRequest,
+    StopString,
+    TokenId,
+    Unsupported,
+    unsupported,
+)
+from dllama.server.request_parts import (
+    Message,
+    NamedToolChoice,
+    ResponseFormat,
+    StreamOptions,
+    StructuredOutputs,
+    Tool,
+)
 
 
 class GenerationRequest(ModelRequest):
@@ -251,10 +56,10 @@ class GenerationRequest(ModelRequest):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: LogitBias | None = Field(None, description="keys are token ids")
     seed: Int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
-    stop: StopString | Annotated[list[StopString], _FailFast, Field(max_length=MAX_STOP_STRINGS)] | None = (
+    stop: StopString | Annotated[list[StopString], FAIL_FAST, Field(max_length=MAX_STOP_STRINGS)] | None = (
         None
     )
-    stop_token_ids: Annotated[list[TokenId], _FailFast] | None = Field(
+    stop_token_ids: Annotated[list[TokenId], FAIL_FAST] | None = Field(
         None, description="tokens that end the text, also with ignore_eos (an extension)"
     )
     n: Int | None = Field(None, ge=1, le=MAX_CHOICES)
@@ -299,8 +104,8 @@ class GenerationRequest(ModelRequest):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
-Messages: TypeAlias = Annotated[list[Message], _Several, Field(max_length=MAX_MESSAGES)]
-Tools: TypeAlias = Annotated[list[Tool], _FailFast, Field(max_length=MAX_TOOLS)] | None
+Messages: TypeAlias = Annotated[list[Message], SEVERAL, Field(max_length=MAX_MESSAGES)]
+Tools: TypeAlias = Annotated[list[Tool], FAIL_FAST, Field(max_length=MAX_TOOLS)] | None
 TemplateVariables: TypeAlias = Annotated[
     JsonObject | None,
     Field(description="variables for the chat template, such as enable_thinking (an extension)"),
@@ -330,16 +135,16 @@ class ChatRequest(GenerationRequest):
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: TemplateVariables = None
     functions: Unsupported = None
-    function_call: _unsupported("none", "auto") = None  # type: ignore[valid-type]
+    function_call: unsupported("none", "auto") = None  # type: ignore[valid-type]
     audio: Unsupported = None
     web_search_options: Unsupported = None
 
 
 Prompt: TypeAlias = (
     str
-    | Annotated[list[str], _Several, Field(max_length=MAX_CHOICES)]
-    | Annotated[list[TokenId], _Several]
-    | Annotated[list[Annotated[list[TokenId], _Several]], _Several, Field(max_length=MAX_CHOICES)]
+    | Annotated[list[str], SEVERAL, Field(max_length=MAX_CHOICES)]
+    | Annotated[list[TokenId], SEVERAL]
+    | Annotated[list[Annotated[list[TokenId], SEVERAL]], SEVERAL, Field(max_length=MAX_CHOICES)]
 )
 
 
@@ -357,7 +162,7 @@ class CompletionRequest(GenerationRequest):
     logprobs: Int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     echo: bool | None = None
     suffix: Unsupported = None
-    best_of: _unsupported(1) = None  # type: ignore[valid-type]
+    best_of: unsupported(1) = None  # type: ignore[valid-type]
 
 
 MAX_EMBEDDING_INPUTS = 256
@@ -367,12 +172,10 @@ class EmbeddingRequest(ModelRequest):
     input: (
         Annotated[str, Field(min_length=1)]
         | Annotated[
-            list[Annotated[str, Field(min_length=1)]], _Several, Field(max_length=MAX_EMBEDDING_INPUTS)
+            list[Annotated[str, Field(min_length=1)]], SEVERAL, Field(max_length=MAX_EMBEDDING_INPUTS)
         ]
-        | Annotated[list[TokenId], _Several]
-        | Annotated[
-            list[Annotated[list[TokenId], _Several]], _Several, Field(max_length=MAX_EMBEDDING_INPUTS)
-        ]
+        | Annotated[list[TokenId], SEVERAL]
+        | Annotated[list[Annotated[list[TokenId], SEVERAL]], SEVERAL, Field(max_length=MAX_EMBEDDING_INPUTS)]
     )
     parse_special: ParseSpecial = None
     encoding_format: Literal["float", "base64"] | None = None
@@ -397,4 +200,4 @@ class TokenizeRequest(ModelRequest):
 
 
 class DetokenizeRequest(ModelRequest):
-    tokens: Annotated[list[TokenId], _FailFast]
+    tokens: Annotated[list[TokenId], FAIL_FAST]

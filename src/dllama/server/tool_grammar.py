@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from dllama.server.closed_schema import closed
 from dllama.server.grammar import JSON_STYLE
-from dllama.server.requests import Function
+from dllama.server.request_parts import Function
 from dllama.server.tool_formats import ToolFormat
 
 _ANY_OBJECT = {"type": "object"}

@@ -11,11 +11,8 @@ from dllama.server.answer_schema import AnswerSchema, answer_schema
 from dllama.server.errors import ApiError
 from dllama.server.grammar import GrammarConstraint
 from dllama.server.prompt import chat_template
-from dllama.server.requests import (
-    ChatRequest,
-    NamedToolChoice,
-    Tool,
-)
+from dllama.server.request_parts import NamedToolChoice, Tool
+from dllama.server.requests import ChatRequest
 from dllama.server.served import ServedModel
 from dllama.server.tool_formats import ID_LETTERS, PLAIN, ToolFormat, tool_format_of
 from dllama.server.tool_grammar import tool_grammar
