@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dllama.checkpoint import Checkpoint, StoredMatrix
+from dllama.checkpoint import Checkpoint, Recipe
+from dllama.checkpoint.recipes import stored
 from dllama.dtypes import BLOCK, ElementType, row_bytes
 from dllama.errors import UsageError
 from dllama.families import Activation, ModelConfig, RopeScaling, RopeStyle, tensor_specs
@@ -71,9 +72,9 @@ class _RandomSource:
     def __init__(self, config: ModelConfig, seed: int) -> None:
         self._specs = {spec.name: spec for spec in tensor_specs(config)}
         self._random = np.random.default_rng(seed)
-        self._matrices: dict[tuple[int, int, ElementType], StoredMatrix] = {}
+        self._matrices: dict[tuple[int, int, ElementType], Recipe] = {}
 
-    def stored(self, name: str) -> StoredMatrix:
+    def recipe(self, name: str) -> Recipe:
         spec = self._specs[name]
         size = (spec.n_rows, spec.n_cols, spec.dtype)
         if size not in self._matrices:
@@ -86,12 +87,12 @@ class _RandomSource:
 
     def close(self) -> None: ...
 
-    def _matrix(self, n_rows: int, n_cols: int, dtype: ElementType) -> StoredMatrix:
+    def _matrix(self, n_rows: int, n_cols: int, dtype: ElementType) -> Recipe:
         pool = self._elements(n_rows * (BLOCK if dtype.is_blocked else 1) + n_cols, dtype, 1 / n_cols**0.5)
         step = row_bytes(dtype, BLOCK) if dtype.is_blocked else row_bytes(dtype, 1)
         shape = (n_rows, row_bytes(dtype, n_cols))
         rows = np.lib.stride_tricks.as_strided(pool, shape, (step, 1), writeable=False)
-        return StoredMatrix(rows=rows, dtype=dtype, half_pairs_width=None, where="random weights")
+        return stored(rows, n_cols, dtype, "random weights")
 
     def _elements(
         self, n: int, dtype: ElementType, scale: float

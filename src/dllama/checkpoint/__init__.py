@@ -4,7 +4,8 @@ from dllama.checkpoint.checkpoint import DEFAULT_WEIGHT_TYPE, WEIGHT_TYPES, Chec
 from dllama.checkpoint.convert import ConvertProgress, ConvertReport, convert_model
 from dllama.checkpoint.describe import ModelDescription, TensorDescription, describe
 from dllama.checkpoint.hf.generation_config import read_suggested_sampling
-from dllama.checkpoint.source import StoredMatrix, TensorSource
+from dllama.checkpoint.recipes import Recipe
+from dllama.checkpoint.source import TensorSource
 
 __all__ = [
     "DEFAULT_WEIGHT_TYPE",
@@ -13,7 +14,7 @@ __all__ = [
     "ConvertProgress",
     "ConvertReport",
     "ModelDescription",
-    "StoredMatrix",
+    "Recipe",
     "TensorDescription",
     "TensorSource",
     "convert_model",

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from dllama.checkpoint.hf.source import CONFIG_FILE, HfSource
 from dllama.checkpoint.m.source import MSource
-from dllama.checkpoint.source import StoredMatrix, TensorSource
+from dllama.checkpoint.recipes import Recipe, fill
+from dllama.checkpoint.source import TensorSource
 from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.errors import ModelFileError, NumericalError, TokenizerError, UnsupportedModelError, UsageError
+from dllama.errors import ModelFileError, TokenizerError, UnsupportedModelError, UsageError
 from dllama.families import ModelConfig, tensor_specs
 from dllama.formats.hf_folders import missing, model_folder, what_instead
 from dllama.formats.m_file import MKey
-from dllama.kernels import convert
 
 DEFAULT_WEIGHT_TYPE = ElementType.Q40
 """What the weights of a Hugging Face directory become when nobody asks for anything else."""
@@ -43,9 +43,9 @@ class Checkpoint:
         self.tensors = {spec.name: spec for spec in tensor_specs(config)}
         self._source = source
 
-    def stored(self, name: str) -> StoredMatrix:
-        """The tensor as the file has it, for `info`."""
-        return self._source.stored(name)
+    def recipe(self, name: str) -> Recipe:
+        """How the tensor is read, before it becomes the type in which it is used."""
+        return self._source.recipe(name)
 
     def read(
         self,
@@ -64,22 +64,20 @@ class Checkpoint:
         spec = self.tensors[name]
         assert 0 <= rows[0] <= rows[1] <= spec.n_rows, (name, rows)
         assert 0 <= cols[0] <= cols[1] <= spec.n_cols, (name, cols)
-        stored = self._source.stored(name)
-        part = _take(stored, rows, cols)
-        if out is None and stored.dtype is spec.dtype:
-            return part
+        recipe = self._source.recipe(name)
+        if out is None and recipe.dtype is spec.dtype:
+            return recipe.take(range(*rows), range(*cols))
         n_rows, n_cols = rows[1] - rows[0], cols[1] - cols[0]
         if out is None:
             out = np.empty((n_rows, row_bytes(spec.dtype, n_cols)), dtype=np.uint8)
         assert out.shape == (n_rows, row_bytes(spec.dtype, n_cols)), name
-        assert out.flags.c_contiguous, name
-        _convert(out, spec.dtype, part, stored, n_rows * n_cols)
+        fill(out, spec.dtype, recipe, range(*rows), range(*cols))
         return out
 
     def is_stored(self, name: str) -> bool:
         """Whether `read` of whole rows without `out` is a view of the map: nothing is copied or converted."""
-        stored = self._source.stored(name)
-        return stored.dtype is self.tensors[name].dtype and stored.half_pairs_width is None
+        recipe = self._source.recipe(name)
+        return recipe.is_view and recipe.dtype is self.tensors[name].dtype
 
     def embed(self, token_ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float32]:
         """Rows of the embedding: float32 [T, D]. Raises TokenizerError for an id outside the vocabulary, ModelFileError
@@ -92,9 +90,8 @@ class Checkpoint:
                 f" {self.config.vocab_size}; the tokenizer has more tokens than the model, or is another's"
             )
         self._source.check_tensor("embedding")
-        stored = self._source.stored("embedding")
         out = np.empty((len(ids), 4 * self.config.dim), dtype=np.uint8)
-        _convert(out, ElementType.F32, stored.rows[ids], stored, len(ids) * self.config.dim)
+        fill(out, ElementType.F32, self._source.recipe("embedding"), ids, range(self.config.dim))
         return out.view(np.float32)
 
     def check(self) -> None:
@@ -149,34 +146,3 @@ def _check_blocks(checkpoint: Checkpoint) -> None:
                 f"{checkpoint.path}: {spec.name} has rows of {spec.n_cols} elements, and {spec.dtype.label}"
                 f" needs multiples of {BLOCK}; use the weight type f16 or f32"
             )
-
-
-def _take(stored: StoredMatrix, rows: tuple[int, int], cols: tuple[int, int]) -> NDArray[np.uint8]:
-    """Bytes of our rows and columns: a view where the file has them in our order, else a copy."""
-    start, stop = row_bytes(stored.dtype, cols[0]), row_bytes(stored.dtype, cols[1])
-    head_width = stored.half_pairs_width
-    if head_width is None:
-        return stored.rows[rows[0] : rows[1], start:stop]
-    return stored.rows[_rows_in_halves(np.arange(*rows), head_width), start:stop]
-
-
-def _rows_in_halves(rows: NDArray[np.int64], head_width: int) -> NDArray[np.int64]:
-    """Where rows of our order, adjacent pairs, lie in Hugging Face's order, halves.
-
-    Within a head, our row 2 j + s is its row s E/2 + j.
-    """
-    head, within = np.divmod(rows, head_width)
-    pair, side = np.divmod(within, 2)
-    stored: NDArray[np.int64] = head * head_width + side * (head_width // 2) + pair
-    return stored
-
-
-def _convert(
-    out: NDArray[np.uint8], dtype: ElementType, part: NDArray[np.uint8], stored: StoredMatrix, n_elements: int
-) -> None:
-    src = np.ascontiguousarray(part).reshape(-1).data
-    if not convert(out.reshape(-1), dtype, src, stored.dtype, n_elements):
-        raise NumericalError(
-            f"{stored.where}: has NaN, infinity or a number too large for {dtype.label};"
-            " the file is damaged, or take another weight type"
-        )

@@ -12,14 +12,14 @@ from dllama.families import ModelConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TensorDescription:
-    """One tensor: `dtype` and `n_bytes` as it is used, `stored_dtype` as it is in the file."""
+    """One tensor: `dtype` and `n_bytes` as it is used, `stored_type` what the file has."""
 
     name: str
     n_rows: int
     n_cols: int
     dtype: ElementType
     n_bytes: int
-    stored_dtype: ElementType
+    stored_type: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def describe(checkpoint: Checkpoint) -> ModelDescription:
             n_cols=spec.n_cols,
             dtype=spec.dtype,
             n_bytes=spec.n_bytes,
-            stored_dtype=checkpoint.stored(spec.name).dtype,
+            stored_type=checkpoint.recipe(spec.name).stored_type,
         )
         for spec in checkpoint.tensors.values()
     ]

@@ -66,7 +66,7 @@ def _tensor_table(model: ModelDescription) -> Table:
     kinds: dict[tuple[str, int, int, str, str], list[int]] = {}
     for tensor in model.tensors:
         name = re.sub(r"^layers\.\d+\.", "layers.*.", tensor.name)
-        kind = (name, tensor.n_rows, tensor.n_cols, tensor.dtype.label, tensor.stored_dtype.label)
+        kind = (name, tensor.n_rows, tensor.n_cols, tensor.dtype.label, tensor.stored_type)
         kinds.setdefault(kind, []).append(tensor.n_bytes)
     for (name, n_rows, n_cols, dtype, stored), sizes in kinds.items():
         table.add_row(

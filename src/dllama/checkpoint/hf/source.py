@@ -15,7 +15,7 @@ from dllama.checkpoint.hf.extras import (
     unused_sentence,
 )
 from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_tensors
-from dllama.checkpoint.source import StoredMatrix
+from dllama.checkpoint.recipes import Recipe, halves_to_pairs, stored
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families import RopeStyle, TensorSpec, tensor_specs
@@ -50,16 +50,18 @@ class HfSource:
         if model.tied_head and not self._tied_head:
             self._say_that_the_stored_head_counts()
 
-    def stored(self, name: str) -> StoredMatrix:
+    def recipe(self, name: str) -> Recipe:
+        matrix = self._stored(name)
+        is_paired = name.endswith((".q", ".k")) and self.config.rope_style is RopeStyle.ADJACENT
+        return halves_to_pairs(matrix, self.config.head_dim) if is_paired else matrix
+
+    def _stored(self, name: str) -> Recipe:
         spec, stored_name = self._specs[name], self._stored_name(name)
         file = self._file_of[stored_name]
         dtype = file.tensors[stored_name].element_type
         assert dtype is not None  # _check has seen to it
         rows = file.bytes_of(stored_name).reshape(spec.n_rows, -1)
-        is_paired = name.endswith((".q", ".k")) and self.config.rope_style is RopeStyle.ADJACENT
-        return StoredMatrix(
-            rows, dtype, self.config.head_dim if is_paired else None, f"{file.path}: {stored_name}"
-        )
+        return stored(rows, spec.n_cols, dtype, f"{file.path}: {stored_name}")
 
     def check(self) -> None:
         for file in self._files():
@@ -120,9 +122,11 @@ class HfSource:
             _log.warning("%s: %s", self._directory, unused_sentence(unused))
 
     def _say_that_the_stored_head_counts(self) -> None:
-        head, embedding = self.stored("head"), self.stored("embedding")
-        some = slice(None, None, max(1, len(head.rows) // _COMPARED_ROWS))
-        if head.dtype is not embedding.dtype or not np.array_equal(head.rows[some], embedding.rows[some]):
+        head, embedding = self.recipe("head"), self.recipe("embedding")
+        some, all_cols = range(0, head.n_rows, max(1, head.n_rows // _COMPARED_ROWS)), range(head.n_cols)
+        if head.dtype is not embedding.dtype or not np.array_equal(
+            head.take(some, all_cols), embedding.take(some, all_cols)
+        ):
             _log.warning(
                 "%s: the head is the one that is stored, though config.json says that it is the embedding"
                 " (tie_word_embeddings): they differ",

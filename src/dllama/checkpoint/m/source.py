@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dllama.checkpoint.m.config import config_from_header
-from dllama.checkpoint.source import StoredMatrix
+from dllama.checkpoint.recipes import Recipe, stored
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UsageError
 from dllama.families import ModelConfig, TensorSpec, tensor_specs
@@ -53,11 +53,11 @@ class MSource:
             )
         return starts
 
-    def stored(self, name: str) -> StoredMatrix:
+    def recipe(self, name: str) -> Recipe:
         spec, start = self._specs[name], self._starts[name]
         data = self._file.tensor_bytes[start : start + spec.n_bytes]
         rows = data.reshape(spec.n_rows, spec.row_bytes)
-        return StoredMatrix(rows, spec.dtype, None, f"{self._file.path}: {name}")
+        return stored(rows, spec.n_cols, spec.dtype, f"{self._file.path}: {name}")
 
     def check(self) -> None:
         self._file.check()

@@ -1,0 +1,184 @@
+"""Recipes: how a matrix of ours is read from what files store.
+
+A recipe is a matrix of one element type that reads, of what is stored, the rows and columns that are asked of it and no
+more. `stored` is the one that reads a map; the others stand on recipes:
+
+    part                  some rows: of q, k, v that are stored as one, or every second (gate and up, interleaved)
+    stack                 the rows of many as one matrix: experts, each stored by itself
+    transposed            rows as columns
+    halves_to_pairs, pairs_to_halves    the rows of each head in another order
+    plus                  a number added to every element
+    as_type               another element type: dequantised, quantised, or both
+
+Under our name each is what a table of names says; a recipe knows only where it comes from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.dtypes import ElementType, row_bytes
+from dllama.errors import NumericalError
+from dllama.kernels import convert
+
+Bytes: TypeAlias = NDArray[np.uint8]
+Rows: TypeAlias = range | NDArray[np.int64]
+"""Rows in the order in which they are wanted, which may be any."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A matrix `[n_rows, n_cols]`; a vector has one row. It may be used from any thread."""
+
+    n_rows: int
+    n_cols: int
+    dtype: ElementType
+    where: str
+    """File and name of what is stored, for messages."""
+    stored_type: str
+    """What the file calls the type that it has, for `info`."""
+    take: Callable[[Rows, range], Bytes]
+    """Bytes of some rows and of a run of columns, `[n, bytes of a row]`, perhaps a read-only view. The columns start
+    and stop at whole blocks. Raises NumericalError as `fill` does where it has to compute."""
+    is_view: bool = False
+    """Whether runs of whole rows are views of the map: nothing is copied or computed."""
+
+
+def stored(data: Bytes, n_cols: int, dtype: ElementType, where: str) -> Recipe:
+    """The rows `data` [n_rows, bytes of a row], at any alignment, as they are."""
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        index = slice(rows.start, rows.stop, rows.step) if isinstance(rows, range) else rows
+        return data[index, row_bytes(dtype, cols.start) : row_bytes(dtype, cols.stop)]
+
+    return Recipe(len(data), n_cols, dtype, where, dtype.label, take, is_view=True)
+
+
+def part(base: Recipe, which: range) -> Recipe:
+    """The rows `which`: `range(first, stop)`, or every second as `range(0, n, 2)`."""
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        if isinstance(rows, range):
+            return base.take(which[rows.start : rows.stop : rows.step], cols)
+        return base.take(which.start + which.step * rows, cols)
+
+    is_view = base.is_view and which.step == 1
+    return dataclasses.replace(base, n_rows=len(which), take=take, is_view=is_view)
+
+
+def stack(parts: Sequence[Recipe]) -> Recipe:
+    """The rows of all parts, one part after another. The parts have one width and one type."""
+    first = parts[0]
+    assert all((each.n_cols, each.dtype) == (first.n_cols, first.dtype) for each in parts)
+    if len(parts) == 1:
+        return first
+    starts = np.cumsum([0, *(each.n_rows for each in parts)])
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        wanted = np.asarray(rows, np.int64)
+        out = np.empty((len(wanted), row_bytes(first.dtype, len(cols))), np.uint8)
+        owner = np.searchsorted(starts, wanted, side="right") - 1
+        for number in np.unique(owner):
+            mine = np.flatnonzero(owner == number)
+            out[mine] = parts[number].take(_run(wanted[mine] - starts[number]), cols)
+        return out
+
+    where = f"{first.where} and {len(parts) - 1} more"
+    return Recipe(int(starts[-1]), first.n_cols, first.dtype, where, first.stored_type, take)
+
+
+def transposed(base: Recipe) -> Recipe:
+    """Column j of the base is row j. What is stored in blocks has to be dequantised first."""
+    assert not base.dtype.is_blocked, base.where
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        wanted = np.asarray(rows, np.int64)
+        first, stop = (int(wanted.min()), int(wanted.max()) + 1) if len(wanted) else (0, 0)
+        size = base.dtype.block_bytes
+        elements = base.take(cols, range(first, stop)).reshape(len(cols), stop - first, size)
+        return elements[:, wanted - first].swapaxes(0, 1).reshape(len(wanted), size * len(cols))
+
+    return dataclasses.replace(base, n_rows=base.n_cols, n_cols=base.n_rows, take=take, is_view=False)
+
+
+def halves_to_pairs(base: Recipe, head_width: int) -> Recipe:
+    """Rows of q or k in adjacent pairs, from Hugging Face's halves: row 2 j + s of a head is its row s E/2 + j."""
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        head, within = np.divmod(np.asarray(rows, np.int64), head_width)
+        pair, side = np.divmod(within, 2)
+        return base.take(head * head_width + side * (head_width // 2) + pair, cols)
+
+    return dataclasses.replace(base, take=take, is_view=False)
+
+
+def pairs_to_halves(base: Recipe, head_width: int) -> Recipe:
+    """The inverse: row s E/2 + j of a head is its row 2 j + s."""
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        head, within = np.divmod(np.asarray(rows, np.int64), head_width)
+        side, pair = np.divmod(within, head_width // 2)
+        return base.take(head * head_width + 2 * pair + side, cols)
+
+    return dataclasses.replace(base, take=take, is_view=False)
+
+
+def plus(base: Recipe, number: float) -> Recipe:
+    """Every element and `number`, in float32: norms that are stored as what is to be added to 1."""
+    wide = as_type(base, ElementType.F32)
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        return (wide.take(rows, cols).view(np.float32) + np.float32(number)).view(np.uint8)
+
+    return dataclasses.replace(wide, take=take)
+
+
+def as_type(base: Recipe, dtype: ElementType) -> Recipe:
+    """The elements as `dtype`; the base itself where they are that."""
+    if base.dtype is dtype:
+        return base
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        out = np.empty((len(rows), row_bytes(dtype, len(cols))), np.uint8)
+        fill(out, dtype, base, rows, cols)
+        return out
+
+    return dataclasses.replace(base, dtype=dtype, take=take, is_view=False)
+
+
+def fill(out: Bytes, dtype: ElementType, base: Recipe, rows: Rows, cols: range) -> None:
+    """Writes rows and columns of `base` as `dtype` into `out`, C-contiguous, and looks at every number.
+
+    Columns are whole blocks of `dtype`; where blocks of the base are longer, whole ones are read and the rest is
+    dropped. Raises NumericalError, naming file and tensor, on NaN, infinity or a number too large for `dtype`.
+    """
+    block = base.dtype.block
+    whole = range(cols.start // block * block, -(-cols.stop // block) * block)
+    taken = base.take(rows, whole)
+    if whole == cols:
+        _convert(out, dtype, taken, base.dtype, base.where)
+        return
+    values = np.empty((len(rows), row_bytes(ElementType.F32, len(whole))), np.uint8)
+    _convert(values, ElementType.F32, taken, base.dtype, base.where)
+    first = cols.start - whole.start
+    _convert(out, dtype, values[:, 4 * first : 4 * (first + len(cols))], ElementType.F32, base.where)
+
+
+def _convert(out: Bytes, dtype: ElementType, src: Bytes, src_type: ElementType, where: str) -> None:
+    assert out.flags.c_contiguous, where
+    n_elements = out.nbytes // dtype.block_bytes * dtype.block
+    if not convert(out.reshape(-1), dtype, np.ascontiguousarray(src).reshape(-1).data, src_type, n_elements):
+        raise NumericalError(
+            f"{where}: has NaN, infinity or a number too large for {dtype.label};"
+            " the file is damaged, or take another weight type"
+        )
+
+
+def _run(rows: NDArray[np.int64]) -> Rows:
+    """`rows`, as a range where they follow each other: views are made of it."""
+    return range(int(rows[0]), int(rows[-1]) + 1) if (np.diff(rows) == 1).all() else rows
