@@ -125,8 +125,9 @@ def test_a_spoilt_model(name: str, m_file: Path, tmp_path: Path) -> None:
         (("convert", "tokenizer", GOLDENS / "llama-gqa", "name"), ("llama-gqa", "tokenizer.json")),
         (("info", "absent"), ("absent: there is no such",)),
         (("perplexity", "--model", DEMO_MODEL, "--file", "absent.txt"), ("absent.txt",)),
+        (("perplexity", "--file", __file__, "--reference", "absent"), ("absent: there is no such",)),
     ],
-    ids=["convert hf", "convert tokenizer", "info", "perplexity"],
+    ids=["convert hf", "convert tokenizer", "info", "perplexity", "perplexity --reference"],
 )
 def test_missing_files(arguments: tuple[object, ...], fragments: tuple[str, ...], tmp_path: Path) -> None:
     fails(run_dllama(*arguments, cwd=tmp_path), 1, *fragments)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from support.local_cluster import GOLDENS
-from support.processes import DEMO_MODEL, WorkerPool, inference, run_well
+from support.processes import DEMO_MODEL, WorkerPool, inference, run_dllama, run_well
 
 STEPS = 20
 
@@ -105,6 +106,37 @@ def test_perplexity_of_a_text_longer_than_the_context(tmp_path: Path, pool: Work
     assert [float(value) for value in re.findall(r": ([-\d.]+)", together)] == pytest.approx(
         [float(value) for value in re.findall(r": ([-\d.]+)", alone)], rel=1e-4
     )
+
+
+def test_divergence_from_a_reference(tmp_path: Path, pool: WorkerPool) -> None:
+    """Nothing from itself; of fewer bits more; in windows too, and on three nodes."""
+    file = tmp_path / "text.txt"
+    file.write_text("Once upon a time there was a small dog. The cat sat on the mat. " * 10)
+    command = ("perplexity", "--nthreads", 1, "--max-seq-len", 64, "--file", file, "--reference", DEMO_MODEL)
+    means = []
+    for weight_type in ("f32", "q80", "q40"):
+        out = run_well(*command, "--weights-float-type", weight_type).out
+        means.append(float(re.findall(r"^mean KL divergence: (.*)$", out, re.MULTILINE)[0]))
+        assert "same first token: " in out
+    assert 0 == means[0] < means[1] < means[2]
+    types = ("--weights-float-type", "q40", "--reference-float-type", "q40")
+    together = run_well(*command, *types, "--workers", *pool.addresses(2)).out
+    assert "mean KL divergence: 0.000000" in together
+
+
+def test_models_with_different_tokenizers_are_not_compared(tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("Once upon a time")
+    other = tmp_path / "other"
+    shutil.copytree(DEMO_MODEL, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    ids = tokenizer["model"]["vocab"]
+    ids["Ġa"], ids["Ġtime"] = ids["Ġtime"], ids["Ġa"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    done = run_dllama("perplexity", "--file", file, "--reference", other)
+    assert (done.code, "different tokenizers" in done.error_line) == (2, True)
+    done = run_dllama("perplexity", "--file", file, "--reference-float-type", "q80")
+    assert (done.code, "is for --reference" in done.error_line) == (2, True)
 
 
 def test_info_of_a_directory() -> None:

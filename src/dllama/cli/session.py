@@ -57,7 +57,7 @@ def open_session(
         )
     with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
         config = checkpoint.config
-        tokenizer = load_tokenizer(_tokenizer_path(options.tokenizer, path, on_note))
+        tokenizer = load_tokenizer(tokenizer_path(options.tokenizer, path, on_note))
         check_vocab(tokenizer, config.vocab_size)
         max_seq_len = max_seq_len_for(options.max_seq_len, config)
         settings = cluster_options(options, config, max_seq_len, n_sequences(n_texts, max_seq_len))
@@ -122,7 +122,7 @@ def model_path(options: ModelOptions) -> Path:
     return options.model or Path(str(importlib.resources.files("dllama") / "demo_model"))
 
 
-def _tokenizer_path(tokenizer: Path | None, model: Path, on_note: Callable[[str], None]) -> Path:
+def tokenizer_path(tokenizer: Path | None, model: Path, on_note: Callable[[str], None]) -> Path:
     """What is given, else the model's directory, else the one `.t` file beside it. Raises TokenizerError."""
     if tokenizer is not None:
         return tokenizer

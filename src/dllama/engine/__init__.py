@@ -3,6 +3,7 @@
 from dllama.engine.batch import TokenChunk, ragged_batch
 from dllama.engine.constraint import Following, TokenConstraint
 from dllama.engine.conversation import Conversation
+from dllama.engine.divergence import Divergence, DivergenceReport, StoredLogits, stored_logits
 from dllama.engine.engine import Engine, StepDone
 from dllama.engine.executor import Executor
 from dllama.engine.request import (
@@ -15,12 +16,14 @@ from dllama.engine.request import (
     TokenInfo,
 )
 from dllama.engine.sampler import Sampler, SamplingOptions
-from dllama.engine.scoring import score
+from dllama.engine.scoring import score, score_windows
 from dllama.engine.service import EngineService, Ticket
 from dllama.engine.stats import EngineStats
 
 __all__ = [
     "Conversation",
+    "Divergence",
+    "DivergenceReport",
     "Engine",
     "EngineService",
     "EngineStats",
@@ -34,6 +37,7 @@ __all__ = [
     "Sampler",
     "SamplingOptions",
     "StepDone",
+    "StoredLogits",
     "TextDelta",
     "Ticket",
     "TokenChunk",
@@ -41,4 +45,6 @@ __all__ = [
     "TokenInfo",
     "ragged_batch",
     "score",
+    "score_windows",
+    "stored_logits",
 ]

@@ -30,5 +30,23 @@ def score(executor: Executor, token_ids: Sequence[int]) -> Iterator[Candidates]:
         )
 
 
+def score_windows(
+    executor: Executor, token_ids: Sequence[int], window: int
+) -> Iterator[tuple[Candidates, int]]:
+    """As `score`, of a text of any length, and how many rows of each step, the first ones, have a token after them.
+
+    A text longer than `window`, the context, is taken in windows that begin anew, each with the last token of the one
+    before it (which is predicted there). `executor.whole_logits()` has those of the step that came last.
+    """
+    for first in range(0, len(token_ids) - 1, window - 1):
+        part = token_ids[first : first + window]
+        n_left = len(part) - 1  # nothing follows the last one
+        for candidates in score(executor, part):
+            n_following = min(len(candidates.ids), n_left)
+            n_left -= n_following
+            if n_following:
+                yield candidates, n_following
+
+
 def _greedy_with_targets(targets: NDArray[np.int32], rows: NDArray[np.int32]) -> LogitRows:
     return dataclasses.replace(LogitRows.greedy(rows), targets=targets)
