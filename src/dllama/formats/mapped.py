@@ -28,8 +28,9 @@ class MappedFile:
     until its last view is gone).
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises ModelFileError when the file is missing, unreadable, empty, no file, or known as something else."""
+    def __init__(self, path: Path, ours: bytes = b"") -> None:
+        """Raises ModelFileError when the file is missing, unreadable, empty, no file, or known as something else; what
+        begins with `ours` is what is wanted."""
         self.path = path
         try:
             with open_plain_file(path, ModelFileError) as file:
@@ -40,8 +41,9 @@ class MappedFile:
         except OSError as error:
             raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
-        what = stranger(self._map[:HEAD_BYTES])
-        if what is not None:
+        head = self._map[:HEAD_BYTES]
+        what = stranger(head)
+        if what is not None and not (ours and head.startswith(ours)):
             raise ModelFileError(f"{path}: {what}")
 
     def check(self) -> None:
