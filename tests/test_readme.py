@@ -40,7 +40,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("document", "line"), COMMANDS)
 def test_commands_can_be_parsed(document: str, line: str) -> None:
-    parse_arguments(shlex.split(line.split(" | ")[0])[1:])
+    parse_arguments(shlex.split(re.split(r" [|<] ", line)[0])[1:])
 
 
 def test_the_licence_is_where_everyone_looks() -> None:
@@ -54,4 +54,4 @@ def test_the_licence_is_where_everyone_looks() -> None:
 
 def test_readme_shows_commands() -> None:
     shown = {line.split()[1] for document, line in COMMANDS if document == "README.md"}
-    assert shown >= {"worker", "convert", "inference", "chat", "info", "perplexity"}
+    assert shown >= {"worker", "convert", "inference", "chat", "info", "perplexity", "tokenize"}

@@ -51,14 +51,15 @@ class Finished:
 
 def run_dllama(
     *arguments: object,
-    stdin: str = "",
+    stdin: str | bytes = "",
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> Finished:
-    """Runs `dllama ARGUMENTS` to its end; `env` is added to the environment."""
+    """Runs `dllama ARGUMENTS` to its end; `env` is added to the environment. Output that is no UTF-8 is there as
+    halves of surrogate pairs."""
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        given.write(stdin.encode())
+        given.write(stdin.encode() if isinstance(stdin, str) else stdin)
         given.seek(0)
         streams = [file.fileno() for file in (given, out, err)]
         process = _server().start([*map(str, arguments)], environment(env), cwd, streams)
@@ -69,7 +70,7 @@ def run_dllama(
             raise
         out.seek(0)
         err.seek(0)
-        return Finished(code, out.read().decode(), err.read().decode())
+        return Finished(code, out.read().decode(errors="surrogateescape"), err.read().decode())
 
 
 @functools.cache

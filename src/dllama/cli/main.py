@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from dllama import __version__
-from dllama.cli import api, bench, chat, convert, inference, info, perplexity, worker
+from dllama.cli import api, bench, chat, convert, inference, info, perplexity, tokenize, worker
 from dllama.cli.console import note
 from dllama.cli.interrupts import INTERRUPTED, Ending, interrupts_raise
 from dllama.cli.job import Command, run_in_job
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(debug=False, log_level=None)
     parser.add_argument("--version", action="version", version=f"dllama {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (inference, chat, api, worker, convert, info, perplexity, bench):
+    for module in (inference, chat, api, worker, convert, info, perplexity, tokenize, bench):
         module.add_parser(commands)
     return parser
 

@@ -24,10 +24,11 @@ def text_argument(text: str) -> str:
     return text
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, drop_mark: bool = True) -> str:
     """A file of UTF-8 text, or what comes over standard input for `-`.
 
-    A byte order mark does not belong to it. Raises UsageError where it is no such text, or does not end.
+    With `drop_mark` a byte order mark does not belong to it. Raises UsageError where it is no such text, or does not
+    end.
     """
     name = "standard input" if path == STANDARD_INPUT else str(path)
     with sys.stdin.buffer if path == STANDARD_INPUT else path.open("rb") as file:
@@ -35,6 +36,6 @@ def read_text(path: Path) -> str:
     if len(content) > _LARGEST_BYTES:
         raise UsageError(f"{name} is larger than {_LARGEST_BYTES >> 20} MiB, which no text for a model is")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig" if drop_mark else "utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from error

@@ -42,3 +42,13 @@ class StreamDecoder:
 def decode_all(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
     stream = StreamDecoder(tokenizer)
     return "".join([stream.feed(token_id) for token_id in ids]) + stream.flush()
+
+
+def bytes_of(tokenizer: Tokenizer, ids: Iterable[int], *, shows_special: bool) -> bytes:
+    """As decode_all, but bytes that are no UTF-8 stay as they are, and special tokens may be there by name."""
+    shown = [i for i in ids if shows_special or not tokenizer.is_special(i)]
+    tokens = [tokenizer.token_bytes(token_id) for token_id in shown]
+    first = next((place for place, token in enumerate(tokens) if token), None)
+    if first is not None and tokenizer.drops_leading_space and not tokenizer.is_special(shown[first]):
+        tokens[first] = tokens[first].removeprefix(b" ")
+    return b"".join(tokens)
