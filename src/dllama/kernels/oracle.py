@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.dtypes import BLOCK, ElementType, row_bytes
+from dllama.dtypes import BLOCK, ElementType
+from dllama.kernels.blocks import decode as decode
 
 Floats = NDArray[np.floating]
 Float32 = NDArray[np.float32]
@@ -41,7 +42,8 @@ def quantize(x: Float32) -> tuple[NDArray[np.int8], Float32, Ints]:
 
 
 def encode(dtype: ElementType, x: Float32) -> Bytes:
-    """Rows `x [T, n]` as they lie in a file: uint8 `[T, row_bytes(dtype, n)]`."""
+    """Rows `x [T, n]` as they lie in a file: uint8 `[T, row_bytes(dtype, n)]`. `decode`
+    is the inverse, as far as there is one."""
     rows = x.shape[0]
     if dtype is ElementType.F32:
         return np.ascontiguousarray(x).view(np.uint8).reshape(rows, -1)
@@ -64,25 +66,6 @@ def encode(dtype: ElementType, x: Float32) -> Bytes:
     q40["scale"] = scale
     q40["nibbles"] = nibbles[..., :16] | nibbles[..., 16:] << 4
     return q40.view(np.uint8).reshape(rows, -1)
-
-
-def decode(dtype: ElementType, data: Bytes, n: int) -> Float32:
-    """The inverse of `encode`, as far as there is one: float32 `[T, n]`, exact."""
-    data = np.ascontiguousarray(data[:, : row_bytes(dtype, n)])
-    if dtype is ElementType.F32:
-        return data.view(np.float32)
-    if dtype is ElementType.F16:
-        return data.view(np.float16).astype(np.float32)
-    if dtype is ElementType.BF16:
-        return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    if dtype is ElementType.Q80:
-        q80 = data.view(_Q80)
-        values = q80["quants"].astype(np.float32)
-        return (values * q80["scale"].astype(np.float32)[..., None]).reshape(len(data), n)
-    q40 = data.view(_Q40)
-    nibbles = np.concatenate([q40["nibbles"] & 15, q40["nibbles"] >> 4], axis=-1)
-    values = nibbles.astype(np.float32) - 8
-    return (values * q40["scale"].astype(np.float32)[..., None]).reshape(len(data), n)
 
 
 def sum_in_order(parts: Float32) -> Float32:
