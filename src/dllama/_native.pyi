@@ -6,14 +6,16 @@ from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 from dllama.dtypes import ElementType
+from dllama.kernels import device
 
-Floats: TypeAlias = NDArray[np.float32] | BoundArray
-Ints: TypeAlias = NDArray[np.int32] | BoundArray
+# Operands that the cpu made are Buffers, in every operation; those of another device are a TypeError.
+Floats: TypeAlias = NDArray[np.float32] | BoundArray | device.Buffer
+Ints: TypeAlias = NDArray[np.int32] | BoundArray | device.Buffer
 Cache: TypeAlias = (
-    NDArray[np.float16] | NDArray[np.float32] | NDArray[np.uint8] | BoundArray
+    NDArray[np.float16] | NDArray[np.float32] | NDArray[np.uint8] | BoundArray | device.Buffer
 )  # uint8: blocks of Q80
-Bytes: TypeAlias = NDArray[np.uint8] | BoundArray
-Rows: TypeAlias = Q80Rows | Floats
+Bytes: TypeAlias = NDArray[np.uint8] | BoundArray | device.Buffer
+Rows: TypeAlias = Q80Rows | device.QuantizedRows | Floats
 
 def supported_isas() -> list[str]: ...
 def convert(
@@ -72,11 +74,19 @@ class Compute:
     @property
     def n_threads(self) -> int: ...
     def record(self, call: Callable[..., object], *args: object) -> Program: ...
-    def matmul(self, out: Floats, matrix: PackedMatrix, x: Rows, n_rows: int, add: bool = False) -> None: ...
-    def gated_matmul(
-        self, out: Rows, matrix: PackedMatrix, x: Rows, scratch: Floats, n_rows: int, activation: str
+    def matmul(
+        self, out: Floats, matrix: PackedMatrix | device.Matrix, x: Rows, n_rows: int, add: bool = False
     ) -> None: ...
-    def quantize_rows(self, out: Q80Rows, x: Floats, n_rows: int) -> None: ...
+    def gated_matmul(
+        self,
+        out: Rows,
+        matrix: PackedMatrix | device.Matrix,
+        x: Rows,
+        scratch: Floats,
+        n_rows: int,
+        activation: str,
+    ) -> None: ...
+    def quantize_rows(self, out: Rows, x: Floats, n_rows: int) -> None: ...
     def rms_norm(self, out: Rows, x: Floats, weight: Floats, eps: float, n_rows: int) -> None: ...
     def silu_mul(self, out: Rows, gate_up: Floats, n_rows: int, activation: str) -> None: ...
     def add_bias(self, x: Floats, bias: Floats, n_rows: int) -> None: ...

@@ -1,4 +1,6 @@
-"""Native kernels: a thread pool, packed weights, and the operations of a forward pass.
+"""Devices and what the native one is made of: a thread pool, packed weights, the operations of a forward pass.
+
+`Device` is the seam that the forward pass is written against; `Cpu` and `Reference` are the devices (`device.py`).
 
 `Compute(n_threads, isa=None)` owns threads and one instruction set; isa None takes the best that the CPU and the
 system support (`supported_isas()`, best first), a name forces one (ValueError names what there is). Its methods are
@@ -23,13 +25,23 @@ from dllama._native import (
     merge_candidates,
     supported_isas,
 )
+from dllama.kernels.cpu import Cpu
+from dllama.kernels.device import Buffer, Device, HostView, Matrix, Rows
+from dllama.kernels.reference import Reference
 
 __all__ = [
     "BoundArray",
+    "Buffer",
     "Compute",
+    "Cpu",
+    "Device",
+    "HostView",
+    "Matrix",
     "PackedMatrix",
     "Program",
     "Q80Rows",
+    "Reference",
+    "Rows",
     "convert",
     "merge_candidates",
     "supported_isas",

@@ -1,0 +1,254 @@
+"""The seam between the forward pass and what computes it: `cpu` (native code), `reference` (NumPy), later a GPU.
+
+Memory that operations work on belongs to the device: buffers, rows, matrices. What travels between nodes or comes from
+the engine (parts of sums, positions, pages, candidates) lies in NumPy arrays, which operations reach through `bind`.
+An operand goes to the device that made it; another device's is a TypeError.
+
+T rows of a step, N rows whose logits are wanted, D model width, H query heads, K KV heads, E head width, F FFN width,
+V vocabulary. `n_rows` says how many leading rows of an operand count. A wrong type is a TypeError, a wrong shape or
+index a ValueError. The value of an output element depends on its own row only, never on the other rows of the call. All
+is float32 but where said otherwise. `oracle.py` says in NumPy what each operation computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from dllama.dtypes import ElementType
+
+
+class Buffer(Protocol):
+    """Memory with a shape, an operand."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def nbytes(self) -> int: ...
+
+
+class QuantizedRows(Protocol):
+    """Inputs of matrix products, [max_rows, n], as a device wants them for weights of a quantised type."""
+
+    @property
+    def max_rows(self) -> int: ...
+    @property
+    def n(self) -> int: ...
+
+
+Rows: TypeAlias = QuantizedRows | Buffer
+"""[T, n]: what `rows` makes, or a buffer."""
+
+
+class Matrix(Protocol):
+    """Weights [n_out, n_in] of one element type, in the device's own layout."""
+
+    @property
+    def n_out(self) -> int: ...
+    @property
+    def n_in(self) -> int: ...
+    @property
+    def dtype(self) -> ElementType: ...
+    @property
+    def nbytes(self) -> int: ...
+    def pack(self, first_row: int, rows: NDArray[np.uint8]) -> bool:
+        """Takes `rows` [n, bytes of a row], as they lie in a file, as those from `first_row` on. False when one of
+        them holds NaN or infinity. Disjoint runs of rows may be packed from several threads."""
+        ...
+
+
+class Program(Protocol):
+    """Recorded operations."""
+
+    def run(self) -> None:
+        """Carries them out in a row, with what is in their operands now."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+class HostView(Protocol):
+    """What Python sees of a buffer: `array` is the buffer's own memory where Python can reach that, else a copy."""
+
+    array: NDArray[Any]
+
+    def push(self, rows: slice = ...) -> None:
+        """The buffer has what was written into these rows of `array`."""
+        ...
+
+    def pull(self, rows: slice = ...) -> None:
+        """These rows of `array` have what operations wrote into the buffer."""
+        ...
+
+
+class Device(Protocol):
+    """Memory and operations of one kind of processor. One thread at a time calls it, but for `sum_q80`."""
+
+    @property
+    def isa(self) -> str:
+        """What people call it: the instruction set of the cpu, or the kind of device."""
+        ...
+
+    @property
+    def n_threads(self) -> int: ...
+    @property
+    def native_s(self) -> float:
+        """Time spent in operations so far."""
+        ...
+
+    @property
+    def attention_s(self) -> float:
+        """Time spent in `attention` so far."""
+        ...
+
+    # memory
+
+    def buffer(self, *shape: int, dtype: DTypeLike = np.float32) -> Buffer:
+        """Zeros."""
+        ...
+
+    def part(self, buffer: Buffer, rows: slice) -> Buffer:
+        """These rows of the buffer: the same memory."""
+        ...
+
+    def bind(self, array: NDArray[Any]) -> Buffer:
+        """Memory of Python's as an operand: operations read and write the array itself. It must be C-contiguous."""
+        ...
+
+    def view(self, buffer: Buffer) -> HostView: ...
+
+    def rows(self, dtype: ElementType, max_rows: int, n: int) -> Rows:
+        """Memory for the inputs of products with weights of this type."""
+        ...
+
+    def matrix(self, dtype: ElementType, n_out: int, n_in: int) -> Matrix:
+        """Memory for weights; zeros."""
+        ...
+
+    def record(self, call: Callable[..., object], *args: object) -> Program:
+        """The operations that `call(*args)` asks for, checked and kept in place of being carried out."""
+        ...
+
+    # matrix products
+
+    def quantize_rows(self, out: Rows, x: Buffer, n_rows: int) -> None:
+        """out := x [T, n]; `out` are rows for weights of a blocked type."""
+        ...
+
+    def matmul(self, out: Buffer, matrix: Matrix, x: Rows, n_rows: int, add: bool = False) -> None:
+        """out [T, n_out] := x [T, n_in] @ matrix.T, or += with `add`."""
+        ...
+
+    def gated_matmul(
+        self, out: Rows, matrix: Matrix, x: Rows, scratch: Buffer, n_rows: int, activation: str
+    ) -> None:
+        """out [T, F] := act(gate) * up, where gate and up are the halves of x @ matrix.T [T, 2F]. `scratch` [T, 2F] may
+        be overwritten. `activation`: silu or gelu, in its tanh form."""
+        ...
+
+    # of rows
+
+    def rms_norm(self, out: Rows, x: Buffer, weight: Buffer, eps: float, n_rows: int) -> None:
+        """out [T, D] := x / sqrt(mean(x^2) + eps) * weight [D]."""
+        ...
+
+    def head_rms_norm(
+        self, x: Buffer, weight: Buffer, eps: float, first_head: int, n_heads: int, n_rows: int
+    ) -> None:
+        """The same, in place, of each of `n_heads` heads of x [T, heads * E]; weight [E]."""
+        ...
+
+    def add_bias(self, x: Buffer, bias: Buffer, n_rows: int) -> None:
+        """x [T, n] += bias [n]."""
+        ...
+
+    # attention. Where rows stand: positions [T] and sequence [T], an index into page_table [S, max_pages], all int32.
+    # Caches are [n_pages, K, page_size, E] float16 or float32, or of uint8 with the bytes of E values as Q80 last.
+
+    def rope_store(
+        self,
+        qkv: Buffer,
+        cos_sin: Buffer,
+        positions: Buffer,
+        sequence: Buffer,
+        page_table: Buffer,
+        k_cache: Buffer,
+        v_cache: Buffer,
+        n_heads: int,
+        halves: bool,
+        n_rows: int,
+    ) -> None:
+        """Rotates queries and keys of qkv [T, (H + 2K) E] by cos_sin [n_positions, E/2, 2], in pairs (i, i + E/2) with
+        `halves`, else (2i, 2i + 1); then stores keys and values in the caches."""
+        ...
+
+    def attention(
+        self,
+        out: Rows,
+        qkv: Buffer,
+        positions: Buffer,
+        sequence: Buffer,
+        page_table: Buffer,
+        k_cache: Buffer,
+        v_cache: Buffer,
+        n_heads: int,
+        head_offset: int,
+        group: int,
+        window: int,
+        n_rows: int,
+    ) -> None:
+        """out [T, H E] := softmax(q k / sqrt(E)) v over the positions up to a row's own; query head h has the KV head
+        (h + head_offset) // group. With a `window` only that many last positions are seen; 0: all."""
+        ...
+
+    # logits
+
+    def top_candidates(
+        self,
+        ids: NDArray[np.int32],
+        largest: NDArray[np.float32],
+        sums: NDArray[np.float64],
+        logits: Buffer,
+        temperature: NDArray[np.float32],
+        first_id: int,
+        n_rows: int,
+    ) -> None:
+        """Of each row of logits [N, V] the largest, see model.RankCandidates: ids and `largest` [N, C], sums [2, N];
+        temperature [N]. `first_id` is the token of the first column."""
+        ...
+
+    # sums over ranks. Their bits are the same on every device: float32 step by step, the first part first, and no fused
+    # multiply-add. Q80 rows are whole blocks, 34 bytes each, the last one padded with zeros.
+
+    def encode_q80(self, out: Buffer, x: Buffer, n_rows: int) -> None:
+        """out [T, bytes of D values] uint8 := x [T, D]."""
+        ...
+
+    def add_q80(self, x: Buffer, parts: Buffer, n_rows: int, rounded: bool = False) -> None:
+        """x [T, D] += the sum of parts [P, T * bytes of D values] uint8; with `rounded` the sum is rounded to Q80
+        first."""
+        ...
+
+    def add_norm_q80(
+        self,
+        out: Rows,
+        x: Buffer,
+        parts: Buffer,
+        weight: Buffer,
+        eps: float,
+        n_rows: int,
+        rounded: bool = False,
+    ) -> None:
+        """add_q80, then rms_norm of x to `out`."""
+        ...
+
+    def add_f32(self, x: Buffer, parts: Buffer, n_rows: int) -> None:
+        """x [T, D] += the sum of parts [P, T * D]."""
+        ...
+
+    def sum_q80(self, out: NDArray[np.uint8], parts: NDArray[np.uint8]) -> None:
+        """out [bytes] := the sum of parts [P, bytes], Q80 both. Any thread may call it, beside other operations."""
+        ...

@@ -1,0 +1,357 @@
+"""The reference device: the operations in plain NumPy, slow and obvious, to compare other devices with.
+
+Weights are decoded to float32 when they come and multiply float32 inputs: nothing is quantised but what the operation
+itself stores as such (the KV cache, what travels). Everything else is the oracle, rounded to float32 once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.dtypes import BLOCK, ElementType, row_bytes
+from dllama.kernels import oracle
+from dllama.kernels.device import Buffer, Matrix, Rows
+from dllama.kernels.host_memory import HostBuffer, HostMemory, array_of
+from dllama.kernels.reference_attention import Cache, Places, attend, store
+
+Float32 = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+class ReferenceMatrix:
+    """See Matrix. Its values, decoded."""
+
+    def __init__(self, dtype: ElementType, n_out: int, n_in: int) -> None:
+        if n_in % dtype.block:
+            raise ValueError(f"n_in must be a multiple of {dtype.block} for {dtype.label}")
+        self.dtype = dtype
+        self.values = np.zeros((n_out, n_in), np.float32)
+
+    @property
+    def n_out(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def n_in(self) -> int:
+        return self.values.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes
+
+    def pack(self, first_row: int, rows: Bytes) -> bool:
+        if not 0 <= first_row <= self.n_out - len(rows):
+            raise ValueError("first_row and rows reach outside the matrix")
+        if rows.shape[1] != row_bytes(self.dtype, self.n_in):
+            raise ValueError(f"rows.shape[1] must be {row_bytes(self.dtype, self.n_in)}")
+        values = oracle.decode(self.dtype, rows, self.n_in)
+        self.values[first_row : first_row + len(rows)] = values
+        return bool(np.isfinite(values).all())
+
+
+class ReferenceProgram:
+    """See Program."""
+
+    def __init__(self) -> None:
+        self._operations: list[Callable[[], None]] = []
+
+    def add(self, operation: Callable[[], None]) -> None:
+        self._operations.append(operation)
+
+    def run(self) -> None:
+        for operation in self._operations:
+            operation()
+
+    def __len__(self) -> int:
+        return len(self._operations)
+
+
+class Reference(HostMemory):
+    """See Device. Rows are float32, whatever the weights."""
+
+    isa = "reference"
+    n_threads = 1
+
+    def __init__(self) -> None:
+        self.native_s = 0.0
+        self.attention_s = 0.0
+        self._recording: ReferenceProgram | None = None
+
+    def rows(self, dtype: ElementType, max_rows: int, n: int) -> HostBuffer:
+        return self.buffer(max_rows, n)
+
+    def matrix(self, dtype: ElementType, n_out: int, n_in: int) -> ReferenceMatrix:
+        return ReferenceMatrix(dtype, n_out, n_in)
+
+    def record(self, call: Callable[..., object], *args: object) -> ReferenceProgram:
+        if self._recording is not None:
+            raise ValueError("compute records already")
+        self._recording = program = ReferenceProgram()
+        try:
+            call(*args)
+        finally:
+            self._recording = None
+        return program
+
+    def quantize_rows(self, out: Rows, x: Buffer, n_rows: int) -> None:
+        to, source = _floats(out, "out", n_rows), _floats(x, "x", n_rows)
+        _need_columns(to, "out", source.shape[1])
+
+        def operation() -> None:
+            to[:] = source
+
+        self._do(operation)
+
+    def matmul(self, out: Buffer, matrix: Matrix, x: Rows, n_rows: int, add: bool = False) -> None:
+        weights = _values(matrix)
+        to, source = _floats(out, "out", n_rows), _floats(x, "x", n_rows)
+        _need_columns(to, "out", len(weights))
+        _need_columns(source, "x", weights.shape[1])
+
+        def operation() -> None:
+            product = _product(weights, source)
+            to[:] = to + product if add else product
+
+        self._do(operation)
+
+    def gated_matmul(
+        self, out: Rows, matrix: Matrix, x: Rows, scratch: Buffer, n_rows: int, activation: str
+    ) -> None:
+        self.matmul(scratch, matrix, x, n_rows)
+        self.silu_mul(out, scratch, n_rows, activation)
+
+    def silu_mul(self, out: Rows, gate_up: Buffer, n_rows: int, activation: str) -> None:
+        """out [T, F] := act(gate) * up of gate_up [T, 2F]."""
+        if activation not in ("silu", "gelu"):
+            raise ValueError("activation must be 'silu' or 'gelu'")
+        to, source = _floats(out, "out", n_rows), _floats(gate_up, "gate_up", n_rows)
+        _need_columns(source, "gate_up", 2 * to.shape[1])
+
+        def operation() -> None:
+            to[:] = oracle.gated(source, activation)
+
+        self._do(operation)
+
+    def rms_norm(self, out: Rows, x: Buffer, weight: Buffer, eps: float, n_rows: int) -> None:
+        to, source, scale = _floats(out, "out", n_rows), _floats(x, "x", n_rows), _vector(weight, "weight")
+        _need_columns(source, "x", len(scale))
+        _need_columns(to, "out", len(scale))
+
+        def operation() -> None:
+            to[:] = oracle.rms_norm(source, scale, eps)
+
+        self._do(operation)
+
+    def head_rms_norm(
+        self, x: Buffer, weight: Buffer, eps: float, first_head: int, n_heads: int, n_rows: int
+    ) -> None:
+        rows, scale = _floats(x, "x", n_rows), _vector(weight, "weight")
+        first, last = first_head * len(scale), (first_head + n_heads) * len(scale)
+        if not 0 <= first <= last <= rows.shape[1]:
+            raise ValueError("n_heads and first_head reach outside x")
+
+        def operation() -> None:
+            heads = rows[:, first:last].reshape(n_rows, n_heads, -1)
+            rows[:, first:last] = oracle.rms_norm(heads, scale, eps).reshape(n_rows, -1)
+
+        self._do(operation)
+
+    def add_bias(self, x: Buffer, bias: Buffer, n_rows: int) -> None:
+        rows, addend = _floats(x, "x", n_rows), _vector(bias, "bias")
+        _need_columns(rows, "x", len(addend))
+
+        def operation() -> None:
+            rows[:] += addend
+
+        self._do(operation)
+
+    def rope_store(
+        self,
+        qkv: Buffer,
+        cos_sin: Buffer,
+        positions: Buffer,
+        sequence: Buffer,
+        page_table: Buffer,
+        k_cache: Buffer,
+        v_cache: Buffer,
+        n_heads: int,
+        halves: bool,
+        n_rows: int,
+    ) -> None:
+        rows, angles = _floats(qkv, "qkv", n_rows), array_of(cos_sin, "cos_sin")
+        places = Places.of(positions, sequence, page_table, n_rows)
+        caches = Cache.pair(k_cache, v_cache, rows.shape[1], n_heads)
+        if angles.shape[1:] != (caches[0].head_dim // 2, 2):
+            raise ValueError(f"cos_sin must be [n_positions, {caches[0].head_dim // 2}, 2]")
+        self._do(lambda: store(rows, angles, places, caches, n_heads, halves))
+
+    def attention(
+        self,
+        out: Rows,
+        qkv: Buffer,
+        positions: Buffer,
+        sequence: Buffer,
+        page_table: Buffer,
+        k_cache: Buffer,
+        v_cache: Buffer,
+        n_heads: int,
+        head_offset: int,
+        group: int,
+        window: int,
+        n_rows: int,
+    ) -> None:
+        rows, to = _floats(qkv, "qkv", n_rows), _floats(out, "out", n_rows)
+        places = Places.of(positions, sequence, page_table, n_rows)
+        caches = Cache.pair(k_cache, v_cache, rows.shape[1], n_heads)
+        _need_columns(to, "out", n_heads * caches[0].head_dim)
+        if (n_heads - 1 + head_offset) // group >= caches[0].n_heads:
+            raise ValueError("n_heads and head_offset need more KV heads than k_cache has")
+        kv_heads = (np.arange(n_heads) + head_offset) // group
+
+        def operation() -> None:
+            start_s = time.perf_counter()
+            attend(to, rows, places, caches, kv_heads, window)
+            self.attention_s += time.perf_counter() - start_s
+
+        self._do(operation)
+
+    def top_candidates(
+        self,
+        ids: NDArray[np.int32],
+        largest: Float32,
+        sums: NDArray[np.float64],
+        logits: Buffer,
+        temperature: Float32,
+        first_id: int,
+        n_rows: int,
+    ) -> None:
+        source = _floats(logits, "logits", n_rows)
+
+        def operation() -> None:
+            places, values, totals = oracle.top_candidates(source, largest.shape[1], temperature)
+            ids[:n_rows], largest[:n_rows], sums[:] = places + first_id, values, totals
+
+        self._do(operation)
+
+    def encode_q80(self, out: Buffer, x: Buffer, n_rows: int) -> None:
+        to, source = array_of(out, "out"), _floats(x, "x", n_rows)
+        _need_columns(to, "out", _wire_bytes(source.shape[1]))
+        _need_rows(to, "out", n_rows)
+
+        def operation() -> None:
+            padded = np.pad(source, [(0, 0), (0, -source.shape[1] % BLOCK)])
+            to[:n_rows] = oracle.encode(ElementType.Q80, padded)
+
+        self._do(operation)
+
+    def add_q80(self, x: Buffer, parts: Buffer, n_rows: int, rounded: bool = False) -> None:
+        rows, wire = _floats(x, "x", n_rows), array_of(parts, "parts")
+        n = rows.shape[1]
+        n_bytes = n_rows * _wire_bytes(n)
+        if wire.shape[1] < n_bytes:
+            raise ValueError(f"parts.shape[1] must be at least {n_bytes}")
+
+        def operation() -> None:
+            total = _sum_q80(wire[:, :n_bytes], rounded)
+            rows[:] += total.reshape(n_rows, -1)[:, :n]
+
+        self._do(operation)
+
+    def add_norm_q80(
+        self,
+        out: Rows,
+        x: Buffer,
+        parts: Buffer,
+        weight: Buffer,
+        eps: float,
+        n_rows: int,
+        rounded: bool = False,
+    ) -> None:
+        self.add_q80(x, parts, n_rows, rounded)
+        self.rms_norm(out, x, weight, eps, n_rows)
+
+    def add_f32(self, x: Buffer, parts: Buffer, n_rows: int) -> None:
+        rows, addends = _floats(x, "x", n_rows), array_of(parts, "parts")
+        if addends.shape[1] < rows.size:
+            raise ValueError(f"parts.shape[1] must be at least {rows.size}")
+
+        def operation() -> None:
+            rows[:] += oracle.sum_in_order(addends[:, : rows.size]).reshape(rows.shape)
+
+        self._do(operation)
+
+    def sum_q80(self, out: Bytes, parts: Bytes) -> None:
+        total = _sum_q80(parts[:, : len(out)], rounded=False)
+        out[:] = oracle.encode(ElementType.Q80, total[None])[0]
+
+    def _do(self, operation: Callable[[], None]) -> None:
+        """Carries the operation out, or keeps it while recording."""
+
+        def timed() -> None:
+            start_s = time.perf_counter()
+            operation()
+            self.native_s += time.perf_counter() - start_s
+
+        if self._recording is None:
+            timed()
+        else:
+            self._recording.add(timed)
+
+
+def _product(weights: Float32, x: Float32) -> Float32:
+    """x [T, n_in] @ weights.T, row by row: in one product a row's bits would depend on the others."""
+    return np.array([weights @ row for row in x], np.float32).reshape(len(x), len(weights))
+
+
+def _sum_q80(parts: Bytes, rounded: bool) -> Float32:
+    """The sum of parts [P, bytes of n values]: [n]."""
+    n = parts.shape[1] // row_bytes(ElementType.Q80, BLOCK) * BLOCK
+    total = oracle.sum_in_order(oracle.decode(ElementType.Q80, parts, n))
+    if rounded:
+        total = oracle.decode(ElementType.Q80, oracle.encode(ElementType.Q80, total[None]), n)[0]
+    return total
+
+
+def _wire_bytes(n: int) -> int:
+    return row_bytes(ElementType.Q80, -(-n // BLOCK) * BLOCK)
+
+
+def _values(matrix: Matrix) -> Float32:
+    if not isinstance(matrix, ReferenceMatrix):
+        raise TypeError("matrix must be one of the reference device")
+    return matrix.values
+
+
+def _floats(operand: Rows, name: str, n_rows: int) -> Float32:
+    """The first rows of a float32 [T, n] operand."""
+    array = array_of(operand, name)
+    if array.dtype != np.float32:
+        raise TypeError(f"{name} must be float32, not {array.dtype}")
+    if array.ndim != 2:
+        raise ValueError(f"{name} must have 2 dimensions, not {array.ndim}")
+    _need_rows(array, name, n_rows)
+    return array[:n_rows]
+
+
+def _vector(operand: Buffer, name: str) -> Float32:
+    array = array_of(operand, name)
+    if array.dtype != np.float32:
+        raise TypeError(f"{name} must be float32, not {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have 1 dimension, not {array.ndim}")
+    return array
+
+
+def _need_rows(array: NDArray[Any], name: str, n_rows: int) -> None:
+    if not 0 <= n_rows <= len(array):
+        raise ValueError(f"n_rows {n_rows} is not between 0 and the {len(array)} rows of {name}")
+
+
+def _need_columns(array: NDArray[Any], name: str, wanted: int) -> None:
+    if array.shape[1] != wanted:
+        raise ValueError(f"{name}.shape[1] must be {wanted}, not {array.shape[1]}")
