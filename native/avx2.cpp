@@ -30,7 +30,7 @@ __m256i load_bytes(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*
 
 // dot[t][n] = exact integer products of a block of NG tiles with NT activation rows.
 struct Q40Block {
-    static constexpr int bytes = kRows * kQ40Bytes;
+    static constexpr int bytes = kRows * traits_of(ElementType::q40).bytes;
 
     template <int NT, int NG>
     static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
@@ -99,8 +99,8 @@ KernelTable make_table() {
     KernelTable table = vector_table<Avx2, kRows, kFloatTiles>("avx2");
     table.unit_bytes = 4;
     table.tile_group = kVecTiles;
-    table.matmul_q40 = quant_matmul<Avx2, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
-    table.matmul_q80 = quant_matmul<Avx2, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul[ElementType::q40] = quant_matmul<Avx2, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul[ElementType::q80] = quant_matmul<Avx2, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
     table.dot_peak = peak;
     return table;
 }

@@ -46,7 +46,7 @@ void start(int32_t offset, const int32_t* const x_sum[NT], __m512i dot[NT][NG]) 
 }
 
 struct Q40Block {
-    static constexpr int bytes = kRows * kQ40Bytes;
+    static constexpr int bytes = kRows * traits_of(ElementType::q40).bytes;
     static constexpr int32_t offset = 8;  // nibbles 0 to 15 stand for -8 to 7
 
     static void unpack(const uint8_t* units, uint8_t* out, size_t stride) {
@@ -126,10 +126,10 @@ KernelTable make_table() {
     KernelTable table = vector_table<Avx512, kRows, kFloatTiles>("avx512");
     table.unit_bytes = 4;
     table.tile_group = kVecTiles;
-    table.matmul_q40 = matmul<Q40Block>;
-    table.matmul_q80 = matmul<Q80Block>;
-    table.gated_q40 = panel_gated<Q40Block>;
-    table.gated_q80 = panel_gated<Q80Block>;
+    table.matmul[ElementType::q40] = matmul<Q40Block>;
+    table.matmul[ElementType::q80] = matmul<Q80Block>;
+    table.gated_matmul[ElementType::q40] = panel_gated<Q40Block>;
+    table.gated_matmul[ElementType::q80] = panel_gated<Q80Block>;
     table.gated_rows = kPanelPays;
     table.dot_peak = peak;
     return table;

@@ -46,7 +46,7 @@ void multiply(const __m256i weights[NG], const int8_t* const x[NT], int column, 
 }
 
 struct Q40Block {
-    static constexpr int bytes = kRows * kQ40Bytes;
+    static constexpr int bytes = kRows * traits_of(ElementType::q40).bytes;
 
     template <int NT, int NG>
     static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
@@ -91,8 +91,8 @@ KernelTable make_table() {
     KernelTable table = *avx2_kernels();
     table.isa = "avxvnni";
     table.tile_group = kVecTiles;
-    table.matmul_q40 = quant_matmul<Avx2, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
-    table.matmul_q80 = quant_matmul<Avx2, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul[ElementType::q40] = quant_matmul<Avx2, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul[ElementType::q80] = quant_matmul<Avx2, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
     table.dot_peak = peak;
     return table;
 }

@@ -76,8 +76,7 @@ struct Bench {
         const Times t = measure(decode ? 10 : 20, n_matrices, [&](int i) {
             run(layout, weights.data() + i * layout.bytes(), x, values, out, n_rows);
         });
-        const char* names[] = {"f32", "f16", "q40", "q80"};
-        std::printf("%s %5d x %5d, %3d rows: ", names[int(type)], n_out, n_in, n_rows);
+        std::printf("%s %5d x %5d, %3d rows: ", traits_of(type).name, n_out, n_in, n_rows);
         const double bytes = double(layout.bytes()), work = 2.0 * n_out * n_in * n_rows;
         std::printf("%7.1f Gop/s quick, %7.1f median", work / t.quick / 1e9, work / t.median / 1e9);
         if (decode) {
@@ -95,7 +94,7 @@ struct Bench {
     void fill(const PackedLayout& layout, uint8_t* packed, int n_matrices) {
         std::vector<uint8_t> row(layout.row_bytes());
         for (uint8_t& byte : row) byte = uint8_t(random());
-        const int step = layout.type == ElementType::q40 ? kQ40Bytes : layout.type == ElementType::q80 ? kQ80Bytes : 2;
+        const int step = is_blocked(layout.type) ? traits_of(layout.type).bytes : 2;
         for (size_t i = 0; i + 1 < row.size(); i += size_t(step))
             row[i + 1] = uint8_t((row[i + 1] & 0x3B) | 0x20);  // small positive numbers, none of them subnormal
         for (int i = 0; i < n_matrices; i++)
@@ -104,7 +103,7 @@ struct Bench {
 
     void run(const PackedLayout& layout, const uint8_t* weights, const Q80Rows& x, const std::vector<float>& values,
              float* out, int n_rows) {
-        if (layout.type == ElementType::q40 || layout.type == ElementType::q80)
+        if (is_blocked(layout.type))
             ops.matmul(QuantMatmul{weights, layout.tile_bytes(), layout.n_out, layout.n_in / kBlock, x.quants, x.scales,
                                    x.sums, out}, layout.type, n_rows);
         else
@@ -142,7 +141,7 @@ struct Bench {
         const Times t = measure(40, 1, [&](int) {
             kernels.convert(out.data(), to, reinterpret_cast<const uint8_t*>(src.data()), ElementType::bf16, n);
         });
-        std::printf("bf16 to %s: %.0f M weights/s quick, %.0f median, one thread\n", to == ElementType::q40 ? "q40" : "q80",
+        std::printf("bf16 to %s: %.0f M weights/s quick, %.0f median, one thread\n", traits_of(to).name,
                     double(n) / t.quick / 1e6, double(n) / t.median / 1e6);
     }
 
@@ -170,8 +169,7 @@ struct Bench {
             for (int i = 0; i < n_rows; i++) positions[i] = position + i;
             for (size_t i = 0; i < pages.size(); i++) pages[i] = int32_t(i);
             const size_t elements = pages.size() * kKvHeads * kPage * kWidth;
-            bytes = type == ElementType::f32 ? elements * 4 : type == ElementType::f16 ? elements * 2
-                                                                                       : elements / kBlock * kQ80Bytes;
+            bytes = bytes_of(type, elements);
             for (int i = 0; i < 2 * n_caches; i++) {
                 caches.emplace_back(bytes);
                 std::memset(caches.back().data(), 0x2C, bytes);  // small numbers in every type, and far from subnormal ones

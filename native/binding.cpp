@@ -33,20 +33,8 @@ ElementType element_type(int number, const char* name, bool may_be_bf16) {
     return ElementType(number);
 }
 
-bool is_blocked(ElementType type) { return type == ElementType::q40 || type == ElementType::q80; }
-
 nb::object to_python(ElementType type) {
     return nb::module_::import_("dllama.dtypes").attr("ElementType")(int(type));
-}
-
-// Bytes of n elements in a row-major file.
-size_t bytes_of(ElementType type, size_t n) {
-    switch (type) {
-        case ElementType::q40: return n / kBlock * kQ40Bytes;
-        case ElementType::q80: return n / kBlock * kQ80Bytes;
-        case ElementType::f32: return n * 4;
-        default: return n * 2;
-    }
 }
 
 bool convert(nb::handle out, int out_number, nb::handle src, int src_number, int64_t n) {

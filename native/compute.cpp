@@ -27,14 +27,14 @@ void Compute::matmul(Object out, Object matrix_object, Object x, int n_rows, boo
     need_packed_here(layout, kernels());
     const FloatRows to(out, "out", n_rows, Access::write);
     to.need_size(1, layout.n_out);
-    if (layout.type == ElementType::q40 || layout.type == ElementType::q80) {
+    if (is_blocked(layout.type)) {
         const Q80Rows* q;
-        if (!nb::try_cast(x, q)) wrong_type("x must be Q80Rows for a q40 or q80 matrix");
+        if (!nb::try_cast(x, q)) wrong_type("x must be Q80Rows for a matrix of " + std::string(traits_of(layout.type).name));
         QuantMatmul m = quant_product(matrix, *q, n_rows, to.values());
         m.adds = add;
         run({out, matrix_object, x}, [this, m, type = layout.type, n_rows] { ops_.matmul(m, type, n_rows); });
     } else {
-        if (nb::isinstance<Q80Rows>(x)) wrong_type("x must be float32 for an f16 or f32 matrix");
+        if (nb::isinstance<Q80Rows>(x)) wrong_type("x must be float32 for a matrix of " + std::string(traits_of(layout.type).name));
         const FloatRows from(x, "x", n_rows);
         from.need_size(1, layout.n_in);
         const FloatMatmul m{matrix.memory.data(), layout.tile_bytes(), layout.n_out, layout.n_in, from.values(),
@@ -74,7 +74,7 @@ void Compute::gated_matmul(Object out, Object matrix, Object x, Object scratch, 
     const FloatRows product(scratch, "scratch", n_rows, Access::write);
     product.need_size(1, layout.n_out);
     need_packed_here(layout, kernels());
-    require(layout.type == ElementType::q40 || layout.type == ElementType::q80, "matrix", "must be q40 or q80 for Q80Rows");
+    require(is_blocked(layout.type), "matrix", "must be of a blocked type for Q80Rows");
     require(layout.n_out % (2 * kBlock) == 0, "matrix", "must have a gate and an up projection of whole blocks");
     const RowsOut to = RowsArg(out, "out", n_rows, layout.n_out / 2).rows;
     const GatedMatmul g{quant_product(*packed, *from, n_rows, nullptr), activation_named(activation), to.quants, to.scales,

@@ -21,16 +21,6 @@ struct ConvertKernel {
     }
 
     template <ElementType type>
-    static constexpr size_t bytes(size_t n) {
-        switch (type) {
-            case ElementType::q40: return n / kBlock * kQ40Bytes;
-            case ElementType::q80: return n / kBlock * kQ80Bytes;
-            case ElementType::f32: return n * 4;
-            default: return n * 2;
-        }
-    }
-
-    template <ElementType type>
     static void read(F v[N], const uint8_t* src) {
         if constexpr (type == ElementType::f32) {
             float values[kBlock];
@@ -112,40 +102,30 @@ struct ConvertKernel {
         for (size_t i = 0; i < whole; i += kBlock) {
             read<src_type>(v, src);
             write<out_type>(out, v, &worst);
-            src += bytes<src_type>(kBlock);
-            out += bytes<out_type>(kBlock);
+            src += bytes_of(src_type, kBlock);
+            out += bytes_of(out_type, kBlock);
         }
         if (whole < n) {
             uint8_t padded_src[kBlock * 4] = {}, padded_out[kBlock * 4];
-            std::memcpy(padded_src, src, bytes<src_type>(n - whole));
+            std::memcpy(padded_src, src, bytes_of(src_type, n - whole));
             read<src_type>(v, padded_src);
             write<out_type>(padded_out, v, &worst);
-            std::memcpy(out, padded_out, bytes<out_type>(n - whole));
+            std::memcpy(out, padded_out, bytes_of(out_type, n - whole));
         }
         return S::max_of_int(worst) < 0x7F800000;
     }
 
-    template <ElementType out_type>
-    static bool from(uint8_t* out, const uint8_t* src, ElementType src_type, size_t n) {
-        switch (src_type) {
-            case ElementType::f32: return run<out_type, ElementType::f32>(out, src, n);
-            case ElementType::f16: return run<out_type, ElementType::f16>(out, src, n);
-            case ElementType::bf16: return run<out_type, ElementType::bf16>(out, src, n);
-            case ElementType::q40: return run<out_type, ElementType::q40>(out, src, n);
-            case ElementType::q80: return run<out_type, ElementType::q80>(out, src, n);
-        }
-        return false;
-    }
+    // What can be converted to. bf16 is only read: nothing is kept in it.
+    static constexpr bool can_write(ElementType type) { return type != ElementType::bf16; }
 
     static bool convert(uint8_t* out, ElementType out_type, const uint8_t* src, ElementType src_type, size_t n) {
-        switch (out_type) {
-            case ElementType::f32: return from<ElementType::f32>(out, src, src_type, n);
-            case ElementType::f16: return from<ElementType::f16>(out, src, src_type, n);
-            case ElementType::q40: return from<ElementType::q40>(out, src, src_type, n);
-            case ElementType::q80: return from<ElementType::q80>(out, src, src_type, n);
-            case ElementType::bf16: return false;
-        }
-        return false;
+        return with_type(out_type, [&](auto to) {
+            constexpr ElementType written = to;
+            if constexpr (can_write(written))
+                return with_type(src_type, [&](auto from) { return run<written, decltype(from)::value>(out, src, n); });
+            else
+                return false;
+        });
     }
 };
 

@@ -5,18 +5,16 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "element_types.h"
+
 namespace dllama {
 
-constexpr int kBlock = 32;        // elements that share one scale in Q40 and Q80
-constexpr int kQ40Bytes = 18;     // float16 scale, then 16 bytes: element j low nibble, j + 16 high nibble
-constexpr int kQ80Bytes = 34;     // float16 scale, then 32 int8
 constexpr int kSumColumns = 128;  // F16/F32 products are summed in runs of this many columns, then run by run:
                                   // the rounding error grows with 128 + n / 128 instead of n
 
-enum class ElementType : int { f32 = 0, f16 = 1, q40 = 2, q80 = 3, bf16 = 16 };
 enum class Activation : int { silu = 0, gelu = 1 };
 
-// A product with packed Q40 or Q80 weights. Tile t holds rows [t * tile_rows, (t + 1) * tile_rows), and for each
+// A product with packed weights of a blocked type. Tile t holds rows [t * tile_rows, (t + 1) * tile_rows), and for each
 // block of 32 columns: tile_rows float16 scales, then groups of unit_bytes from every row in turn.
 struct QuantMatmul {
     const uint8_t* weights;
@@ -127,22 +125,23 @@ struct SoftmaxState {
 constexpr int kLogitBlock = 32;  // logits that share a maximum: with 128k of them and 256 candidates, 1 block
                                  // in 8 is searched, and the maxima take a few microseconds to look through
 
+template <class Product>
+using TileFunction = void (*)(const Product&, int tile_begin, int tile_end, int row_begin, int row_end);
+
 struct KernelTable {
     const char* isa;
     int tile_rows;   // rows that one tile of a packed matrix interleaves
-    int unit_bytes;  // bytes of a Q40/Q80 row that stay together in a tile
+    int unit_bytes;  // bytes of quants of a row that stay together in a tile
     int tile_group;  // tiles that one call handles at a time: chunks are multiples of it
 
-    // Output rows of tiles [tile_begin, tile_end) for activation rows [row_begin, row_end).
-    void (*matmul_q40)(const QuantMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
-    void (*matmul_q80)(const QuantMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
+    // By the type of the weights: output rows of tiles [tile_begin, tile_end) for activation rows [row_begin, row_end).
+    // A matrix of a blocked type has a `matmul`, any other one a `float_matmul`; null where there is no such matrix.
+    ByType<TileFunction<QuantMatmul>> matmul;
+    ByType<TileFunction<FloatMatmul>> float_matmul;
     // Tiles [tile_begin, tile_end) of the gate, and those of the up projection beside them; even numbers. Null where rows
     // are not worth it: the product is computed first then, and activated afterwards. The same bits either way.
-    void (*gated_q40)(const GatedMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
-    void (*gated_q80)(const GatedMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
-    int gated_rows;  // from which the functions above pay
-    void (*matmul_f16)(const FloatMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
-    void (*matmul_f32)(const FloatMatmul&, int tile_begin, int tile_end, int row_begin, int row_end);
+    ByType<TileFunction<GatedMatmul>> gated_matmul;
+    int gated_rows;  // from which `gated_matmul` pays
 
     void (*quantize)(const RowOut& out, const float* x, int n);
     void (*rms_norm)(const RowOut& out, const float* x, const float* weight, float eps, int n);

@@ -35,7 +35,7 @@ int8x16_t load_bytes(const uint8_t* p) { return vreinterpretq_s8_u8(vld1q_u8(p))
 int32x4_t join(int32x4_t low, int32x4_t high) { return vpaddq_s32(low, high); }
 
 struct Q40Block {
-    static constexpr int bytes = kRows * kQ40Bytes;
+    static constexpr int bytes = kRows * traits_of(ElementType::q40).bytes;
 
     // Nibbles stay 0 to 15: eight products in a lane reach 8 * 15 * 127 = 15240, so int16 holds a whole block.
     template <int NT, int NG, int G>
@@ -123,8 +123,8 @@ KernelTable make_table() {
     KernelTable table = vector_table<Neon, kRows, kFloatTiles>("neon");
     table.unit_bytes = 4;
     table.tile_group = kVecTiles;
-    table.matmul_q40 = quant_matmul<Neon, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
-    table.matmul_q80 = quant_matmul<Neon, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul[ElementType::q40] = quant_matmul<Neon, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul[ElementType::q80] = quant_matmul<Neon, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
     table.dot_peak = peak;
     return table;
 }

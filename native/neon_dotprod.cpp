@@ -26,7 +26,7 @@ struct Activations {
 };
 
 struct Q40Block {
-    static constexpr int bytes = kRows * kQ40Bytes;
+    static constexpr int bytes = kRows * traits_of(ElementType::q40).bytes;
 
     template <int NT, int NG, int G>
     static void group(const uint8_t* const units[NG], const Activations<NT>& x, int32x4_t dot[NT][NG]) {
@@ -93,8 +93,8 @@ KernelTable make_table() {
     KernelTable table = *neon_kernels();
     table.isa = "neon_dotprod";
     table.tile_group = kVecTiles;
-    table.matmul_q40 = quant_matmul<Neon, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
-    table.matmul_q80 = quant_matmul<Neon, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul[ElementType::q40] = quant_matmul<Neon, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul[ElementType::q80] = quant_matmul<Neon, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
     table.dot_peak = peak;
     return table;
 }

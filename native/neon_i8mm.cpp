@@ -60,7 +60,7 @@ struct Squares {
 };
 
 struct Q40Block {
-    static constexpr int bytes = kRows * kQ40Bytes;
+    static constexpr int bytes = kRows * traits_of(ElementType::q40).bytes;
 
     template <int NT, int NG>
     static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
@@ -110,8 +110,8 @@ KernelTable make_table() {
     table.isa = "neon_i8mm";
     table.unit_bytes = 8;
     table.tile_group = kVecTiles;
-    table.matmul_q40 = quant_matmul<Neon, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
-    table.matmul_q80 = quant_matmul<Neon, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul[ElementType::q40] = quant_matmul<Neon, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
+    table.matmul[ElementType::q80] = quant_matmul<Neon, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
     table.dot_peak = peak;
     return table;
 }

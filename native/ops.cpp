@@ -93,19 +93,19 @@ void Ops::for_tiles(int n_tiles, size_t tile_bytes, int n_rows, const Work& work
 }
 
 void Ops::matmul(const QuantMatmul& m, ElementType type, int n_rows) {
-    const auto kernel = type == ElementType::q40 ? kernels_.matmul_q40 : kernels_.matmul_q80;
+    const auto kernel = kernels_.matmul[type];
     for_tiles(divide_up(m.n_out, kernels_.tile_rows), m.tile_bytes, n_rows,
               [&](int tile, int tile_end, int row, int row_end) { kernel(m, tile, tile_end, row, row_end); });
 }
 
 void Ops::matmul(const FloatMatmul& m, ElementType type, int n_rows) {
-    const auto kernel = type == ElementType::f16 ? kernels_.matmul_f16 : kernels_.matmul_f32;
+    const auto kernel = kernels_.float_matmul[type];
     for_tiles(divide_up(m.n_out, kernels_.tile_rows), m.tile_bytes, n_rows,
               [&](int tile, int tile_end, int row, int row_end) { kernel(m, tile, tile_end, row, row_end); });
 }
 
 void Ops::gated_matmul(const GatedMatmul& g, ElementType type, float* scratch, int n_rows) {
-    const auto kernel = type == ElementType::q40 ? kernels_.gated_q40 : kernels_.gated_q80;
+    const auto kernel = kernels_.gated_matmul[type];
     const int n = g.product.n_out / 2;
     if (kernel && n_rows >= kernels_.gated_rows) {
         for_tiles(n / kernels_.tile_rows, 2 * g.product.tile_bytes, n_rows,

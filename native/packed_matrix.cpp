@@ -76,12 +76,14 @@ template <int R, int UNIT, bool TO_TILE, class Tile, class Rows>
 bool move_tile(const PackedLayout& layout, Tile* tile, TileRows which, Rows* rows) {
     const size_t row_bytes = layout.row_bytes();
     const int n = layout.n_in;
-    switch (layout.type) {
-        case ElementType::q40: return move_blocks<R, UNIT, kQ40Bytes, TO_TILE>(tile, which, n / kBlock, row_bytes, rows);
-        case ElementType::q80: return move_blocks<R, UNIT, kQ80Bytes, TO_TILE>(tile, which, n / kBlock, row_bytes, rows);
-        case ElementType::f16: return move_elements<R, uint16_t, TO_TILE>(tile, which, n, row_bytes, rows);
-        default: return move_elements<R, uint32_t, TO_TILE>(tile, which, n, row_bytes, rows);
-    }
+    return with_type(layout.type, [&](auto tag) {
+        constexpr ElementTraits traits = traits_of(tag);
+        if constexpr (traits.block > 1)
+            return move_blocks<R, UNIT, traits.bytes, TO_TILE>(tile, which, n / traits.block, row_bytes, rows);
+        else
+            return move_elements<R, std::conditional_t<traits.bytes == 2, uint16_t, uint32_t>, TO_TILE>(tile, which, n,
+                                                                                                     row_bytes, rows);
+    });
 }
 
 template <int R, int UNIT, bool TO_TILE, class Tile, class Rows>
@@ -111,15 +113,6 @@ bool move_by_shape(const PackedLayout& layout, Tile* packed, int first, int n, R
 }
 
 }  // namespace
-
-size_t PackedLayout::row_bytes() const {
-    switch (type) {
-        case ElementType::q40: return size_t(n_in) / kBlock * kQ40Bytes;
-        case ElementType::q80: return size_t(n_in) / kBlock * kQ80Bytes;
-        case ElementType::f32: return size_t(n_in) * 4;
-        default: return size_t(n_in) * 2;
-    }
-}
 
 bool pack(const PackedLayout& layout, uint8_t* packed, int first, int n, const uint8_t* rows) {
     return move_by_shape<true>(layout, packed, first, n, rows);

@@ -13,7 +13,7 @@ struct PackedLayout {
     int n_out, n_in;
     int tile_rows, unit_bytes;
 
-    size_t row_bytes() const;  // of an unpacked row
+    size_t row_bytes() const { return bytes_of(type, size_t(n_in)); }  // of an unpacked row
     int n_tiles() const { return (n_out + tile_rows - 1) / tile_rows; }
     size_t tile_bytes() const { return row_bytes() * size_t(tile_rows); }
     size_t bytes() const { return tile_bytes() * size_t(n_tiles()); }

@@ -15,7 +15,7 @@ float half_at(const uint8_t* p) {
 
 // dot[r] = sum over a block of (weight of row r) * x, as integers.
 struct Q40Block {
-    static constexpr int bytes = kRows * kQ40Bytes;
+    static constexpr int bytes = kRows * traits_of(ElementType::q40).bytes;
     static void dot(const uint8_t* units, const int8_t* x, int32_t x_sum, int32_t dot[kRows]) {
         for (int g = 0; g < 4; g++)
             for (int r = 0; r < kRows; r++)
@@ -69,8 +69,8 @@ KernelTable make_table() {
     KernelTable table = vector_table<Portable, kRows, 1>("scalar");
     table.unit_bytes = 4;
     table.tile_group = 1;
-    table.matmul_q40 = quant_matmul<Q40Block>;
-    table.matmul_q80 = quant_matmul<Q80Block>;
+    table.matmul[ElementType::q40] = quant_matmul<Q40Block>;
+    table.matmul[ElementType::q80] = quant_matmul<Q80Block>;
     table.dot_peak = peak;
     return table;
 }

@@ -19,14 +19,14 @@ int64_t float_peak(int64_t rounds) {
 }
 
 // R rows in a tile; products with F16 and F32 weights take NG tiles at a time. What remains to be set are the products
-// with Q40 and Q80 weights, their tile_group and unit_bytes, and dot_peak.
+// with weights of blocked types, their tile_group and unit_bytes, and dot_peak.
 template <class S, int R, int NG>
 KernelTable vector_table(const char* isa) {
     KernelTable table{};
     table.isa = isa;
     table.tile_rows = R;
-    table.matmul_f16 = float_matmul<S, R, NG, uint16_t>;
-    table.matmul_f32 = float_matmul<S, R, NG, float>;
+    table.float_matmul[ElementType::f16] = float_matmul<S, R, NG, uint16_t>;
+    table.float_matmul[ElementType::f32] = float_matmul<S, R, NG, float>;
 
     table.quantize = RowKernels<S>::quantize;
     table.rms_norm = RowKernels<S>::rms_norm;

@@ -41,13 +41,7 @@ struct Problem {
     }
     static const uint8_t* bytes_of(const float* values) { return reinterpret_cast<const uint8_t*>(values); }
     size_t cache_size() const { return size_t(n_pages) * shape.n_kv_heads * shape.page_size * shape.head_dim; }
-    size_t stored_size() const {
-        switch (shape.type) {
-            case ElementType::q80: return cache_size() / kBlock * kQ80Bytes;
-            case ElementType::f16: return cache_size() * 2;
-            default: return cache_size() * 4;
-        }
-    }
+    size_t stored_size() const { return dllama::bytes_of(shape.type, cache_size()); }
 
     Attention arguments(float* out) const {
         const uint8_t *k = stored_keys, *v = stored_values;

@@ -8,17 +8,6 @@ namespace {
 
 using namespace dllama;
 
-size_t bytes_of(ElementType type, size_t n) {
-    switch (type) {
-        case ElementType::q40: return n / kBlock * kQ40Bytes;
-        case ElementType::q80: return n / kBlock * kQ80Bytes;
-        case ElementType::f32: return n * 4;
-        default: return n * 2;
-    }
-}
-
-bool is_blocked(ElementType type) { return type == ElementType::q40 || type == ElementType::q80; }
-
 // n elements of a type, by way of float32 and the scalar kernels (bf16: its upper half).
 void fill(uint8_t* to, ElementType type, size_t n, float scale, Random& random) {
     Guarded<float> values(n);

@@ -19,8 +19,7 @@ struct Shape {
 };
 
 std::string name_of(const Shape& s, const char* what) {
-    static const char* const types[] = {"f32", "f16", "q40", "q80"};
-    return std::string(what) + " " + types[int(s.type)] + " [" + std::to_string(s.n_out) + ", " +
+    return std::string(what) + " " + traits_of(s.type).name + " [" + std::to_string(s.n_out) + ", " +
            std::to_string(s.n_in) + "] x " + std::to_string(s.n_rows);
 }
 
@@ -50,7 +49,7 @@ float scale_of(Numbers numbers, Random& random) {
 // The two kinds of products behind one face, for a table and for the rows and tiles of a call.
 struct Problem {
     Problem(const Shape& s, Numbers numbers, Random& random)
-        : shape(s), blocked(s.type == ElementType::q40 || s.type == ElementType::q80), n_blocks(s.n_in / kBlock),
+        : shape(s), blocked(is_blocked(s.type)), n_blocks(s.n_in / kBlock),
           weights(layout(*scalar_kernels()).row_bytes() * size_t(s.n_out)),
           x(blocked ? 0 : size_t(s.n_rows) * s.n_in), quants(blocked ? size_t(s.n_rows) * s.n_in : 0),
           x_scales(quants.size() / kBlock), x_sums(quants.size() / kBlock) {
@@ -63,11 +62,12 @@ struct Problem {
     size_t n_results() const { return size_t(shape.n_rows) * shape.n_out; }
 
     void fill_blocks(Numbers numbers, Random& random) {
-        const int bytes = shape.type == ElementType::q40 ? kQ40Bytes : kQ80Bytes;
+        const int bytes = traits_of(shape.type).bytes;
+        const bool is_q40 = shape.type == ElementType::q40;
         for (size_t i = 0; i < weights.size(); i += bytes) {
             const uint16_t scale = half_of(scale_of(numbers, random));
             std::memcpy(&weights[i], &scale, 2);
-            const uint8_t extremes[] = {uint8_t(bytes == kQ40Bytes ? 0 : 128), uint8_t(bytes == kQ40Bytes ? 255 : 127)};
+            const uint8_t extremes[] = {uint8_t(is_q40 ? 0 : 128), uint8_t(is_q40 ? 255 : 127)};
             const int same = random.between(0, 1);
             for (int j = 2; j < bytes; j++)
                 weights[i + j] = numbers == Numbers::extreme ? extremes[same] : uint8_t(random.bits());
@@ -101,10 +101,10 @@ struct Problem {
         const size_t tile_bytes = layout(k).tile_bytes();
         if (blocked) {
             const QuantMatmul m{packed, tile_bytes, shape.n_out, n_blocks, quants, x_scales, x_sums, out};
-            (shape.type == ElementType::q40 ? k.matmul_q40 : k.matmul_q80)(m, tile, tile_end, row, row_end);
+            k.matmul[shape.type](m, tile, tile_end, row, row_end);
         } else {
             const FloatMatmul m{packed, tile_bytes, shape.n_out, shape.n_in, x, out};
-            (shape.type == ElementType::f16 ? k.matmul_f16 : k.matmul_f32)(m, tile, tile_end, row, row_end);
+            k.float_matmul[shape.type](m, tile, tile_end, row, row_end);
         }
     }
 
@@ -205,7 +205,7 @@ void matmuls(const KernelTable& k, Report& report) {
     const int r = k.tile_rows, group = k.tile_rows * k.tile_group;
     const std::vector<int> outs = {1, r - 1, r, group + 2 * r + 1, 3 * group - 1};
     for (const ElementType type : {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32}) {
-        const bool blocked = type == ElementType::q40 || type == ElementType::q80;
+        const bool blocked = is_blocked(type);
         const std::vector<int> ins = blocked ? std::vector<int>{32, 64, 224} : std::vector<int>{1, 2, 127, 128, 259};
         for (const int n_out : outs)
             for (const int n_in : ins)

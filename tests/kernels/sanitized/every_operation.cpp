@@ -48,7 +48,7 @@ void matmuls(Ops& ops, ElementType type, int n_out, int n_in, int n_rows) {
 
     const auto x = floats(size_t(n_rows) * n_in);
     std::vector<float> out(size_t(n_rows) * n_out);
-    if (type == ElementType::q40 || type == ElementType::q80) {
+    if (is_blocked(type)) {
         Rows rows(n_rows, n_in);
         ops.quantize_rows(rows.out(), x.data(), n_rows);
         QuantMatmul m{packed.get(), layout.tile_bytes(), n_out, n_in / kBlock, rows.quants.data(),
@@ -153,7 +153,6 @@ void convert_all(const KernelTable& k) {
     for (ElementType from : types)
         for (ElementType to : types) {
             if (to == ElementType::bf16) continue;
-            const auto is_blocked = [](ElementType t) { return t == ElementType::q40 || t == ElementType::q80; };
             for (int n : {32, 64, 1, 31, 33}) {
                 if (n % kBlock && (is_blocked(from) || is_blocked(to))) continue;
                 // Any bytes at all: infinities and NaNs among them, and one byte off any alignment.
