@@ -7,6 +7,9 @@ file.metadata.need("tokenizer.ggml.tokens", Texts).as_text()
 file.tensors["blk.0.attn_q.weight"].shape                 # [out, in]
 file.bytes_of("blk.0.attn_q.weight")                      # a view of the map
 
+    with write_gguf(path, {"general.architecture": "llama"}, [NewTensor("t", (4, 32), GgmlType.Q8_0)]) as writer:
+        writer.write("t", piece)
+
 `dequantize` reads those types that are none of dllama's element types; kernels/blocks.py decodes the others.
 """
 
@@ -15,15 +18,20 @@ from dllama.formats.gguf.file import GgufFile
 from dllama.formats.gguf.header import GgufTensor
 from dllama.formats.gguf.metadata import Metadata, Texts, Value, ValueType
 from dllama.formats.gguf.types import GgmlType
+from dllama.formats.gguf.writer import GgufWriter, NewTensor, NewValue, write_gguf
 
 __all__ = [
     "GgmlType",
     "GgufFile",
     "GgufTensor",
+    "GgufWriter",
     "Metadata",
+    "NewTensor",
+    "NewValue",
     "Texts",
     "Value",
     "ValueType",
     "can_dequantize",
     "dequantize",
+    "write_gguf",
 ]

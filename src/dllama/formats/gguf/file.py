@@ -135,8 +135,8 @@ def _check_parts(parts: list[_Part]) -> None:
         for name in part.tensors.keys() & seen:
             raise _of_another(part, f"{plain_line(name, LONGEST_NAME)} is in a part before it too")
         seen |= part.tensors.keys()
-    n_tensors = first.metadata.find(_N_TENSORS, int)
-    if len(parts) > 1 and n_tensors is not None and n_tensors != len(seen):
+    n_tensors = first.metadata.find(_N_TENSORS, int) if len(parts) > 1 else None
+    if n_tensors is not None and n_tensors != len(seen):
         raise ModelFileError(
             f"{first.map.path}: its parts have {len(seen)} tensors, and it says {n_tensors}; download all parts again"
         )
