@@ -87,7 +87,6 @@ def test_a_name_on_the_hub_is_no_folder(tmp_path: Path, monkeypatch: pytest.Monk
     ("name", "what"),
     [
         ("adapter_config.json", "LoRA"),
-        ("model-Q4_K_M.gguf", r"a GGUF file \(model-Q4_K_M.gguf\)"),
         ("pytorch_model.bin", "PyTorch"),
         ("pytorch_model.bin.index.json", "PyTorch"),
         ("consolidated.00.pth", "PyTorch"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dllama.checkpoint.gguf.source import GgufSource
 from dllama.checkpoint.hf.source import CONFIG_FILE, HfSource
 from dllama.checkpoint.m.source import MSource
 from dllama.checkpoint.recipes import Recipe, fill
@@ -17,8 +18,8 @@ from dllama.checkpoint.source import TensorSource
 from dllama.dtypes import BLOCK, ElementType, row_bytes
 from dllama.errors import ModelFileError, TokenizerError, UnsupportedModelError, UsageError
 from dllama.families import ModelConfig, tensor_specs
+from dllama.formats.gguf.folder import gguf_file
 from dllama.formats.hf_folders import missing, model_folder, what_instead
-from dllama.formats.m_file import MKey
 
 DEFAULT_WEIGHT_TYPE = ElementType.Q40
 """What the weights of a Hugging Face directory become when nobody asks for anything else."""
@@ -34,9 +35,9 @@ class Checkpoint:
         path: Path,
         config: ModelConfig,
         source: TensorSource,
-        header: dict[MKey, int] | None = None,
+        header: Mapping[str, str] | None = None,
     ) -> None:
-        """`header` is what a `.m` file says, None for a directory."""
+        """`header` is what a file says of itself, for people; None for a directory."""
         self.path = path
         self.config = config
         self.header = header
@@ -109,12 +110,13 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path, weight_type: ElementType | None = None) -> Checkpoint:
-    """The model in a `.m` file, in a Hugging Face directory, or in its folder in the Hub's cache. Reads headers, no
-    weights.
+    """The model in a `.m` or GGUF file, in a Hugging Face directory, or in its folder in the Hub's cache. Reads no
+    weights. A directory may hold a GGUF file instead; of a split one, `path` is the first part.
 
-    `weight_type` is what a directory's weights become, q40 when it is None. A `.m` file has a type of its
-    own, and a different `weight_type` is a UsageError; so is q40 or q80 where rows are not whole blocks.
-    Raises ModelFileError or UnsupportedModelError for whatever is wrong with the files.
+    `weight_type` is what a directory's weights become, q40 when it is None, and those of a GGUF file, which otherwise
+    have the types that the file has. A `.m` file has a type of its own, and a different `weight_type` is a UsageError;
+    so is q40 or q80 where rows are not whole blocks. Raises ModelFileError or UnsupportedModelError for whatever is
+    wrong with the files.
     """
     assert weight_type is None or weight_type in WEIGHT_TYPES, weight_type
     try:
@@ -125,9 +127,15 @@ def open_checkpoint(path: Path, weight_type: ElementType | None = None) -> Check
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
     if path.suffix in (".safetensors", ".json") and not is_directory:
         raise UsageError(f"{path}: is a part of a model; give the directory that it lies in")
+    gguf = gguf_file(path)
+    if gguf is not None:
+        gguf_source = GgufSource(gguf, weight_type)
+        checkpoint = Checkpoint(path, gguf_source.config, gguf_source, gguf_source.metadata)
+        _check_blocks(checkpoint)
+        return checkpoint
     if not is_directory:
         m_source = MSource(path, weight_type)
-        return Checkpoint(path, m_source.config, m_source, m_source.pairs)
+        return Checkpoint(path, m_source.config, m_source, m_source.header)
     folder = model_folder(path)
     if not os.path.lexists(folder / CONFIG_FILE):
         instead = what_instead(folder)

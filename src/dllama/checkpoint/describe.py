@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from dllama.checkpoint.checkpoint import Checkpoint
@@ -26,8 +27,8 @@ class TensorDescription:
 class ModelDescription:
     path: Path
     config: ModelConfig
-    header: list[tuple[int, str, int]] | None
-    """Key, its name, value of each pair of a `.m` header in the file's order; None for a directory."""
+    header: Mapping[str, str] | None
+    """What a file says of itself, in its order; None for a directory."""
     tensors: list[TensorDescription]
     """In the order of the `.m` file."""
     n_weights: int
@@ -48,11 +49,10 @@ def describe(checkpoint: Checkpoint) -> ModelDescription:
         )
         for spec in checkpoint.tensors.values()
     ]
-    header = checkpoint.header
     return ModelDescription(
         path=checkpoint.path,
         config=checkpoint.config,
-        header=None if header is None else [(int(key), key.name, value) for key, value in header.items()],
+        header=checkpoint.header,
         tensors=tensors,
         n_weights=sum(tensor.n_rows * tensor.n_cols for tensor in tensors),
         n_bytes=sum(tensor.n_bytes for tensor in tensors),

@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> None:
 def _header_table(model: ModelDescription) -> Table:
     table = Table("header", "", box=SIMPLE_HEAD)
     if model.header is not None:
-        for key, name, value in model.header:
-            table.add_row(f"{key} {name.lower()}", str(value))
+        for name, value in model.header.items():
+            table.add_row(name, value)
         table.add_section()
     for name, value in model.config.to_json().items():
         table.add_row(name, "-" if value is None else str(value))

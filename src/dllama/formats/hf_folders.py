@@ -71,10 +71,6 @@ def what_instead(folder: Path) -> str | None:
 _INSTEAD = (
     (r"adapter_config\.json", "is an adapter (LoRA: {}), not a model; merge it into its base model first"),
     (
-        r".*\.gguf",
-        "holds a GGUF file ({}), which is not read; take the model's folder with config.json and safetensors",
-    ),
-    (
         r"(pytorch_model|consolidated).*\.(bin|pth|json)",
         "holds PyTorch's files ({}), which are not read; take the model's safetensors",
     ),

@@ -10,10 +10,7 @@ _BEGINNINGS = (
         "is a git-lfs pointer, not the file that it stands for; run `git lfs pull` where it lies, or "
         + _ANOTHER_DOWNLOAD,
     ),
-    (
-        b"GGUF",
-        "is a GGUF file, which is not read; give the model's Hugging Face directory (config.json and safetensors)",
-    ),
+    (b"GGUF", "is a GGUF file, which is a whole model; give it as the model"),
     (
         b"PK\x03\x04",
         "is a zip archive or PyTorch's .bin or .pth, which is not read; take the model's safetensors",

@@ -19,11 +19,15 @@ class MSource:
         """Raises ModelFileError unless header and size fit, UsageError where `weight_type` contradicts it."""
         self._file = MFile(path)
         self.config = config_from_header(self._file.pairs, path)
-        self.pairs = self._file.pairs
         self._check_weight_type(self.config, weight_type, path)
         specs = tensor_specs(self.config)
         self._starts = self._layout(specs, path)
         self._specs = {spec.name: spec for spec in specs}
+
+    @property
+    def header(self) -> dict[str, str]:
+        """For people."""
+        return {f"{int(key)} {key.name.lower()}": str(value) for key, value in self._file.pairs.items()}
 
     @staticmethod
     def _check_weight_type(config: ModelConfig, weight_type: ElementType | None, path: Path) -> None:

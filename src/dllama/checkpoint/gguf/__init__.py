@@ -1,0 +1,1 @@
+"""A GGUF file: its metadata as a config, and its tensors."""

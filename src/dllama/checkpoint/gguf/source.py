@@ -1,0 +1,143 @@
+"""Tensors of a GGUF file."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.checkpoint.gguf.config import read_gguf_config
+from dllama.checkpoint.gguf.names import ROPE_FACTORS, gguf_name
+from dllama.checkpoint.gguf.types import gguf_recipe, is_read, memory_type
+from dllama.checkpoint.recipes import Recipe
+from dllama.dtypes import ElementType
+from dllama.errors import ModelFileError, UnsupportedModelError
+from dllama.families import TensorSpec, tensor_specs
+from dllama.formats.gguf import GgmlType, GgufFile, GgufTensor
+from dllama.plain_text import LONGEST_NAME, plain_line
+
+_log = logging.getLogger(__name__)
+
+_BOOKKEEPING = re.compile(rf"{re.escape(ROPE_FACTORS)}|blk\.\d+\.attn_rot_embd(\.weight)?")
+"""Tables that the config says, or that older files have."""
+
+_FLOATS = (GgmlType.F32, GgmlType.F16, GgmlType.BF16)
+
+
+class GgufSource:
+    """TensorSource of a GGUF file, all parts of a split one."""
+
+    def __init__(self, path: Path, weight_type: ElementType | None) -> None:
+        """Opens every file and checks every tensor's place, shape and type.
+
+        `weight_type`: what all matrices become, in place of what each has. Raises ModelFileError or
+        UnsupportedModelError naming the file, and the key or the tensor.
+        """
+        self._file = GgufFile(path)
+        model = read_gguf_config(self._file, weight_type or _common_type(self._file))
+        self._family = model.family.name
+        self._tied_head = model.tied_head
+        self.config = model.config
+        self._specs = {spec.name: spec for spec in tensor_specs(self.config)}
+        for spec in self._specs.values():
+            self._check(spec)
+        self._refuse_what_would_be_missed()
+        self._say_what_is_quantised_anew()
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """For people."""
+        return {key: _shown(value) for key, value in self._file.metadata.items()}
+
+    def recipe(self, name: str) -> Recipe:
+        stored_name = self._stored_name(name)
+        where = f"{self._file.path_of(stored_name)}: {stored_name}"
+        tensor = self._file.tensors[stored_name]
+        return gguf_recipe(self._file.bytes_of(stored_name), tensor, self._specs[name].n_cols, where)
+
+    def check(self) -> None:
+        self._file.check()
+
+    def check_tensor(self, name: str) -> None:
+        self._file.check_tensor(self._stored_name(name))
+
+    def let_go(self) -> None:
+        self._file.let_go()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _stored_name(self, name: str) -> str:
+        return gguf_name(self._family, "embedding" if name == "head" and self._tied_head else name)
+
+    def _check(self, spec: TensorSpec) -> None:
+        name = self._stored_name(spec.name)
+        tensor = self._file.tensors.get(name)
+        if tensor is None:
+            raise ModelFileError(
+                f"{self._file.path}: lacks the tensor {name}, which a {self._family} model of"
+                f" {self.config.n_layers} layers has; download it again"
+            )
+        wanted = (spec.n_rows, spec.n_cols) if spec.n_rows > 1 else (spec.n_cols,)
+        if _without_ones(tensor.shape) != _without_ones(wanted):
+            raise ModelFileError(
+                f"{self._file.path_of(name)}: {name} has the shape {list(tensor.shape)}, its metadata asks for"
+                f" {list(wanted)}"
+            )
+        if not is_read(tensor.type):
+            raise UnsupportedModelError(
+                f"{self._file.path_of(name)}: {name} is stored as {tensor.type.name}, which is not read; take the"
+                " model in another type"
+            )
+
+    def _refuse_what_would_be_missed(self) -> None:
+        known = {self._stored_name(name) for name in self._specs}
+        for name, tensor in self._file.tensors.items():
+            if name in known or _BOOKKEEPING.fullmatch(name) or self._is_zero_bias(name, tensor):
+                continue
+            raise UnsupportedModelError(
+                f"{self._file.path_of(name)}: {plain_line(name, LONGEST_NAME)} has no place in a {self._family} model"
+                f" of {self.config.n_layers} layers; without it the answers would be wrong"
+            )
+
+    def _is_zero_bias(self, name: str, tensor: GgufTensor) -> bool:
+        if not name.endswith(".bias") or tensor.type not in _FLOATS:
+            return False
+        is_wide = tensor.type is GgmlType.F32
+        bits: NDArray[Any] = np.frombuffer(
+            self._file.bytes_of(name).tobytes(), np.uint32 if is_wide else np.uint16
+        )
+        return not np.any(bits << 1)  # without the sign: -0 is 0
+
+    def _say_what_is_quantised_anew(self) -> None:
+        """Not of the embedding, of which rows are read as they are needed."""
+        matrices = [spec for spec in self._specs.values() if spec.n_rows > 1 and spec.name != "embedding"]
+        kinds = [self._file.tensors[self._stored_name(spec.name)].type for spec in matrices]
+        for kind, n in Counter(kinds).items():
+            if memory_type(kind) is not kind.element_type:
+                _log.warning(
+                    "%s: %d of %d matrices are %s, for which there is no kernel: in memory they are %s",
+                    self._file.path, n, len(matrices), kind.name, memory_type(kind).label,
+                )  # fmt: skip
+
+
+def _common_type(file: GgufFile) -> ElementType:
+    """The one type that all matrices can have in memory."""
+    types = {memory_type(t.type) for t in file.tensors.values() if len(t.shape) > 1 and is_read(t.type)}
+    return types.pop() if len(types) == 1 else ElementType.Q80
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """ggml has no more dimensions than are needed: `[1, n]` is `[n]`."""
+    return tuple(n for n in shape if n != 1)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool | int | float | str):
+        return plain_line(str(value), LONGEST_NAME)
+    return f"{len(value)} values" if hasattr(value, "__len__") else ""

@@ -1,0 +1,80 @@
+"""What becomes of each of ggml's types: most are used as they are, others are dequantised and quantised anew.
+
+What has no kernel goes to q80, whose blocks of 32 have 255 steps, more than any of these types has: what is lost is far
+less than what they have lost already.
+"""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+from gguf import quants
+from numpy.typing import NDArray
+
+from dllama.checkpoint.recipes import Bytes, Recipe, Rows, stored
+from dllama.dtypes import ElementType
+from dllama.formats.gguf import GgmlType, GgufTensor, can_dequantize, dequantize
+
+MEMORY_TYPES = (ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80)
+"""Those that a matrix may have in memory."""
+
+_CONVERTIBLE = (*MEMORY_TYPES, ElementType.BF16)
+"""Those that native code reads."""
+
+_BY_PACKAGE = frozenset(
+    {
+        GgmlType.IQ1_S, GgmlType.IQ1_M, GgmlType.IQ2_XXS, GgmlType.IQ2_XS, GgmlType.IQ2_S, GgmlType.IQ3_XXS,
+        GgmlType.IQ3_S,
+        GgmlType.Q4_1, GgmlType.Q5_0, GgmlType.Q5_1, GgmlType.Q4_K, GgmlType.Q5_K, GgmlType.Q6_K, GgmlType.IQ4_NL,
+        GgmlType.IQ4_XS, GgmlType.MXFP4,
+    }
+)  # fmt: skip
+"""Those that the package gguf reads, which has the tables of thousands of entries that they need."""
+
+
+def is_read(kind: GgmlType) -> bool:
+    return kind.element_type in _CONVERTIBLE or can_dequantize(kind) or kind in _BY_PACKAGE
+
+
+def memory_type(kind: GgmlType) -> ElementType:
+    """What a matrix of this type is in memory."""
+    dtype = kind.element_type
+    if dtype in MEMORY_TYPES:
+        assert dtype is not None
+        return dtype
+    return ElementType.F32 if kind.block == 1 else ElementType.Q80
+
+
+def gguf_recipe(data: Bytes, tensor: GgufTensor, n_cols: int, where: str) -> Recipe:
+    """The rows of `tensor`, of which `data` are all bytes: as they are, or dequantised."""
+    rows = data.reshape(-1, n_cols // tensor.type.block * tensor.type.block_bytes)
+    dtype = tensor.element_type
+    if dtype in _CONVERTIBLE:
+        assert dtype is not None
+        return stored(rows, n_cols, dtype, where)
+    return _decoded(rows, n_cols, tensor.type, where)
+
+
+def _decoded(data: Bytes, n_cols: int, kind: GgmlType, where: str) -> Recipe:
+    """As float32; columns are read in whole blocks. Scales that are no numbers give values that are none."""
+    block, block_bytes = kind.block, kind.block_bytes
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        first, stop = cols.start // block, -(-cols.stop // block)
+        index = slice(rows.start, rows.stop, rows.step) if isinstance(rows, range) else rows
+        part = np.ascontiguousarray(data[index, first * block_bytes : stop * block_bytes])
+        values = _values(part.reshape(-1), kind).reshape(len(rows), (stop - first) * block)
+        begin = cols.start - first * block
+        return np.ascontiguousarray(values[:, begin : begin + len(cols)]).view(np.uint8)
+
+    return Recipe(len(data), n_cols, ElementType.F32, where, kind.name.lower(), take)
+
+
+def _values(blocks: Bytes, kind: GgmlType) -> NDArray[np.float32]:
+    """Of whole blocks."""
+    if can_dequantize(kind):
+        return dequantize(kind, blocks)
+    if len(blocks) == 0:  # which the package does not take
+        return np.empty(0, np.float32)
+    with np.errstate(all="ignore"):
+        return quants.dequantize(blocks, gguf.GGMLQuantizationType(kind)).astype(np.float32, copy=False)
