@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dllama.errors import NotEnoughDiskError
 from dllama.formats.gguf import GgmlType, GgufFile, NewTensor, NewValue, Texts, write_gguf
 
+REAL = Path(__file__).parents[3] / "shared" / "real" / "gguf-vocab"
 METADATA: dict[str, NewValue] = {
     "general.architecture": "llama",
     "llama.block_count": 3,
@@ -159,3 +160,13 @@ def test_mistakes_of_the_caller_are_asserted(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="rows of 40 elements"):
         write_one(path, [NewTensor("t", (2, 40), GgmlType.Q4_0)], "t", PIECES[0])
     assert not path.exists()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real vocabularies are not beside the project")
+def test_what_llama_cpp_wrote_is_written_again_byte_by_byte(tmp_path: Path) -> None:
+    """So llama.cpp reads ours: types, order and lengths are those that its own tools write."""
+    copy = tmp_path / "copy.gguf"
+    for path in REAL.glob("*.gguf"):
+        with write_gguf(copy, GgufFile(path).metadata, []):
+            pass
+        assert copy.read_bytes() == path.read_bytes(), path.name
