@@ -1,8 +1,8 @@
 """Values of the types that dllama has no kernels for, to be stored as another type when a model is loaded.
 
 The layouts are ggml's (src/ggml-common.h and the reference functions in src/ggml-quants.c of github.com/ggml-org/ggml),
-and each step rounds to float32 as there, so that values are the same bits. Blocks of 256 but NVFP4's of 64. Not among
-them: IQ1, IQ2 and IQ3, whose values are tables of thousands of entries, and what no file of a model has.
+and each step rounds to float32 as there, so that values are the same bits. Blocks of 256 but NVFP4's of 64. Those whose
+values are tables of thousands of entries are in codebooks.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dllama.formats.gguf import codebooks
 from dllama.formats.gguf.types import GgmlType
 
 Bytes = NDArray[np.uint8]
@@ -39,6 +40,7 @@ _LAYOUTS: Mapping[GgmlType, np.dtype[Any]] = MappingProxyType(
         ),
         GgmlType.TQ2_0: np.dtype([("quants", "u1", (2, 1, 32)), _SCALE]),
         GgmlType.NVFP4: np.dtype([("scales", "u1", 4), ("nibbles", "u1", (4, 8))]),
+        **codebooks.LAYOUTS,
     }
 )
 
@@ -141,5 +143,6 @@ _DECODERS: Mapping[GgmlType, Callable[[NDArray[Any]], Float32]] = MappingProxyTy
         GgmlType.TQ1_0: _tq1_0,
         GgmlType.TQ2_0: _tq2_0,
         GgmlType.NVFP4: _nvfp4,
+        **codebooks.DECODERS,
     }
 )
