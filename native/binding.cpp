@@ -229,6 +229,7 @@ void define_compute(nb::module_& m) {
 
 void define_sockets(nb::module_& m);  // socket_binding.cpp
 void define_maps(nb::module_& m);     // map_binding.cpp
+void define_quantizers(nb::module_& m);  // quantize_binding.cpp
 
 }  // namespace dllama
 
@@ -245,4 +246,5 @@ NB_MODULE(_native, m) {
     dllama::define_compute(m);
     dllama::define_sockets(m);
     dllama::define_maps(m);
+    dllama::define_quantizers(m);
 }

@@ -172,6 +172,11 @@ struct KernelTable {
     // False when an element or scale was not finite, before or after. n elements; blocked types take whole blocks.
     bool (*convert)(uint8_t* out, ElementType out_type, const uint8_t* src, ElementType src_type, size_t n);
 
+    // One row of n float32 weights to blocks of `type` whose scales are searched, so that the sum of importance x (what
+    // is lost)^2 is small; importance: of each column, finite and not negative, null for all the same. False when a
+    // weight is not finite, or too large. All instruction sets write the same bits.
+    bool (*quantize_weights)(uint8_t* out, ElementType type, const float* x, const float* importance, size_t n);
+
     // Does nothing but 8-bit multiply-adds on registers; returns how many operations (2 for each multiply-add).
     int64_t (*dot_peak)(int64_t rounds);
     int64_t (*float_peak)(int64_t rounds);  // the same of float32 multiply-adds

@@ -6,6 +6,7 @@
 #include "convert_kernel.h"
 #include "float_matmul.h"
 #include "peak.h"
+#include "quantize_kernel.h"
 #include "sum_kernel.h"
 
 namespace dllama {
@@ -48,6 +49,7 @@ KernelTable vector_table(const char* isa) {
 
     table.float_peak = float_peak<S>;
     table.convert = ConvertKernel<S>::convert;
+    table.quantize_weights = QuantizeKernel<S>::quantize;
     return table;
 }
 

@@ -25,6 +25,13 @@ def convert(
     src_type: ElementType,
     n_elements: int,
 ) -> bool: ...
+def quantize(
+    out: NDArray[np.uint8],
+    out_type: ElementType,
+    x: NDArray[np.float32],
+    importance: NDArray[np.float32] | None = None,
+    isa: str | None = None,
+) -> bool: ...
 def merge_candidates(
     ids: NDArray[np.int32],
     logits: NDArray[np.float32],

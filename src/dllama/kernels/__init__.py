@@ -23,6 +23,7 @@ from dllama._native import (
     Q80Rows,
     convert,
     merge_candidates,
+    quantize,
     supported_isas,
 )
 from dllama.kernels.cpu import Cpu
@@ -44,5 +45,6 @@ __all__ = [
     "Rows",
     "convert",
     "merge_candidates",
+    "quantize",
     "supported_isas",
 ]
