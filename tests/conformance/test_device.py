@@ -79,6 +79,16 @@ def quantisation_step(device: Device, dtype: ElementType, x: Floats) -> Floats:
     return np.repeat(largest * (0.5 / 127 * (1 + 8 * EPS) + 2.0**-11) + 127 * 2.0**-25, BLOCK, axis=-1)
 
 
+def stored_weights(rng: np.random.Generator, dtype: ElementType, n_out: int, n_in: int) -> NDArray[np.uint8]:
+    """Rows as they lie in a file: of random blocks whose values are neither large nor NaN."""
+    if dtype in WEIGHT_TYPES:
+        return oracle.encode(dtype, normal(rng, n_out, n_in))
+    blocks = rng.integers(0, 256, (64 * n_out * n_in // dtype.block, dtype.block_bytes), np.uint8)
+    largest = np.abs(oracle.decode(dtype, blocks, dtype.block)).max(-1)
+    sound = blocks[(largest > 1e-3) & (largest < 1e3)]
+    return sound[: n_out * n_in // dtype.block].reshape(n_out, -1)
+
+
 # memory
 
 
@@ -140,6 +150,18 @@ def test_matmul(
     assert_within(read(device, sums), before + wanted, bound + EPS * (np.abs(before) + sizes))
 
 
+@pytest.mark.parametrize("dtype", list(ElementType))
+def test_the_reference_multiplies_every_type(rng: np.random.Generator, dtype: ElementType) -> None:
+    device, data = Reference(), stored_weights(rng, dtype, 6, 512)
+    matrix = device.matrix(dtype, 6, 512)
+    assert matrix.pack(0, data)
+    weights, x = oracle.decode(dtype, data, 512), normal(rng, 3, 512)
+    out = device.buffer(3, 6)
+    device.matmul(out, matrix, put(device, x), 3)
+    bound = (512 + 3) * EPS / 2 * oracle.matmul(np.abs(weights), np.abs(x))
+    assert_within(read(device, out), oracle.matmul(weights, x), bound)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("dtype", WEIGHT_TYPES)
 def test_pack_tells_of_what_is_not_finite(device: Device, dtype: ElementType, bad: float) -> None:
@@ -166,12 +188,26 @@ def test_gated_matmul(device: Device, rng: np.random.Generator, dtype: ElementTy
     device.gated_matmul(out, matrix, rows, device.buffer(n_rows, 2 * n_ffn), n_rows, activation)
 
     gate_up = read(device, product).astype(np.float64)  # what the device itself multiplies to
-    wanted = oracle.gated(gate_up, activation)
-    gate = np.abs(gate_up[:, :n_ffn])
-    argument = gate if activation == "silu" else 1.6 * (gate + 0.045 * gate**3)
-    rounding = np.abs(wanted) * (6 + 4 * argument) * EPS + 2.0**-126 * np.abs(gate_up[:, n_ffn:]) * gate
+    wanted, rounding = oracle.gated(gate_up, activation), gated_error(gate_up, activation)
     step = quantisation_step(device, dtype, wanted + rounding)
     assert_within(read_rows(device, dtype, out, n_rows, n_ffn), wanted, rounding + step)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+def test_silu_mul(device: Device, rng: np.random.Generator, activation: str) -> None:
+    gate_up = 3 * normal(rng, 5, 2 * 96)
+    out = device.buffer(5, 96)
+    device.silu_mul(out, put(device, gate_up), 5, activation)
+    wanted = oracle.gated(gate_up, activation)
+    assert_within(read(device, out), wanted, gated_error(gate_up, activation))
+
+
+def gated_error(gate_up: Floats, activation: str) -> Floats:
+    """The rounding of the argument of exp, which becomes a relative error, and of what follows; exp ends at 2^126."""
+    gate, up = np.abs(np.split(gate_up.astype(np.float64), 2, axis=-1))
+    argument = gate if activation == "silu" else 1.6 * (gate + 0.045 * gate**3)
+    relative = np.abs(oracle.gated(gate_up, activation)) * (6 + 4 * argument) * EPS
+    return np.asarray(relative + 2.0**-126 * gate * up)
 
 
 # of rows

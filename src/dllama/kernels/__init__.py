@@ -19,7 +19,6 @@ from dllama._native import (
     BoundArray,
     Compute,
     PackedMatrix,
-    Program,
     Q80Rows,
     convert,
     merge_candidates,
@@ -27,7 +26,7 @@ from dllama._native import (
     supported_isas,
 )
 from dllama.kernels.cpu import Cpu
-from dllama.kernels.device import Buffer, Device, HostView, Matrix, Rows
+from dllama.kernels.device import Buffer, Device, HostView, Matrix, Program, Rows
 from dllama.kernels.reference import Reference
 
 __all__ = [

@@ -64,7 +64,7 @@ class Program(Protocol):
     """Recorded operations."""
 
     def run(self) -> None:
-        """Carries them out in a row, with what is in their operands now."""
+        """Carries them out in a row, with what is in their operands now. Bound arrays then have what was written."""
         ...
 
     def __len__(self) -> int: ...
@@ -114,6 +114,10 @@ class Device(Protocol):
         """These rows of the buffer: the same memory."""
         ...
 
+    def take(self, buffer: Buffer, rows: NDArray[np.int32]) -> Buffer:
+        """Copies of these rows, in this order."""
+        ...
+
     def bind(self, array: NDArray[Any]) -> Buffer:
         """Memory of Python's as an operand: operations read and write the array itself. It must be C-contiguous."""
         ...
@@ -145,8 +149,12 @@ class Device(Protocol):
     def gated_matmul(
         self, out: Rows, matrix: Matrix, x: Rows, scratch: Buffer, n_rows: int, activation: str
     ) -> None:
-        """out [T, F] := act(gate) * up, where gate and up are the halves of x @ matrix.T [T, 2F]. `scratch` [T, 2F] may
-        be overwritten. `activation`: silu or gelu, in its tanh form."""
+        """out [T, F] := act(gate) * up, where gate and up are the halves of x @ matrix.T [T, 2F], rows of either whole
+        blocks. `scratch` [T, 2F] may be overwritten. `activation`: silu or gelu, in its tanh form."""
+        ...
+
+    def silu_mul(self, out: Rows, gate_up: Buffer, n_rows: int, activation: str) -> None:
+        """out [T, F] := act(gate) * up, the halves of gate_up [T, 2F]."""
         ...
 
     # of rows
