@@ -18,8 +18,8 @@ from dllama.errors import TokenizerError
 from dllama.formats.t_file import TFile, write_t_file
 from dllama.tokenizer import Tokenizer, load_tokenizer
 from dllama.tokenizer.convert import convert_tokenizer
+from dllama.tokenizer.split_rules import LLAMA_3 as LLAMA_3_RULE
 from dllama.tokenizer.tiktoken_ranks import SPECIAL_NAMES
-from dllama.tokenizer.vocabulary import SplitRule
 
 Reference = Callable[[Path], tokenizers.Tokenizer]
 
@@ -115,7 +115,7 @@ def tiktoken_ids(tiktoken_ranks: list[bytes]) -> Callable[[str], list[int]]:
     tiktoken = pytest.importorskip("tiktoken", reason="the tiktoken package is not installed")
     encoding = tiktoken.Encoding(
         "small",
-        pat_str=SplitRule.LLAMA_3.value[0],
+        pat_str=LLAMA_3_RULE.patterns[0],
         mergeable_ranks={token: rank for rank, token in enumerate(tiktoken_ranks)},
         special_tokens={},
     )

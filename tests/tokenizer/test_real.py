@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dllama.formats.t_file import write_t_file
 from dllama.tokenizer import Tokenizer, load_tokenizer
 from dllama.tokenizer.convert import convert_tokenizer
-from dllama.tokenizer.vocabulary import SplitRule
+from dllama.tokenizer.split_rules import LLAMA_3 as LLAMA_3_RULE
 
 pytestmark = pytest.mark.slow  # vocabularies of 32 000 and 128 000 tokens, read in several ways
 
@@ -68,7 +68,7 @@ def llama_3(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Tokenizer], 
     lines = (line.split() for line in LLAMA_3.read_bytes().splitlines())
     encoding = tiktoken.Encoding(  # type: ignore[attr-defined]
         "llama3",
-        pat_str=SplitRule.LLAMA_3.value[0],
+        pat_str=LLAMA_3_RULE.patterns[0],
         mergeable_ranks={base64.b64decode(token): int(rank) for token, rank in lines},
         special_tokens={},
     )

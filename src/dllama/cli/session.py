@@ -16,6 +16,7 @@ from dllama.dtypes import ElementType
 from dllama.engine import Engine
 from dllama.errors import TokenizerError, UsageError
 from dllama.families import ModelConfig
+from dllama.formats.gguf.folder import gguf_file
 from dllama.kernels import Compute
 from dllama.node import Cluster, ClusterOptions, default_cache_type, use_processors
 from dllama.tokenizer import Tokenizer, load_tokenizer
@@ -123,10 +124,10 @@ def model_path(options: ModelOptions) -> Path:
 
 
 def tokenizer_path(tokenizer: Path | None, model: Path, on_note: Callable[[str], None]) -> Path:
-    """What is given, else the model's directory, else the one `.t` file beside it. Raises TokenizerError."""
+    """What is given, else the model's directory or GGUF file, else the one `.t` beside it. Raises TokenizerError."""
     if tokenizer is not None:
         return tokenizer
-    if model.is_dir():
+    if model.is_dir() or gguf_file(model) is not None:
         return model
     beside = sorted(path for path in model.parent.glob("*.t") if path.is_file())
     if len(beside) == 1:

@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> None:
 def _ids_of(tokenizer: PipelineTokenizer, text: str, no_special: bool) -> list[int]:
     if no_special:
         return tokenizer.encode(text)
-    return tokenizer.encode(text, add_bos=tokenizer.add_bos, parse_special=True)
+    ids = tokenizer.encode(text, add_bos=tokenizer.add_bos, parse_special=True)
+    return [*ids, tokenizer.eos_ids[0]] if tokenizer.add_eos else ids
 
 
 def _read_ids(text: str, tokenizer: PipelineTokenizer) -> list[int]:
@@ -80,6 +81,8 @@ def _print_text(tokenizer: PipelineTokenizer, ids: list[int], no_special: bool) 
     """The bytes of the text, whether they are UTF-8 or not; special tokens by name, but for what encoding added."""
     if tokenizer.add_bos and ids[:1] == [tokenizer.bos_id]:
         ids = ids[1:]
+    if tokenizer.add_eos and ids[-1:] == [tokenizer.eos_ids[0]]:
+        ids = ids[:-1]
     sys.stdout.flush()
     sys.stdout.buffer.write(bytes_of(tokenizer, ids, shows_special=not no_special))
     sys.stdout.buffer.flush()

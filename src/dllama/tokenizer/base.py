@@ -16,6 +16,7 @@ class Settings:
     eos_ids: tuple[int, ...]
     chat_template: str | None
     named_templates: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    add_eos: bool = False
 
 
 class Tokenizer(Protocol):

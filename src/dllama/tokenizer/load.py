@@ -12,11 +12,14 @@ from pathlib import Path
 import tokenizers
 
 from dllama.errors import TokenizerError
+from dllama.formats.gguf import GgufFile
+from dllama.formats.gguf.folder import gguf_file
 from dllama.formats.hf_folders import missing, model_folder
 from dllama.formats.plain_files import read_plain_file
 from dllama.formats.t_file import LARGEST_BYTES, TFile, is_t_file, read_t_file
 from dllama.plain_text import plain_line
 from dllama.tokenizer.base import Settings
+from dllama.tokenizer.gguf_vocabulary import parse_gguf_tokenizer
 from dllama.tokenizer.pipeline import Parsed, PipelineTokenizer, tokens_of
 from dllama.tokenizer.sentencepiece_model import parse_sentencepiece_tokenizer
 from dllama.tokenizer.settings_files import read_settings
@@ -36,13 +39,18 @@ class FileKind(enum.Enum):
 
 
 def load_tokenizer(path: Path) -> PipelineTokenizer:
-    """The tokenizer of a Hugging Face directory, a tokenizer.json, a tokenizer.model or a `.t` file.
+    """The tokenizer of a directory, a tokenizer.json, a tokenizer.model, a `.t` or a GGUF file (the first part of a
+    split one).
 
-    A tokenizer.model is a SentencePiece model (Llama 2) or tiktoken ranks (Llama 3). Files are told apart by
-    what is in them. Beside a file of the usual name, tokenizer_config.json and generation_config.json are read
-    too. Raises TokenizerError, naming the file, when there is none or it is damaged.
+    A directory has the files of Hugging Face, or one GGUF file. A tokenizer.model is a SentencePiece model (Llama 2) or
+    tiktoken ranks (Llama 3). Files are told apart by what is in them. Beside a file of the usual name,
+    tokenizer_config.json and generation_config.json are read too. Raises TokenizerError, naming the file, when there is
+    none or it is damaged, and ModelFileError for a GGUF file that is.
     """
     file = tokenizer_file(path)
+    if gguf_file(file) is not None:
+        with contextlib.closing(GgufFile(file)) as gguf, naming(file):
+            return PipelineTokenizer(parse_gguf_tokenizer(gguf.metadata))
     content = read_plain_file(file, TokenizerError, LARGEST_BYTES)
     kind = kind_of(content, file)
     if kind is FileKind.T:
@@ -74,7 +82,10 @@ def tokenizer_file(path: Path) -> Path:
     for name in _NAMES:
         if os.path.lexists(path / name):
             return path / name
-    raise TokenizerError(f"{path} has no tokenizer: neither {' nor '.join(_NAMES)}")
+    gguf = gguf_file(path)
+    if gguf is None:
+        raise TokenizerError(f"{path} has no tokenizer: neither {' nor '.join(_NAMES)} nor a GGUF file")
+    return gguf
 
 
 def kind_of(content: bytes, file: Path) -> FileKind:

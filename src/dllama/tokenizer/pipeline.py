@@ -102,6 +102,11 @@ class PipelineTokenizer:
         return self._settings.add_bos
 
     @property
+    def add_eos(self) -> bool:
+        """Whether the model's own tokenizer ends every text with the first of `eos_ids`; a prompt does not."""
+        return self._settings.add_eos
+
+    @property
     def eos_ids(self) -> tuple[int, ...]:
         return self._settings.eos_ids
 

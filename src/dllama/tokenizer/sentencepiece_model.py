@@ -70,6 +70,7 @@ def parse_sentencepiece_tokenizer(content: bytes) -> Parsed:
         special=model.ids_of(PieceType.UNKNOWN, PieceType.CONTROL) | controls,
         whole=whole - controls,
         byte_pieces=model.ids_of(PieceType.BYTE),
+        unknown=min(model.ids_of(PieceType.UNKNOWN), default=None),
     )
     settings = Settings(
         bos_id=model.bos_id if model.bos_id >= 0 else None,

@@ -16,7 +16,8 @@ from dllama.formats.t_file import TFile
 from dllama.tokenizer.base import Settings
 from dllama.tokenizer.byte_alphabet import BYTE_OF_CHARACTER, write_bytes
 from dllama.tokenizer.pipeline import WORD_START, Parsed, is_bracketed_name, is_control_name, tokens_of
-from dllama.tokenizer.vocabulary import SplitRule, Vocabulary, byte_level_pipeline, sentencepiece_pipeline
+from dllama.tokenizer.split_rules import LLAMA_3, NONE, QWEN, STARCODER, TEKKEN, SplitRule
+from dllama.tokenizer.vocabulary import Vocabulary, byte_level_pipeline, sentencepiece_pipeline
 
 _PLAIN_TEXT = frozenset(b"\n" + bytes(range(0x20, 0x7F)))
 _BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -41,16 +42,16 @@ def recognise_split_rule(file: TFile, vocabulary: Vocabulary) -> SplitRule:
     names = {vocabulary.pieces[token_id] for token_id in vocabulary.special}
     long_numbers = any(len(token) > 1 and token.isdigit() for token in file.tokens)
     if "<|begin_of_text|>" in names:
-        return SplitRule.LLAMA_3
+        return LLAMA_3
     if "<｜begin▁of▁sentence｜>" in names and long_numbers:
-        return SplitRule.LLAMA_3  # DeepSeek R1 distilled into Llama 3
+        return LLAMA_3  # DeepSeek R1 distilled into Llama 3
     if "[INST]" in names and not long_numbers:
-        return SplitRule.TEKKEN
+        return TEKKEN
     if not long_numbers and vocabulary.pieces[0] == "<|endoftext|>":
-        return SplitRule.STARCODER
+        return STARCODER
     qwen = {"<|im_start|>", "<|endoftext|>", "<｜begin▁of▁sentence｜>"} & names
     first_byte_is_first = len(file.tokens[0]) == 1
-    return SplitRule.QWEN if qwen and first_byte_is_first and not long_numbers else SplitRule.NONE
+    return QWEN if qwen and first_byte_is_first and not long_numbers else NONE
 
 
 def _byte_level_vocabulary(file: TFile) -> Vocabulary:
@@ -132,6 +133,7 @@ def _sentencepiece_vocabulary(file: TFile) -> Vocabulary:
         special=frozenset(special),
         whole=frozenset(whole),
         byte_pieces=byte_pieces,
+        unknown=min(special, default=None),
     )
 
 

@@ -12,7 +12,8 @@ from dllama.errors import TokenizerError
 from dllama.tokenizer.base import Settings
 from dllama.tokenizer.byte_alphabet import write_bytes
 from dllama.tokenizer.pipeline import Parsed
-from dllama.tokenizer.vocabulary import SplitRule, Vocabulary, byte_level_pipeline
+from dllama.tokenizer.split_rules import LLAMA_3
+from dllama.tokenizer.vocabulary import Vocabulary, byte_level_pipeline
 
 N_SPECIAL_TOKENS = 256
 
@@ -64,7 +65,7 @@ def parse_tiktoken_ranks(content: bytes) -> Parsed:
         chat_template=None,
     )
     return Parsed(
-        pipeline=byte_level_pipeline(vocabulary, SplitRule.LLAMA_3),
+        pipeline=byte_level_pipeline(vocabulary, LLAMA_3),
         tokens=tokens + [name.encode() for name in SPECIAL_NAMES],
         settings=settings,
     )
