@@ -15,6 +15,7 @@
 #include "cpu.h"
 #include "merge_candidates.h"
 #include "objects.h"
+#include "types_binding.h"
 
 namespace dllama {
 namespace {
@@ -25,16 +26,6 @@ std::vector<std::string> supported_isas() {
     std::vector<std::string> names;
     for (int i = 0; i < n; i++) names.emplace_back(tables[i]->isa);
     return names;
-}
-
-ElementType element_type(int number, const char* name, bool may_be_bf16) {
-    const bool known = (number >= 0 && number <= 3) || (may_be_bf16 && number == int(ElementType::bf16));
-    if (!known) wrong_value(std::string(name) + " " + std::to_string(number) + " is not an element type that fits here");
-    return ElementType(number);
-}
-
-nb::object to_python(ElementType type) {
-    return nb::module_::import_("dllama.dtypes").attr("ElementType")(int(type));
 }
 
 bool convert(nb::handle out, int out_number, nb::handle src, int src_number, int64_t n) {
@@ -102,32 +93,16 @@ void merge_candidates_of_arrays(nb::handle ids, nb::handle logits, nb::handle lo
 }
 
 void new_matrix(PackedMatrix* self, Compute& compute, int dtype, int n_out, int n_in) {
-    const ElementType type = element_type(dtype, "dtype", false);
-    require(n_out >= 0 && n_out <= (1 << 30), "n_out", "must be between 0 and 2^30");
-    require(n_in > 0 && n_in <= (1 << 30), "n_in", "must be between 1 and 2^30");
-    require(!is_blocked(type) || n_in % kBlock == 0, "n_in", "must be a multiple of 32 for q40 and q80");
-    const KernelTable& kernels = compute.kernels();
-    const PackedLayout layout{type, n_out, n_in, kernels.tile_rows, kernels.unit_bytes};
+    const PackedLayout layout = checked_layout(compute.kernels(), dtype, n_out, n_in);
     new (self) PackedMatrix{layout, compute.matrix_memory().take(layout.bytes())};
 }
 
 bool pack_rows(PackedMatrix& matrix, int first_row, nb::handle rows) {
-    const ArrayArg from(rows, "rows", kUint8, 2);
-    const int64_t n = from.size(0);
-    require(first_row >= 0 && first_row + n <= matrix.layout.n_out, "first_row", "and rows reach outside the matrix");
-    from.need_size(1, int64_t(matrix.layout.row_bytes()));
-    const nb::gil_scoped_release release;
-    return pack(matrix.layout, matrix.memory.data(), first_row, int(n), from.data<uint8_t>());
+    return pack_checked(matrix.layout, matrix.memory.data(), first_row, rows);
 }
 
 nb::object unpack_rows(const PackedMatrix& matrix, int first_row, int n) {
-    require(first_row >= 0 && n >= 0 && first_row + int64_t(n) <= matrix.layout.n_out, "first_row",
-            "and n reach outside the matrix");
-    const size_t row_bytes = matrix.layout.row_bytes();
-    auto* data = new uint8_t[size_t(n) * row_bytes + 1];
-    const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
-    unpack(matrix.layout, matrix.memory.data(), first_row, n, data);
-    return nb::cast(nb::ndarray<nb::numpy, uint8_t, nb::ndim<2>>(data, {size_t(n), row_bytes}, owner));
+    return unpack_checked(matrix.layout, matrix.memory.data(), first_row, n);
 }
 
 void new_q80_rows(Q80Rows* self, int max_rows, int n) {
@@ -211,6 +186,12 @@ void define_compute(nb::module_& m) {
              nb::arg("head_offset"), nb::arg("group"), nb::arg("window"), nb::arg("n_rows"))
         .def("top_candidates", &Compute::top_candidates, nb::arg("ids"), nb::arg("largest"), nb::arg("sums"),
              nb::arg("logits"), nb::arg("temperature"), nb::arg("first_id"), nb::arg("n_rows"))
+        .def("route", &Compute::route, nb::arg("routing"), nb::arg("x"), nb::arg("norm"), nb::arg("eps"),
+             nb::arg("weights"), nb::arg("n_rows"), nb::arg("renormalised"))
+        .def("experts_gated", &Compute::experts_gated, nb::arg("out"), nb::arg("stack"), nb::arg("x"),
+             nb::arg("routing"), nb::arg("n_rows"), nb::arg("activation"))
+        .def("experts_down", &Compute::experts_down, nb::arg("out"), nb::arg("stack"), nb::arg("x"), nb::arg("routing"),
+             nb::arg("n_rows"), nb::arg("add") = false)
         .def("encode_q80", &Compute::encode_q80, nb::arg("out"), nb::arg("x"), nb::arg("n_rows"))
         .def("add_q80", &Compute::add_q80, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"),
              nb::arg("rounded") = false)
@@ -227,6 +208,7 @@ void define_compute(nb::module_& m) {
 
 }  // namespace
 
+void define_experts(nb::module_& m);  // experts_binding.cpp
 void define_sockets(nb::module_& m);  // socket_binding.cpp
 void define_maps(nb::module_& m);     // map_binding.cpp
 void define_quantizers(nb::module_& m);  // quantize_binding.cpp
@@ -243,6 +225,7 @@ NB_MODULE(_native, m) {
     m.def("merge_candidates", &dllama::merge_candidates_of_arrays, nanobind::arg("ids"), nanobind::arg("logits"),
           nanobind::arg("log_sums"), nanobind::arg("target_logits"), nanobind::arg("parts"), nanobind::arg("temperature"));
     dllama::define_objects(m);
+    dllama::define_experts(m);
     dllama::define_compute(m);
     dllama::define_sockets(m);
     dllama::define_maps(m);

@@ -147,6 +147,7 @@ struct KernelTable {
     void (*rms_norm)(const RowOut& out, const float* x, const float* weight, float eps, int n);
     void (*gated)(const RowOut& out, const float* gate, const float* up, Activation activation, int n);
     void (*add)(float* x, const float* y, int n);
+    void (*add_scaled)(float* x, const float* y, float scale, int n);  // x += scale * y, rounded twice
     void (*rope)(float* head, const float* cos_sin, int head_dim, bool halves);
     void (*store_half)(uint16_t* out, const float* x, int n);
     void (*encode_q80)(uint8_t* out, const float* x, int n);  // the last block is padded with zeros
@@ -155,6 +156,11 @@ struct KernelTable {
     void (*add_sum_q80)(float* x, const WireParts& parts, int n, bool rounded);
     void (*add_sum_f32)(float* x, const float* parts, size_t stride, int n_parts, int n);
     void (*sum_q80)(uint8_t* out, const WireParts& parts, int n_blocks);  // out = the sum as Q80
+
+    // The same bits in every table (router_kernel.h): out = x / sqrt(mean of squares + eps) * weight, and
+    // out[t * out_stride + e] = the product of rows t of x and e of w, both of n columns.
+    void (*router_norm)(float* out, const float* x, const float* weight, float eps, int n);
+    void (*router_logits)(float* out, int out_stride, const float* x, const float* w, int n, int n_rows, int n_experts);
 
     // state := softmax over the positions of split `split` that each query of the tile sees.
     // scratch: attention_scratch() floats.

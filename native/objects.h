@@ -5,7 +5,9 @@
 #include <mutex>
 #include <new>
 #include <utility>
+#include <vector>
 
+#include "experts.h"
 #include "packed_matrix.h"
 
 namespace dllama {
@@ -69,6 +71,15 @@ struct PackedMatrix {
     Slice memory;
 };
 
+// Matrices [n_out, n_in] of one shape, one after another.
+struct PackedStack {
+    PackedLayout layout;
+    int n_matrices;
+    Slice memory;
+
+    uint8_t* matrix(int index) const { return memory.data() + size_t(index) * layout.bytes(); }
+};
+
 // Quants, scales and sums of activations, each aligned to a cache line.
 struct Q80Rows {
     Q80Rows(int max_rows, int n)
@@ -86,6 +97,29 @@ struct Q80Rows {
 private:
     static size_t quant_bytes(int max_rows, int n) { return size_t(max_rows) * n; }
     static size_t line(size_t bytes) { return (bytes + 63) / 64 * 64; }
+};
+
+// Where the rows of a step go; written by the router.
+struct RoutedRows {
+    RoutedRows(int max_rows, int n_experts, int top_k)
+        : max_rows(max_rows), logits(size_t(max_rows) * n_experts), ids(size_t(max_rows) * top_k),
+          weights(size_t(max_rows) * top_k), first_slot(size_t(n_experts) + 1), slot_row(size_t(max_rows) * top_k),
+          slot_weight(size_t(max_rows) * top_k), n_experts(n_experts), top_k(top_k) {}
+    RoutedRows(const RoutedRows&) = delete;
+    RoutedRows& operator=(const RoutedRows&) = delete;
+
+    Routing routing() {
+        return {logits.data(), ids.data(), weights.data(), first_slot.data(), slot_row.data(), slot_weight.data(),
+                n_experts, top_k};
+    }
+
+    int max_rows, n_rows = 0;  // n_rows: those that the router last saw
+    std::vector<float> logits;
+    std::vector<int32_t> ids;
+    std::vector<float> weights;
+    std::vector<int32_t> first_slot, slot_row;
+    std::vector<float> slot_weight;
+    int n_experts, top_k;
 };
 
 }  // namespace dllama

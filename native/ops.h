@@ -2,6 +2,7 @@
 // Which chunk an element falls into never changes its value.
 #pragma once
 
+#include "experts.h"
 #include "kernel_table.h"
 #include "packed_matrix.h"
 #include "thread_pool.h"
@@ -52,6 +53,13 @@ public:
     // workspace: candidates_workspace(c) bytes, aligned to 64. A row with NaN or infinity has sums and logits of NaN.
     size_t candidates_workspace(const TopCandidates& c) const;
     void top_candidates(const TopCandidates& c, uint8_t* workspace);
+    // Workspaces of mixtures: as many bytes as the function before says, aligned to 64.
+    size_t router_workspace(const Router& r) const;
+    void route(const Router& r, const Routing& routing, uint8_t* workspace);
+    size_t gated_workspace(const ExpertsGated& g) const;
+    void experts_gated(const ExpertsGated& g, const Routing& routing, uint8_t* workspace);
+    size_t down_workspace(const ExpertsDown& d) const;
+    void experts_down(const ExpertsDown& d, const Routing& routing, uint8_t* workspace);
     void encode_q80(uint8_t* out, const float* x, int n, int n_rows);
     // x += the sum of the parts, each of them rows like those of x.
     void add_q80(float* x, const WireParts& parts, int n, int n_rows, bool rounded);

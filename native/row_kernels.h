@@ -239,6 +239,10 @@ struct RowKernels {
         for (int i = 0; i < n; i++) x[i] += y[i];
     }
 
+    static void add_scaled(float* x, const float* y, float scale, int n) {
+        for (int i = 0; i < n; i++) x[i] += scale * y[i];
+    }
+
     // Plain loops: the compiler vectorises them, and they are nowhere near the top of a profile.
     static void rope(float* head, const float* cos_sin, int head_dim, bool halves) {
         const int half = head_dim / 2;

@@ -7,6 +7,7 @@
 #include "float_matmul.h"
 #include "peak.h"
 #include "quantize_kernel.h"
+#include "router_kernel.h"
 #include "sum_kernel.h"
 
 namespace dllama {
@@ -33,12 +34,16 @@ KernelTable vector_table(const char* isa) {
     table.rms_norm = RowKernels<S>::rms_norm;
     table.gated = RowKernels<S>::gated;
     table.add = RowKernels<S>::add;
+    table.add_scaled = RowKernels<S>::add_scaled;
     table.rope = RowKernels<S>::rope;
     table.store_half = RowKernels<S>::store_half;
     table.encode_q80 = RowKernels<S>::encode_q80;
     table.add_sum_q80 = SumKernel<S>::add_sum_q80;
     table.add_sum_f32 = SumKernel<S>::add_sum_f32;
     table.sum_q80 = SumKernel<S>::sum_q80;
+
+    table.router_norm = RouterKernel<S>::norm;
+    table.router_logits = RouterKernel<S>::logits;
 
     table.attend_split = AttentionKernel<S>::attend_split;
     table.attend_merge = AttentionKernel<S>::attend_merge;

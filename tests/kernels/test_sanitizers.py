@@ -16,6 +16,7 @@ PORTABLE = [
     "attention_op",
     "candidates_op",
     "cpu",
+    "experts_op",
     "merge_candidates",
     "ops",
     "packed_matrix",

@@ -5,7 +5,8 @@
 `Compute(n_threads, isa=None)` owns threads and one instruction set; isa None takes the best that the CPU and the
 system support (`supported_isas()`, best first), a name forces one (ValueError names what there is). Its methods are
 the operations: each one call that releases the GIL and uses every thread. `PackedMatrix` holds weights in the
-instruction set's layout, `Q80Rows` the quantised activations of a matrix product.
+instruction set's layout, `PackedStack` matrices of one shape (those of experts), `Q80Rows` the quantised activations of
+a matrix product, `RoutedRows` which experts the rows of a step go to.
 
 Arrays are C-contiguous; `n_rows` says how many leading rows count. A wrong type is a TypeError, a wrong shape or index
 a ValueError, and both name the argument. `BoundArray(array)` may stand for an array in every operation: its memory is
@@ -19,7 +20,9 @@ from dllama._native import (
     BoundArray,
     Compute,
     PackedMatrix,
+    PackedStack,
     Q80Rows,
+    RoutedRows,
     convert,
     merge_candidates,
     quantize,
@@ -38,10 +41,12 @@ __all__ = [
     "HostView",
     "Matrix",
     "PackedMatrix",
+    "PackedStack",
     "Program",
     "Q80Rows",
     "Reference",
     "Rows",
+    "RoutedRows",
     "convert",
     "merge_candidates",
     "quantize",

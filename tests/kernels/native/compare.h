@@ -155,5 +155,6 @@ void rows(const dllama::KernelTable& kernels, Report& report);
 void conversions(const dllama::KernelTable& kernels, Report& report);
 void attentions(const dllama::KernelTable& kernels, Report& report);
 void candidates(const dllama::KernelTable& kernels, Report& report);
+void routers(const dllama::KernelTable& kernels, Report& report);
 
 }  // namespace compare

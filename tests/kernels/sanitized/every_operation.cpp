@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <random>
 #include <vector>
@@ -65,6 +66,54 @@ void matmuls(Ops& ops, ElementType type, int n_out, int n_in, int n_rows) {
     } else {
         for (bool adds : {false, true})
             ops.matmul(FloatMatmul{packed.get(), layout.tile_bytes(), n_out, n_in, x.data(), out.data(), adds}, type, n_rows);
+    }
+}
+
+// Encoded and packed matrices of random weights, one after another.
+struct Stack {
+    Stack(const KernelTable& k, ElementType type, int n_matrices, int n_out, int n_in)
+        : layout{type, n_out, n_in, k.tile_rows, k.unit_bytes}, memory(bytes(layout.bytes() * n_matrices)) {
+        const auto encoded = bytes(layout.row_bytes() * n_out);
+        for (int i = 0; i < n_matrices; i++) {
+            const auto weights = floats(size_t(n_out) * n_in);
+            const auto* from = reinterpret_cast<const uint8_t*>(weights.data());
+            k.convert(encoded.get(), type, from, ElementType::f32, weights.size());
+            pack(layout, memory.get() + layout.bytes() * i, 0, n_out, encoded.get());
+        }
+    }
+    MatrixStack matrices() const {
+        return {memory.get(), layout.bytes(), layout.tile_bytes(), layout.type, layout.n_out, layout.n_in};
+    }
+    PackedLayout layout;
+    std::unique_ptr<uint8_t[]> memory;
+};
+
+void experts(Ops& ops, ElementType type, int n_experts, int top_k, int n_ffn, int n, int n_rows) {
+    const KernelTable& k = ops.kernels();
+    const auto x = floats(size_t(n_rows) * n), norm = floats(n), router = floats(size_t(n_experts) * n);
+    const size_t n_slots = size_t(n_rows) * top_k;
+    std::vector<float> logits(size_t(n_rows) * n_experts), weights(n_slots), slot_weight(n_slots);
+    std::vector<int32_t> ids(n_slots), first_slot(n_experts + 1), slot_row(n_slots);
+    const Routing routing{logits.data(), ids.data(), weights.data(), first_slot.data(), slot_row.data(),
+                          slot_weight.data(), n_experts, top_k};
+    const auto workspace = [](size_t n_bytes) {
+        return std::unique_ptr<uint8_t, void (*)(void*)>(static_cast<uint8_t*>(std::aligned_alloc(64, n_bytes)), std::free);
+    };
+    const Router r{x.data(), norm.data(), router.data(), 1e-6f, n_rows, n, n_experts, top_k, n_rows % 2 == 0};
+    ops.route(r, routing, workspace(ops.router_workspace(r)).get());
+
+    const Stack gate_up(k, type, 2 * n_experts, n_ffn, n), down(k, type, n_experts, n, n_ffn);
+    std::vector<float> floats_of_slots(n_slots * n_ffn), out(x.size());
+    const RowsOut plain{floats_of_slots.data(), nullptr, nullptr, nullptr, n_ffn};
+    const bool blocked = type == ElementType::q40 || type == ElementType::q80;
+    Rows quantized(n_rows, n), of_slots(int(n_slots), n_ffn);
+    ops.quantize_rows(quantized.out(), x.data(), n_rows);
+    const RowsOut source = blocked ? quantized.out() : RowsOut{const_cast<float*>(x.data()), nullptr, nullptr, nullptr, n};
+    const ExpertsGated g{gate_up.matrices(), source, blocked ? of_slots.out() : plain, Activation::silu, n_rows};
+    ops.experts_gated(g, routing, workspace(ops.gated_workspace(g)).get());
+    for (bool adds : {false, true}) {
+        const ExpertsDown d{down.matrices(), g.out, out.data(), n_rows, adds};
+        ops.experts_down(d, routing, workspace(ops.down_workspace(d)).get());
     }
 }
 
@@ -180,6 +229,12 @@ int main() {
                     matmuls(ops, type, 83, 96, n_rows);
                     matmuls(ops, type, 192, 1120, n_rows);  // a gate and an up projection of whole blocks, three panels
                     if (type == ElementType::f16 || type == ElementType::f32) matmuls(ops, type, 37, 131, n_rows);
+                }
+            for (ElementType type : {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32})
+                for (int n_rows : {1, 2, 6, 300}) {
+                    experts(ops, type, 1, 1, 32, 32, n_rows);
+                    experts(ops, type, 5, 2, 96, 160, n_rows);
+                    if (type == ElementType::f16 || type == ElementType::f32) experts(ops, type, 4, 3, 37, 51, n_rows);
                 }
             for (int n : {1, 7, 31, 32, 33, 96, 2080})
                 for (int n_rows : {1, 9}) rows(ops, n, n_rows);

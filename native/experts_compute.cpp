@@ -1,0 +1,94 @@
+// The operations of mixtures of experts, with their arguments checked.
+#include "compute.h"
+#include "operation_args.h"
+
+namespace dllama {
+namespace {
+
+RoutedRows& routed(nb::handle object, int n_rows) {
+    RoutedRows* rows;
+    if (!nb::try_cast(object, rows)) wrong_type("routing must be RoutedRows");
+    need_rows(n_rows, rows->max_rows, "routing");
+    return *rows;
+}
+
+// What the router last chose, as far as it is what an operation was recorded for.
+void need_routed(const RoutedRows& rows, int n_rows) {
+    if (rows.n_rows != n_rows)
+        wrong_value("routing is of " + std::to_string(rows.n_rows) + " rows, not of " + std::to_string(n_rows));
+}
+
+const PackedStack& stack_of(nb::handle object, const KernelTable& kernels) {
+    const PackedStack* stack;
+    if (!nb::try_cast(object, stack)) wrong_type("stack must be a PackedStack");
+    need_packed_here(stack->layout, kernels);
+    return *stack;
+}
+
+MatrixStack matrices_of(const PackedStack& stack) {
+    const PackedLayout& layout = stack.layout;
+    return {stack.memory.data(), layout.bytes(), layout.tile_bytes(), layout.type, layout.n_out, layout.n_in};
+}
+
+// The input of a product: quantised for types of blocks, float32 for others.
+RowsOut input_of(nb::handle x, const PackedLayout& layout, int64_t n_rows) {
+    const bool blocked = is_blocked(layout.type);
+    const std::string type = traits_of(layout.type).name;
+    if (const Q80Rows* q; nb::try_cast(x, q)) {
+        if (!blocked) wrong_type("x must be float32 for a stack of " + type);
+        need_rows(int(n_rows), q->max_rows, "x");
+        require(q->n == layout.n_in, "x", "must have as many columns as the stack");
+        return {nullptr, q->quants, q->scales, q->sums, q->n};
+    }
+    if (blocked) wrong_type("x must be Q80Rows for a stack of " + type);
+    const FloatRows rows(x, "x", int(n_rows));
+    rows.need_size(1, layout.n_in);
+    return {rows.values(), nullptr, nullptr, nullptr, layout.n_in};
+}
+
+}  // namespace
+
+void Compute::route(Object routing, Object x, Object norm, float eps, Object weights, int n_rows, bool renormalised) {
+    RoutedRows& to = routed(routing, n_rows);
+    const FloatRows from(x, "x", n_rows);
+    const ArrayArg scale(norm, "norm", kFloat32, 1), matrix(weights, "weights", kFloat32, 2);
+    scale.need_size(0, from.n());
+    matrix.need_size(0, to.n_experts);
+    matrix.need_size(1, from.n());
+    const Router r{from.values(), scale.data<float>(), matrix.data<float>(), eps, n_rows, from.n(), to.n_experts,
+                   to.top_k, renormalised};
+    run({routing, x, norm, weights}, [this, r, &to] {
+        ops_.route(r, to.routing(), workspace(ops_.router_workspace(r)));
+        to.n_rows = r.n_rows;
+    });
+}
+
+void Compute::experts_gated(Object out, Object stack_object, Object x, Object routing, int n_rows,
+                            const std::string& activation) {
+    RoutedRows& by = routed(routing, n_rows);
+    const PackedStack& stack = stack_of(stack_object, kernels());
+    require(stack.n_matrices == 2 * by.n_experts, "stack", "must have a gate and an up projection for each expert");
+    const RowsOut from = input_of(x, stack.layout, n_rows);
+    const RowsOut to = RowsArg(out, "out", n_rows * by.top_k, stack.layout.n_out).rows;
+    const ExpertsGated g{matrices_of(stack), from, to, activation_named(activation), n_rows};
+    run({out, stack_object, x, routing}, [this, g, &by] {
+        need_routed(by, g.n_rows);
+        ops_.experts_gated(g, by.routing(), workspace(ops_.gated_workspace(g)));
+    });
+}
+
+void Compute::experts_down(Object out, Object stack_object, Object x, Object routing, int n_rows, bool add) {
+    RoutedRows& by = routed(routing, n_rows);
+    const PackedStack& stack = stack_of(stack_object, kernels());
+    require(stack.n_matrices == by.n_experts, "stack", "must have a matrix for each expert");
+    const RowsOut from = input_of(x, stack.layout, int64_t(n_rows) * by.top_k);
+    const FloatRows to(out, "out", n_rows, Access::write);
+    to.need_size(1, stack.layout.n_out);
+    const ExpertsDown d{matrices_of(stack), from, to.values(), n_rows, add};
+    run({out, stack_object, x, routing}, [this, d, &by] {
+        need_routed(by, d.n_rows);
+        ops_.experts_down(d, by.routing(), workspace(ops_.down_workspace(d)));
+    });
+}
+
+}  // namespace dllama

@@ -1,0 +1,51 @@
+// Element types and packed rows as Python gives and gets them.
+#pragma once
+
+#include <nanobind/ndarray.h>
+
+#include <string>
+
+#include "array_arg.h"
+#include "packed_matrix.h"
+
+namespace dllama {
+
+inline ElementType element_type(int number, const char* name, bool may_be_bf16) {
+    const bool known = (number >= 0 && number <= 3) || (may_be_bf16 && number == int(ElementType::bf16));
+    if (!known) wrong_value(std::string(name) + " " + std::to_string(number) + " is not an element type that fits here");
+    return ElementType(number);
+}
+
+inline nb::object to_python(ElementType type) {
+    return nb::module_::import_("dllama.dtypes").attr("ElementType")(int(type));
+}
+
+inline PackedLayout checked_layout(const KernelTable& kernels, int dtype, int n_out, int n_in) {
+    const ElementType type = element_type(dtype, "dtype", false);
+    require(n_out >= 0 && n_out <= (1 << 30), "n_out", "must be between 0 and 2^30");
+    require(n_in > 0 && n_in <= (1 << 30), "n_in", "must be between 1 and 2^30");
+    require(!is_blocked(type) || n_in % kBlock == 0, "n_in", "must be a multiple of 32 for q40 and q80");
+    return {type, n_out, n_in, kernels.tile_rows, kernels.unit_bytes};
+}
+
+// False when a scale or an element was not finite.
+inline bool pack_checked(const PackedLayout& layout, uint8_t* packed, int first_row, nb::handle rows) {
+    const ArrayArg from(rows, "rows", kUint8, 2);
+    const int64_t n = from.size(0);
+    require(first_row >= 0 && first_row + n <= layout.n_out, "first_row", "and rows reach outside the matrix");
+    from.need_size(1, int64_t(layout.row_bytes()));
+    const nb::gil_scoped_release release;
+    return pack(layout, packed, first_row, int(n), from.data<uint8_t>());
+}
+
+inline nb::object unpack_checked(const PackedLayout& layout, const uint8_t* packed, int first_row, int n) {
+    require(first_row >= 0 && n >= 0 && first_row + int64_t(n) <= layout.n_out, "first_row",
+            "and n reach outside the matrix");
+    const size_t row_bytes = layout.row_bytes();
+    auto* data = new uint8_t[size_t(n) * row_bytes + 1];
+    const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
+    unpack(layout, packed, first_row, n, data);
+    return nb::cast(nb::ndarray<nb::numpy, uint8_t, nb::ndim<2>>(data, {size_t(n), row_bytes}, owner));
+}
+
+}  // namespace dllama
