@@ -29,7 +29,7 @@ from dllama._native import (
     supported_isas,
 )
 from dllama.kernels.cpu import Cpu
-from dllama.kernels.device import Buffer, Device, HostView, Matrix, Program, Rows
+from dllama.kernels.device import Buffer, Device, HostView, Matrix, MatrixStack, Program, Routes, Rows
 from dllama.kernels.reference import Reference
 
 __all__ = [
@@ -40,13 +40,15 @@ __all__ = [
     "Device",
     "HostView",
     "Matrix",
+    "MatrixStack",
     "PackedMatrix",
     "PackedStack",
     "Program",
     "Q80Rows",
     "Reference",
-    "Rows",
     "RoutedRows",
+    "Routes",
+    "Rows",
     "convert",
     "merge_candidates",
     "quantize",

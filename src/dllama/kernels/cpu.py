@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dllama._native import Compute, PackedMatrix, Q80Rows
+from dllama._native import Compute, PackedMatrix, PackedStack, Q80Rows, RoutedRows
 from dllama.dtypes import ElementType
 from dllama.kernels.host_memory import HostBuffer, HostMemory
 
@@ -16,3 +16,9 @@ class Cpu(HostMemory, Compute):
 
     def matrix(self, dtype: ElementType, n_out: int, n_in: int) -> PackedMatrix:
         return PackedMatrix(self, dtype, n_out, n_in)
+
+    def stack(self, dtype: ElementType, n_matrices: int, n_out: int, n_in: int) -> PackedStack:
+        return PackedStack(self, dtype, n_matrices, n_out, n_in)
+
+    def routes(self, max_rows: int, n_experts: int, top_k: int) -> RoutedRows:
+        return RoutedRows(max_rows, n_experts, top_k)

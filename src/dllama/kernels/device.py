@@ -60,6 +60,44 @@ class Matrix(Protocol):
         ...
 
 
+class MatrixStack(Protocol):
+    """Matrices [n_out, n_in] of one element type: one or two for each expert of a mixture."""
+
+    @property
+    def n_matrices(self) -> int: ...
+    @property
+    def n_out(self) -> int: ...
+    @property
+    def n_in(self) -> int: ...
+    @property
+    def dtype(self) -> ElementType: ...
+    @property
+    def nbytes(self) -> int: ...
+    def pack(self, index: int, first_row: int, rows: NDArray[np.uint8]) -> bool:
+        """As Matrix.pack, of one of the matrices."""
+        ...
+
+
+class Routes(Protocol):
+    """Which experts the rows of a step go to, written by `route`, and read from Python by tests."""
+
+    @property
+    def max_rows(self) -> int: ...
+    @property
+    def n_experts(self) -> int: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        """[max_rows, top_k] by falling logit, of equals the lower id first."""
+        ...
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """[max_rows, top_k] of their outputs."""
+        ...
+
+
 class Program(Protocol):
     """Recorded operations."""
 
@@ -132,6 +170,12 @@ class Device(Protocol):
         """Memory for weights; zeros."""
         ...
 
+    def stack(self, dtype: ElementType, n_matrices: int, n_out: int, n_in: int) -> MatrixStack:
+        """Memory for weights; zeros."""
+        ...
+
+    def routes(self, max_rows: int, n_experts: int, top_k: int) -> Routes: ...
+
     def record(self, call: Callable[..., object], *args: object) -> Program:
         """The operations that `call(*args)` asks for, checked and kept in place of being carried out."""
         ...
@@ -155,6 +199,37 @@ class Device(Protocol):
 
     def silu_mul(self, out: Rows, gate_up: Buffer, n_rows: int, activation: str) -> None:
         """out [T, F] := act(gate) * up, the halves of gate_up [T, 2F]."""
+        ...
+
+    # mixtures of experts. A slot is one row at one of its experts; slots are ordered by expert, then by row.
+
+    def route(
+        self,
+        routing: Routes,
+        x: Buffer,
+        norm: Buffer,
+        eps: float,
+        weights: Buffer,
+        n_rows: int,
+        renormalised: bool,
+    ) -> None:
+        """The experts of each row of the residual stream x [T, D], by the logits of its norm with `weights`
+        [n_experts, D]: their probabilities among all experts, or among the chosen ones where `renormalised`. The same
+        bits on every device (experts_oracle.py)."""
+        ...
+
+    def experts_gated(
+        self, out: Rows, stack: MatrixStack, x: Rows, routing: Routes, n_rows: int, activation: str
+    ) -> None:
+        """out [slots, F] := act(gate) * up of x [T, D], with a gate and an up projection [F, D] of each expert in turn
+        in `stack`. `n_rows` must be those that were routed."""
+        ...
+
+    def experts_down(
+        self, out: Buffer, stack: MatrixStack, x: Rows, routing: Routes, n_rows: int, add: bool = False
+    ) -> None:
+        """out [T, D] := the weighted sum over each row's slots of x [slots, F] @ its expert's matrix of `stack` [D, F],
+        by rising expert; += with `add`."""
         ...
 
     # of rows

@@ -15,43 +15,14 @@ from numpy.typing import NDArray
 
 from dllama.dtypes import BLOCK, ElementType, row_bytes
 from dllama.kernels import oracle
-from dllama.kernels.device import Buffer, Matrix, Rows
+from dllama.kernels.device import Buffer, Matrix, MatrixStack, Routes, Rows
 from dllama.kernels.host_memory import HostBuffer, HostMemory, array_of
 from dllama.kernels.reference_attention import Cache, Places, attend, store
+from dllama.kernels.reference_experts import ReferenceRoutes, ReferenceStack, down_slots, gate_slots
+from dllama.kernels.reference_matrix import ReferenceMatrix
 
 Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
-
-
-class ReferenceMatrix:
-    """See Matrix. Its values, decoded."""
-
-    def __init__(self, dtype: ElementType, n_out: int, n_in: int) -> None:
-        if n_in % dtype.block:
-            raise ValueError(f"n_in must be a multiple of {dtype.block} for {dtype.label}")
-        self.dtype = dtype
-        self.values = np.zeros((n_out, n_in), np.float32)
-
-    @property
-    def n_out(self) -> int:
-        return self.values.shape[0]
-
-    @property
-    def n_in(self) -> int:
-        return self.values.shape[1]
-
-    @property
-    def nbytes(self) -> int:
-        return self.values.nbytes
-
-    def pack(self, first_row: int, rows: Bytes) -> bool:
-        if not 0 <= first_row <= self.n_out - len(rows):
-            raise ValueError("first_row and rows reach outside the matrix")
-        if rows.shape[1] != row_bytes(self.dtype, self.n_in):
-            raise ValueError(f"rows.shape[1] must be {row_bytes(self.dtype, self.n_in)}")
-        values = oracle.decode(self.dtype, rows, self.n_in)
-        self.values[first_row : first_row + len(rows)] = values
-        return bool(np.isfinite(values).all())
 
 
 class ReferenceProgram:
@@ -87,6 +58,12 @@ class Reference(HostMemory):
 
     def matrix(self, dtype: ElementType, n_out: int, n_in: int) -> ReferenceMatrix:
         return ReferenceMatrix(dtype, n_out, n_in)
+
+    def stack(self, dtype: ElementType, n_matrices: int, n_out: int, n_in: int) -> ReferenceStack:
+        return ReferenceStack(dtype, n_matrices, n_out, n_in)
+
+    def routes(self, max_rows: int, n_experts: int, top_k: int) -> ReferenceRoutes:
+        return ReferenceRoutes(max_rows, n_experts, top_k)
 
     def record(self, call: Callable[..., object], *args: object) -> ReferenceProgram:
         if self._recording is not None:
@@ -136,6 +113,45 @@ class Reference(HostMemory):
             to[:] = oracle.gated(source, activation)
 
         self._do(operation)
+
+    def route(
+        self,
+        routing: Routes,
+        x: Buffer,
+        norm: Buffer,
+        eps: float,
+        weights: Buffer,
+        n_rows: int,
+        renormalised: bool,
+    ) -> None:
+        routes = ReferenceRoutes.of(routing, n_rows)
+        source, scale = _floats(x, "x", n_rows), _vector(norm, "norm")
+        matrix = _floats(weights, "weights", routes.n_experts)
+        _need_columns(source, "x", len(scale))
+        _need_columns(matrix, "weights", len(scale))
+        self._do(lambda: routes.choose(source, scale, eps, matrix, renormalised))
+
+    def experts_gated(
+        self, out: Rows, stack: MatrixStack, x: Rows, routing: Routes, n_rows: int, activation: str
+    ) -> None:
+        routes = ReferenceRoutes.of(routing, n_rows)
+        matrices = ReferenceStack.of(stack, 2 * routes.n_experts)
+        if activation not in ("silu", "gelu"):
+            raise ValueError("activation must be 'silu' or 'gelu'")
+        to, source = _floats(out, "out", n_rows * routes.top_k), _floats(x, "x", n_rows)
+        _need_columns(to, "out", matrices.n_out)
+        _need_columns(source, "x", matrices.n_in)
+        self._do(lambda: gate_slots(to, matrices, source, routes, activation))
+
+    def experts_down(
+        self, out: Buffer, stack: MatrixStack, x: Rows, routing: Routes, n_rows: int, add: bool = False
+    ) -> None:
+        routes = ReferenceRoutes.of(routing, n_rows)
+        matrices = ReferenceStack.of(stack, routes.n_experts)
+        to, source = _floats(out, "out", n_rows), _floats(x, "x", n_rows * routes.top_k)
+        _need_columns(to, "out", matrices.n_out)
+        _need_columns(source, "x", matrices.n_in)
+        self._do(lambda: down_slots(to, matrices, source, routes, add))
 
     def rms_norm(self, out: Rows, x: Buffer, weight: Buffer, eps: float, n_rows: int) -> None:
         to, source, scale = _floats(out, "out", n_rows), _floats(x, "x", n_rows), _vector(weight, "weight")
