@@ -12,7 +12,11 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
+from dllama.host.spare_memory import give_back_spare_memory
 from dllama.server.connections import Acceptor, BoundedProtocol, ConnectionLimits, Connections
+
+_QUIET_S = 2
+"""How often one looks whether all is quiet."""
 
 
 class HttpServer:
@@ -52,6 +56,7 @@ class _Server(uvicorn.Server):
         self._connections = Connections(limits)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_ending = False
+        self._n_requests = 0  # when memory was given back
         config = uvicorn.Config(
             app,
             interface="asgi3",
@@ -61,6 +66,8 @@ class _Server(uvicorn.Server):
             server_header=False,
             lifespan="off",
             ws="none",
+            callback_notify=self._look_around,
+            timeout_notify=_QUIET_S,
         )
         super().__init__(config)
 
@@ -87,6 +94,13 @@ class _Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(
                 self._connections.abort_all if self._is_ending else self._end_answers
             )
+
+    async def _look_around(self) -> None:
+        """Gives back what requests left, once nobody is served."""
+        state = self.server_state
+        if state.total_requests != self._n_requests and not state.tasks:
+            self._n_requests = state.total_requests
+            give_back_spare_memory()
 
     def _end_answers(self) -> None:
         if not self._is_ending:
