@@ -88,14 +88,16 @@ def test_a_converted_model_reads_as_its_directory(
 
 
 def test_quantising_is_within_its_step() -> None:
-    """Q40 keeps 16 levels of the largest element: half a step, and a full one at the far end, plus f16's eps."""
+    """Q40 keeps 16 levels: half a step, and more at the ends, which the search may draw in by a quarter."""
     exact = open_checkpoint(GOLDENS / "llama-gqa", ElementType.F32)
     wanted = whole(exact, "layers.0.down").view(np.float32).reshape(-1, BLOCK)
     blocks = whole(open_checkpoint(GOLDENS / "llama-gqa"), "layers.0.down").reshape(-1, 18)
     scales = blocks[:, :2].copy().view(np.float16).astype(np.float32)
     nibbles = np.concatenate([blocks[:, 2:] & 15, blocks[:, 2:] >> 4], axis=1).astype(np.float32)
     step = np.abs(scales)
-    assert (np.abs((nibbles - 8) * scales - wanted) <= step * 1.01).all()
+    lost = np.abs((nibbles - 8) * scales - wanted)
+    is_inside = (nibbles > 0) & (nibbles < 15)
+    assert (lost <= step * np.where(is_inside, 0.501, 8 / 0.72 - 8 + 0.5)).all()
 
 
 def test_a_tied_head_is_the_embedding() -> None:

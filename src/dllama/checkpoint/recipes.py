@@ -24,11 +24,15 @@ from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType, row_bytes
 from dllama.errors import NumericalError
-from dllama.kernels import convert
+from dllama.kernels import convert, quantize
 
 Bytes: TypeAlias = NDArray[np.uint8]
+Floats: TypeAlias = NDArray[np.float32]
 Rows: TypeAlias = range | NDArray[np.int64]
 """Rows in the order in which they are wanted, which may be any."""
+
+QUANTISED_TYPES = (ElementType.Q40, ElementType.Q80, ElementType.IQ4NL)
+"""Those that weights of other types are quantised to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,32 +155,60 @@ def as_type(base: Recipe, dtype: ElementType) -> Recipe:
     return dataclasses.replace(base, dtype=dtype, take=take, is_view=False)
 
 
-def fill(out: Bytes, dtype: ElementType, base: Recipe, rows: Rows, cols: range) -> None:
+def fill(
+    out: Bytes, dtype: ElementType, base: Recipe, rows: Rows, cols: range, importance: Floats | None = None
+) -> None:
     """Writes rows and columns of `base` as `dtype` into `out`, C-contiguous, and looks at every number.
 
     Columns are whole blocks of `dtype`; where blocks of the base are longer, whole ones are read and the rest is
-    dropped. Raises NumericalError, naming file and tensor, on NaN, infinity or a number too large for `dtype`.
+    dropped. Quantising searches the scales that lose least; `importance` [n_cols] says what each column of the base
+    counts then. Raises NumericalError, naming file and tensor, on NaN, infinity or a number too large for `dtype`.
     """
-    block = base.dtype.block
-    whole = range(cols.start // block * block, -(-cols.stop // block) * block)
+    assert out.flags.c_contiguous, base.where
+    if dtype in QUANTISED_TYPES and dtype is not base.dtype:
+        values = _values(base, rows, cols)
+        of_cols = None if importance is None else importance[cols.start : cols.stop]
+        is_sound = quantize(out.reshape(len(rows), row_bytes(dtype, len(cols))), dtype, values, of_cols)
+    elif dtype is base.dtype:  # as it is: quantising what is quantised could find other blocks
+        taken = base.take(rows, cols)
+        out.reshape(taken.shape)[...] = taken
+        is_sound = _convert(np.empty(4 * len(rows) * len(cols), np.uint8), ElementType.F32, taken, dtype)
+    elif _whole_blocks(base, cols) == cols:
+        is_sound = _convert(out, dtype, base.take(rows, cols), base.dtype)
+    else:
+        is_sound = _convert(out, dtype, _values(base, rows, cols).view(np.uint8), ElementType.F32)
+    if not is_sound:
+        raise _not_finite(base, dtype)
+
+
+def _values(base: Recipe, rows: Rows, cols: range) -> Floats:
+    """Rows and columns of the base as float32, C-contiguous."""
+    whole = _whole_blocks(base, cols)
     taken = base.take(rows, whole)
-    if whole == cols:
-        _convert(out, dtype, taken, base.dtype, base.where)
-        return
-    values = np.empty((len(rows), row_bytes(ElementType.F32, len(whole))), np.uint8)
-    _convert(values, ElementType.F32, taken, base.dtype, base.where)
+    if base.dtype is ElementType.F32:
+        return np.ascontiguousarray(taken).view(np.float32)
+    values = np.empty((len(rows), len(whole)), np.float32)
+    if not _convert(values.view(np.uint8), ElementType.F32, taken, base.dtype):
+        raise _not_finite(base, ElementType.F32)
     first = cols.start - whole.start
-    _convert(out, dtype, values[:, 4 * first : 4 * (first + len(cols))], ElementType.F32, base.where)
+    return np.ascontiguousarray(values[:, first : first + len(cols)])
 
 
-def _convert(out: Bytes, dtype: ElementType, src: Bytes, src_type: ElementType, where: str) -> None:
-    assert out.flags.c_contiguous, where
+def _whole_blocks(base: Recipe, cols: range) -> range:
+    block = base.dtype.block
+    return range(cols.start // block * block, -(-cols.stop // block) * block)
+
+
+def _convert(out: Bytes, dtype: ElementType, src: Bytes, src_type: ElementType) -> bool:
     n_elements = out.nbytes // dtype.block_bytes * dtype.block
-    if not convert(out.reshape(-1), dtype, np.ascontiguousarray(src).reshape(-1).data, src_type, n_elements):
-        raise NumericalError(
-            f"{where}: has NaN, infinity or a number too large for {dtype.label};"
-            " the file is damaged, or take another weight type"
-        )
+    return convert(out.reshape(-1), dtype, np.ascontiguousarray(src).reshape(-1).data, src_type, n_elements)
+
+
+def _not_finite(base: Recipe, dtype: ElementType) -> NumericalError:
+    return NumericalError(
+        f"{base.where}: has NaN, infinity or a number too large for {dtype.label};"
+        " the file is damaged, or take another weight type"
+    )
 
 
 def _run(rows: NDArray[np.int64]) -> Rows:

@@ -60,7 +60,8 @@ READ = [
 
 @pytest.mark.parametrize("kind", READ, ids=lambda kind: kind.name)
 def test_values_are_those_of_the_gguf_package(kind: GgmlType, tmp_path: Path) -> None:
-    """Of a matrix that is used as the file has it they are exact, of another within half a step of q80."""
+    """Of a matrix that is used as the file has it they are exact, of another within half a step of q80 (one more
+    where the search for a scale draws the largest number in)."""
     path = write_model(GOLDENS / "llama-gqa", tmp_path / "model.gguf", lambda name: kind)
     model = open_checkpoint(path)
     for tensor in gguf.GGUFReader(path).tensors:
@@ -72,7 +73,7 @@ def test_values_are_those_of_the_gguf_package(kind: GgmlType, tmp_path: Path) ->
         np.testing.assert_array_equal(oracle.decode(recipe.dtype, out, spec.n_cols), wanted)
         used = oracle.decode(spec.dtype, whole(model, name), spec.n_cols)
         largest = np.abs(wanted.reshape(spec.n_rows, -1, min(32, spec.n_cols))).max(-1).repeat(32, -1)
-        assert np.all(np.abs(used - wanted) <= largest[:, : spec.n_cols] * (0.51 / 127 + 2**-11))
+        assert np.all(np.abs(used - wanted) <= largest[:, : spec.n_cols] * 1.5 / 127)
     wanted = oracle.decode(F32, whole(model, "embedding"), model.config.dim)
     np.testing.assert_array_equal(model.embed([7, 1]), wanted[[7, 1]])
 
