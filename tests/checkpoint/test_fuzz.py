@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from dllama.checkpoint import convert_model, open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.errors import DllamaError
+from dllama.formats.gguf import GgufFile, NewTensor, NewValue, write_gguf
+from support.gguf_model import write_model
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
 MANY = settings(
@@ -82,3 +85,43 @@ def test_any_value_in_config_json(tmp_path: Path, golden: str, data: st.DataObje
     table[data.draw(st.sampled_from(sorted(table)))] = value
     (directory / "config.json").write_text(json.dumps(config))
     opens_or_says_why(directory)
+
+
+GGUF_VALUES = st.one_of(
+    st.booleans(),
+    st.sampled_from([0, 1, -1, 1 << 31, (1 << 32) - 1, (1 << 63) - 1, (1 << 64) - 1]),
+    st.integers(-(1 << 31), 1 << 32),
+    st.floats(width=32),
+    st.text(st.characters(codec="utf-8"), max_size=5),
+    st.lists(st.binary(max_size=3), max_size=3),
+    st.lists(st.integers(-(1 << 31), (1 << 31) - 1), max_size=4).map(
+        lambda values: np.array(values, np.int32)
+    ),
+    st.lists(st.floats(width=32), max_size=4).map(lambda values: np.array(values, np.float32)),
+)
+GGUF_KEYS = [
+    "expert_count", "attention.scale", "attention.sliding_window", "rope.dimension_count", "rope.scaling.type",
+    "rope.scaling.factor", "rope.scaling.original_context_length", "attention.key_length",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("golden", ["llama3-scaled", "llama-gqa", "qwen2-odd"])
+@MANY
+@given(data=st.data(), value=GGUF_VALUES)
+def test_any_value_in_the_metadata_of_a_gguf_file(
+    tmp_path: Path, golden: str, data: st.DataObject, value: NewValue
+) -> None:
+    """Instead of one that a sound file has, or as one that it does not have."""
+    sound = tmp_path / "sound.gguf"
+    if not sound.exists():
+        write_model(GOLDENS / golden, sound)
+    file = GgufFile(sound)
+    architecture = file.metadata.need("general.architecture", str)
+    keys = sorted({*file.metadata, *(f"{architecture}.{key}" for key in GGUF_KEYS)})
+    metadata: dict[str, NewValue] = {**file.metadata, data.draw(st.sampled_from(keys)): value}
+    path = tmp_path / "spoilt.gguf"
+    tensors = [NewTensor(tensor.name, tensor.shape, tensor.type) for tensor in file.tensors.values()]
+    with write_gguf(path, metadata, tensors) as writer:
+        for tensor in tensors:
+            writer.write(tensor.name, file.bytes_of(tensor.name))
+    opens_or_says_why(path)

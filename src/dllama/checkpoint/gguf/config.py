@@ -19,7 +19,7 @@ from dllama.checkpoint.hf.config import HfModel, model_from_hf
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families.config import shortest_float32
-from dllama.formats.gguf import GgufFile, Metadata
+from dllama.formats.gguf import GgufFile, Metadata, Texts
 from dllama.plain_text import LONGEST_NAME, plain_line
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
@@ -136,8 +136,10 @@ def _vocab_size(file: GgufFile, embedding: str) -> int:
 def _refuse_what_would_be_missed(keys: Keys) -> None:
     for key, neutral in _NEUTRAL.items():
         value = keys.metadata.get(keys.name(key))
-        if value is not None and value not in neutral:
-            shown = "a list" if isinstance(value, np.ndarray) else plain_line(repr(value), LONGEST_NAME)
+        if value is not None and (isinstance(value, np.ndarray | Texts) or value not in neutral):
+            shown = (
+                "a list" if isinstance(value, np.ndarray | Texts) else plain_line(repr(value), LONGEST_NAME)
+            )
             raise UnsupportedModelError(
                 f"{keys.metadata.path}: {keys.name(key)} is {shown}, which is not supported; without it the answers"
                 " would be wrong"
