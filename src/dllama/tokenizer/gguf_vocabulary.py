@@ -15,6 +15,7 @@ from dllama.errors import TokenizerError
 from dllama.formats.gguf import Metadata
 from dllama.plain_text import LONGEST_NAME, plain_line
 from dllama.tokenizer.byte_alphabet import read_bytes
+from dllama.tokenizer.character_map import check_character_map
 from dllama.tokenizer.gguf_settings import Defaults, find_id, read_gguf_settings
 from dllama.tokenizer.gguf_tokens import GgufTokens, TokenType, read_merges, read_scores, read_tokens
 from dllama.tokenizer.merges import Merge
@@ -104,14 +105,17 @@ def _parse_unigram(metadata: Metadata, tokens: GgufTokens) -> Parsed:
     if not in_text.any():
         raise TokenizerError("none of its tokens is text; convert the model again")
     scores[~in_text] = scores[in_text].min() - 1000
-    character_map = metadata.find("tokenizer.ggml.precompiled_charsmap", np.ndarray)
+    found = metadata.find("tokenizer.ggml.precompiled_charsmap", np.ndarray)
+    character_map = b"" if found is None else found.tobytes()
+    if character_map:
+        check_character_map(character_map)
     vocabulary = _vocabulary(metadata, tokens)
     pipeline = unigram_pipeline(
         vocabulary,
         scores.tolist(),
         space_before_text=_space_before_text(metadata, False),
         squeezes_spaces=_squeezes_spaces(metadata),
-        character_map=b"" if character_map is None else character_map.tobytes(),
+        character_map=character_map,
     )
     return Parsed(
         pipeline=pipeline,
