@@ -12,8 +12,10 @@ import pytest
 import tokenizers
 
 from dllama.errors import DllamaError, TokenizerError
+from dllama.formats.t_file import write_t_file
 from dllama.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
 from dllama.tokenizer.byte_alphabet import write_bytes
+from dllama.tokenizer.convert import convert_tokenizer
 from dllama.tokenizer.gguf_tokens import TokenType
 from dllama.tokenizer.sentencepiece_model import _fields
 from support.gguf_bytes import gguf_file, split_part
@@ -388,6 +390,39 @@ def test_a_damaged_file(tmp_path: Path) -> None:
         (tmp_path / "bad.gguf").write_bytes(content)
         with pytest.raises(DllamaError, match=r"bad\.gguf"):
             load_tokenizer(tmp_path / "bad.gguf")
+
+
+def test_names_that_begin_one_another(tmp_path: Path, qwen: dict[str, Any]) -> None:
+    names = ["<" + "a" * n + ">" for n in range(2000)] + ["<" + "a" * n for n in range(2000)]
+    tokens, types = qwen["tokens"] + names, qwen["token_type"] + [CONTROL] * len(names)
+    tokenizer = load(tmp_path, qwen, tokens=tokens, token_type=types)
+    first = len(qwen["tokens"])
+    assert tokenizer.encode("<aaa><aa", parse_special=True) == [first + 3, first + 2002]
+
+
+def test_pieces_without_end(tmp_path: Path, llama: dict[str, Any]) -> None:
+    """Each cut of a piece is looked at, which takes the square of its length."""
+    with pytest.raises(TokenizerError, match="characters"):
+        load(tmp_path, llama, tokens=["a" * 1_000_000, *llama["tokens"][1:]])
+
+
+def test_a_likeliest_piece_has_to_be_there(tmp_path: Path, llama: dict[str, Any]) -> None:
+    normal = [int(TokenType.NORMAL)] * len(llama["tokens"])
+    with pytest.raises(TokenizerError, match="unknown_token_id"):
+        load(tmp_path, llama, model="t5", token_type=normal)
+
+
+def test_converted_to_a_t_file(
+    tmp_path: Path, qwen: dict[str, Any], llama: dict[str, Any], nasty_texts: list[str]
+) -> None:
+    """Which holds all that these two need."""
+    for number, values in enumerate((qwen, llama)):
+        source = write_vocabulary(tmp_path / f"{number}.gguf", **values)
+        write_t_file(tmp_path / f"{number}.t", convert_tokenizer(source))
+        by_gguf, by_t = load_tokenizer(source), load_tokenizer(tmp_path / f"{number}.t")
+        assert by_t.eos_ids == by_gguf.eos_ids
+        for text in nasty_texts:
+            assert by_t.encode(text) == by_gguf.encode(text), repr(text)
 
 
 def test_oddities_are_no_crash(tmp_path: Path, qwen: dict[str, Any], llama: dict[str, Any]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from pathlib import Path
 
 from dllama.errors import TokenizerError
+from dllama.formats.gguf import GgufFile
+from dllama.formats.gguf.folder import gguf_file
 from dllama.formats.plain_files import read_plain_file
 from dllama.formats.t_file import LARGEST_BYTES, TFile
 from dllama.tokenizer.base import Tokenizer
+from dllama.tokenizer.gguf_tokens import read_scores
 from dllama.tokenizer.load import (
     FileKind,
     kind_of,
@@ -32,7 +36,7 @@ PROBE = (
 
 
 def convert_tokenizer(source: Path) -> TFile:
-    """The `.t` file of a tokenizer.json, a SentencePiece or tiktoken tokenizer.model, or a directory of one.
+    """The `.t` file of a tokenizer.json, a tokenizer.model (SentencePiece, tiktoken), a GGUF file, or a directory of one.
 
     Scores are those of the SentencePiece model, and else minus the id. A tokenizer without a first token gets
     its first control token in that place, which Distributed Llama needs to tell special tokens from others,
@@ -40,13 +44,17 @@ def convert_tokenizer(source: Path) -> TFile:
     that ids from the `.t` file will differ. Raises TokenizerError as load_tokenizer does.
     """
     file = tokenizer_file(source)
-    content = read_plain_file(file, TokenizerError, LARGEST_BYTES)
-    kind = kind_of(content, file)
-    if kind is FileKind.T:
-        raise TokenizerError(f"{file} is a .t file already")
-    tokenizer = load_tokenizer(source)
-    with naming(file):
-        scores = _scores(kind, content, tokenizer)
+    if gguf_file(file) is not None:
+        tokenizer = load_tokenizer(file)
+        scores = _scores_of_gguf(file, tokenizer)
+    else:
+        content = read_plain_file(file, TokenizerError, LARGEST_BYTES)
+        kind = kind_of(content, file)
+        if kind is FileKind.T:
+            raise TokenizerError(f"{file} is a .t file already")
+        tokenizer = load_tokenizer(source)
+        with naming(file):
+            scores = _scores(kind, content, tokenizer)
     t_file = TFile(
         tokens=_tokens(tokenizer),
         scores=scores,
@@ -93,6 +101,14 @@ def _scores(kind: FileKind, content: bytes, tokenizer: PipelineTokenizer) -> lis
         for place, token_id in enumerate(_order_of_merges(content)):
             scores[token_id] = -float(place)
     return scores
+
+
+def _scores_of_gguf(file: Path, tokenizer: PipelineTokenizer) -> list[float]:
+    """The file's own where it has some that order merges, and else minus the id, as for a tokenizer.json."""
+    with contextlib.closing(GgufFile(file)) as gguf, naming(file):
+        if "tokenizer.ggml.scores" in gguf.metadata and tokenizer.style is PieceStyle.SENTENCEPIECE:
+            return [float(score) for score in read_scores(gguf.metadata, tokenizer.vocab_size)]
+    return [-float(token_id) for token_id in range(tokenizer.vocab_size)]
 
 
 def _order_of_merges(content: bytes) -> list[int]:

@@ -36,6 +36,9 @@ _WITH_SPACES_AS_PIECES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
 _NO_MERGES = "kimi-k2"
 """Made for tiktoken: its files may have no merges, since they follow from the tokens."""
 
+_LONGEST_PIECE = 1024
+"""Each way to cut a piece in two is looked at. SentencePiece makes none of more than 512 bytes."""
+
 _WAY_OUT = "give the model's tokenizer.json as the tokenizer instead"
 
 
@@ -85,6 +88,8 @@ def _parse_merges_of_pieces(metadata: Metadata, tokens: GgufTokens) -> Parsed:
 
 def _parse_sentencepiece(metadata: Metadata, tokens: GgufTokens) -> Parsed:
     scores = read_scores(metadata, len(tokens.pieces))
+    if max(map(len, tokens.pieces), default=0) > _LONGEST_PIECE:
+        raise TokenizerError(f"it has tokens of more than {_LONGEST_PIECE} characters; download it again")
     vocabulary = _vocabulary(metadata, tokens, order=_best_first(tokens, scores))
     pipeline = sentencepiece_pipeline(
         vocabulary,
@@ -110,6 +115,10 @@ def _parse_unigram(metadata: Metadata, tokens: GgufTokens) -> Parsed:
     if character_map:
         check_character_map(character_map)
     vocabulary = _vocabulary(metadata, tokens)
+    if vocabulary.unknown is None:
+        raise TokenizerError(
+            "it has no token for what it does not know (unknown_token_id); convert the model again"
+        )
     pipeline = unigram_pipeline(
         vocabulary,
         scores.tolist(),

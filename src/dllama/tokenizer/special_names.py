@@ -13,9 +13,14 @@ class SpecialNames:
     def __init__(self, ids: Mapping[str, int]) -> None:
         self._ids = ids
         names = [name for name in ids if name]
-        self._any = _any_of(names) if names else "(?!)"  # which never matches
-        self._pattern = re.compile(f"({self._any})")
-        self._initial = re.compile(f"(?=(?:{self._any})).", re.DOTALL)
+        try:
+            self._compile(_any_of(names) if names else "(?!)")  # which never matches
+        except RecursionError:  # hundreds of names that begin one another
+            self._compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
+
+    def _compile(self, any_of: str) -> None:
+        self._pattern = re.compile(f"({any_of})")
+        self._initial = re.compile(f"(?=(?:{any_of})).", re.DOTALL)
 
     def are_in(self, text: str) -> bool:
         return self._pattern.search(text) is not None
