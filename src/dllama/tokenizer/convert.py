@@ -36,7 +36,7 @@ PROBE = (
 
 
 def convert_tokenizer(source: Path) -> TFile:
-    """The `.t` file of a tokenizer.json, a tokenizer.model (SentencePiece, tiktoken), a GGUF file, or a directory of one.
+    """The `.t` file of a tokenizer.json, a tokenizer.model (of any kind), a GGUF file, or a directory of one.
 
     Scores are those of the SentencePiece model, and else minus the id. A tokenizer without a first token gets
     its first control token in that place, which Distributed Llama needs to tell special tokens from others,
