@@ -283,6 +283,29 @@ def test_a_split_model_is_found_from_its_first_part(tmp_path: Path) -> None:
             check()
 
 
+@pytest.mark.parametrize("tensors_first", [False, True])
+def test_a_model_that_the_gguf_package_split(tmp_path: Path, tensors_first: bool) -> None:
+    writer = gguf.GGUFWriter(
+        tmp_path / "m.gguf", "llama", split_max_tensors=2, small_first_shard=not tensors_first
+    )
+    writer.add_uint32("llama.block_count", 3)
+    weights = {f"t{index}": np.full((2, 3 + index), index, np.float32) for index in range(5)}
+    for name, values in weights.items():
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    parts = sorted(tmp_path.iterdir())
+    file = GgufFile(parts[0])
+    assert file.paths == parts
+    assert len(parts) == (3 if tensors_first else 4)
+    assert file.metadata.need("llama.block_count", int) == 3
+    for name, values in weights.items():
+        assert file.tensors[name].shape == values.shape
+        assert file.bytes_of(name).tobytes() == values.tobytes()
+
+
 def test_a_name_alone_makes_no_part(tmp_path: Path) -> None:
     path = written(tmp_path, one([4]), "x-00002-of-00004.gguf")
     assert GgufFile(path).paths == [path]
