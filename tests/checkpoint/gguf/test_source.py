@@ -176,6 +176,8 @@ def refusal(kind: type[DllamaError], act: Callable[[], object], *parts: str) -> 
 
 METADATA: list[tuple[type[DllamaError], Mapping[str, Any], tuple[str, ...]]] = [
     (UnsupportedModelError, {"general.architecture": "mamba"}, ("'mamba' is not known; known are llama, qwen2",)),
+    (UnsupportedModelError, {"general.architecture": "clip"}, ("mmproj", "give the file of its language model")),
+    (UnsupportedModelError, {"general.type": "adapter"}, ("is an adapter (LoRA), not a model; merge it",)),
     (ModelFileError, {"llama.block_count": None}, ("no llama.block_count",)),
     (ModelFileError, {"llama.block_count": "many"}, ("llama.block_count is 'many', not a whole number",)),
     (ModelFileError, {"llama.block_count": 3}, ("lacks the tensor blk.2.attn_q.weight",)),

@@ -42,6 +42,17 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
 )
 """Keys that change what is computed, and the values with which they do not."""
 
+_NO_MODELS: Mapping[str, str] = MappingProxyType(
+    {
+        "adapter": "is an adapter (LoRA), not a model; merge it into its base model first",
+        "controlvector": "is a control vector, not a model; give the model's own file",
+        "imatrix": "is an importance matrix, not a model; give the model's own file",
+        "mmproj": "is the part of a model that sees or hears (mmproj); give the file of its language model",
+        "clip": "is the part of a model that sees or hears (mmproj); give the file of its language model",
+    }
+)
+"""By `general.type`, or by the architecture where that is not said."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
@@ -84,6 +95,10 @@ def read_gguf_config(file: GgufFile, weight_type: ElementType) -> HfModel:
     not do; both name the file and the key.
     """
     metadata = file.metadata
+    for key in ("general.type", "general.architecture"):
+        what = _NO_MODELS.get(metadata.find(key, str) or "")
+        if what is not None:
+            raise UnsupportedModelError(f"{file.path}: {what}")
     architecture = metadata.need("general.architecture", str)
     if architecture not in FAMILY_OF:
         known = ", ".join(FAMILY_OF)

@@ -299,7 +299,7 @@ def _ggml_type(number: int, name: str) -> GgmlType:
 
 
 def _moved(tensor: GgufTensor, by: int) -> GgufTensor:
-    return dataclasses.replace(tensor, start=tensor.start + by, stop=tensor.stop + by)
+    return GgufTensor(tensor.name, tensor.shape, tensor.type, tensor.start + by, tensor.stop + by)
 
 
 def _twice(tensors: list[GgufTensor]) -> str:
