@@ -12,7 +12,9 @@ namespace dllama {
 namespace {
 
 ElementType quantized_type(int number) {
-    for (const ElementType known : {ElementType::q40, ElementType::q80, ElementType::iq4nl})
+    constexpr ElementType kKnown[] = {ElementType::q40, ElementType::q80, ElementType::iq4nl, ElementType::q4k,
+                                      ElementType::q6k};
+    for (const ElementType known : kKnown)
         if (int(known) == number) return known;
     wrong_value("out_type " + std::to_string(number) + " is not an element type that is quantised to");
 }

@@ -1,6 +1,7 @@
-// float32 weights to blocks of Q40, Q80 and IQ4NL whose scales are searched, written once over a vector type S.
+// float32 weights to blocks of Q40, Q80 and IQ4NL (and by way of quantize_k_kernel.h of Q4K and Q6K) whose scales are searched, written once over a vector type S.
 #pragma once
 
+#include "quantize_k_kernel.h"
 #include "scale_search.h"
 
 namespace dllama {
@@ -19,6 +20,8 @@ struct QuantizeKernel {
             case ElementType::q40: return row<Q40>(out, x, importance, n);
             case ElementType::q80: return row<Q80>(out, x, importance, n);
             case ElementType::iq4nl: return row<Iq4nl>(out, x, importance, n);
+            case ElementType::q4k: return super_blocks<Q4kQuantizer<S>>(out, x, importance, n);
+            case ElementType::q6k: return super_blocks<Q6kQuantizer<S>>(out, x, importance, n);
             default: return false;
         }
     }
@@ -80,6 +83,14 @@ private:
         }
         return sound;
     }
+    template <class Quantizer>
+    static bool super_blocks(uint8_t* out, const float* x, const float* importance, size_t n) {
+        bool sound = true;
+        for (size_t i = 0; i < n; i += kSuperBlock, out += Quantizer::kBytes)
+            sound &= Quantizer::quantize(out, x + i, importance ? importance + i : nullptr);
+        return sound;
+    }
+
     template <class Type>
     using Search = ScaleSearch<S, typename Type::Levels>;
 
