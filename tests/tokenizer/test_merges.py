@@ -33,6 +33,20 @@ def test_trained_merges_of_few_letters(words: list[str]) -> None:
         assert pipeline.encode(word).ids == again.encode(word).ids
 
 
+@given(
+    pieces=st.lists(st.text(alphabet="ab▁é你\U0001f600\0", max_size=6), max_size=60),
+    symbols=st.lists(st.text(alphabet="ab", max_size=2), max_size=4),
+)
+def test_every_merge_is_every_pair(pieces: list[str], symbols: list[str]) -> None:
+    known = {*pieces, *symbols}
+    assert every_merge(pieces, symbols) == [
+        (piece[:cut], piece[cut:])
+        for piece in dict.fromkeys(pieces)
+        for cut in range(1, len(piece))
+        if piece[:cut] in known and piece[cut:] in known
+    ]
+
+
 def test_every_merge_is_every_pair_in_order() -> None:
     assert every_merge(["a", "b", "c", "bc", "ab", "abc"]) == [
         ("b", "c"),

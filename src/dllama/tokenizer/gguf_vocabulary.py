@@ -36,9 +36,6 @@ _WITH_SPACES_AS_PIECES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
 _NO_MERGES = "kimi-k2"
 """Made for tiktoken: its files may have no merges, since they follow from the tokens."""
 
-_LONGEST_PIECE = 1024
-"""Each way to cut a piece in two is looked at. SentencePiece makes none of more than 512 bytes."""
-
 _WAY_OUT = "give the model's tokenizer.json as the tokenizer instead"
 
 
@@ -88,8 +85,6 @@ def _parse_merges_of_pieces(metadata: Metadata, tokens: GgufTokens) -> Parsed:
 
 def _parse_sentencepiece(metadata: Metadata, tokens: GgufTokens) -> Parsed:
     scores = read_scores(metadata, len(tokens.pieces))
-    if max(map(len, tokens.pieces), default=0) > _LONGEST_PIECE:
-        raise TokenizerError(f"it has tokens of more than {_LONGEST_PIECE} characters; download it again")
     vocabulary = _vocabulary(metadata, tokens, order=_best_first(tokens, scores))
     pipeline = sentencepiece_pipeline(
         vocabulary,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from dllama.tokenizer.cuts import cuts
+
 Merge = tuple[str, str]
 
 _Made = tuple[int, str, str]
@@ -22,13 +24,9 @@ def every_merge(pieces: Sequence[str], symbols: Iterable[str] = ()) -> list[Merg
     `pieces` are in the order in which they merge; `symbols` exist too and are never made. Any two neighbours
     that together are a piece may merge, whatever they were made of.
     """
-    known = {*pieces, *symbols}
-    return [
-        (left, right)
-        for piece in pieces
-        for cut in range(1, len(piece))
-        if (left := piece[:cut]) in known and (right := piece[cut:]) in known
-    ]
+    made = [*dict.fromkeys(pieces)]
+    known = [*made, *(dict.fromkeys(symbols).keys() - dict.fromkeys(made).keys())]
+    return cuts(known, len(made))
 
 
 def trained_merges(pieces: Sequence[str], symbols: Iterable[str] = ()) -> list[Merge]:
