@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from dllama.tokenizer import load_tokenizer
+from support.gguf_tokenizers import byte_level, write_vocabulary
 from support.processes import DEMO_MODEL, Finished, run_dllama, run_well
 
 TEXT = "Once upon a time, 12345!\r\n\tnaïve 你好 👩‍👧 \ufeff<|eot_id|> end\n\n"
@@ -77,7 +79,31 @@ def test_bad_tokenizer() -> None:
     assert "--tokenizer" in run_dllama("tokenize").error_line
 
 
-def test_a_tokenizer_of_any_kind() -> None:
-    """A file of a directory is as good as the directory."""
-    by_file = run_well("tokenize", "--tokenizer", DEMO_MODEL / "tokenizer.json", stdin=TEXT)
-    assert by_file.out == tokenize(stdin=TEXT).out
+def test_a_tokenizer_of_any_kind(tmp_path: Path) -> None:
+    """A file of a directory is as good as the directory, and so is a GGUF file without tensors."""
+    of_directory = tokenize(stdin=TEXT).out
+    values = byte_level(DEMO_MODEL / "tokenizer.json", "llama-bpe") | {"bos_token_id": TOKENIZER.bos_id}
+    gguf = write_vocabulary(tmp_path / "vocabulary.gguf", **values)
+    for path in (DEMO_MODEL / "tokenizer.json", gguf, tmp_path):
+        assert run_well("tokenize", "--tokenizer", path, stdin=TEXT).out == of_directory
+
+
+def test_what_the_model_adds_after_a_text(tmp_path: Path) -> None:
+    """It is shown with the ids of a text, and is none of the text on the way back."""
+    values = byte_level(DEMO_MODEL / "tokenizer.json", "llama-bpe") | {
+        "add_eos_token": True,
+        "eos_token_id": EOT,
+    }
+    gguf = write_vocabulary(tmp_path / "vocabulary.gguf", **values)
+    with_end = run_well("tokenize", "--json", "--tokenizer", gguf, stdin="Once")
+    without = run_well("tokenize", "--json", "--no-special", "--tokenizer", gguf, stdin="Once")
+    assert json.loads(with_end.out) == [*json.loads(without.out), EOT]
+    assert run_well("tokenize", "--decode", "--tokenizer", gguf, stdin=with_end.out).out == "Once"
+
+
+def test_an_unknown_kind_of_gguf_tokenizer(tmp_path: Path) -> None:
+    gguf = write_vocabulary(tmp_path / "bert.gguf", model="bert", tokens=["a"])
+    done = run_dllama("tokenize", "--tokenizer", gguf)
+    assert done.code == 1
+    assert "bert.gguf" in done.error_line
+    assert "'bert'" in done.error_line

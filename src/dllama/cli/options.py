@@ -47,7 +47,10 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", type=Path, metavar="PATH", help="a .m file or a Hugging Face directory")
     group.add_argument(
-        "--tokenizer", type=Path, metavar="PATH", help="a .t file or a directory (default: the model's)"
+        "--tokenizer",
+        type=Path,
+        metavar="PATH",
+        help="a .t or GGUF file or a directory (default: the model's)",
     )
     group.add_argument(
         "--weights-float-type", choices=WEIGHT_TYPES, help="for a directory: quantise to (default q40)"
