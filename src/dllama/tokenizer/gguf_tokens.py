@@ -86,8 +86,13 @@ def read_merges(metadata: Metadata) -> list[Merge] | None:
     return merges
 
 
+def is_byte_piece(piece: str) -> bool:
+    """Whether it is named as SentencePiece names bytes, `<0x0A>`."""
+    return _BYTE_PIECE.fullmatch(piece) is not None
+
+
 def _type_by_name(piece: str) -> TokenType:
-    if _BYTE_PIECE.fullmatch(piece):
+    if is_byte_piece(piece):
         return TokenType.BYTE
     if is_control_name(piece) or piece in ("<s>", "</s>"):
         return TokenType.CONTROL

@@ -18,7 +18,7 @@ from dllama.formats.gguf.file import GgufFile
 from dllama.formats.gguf.header import GgufTensor
 from dllama.formats.gguf.metadata import Metadata, Texts, Value, ValueType
 from dllama.formats.gguf.types import GgmlType
-from dllama.formats.gguf.writer import GgufWriter, NewTensor, NewValue, write_gguf
+from dllama.formats.gguf.writer import GgufWriter, NewTensor, NewValue, as_read, write_gguf
 
 __all__ = [
     "GgmlType",
@@ -31,6 +31,7 @@ __all__ = [
     "Texts",
     "Value",
     "ValueType",
+    "as_read",
     "can_dequantize",
     "dequantize",
     "write_gguf",

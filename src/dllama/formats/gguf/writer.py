@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.formats.atomic import require_free_space, write_atomically
-from dllama.formats.gguf.header import DEFAULT_ALIGNMENT, MAGIC, MOST_DIMS, VERSION
-from dllama.formats.gguf.metadata import LENGTH, Texts, ValueType
+from dllama.formats.gguf.header import DEFAULT_ALIGNMENT, MAGIC, MOST_DIMS, VERSION, parse_header
+from dllama.formats.gguf.metadata import LENGTH, Texts, Value, ValueType
 from dllama.formats.gguf.types import GgmlType
 
 NewValue = bool | int | float | str | np.generic | NDArray[Any] | Sequence[str] | Sequence[bytes] | Texts
@@ -112,6 +112,11 @@ def encode_header(metadata: Mapping[str, NewValue], tensors: Sequence[NewTensor]
         offset += _padded(tensor.n_bytes)
     header = b"".join(parts)
     return header + (_padding(len(header)) if tensors else b"")
+
+
+def as_read(metadata: Mapping[str, NewValue]) -> dict[str, Value]:
+    """What a file with these keys says of them, without the file."""
+    return parse_header(memoryview(encode_header(metadata, []))).metadata
 
 
 def _table_entry(tensor: NewTensor, offset: int) -> list[bytes]:
