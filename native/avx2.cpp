@@ -1,6 +1,7 @@
 // Kernels for AVX2 with FMA and F16C. A tile is 8 rows: one 256-bit register of float or int32 sums.
 #include "peak.h"
 #include "quant_matmul.h"
+#include "quants.h"
 #include "simd_avx2.h"
 #include "vector_table.h"
 
@@ -26,65 +27,85 @@ __m256i four_of(const int8_t* x) {
     return _mm256_set1_epi32(word);
 }
 
-__m256i load_bytes(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
-
-// dot[t][n] = exact integer products of a block of NG tiles with NT activation rows.
-struct Q40Block {
-    static constexpr int bytes = kRows * traits_of(ElementType::q40).bytes;
+// vpmaddubsw multiplies unsigned with signed bytes and adds pairs of products to int16. Quants that may be negative give
+// their signs to the activations, which are never -128; the other way round -128 would not fit.
+template <ElementType weight_type>
+struct MaddBlock {
+    static constexpr ElementType type = weight_type;
+    using Weights = Quants<Bytes256, type, true>;
+    static constexpr QuantMeaning meaning = meaning_of(type);
+    static constexpr int parts = meaning.scales_of_run;
+    static constexpr bool is_signed = Weights::offset == 0 && !meaning.has_min;
+    // Sums of pairs that int16 holds: 8 are all of a run.
+    static constexpr int largest = is_signed ? meaning.largest : meaning.largest + meaning.offset - (meaning.offset > 0);
+    static constexpr int n_fitting = 32767 / (2 * 127 * largest);
+    static_assert(n_fitting >= 1, "a sum of a pair fits");
 
     template <int NT, int NG>
-    static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
-                    __m256i dot[NT][NG]) {
-        const __m256i low = _mm256_set1_epi8(15);
-        UNROLL for (int g = 0; g < 4; g++) {
-            __m256i packed[NG], nibbles[NG];
-            UNROLL for (int n = 0; n < NG; n++) packed[n] = load_bytes(units[n] + g * 32);
-            UNROLL for (int half = 0; half < 2; half++) {  // columns 4g to 4g + 3, then those 16 further on
-                UNROLL for (int n = 0; n < NG; n++)
-                    nibbles[n] = _mm256_and_si256(half ? _mm256_srli_epi16(packed[n], 4) : packed[n], low);
-                UNROLL for (int t = 0; t < NT; t++) {
-                    const __m256i xt = four_of(x[t] + 16 * half + 4 * g);
-                    // Pairs of products, at most 2 * 15 * 127 = 3810: the eight sums of a block fit into int16.
-                    UNROLL for (int n = 0; n < NG; n++) {
-                        const __m256i pairs = _mm256_maddubs_epi16(nibbles[n], xt);
-                        dot[t][n] = g + half ? _mm256_add_epi16(dot[t][n], pairs) : pairs;
-                    }
-                }
-            }
-        }
-        const __m256i ones = _mm256_set1_epi16(1);
-        UNROLL for (int t = 0; t < NT; t++) {
-            const __m256i offset = _mm256_slli_epi32(_mm256_set1_epi32(*x_sum[t]), 3);  // nibbles stand for -8 to 7
-            UNROLL for (int n = 0; n < NG; n++)
-                dot[t][n] = _mm256_sub_epi32(_mm256_madd_epi16(dot[t][n], ones), offset);
+    static void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+                    __m256i dot[parts][NT][NG]) {
+        if constexpr (n_fitting >= 8 && parts == 1) {
+            __m256i pairs[NT][NG];
+            UNROLL for (int t = 0; t < NT; t++) UNROLL for (int n = 0; n < NG; n++) pairs[t][n] = _mm256_setzero_si256();
+            for_quads([&](auto g) __attribute__((always_inline)) {
+                constexpr int G = decltype(g)::value;
+                __m256i first[NG], second[NG];
+                UNROLL for (int n = 0; n < NG; n++) Weights::template pair<G>(runs[n], first[n], second[n]);
+                multiply<NT, NG>(first, x, 4 * G, pairs);
+                multiply<NT, NG>(second, x, 16 + 4 * G, pairs);
+            });
+            start<NT, NG>(x_sum, dot[0]);
+            widen<NT, NG>(pairs, dot[0]);
+        } else {
+            UNROLL for (int p = 0; p < parts; p++) start<NT, NG>(x_sum, dot[p]);
+            half_run<0, NT, NG>(runs, x, dot[0]);
+            half_run<1, NT, NG>(runs, x, dot[parts - 1]);
         }
     }
-};
 
-struct Q80Block {
-    static constexpr int bytes = kRows * kQ80Bytes;
+private:
+    template <int NT, int NG>
+    static void start(const int32_t* const x_sum[NT], __m256i sums[NT][NG]) {
+        UNROLL for (int t = 0; t < NT; t++) {
+            const __m256i first = Weights::offset ? _mm256_set1_epi32(-Weights::offset * *x_sum[t]) : _mm256_setzero_si256();
+            UNROLL for (int n = 0; n < NG; n++) sums[t][n] = first;
+        }
+    }
+
+    // Columns 0 to 15 of a run, or 16 to 31.
+    template <int HALF, int NT, int NG>
+    static void half_run(const uint8_t* const runs[NG], const int8_t* const x[NT], __m256i sums[NT][NG]) {
+        __m256i pairs[NT][NG];
+        for_quads([&](auto g) __attribute__((always_inline)) {
+            constexpr int G = decltype(g)::value;
+            if constexpr (G % n_together == 0)
+                UNROLL for (int t = 0; t < NT; t++) UNROLL for (int n = 0; n < NG; n++) pairs[t][n] = _mm256_setzero_si256();
+            __m256i w[2][NG];
+            UNROLL for (int n = 0; n < NG; n++) Weights::template pair<G>(runs[n], w[0][n], w[1][n]);
+            multiply<NT, NG>(w[HALF], x, 16 * HALF + 4 * G, pairs);
+            if constexpr (G % n_together == n_together - 1) widen<NT, NG>(pairs, sums);
+        });
+    }
+    static constexpr int n_together = n_fitting >= 4 ? 4 : n_fitting >= 2 ? 2 : 1;
 
     template <int NT, int NG>
-    static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const[NT],
-                    __m256i dot[NT][NG]) {
-        const __m256i ones = _mm256_set1_epi16(1);
-        UNROLL for (int g = 0; g < 8; g++) {
-            __m256i w[NG], magnitude[NG];
+    static void multiply(const __m256i w[NG], const int8_t* const x[NT], int column, __m256i pairs[NT][NG]) {
+        __m256i magnitude[NG];
+        UNROLL for (int n = 0; n < NG; n++) magnitude[n] = is_signed ? _mm256_abs_epi8(w[n]) : w[n];
+        UNROLL for (int t = 0; t < NT; t++) {
+            const __m256i xt = four_of(x[t] + column);
             UNROLL for (int n = 0; n < NG; n++) {
-                w[n] = load_bytes(units[n] + g * 32);
-                magnitude[n] = _mm256_abs_epi8(w[n]);  // -128 becomes 128, which is right for unsigned bytes
-            }
-            UNROLL for (int t = 0; t < NT; t++) {
-                const __m256i xt = four_of(x[t] + 4 * g);
-                UNROLL for (int n = 0; n < NG; n++) {
-                    // Activations take the weights' signs, not the other way round: they are never -128.
-                    // Pairs of products reach 2 * 128 * 127 = 32512, so they are widened at once.
-                    const __m256i pairs = _mm256_maddubs_epi16(magnitude[n], _mm256_sign_epi8(xt, w[n]));
-                    const __m256i fours = _mm256_madd_epi16(pairs, ones);
-                    dot[t][n] = g ? _mm256_add_epi32(dot[t][n], fours) : fours;
-                }
+                const __m256i signed_x = is_signed ? _mm256_sign_epi8(xt, w[n]) : xt;
+                pairs[t][n] = _mm256_add_epi16(pairs[t][n], _mm256_maddubs_epi16(magnitude[n], signed_x));
             }
         }
+    }
+
+    template <int NT, int NG>
+    static void widen(const __m256i pairs[NT][NG], __m256i sums[NT][NG]) {
+        UNROLL for (int t = 0; t < NT; t++)
+            UNROLL for (int n = 0; n < NG; n++)
+                sums[t][n] = _mm256_add_epi32(sums[t][n], _mm256_madd_epi16(pairs[t][n], _mm256_set1_epi16(1)));
     }
 };
 
@@ -99,8 +120,9 @@ KernelTable make_table() {
     KernelTable table = vector_table<Avx2, kRows, kFloatTiles>("avx2");
     table.unit_bytes = 4;
     table.tile_group = kVecTiles;
-    table.matmul[ElementType::q40] = quant_matmul<Avx2, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
-    table.matmul[ElementType::q80] = quant_matmul<Avx2, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    for_blocked_types([&](auto tag) {
+        table.matmul[tag] = quant_matmul<Avx2, MaddBlock<decltype(tag)::value>, kMatTokens, kMatTiles, kVecTiles>;
+    });
     table.dot_peak = peak;
     return table;
 }

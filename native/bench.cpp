@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "block_layout.h"
 #include "cpu.h"
 #include "objects.h"
 #include "ops.h"
@@ -94,9 +95,15 @@ struct Bench {
     void fill(const PackedLayout& layout, uint8_t* packed, int n_matrices) {
         std::vector<uint8_t> row(layout.row_bytes());
         for (uint8_t& byte : row) byte = uint8_t(random());
-        const int step = is_blocked(layout.type) ? traits_of(layout.type).bytes : 2;
-        for (size_t i = 0; i + 1 < row.size(); i += size_t(step))
-            row[i + 1] = uint8_t((row[i + 1] & 0x3B) | 0x20);  // small positive numbers, none of them subnormal
+        const size_t step = is_blocked(layout.type) ? size_t(traits_of(layout.type).bytes) : 2;
+        const bool is_mxfp4 = layout.type == ElementType::mxfp4;
+        const size_t first = layout.type == ElementType::q6k ? 208 : 0;  // its scale is at the end
+        const int n_floats = is_blocked(layout.type) ? shape_of(layout.type).n_floats : 1;
+        for (size_t i = first; i + 1 < row.size(); i += step) {
+            if (is_mxfp4) row[i] = 120;
+            for (size_t j = i + 1; j < i + 2 * size_t(n_floats); j += 2)
+                row[j] = uint8_t((row[j] & 0x3B) | 0x20);  // small positive numbers, none of them subnormal
+        }
         for (int i = 0; i < n_matrices; i++)
             for (int r = 0; r < layout.n_out; r++) pack(layout, packed + i * layout.bytes(), r, 1, row.data());
     }
@@ -150,7 +157,7 @@ struct Bench {
         const OwnedMemory packed(layout.bytes());
         std::vector<uint8_t> rows(layout.bytes(), 1);
         const Times t = measure(40, 1, [&](int) { pack(layout, packed.data(), 0, layout.n_out, rows.data()); });
-        std::printf("packing %d: %.2f GB/s, one thread\n", int(type), double(layout.bytes()) / t.quick / 1e9);
+        std::printf("packing %s: %.2f GB/s, one thread\n", traits_of(type).name, double(layout.bytes()) / t.quick / 1e9);
     }
 
     // One text's token at `position` on n_caches caches, or n_rows tokens from there on.
@@ -257,7 +264,9 @@ struct Bench {
 
 void run_all(Bench& bench, const std::string& only) {
     const auto wanted = [&](const char* part) { return only.empty() || only == part; };
-    const ElementType types[] = {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32};
+    std::vector<ElementType> types;
+    for (int number = 0; number < kElementTypes; number++)
+        if (bench.kernels.has_product(ElementType(number))) types.push_back(ElementType(number));
     if (wanted("rows")) bench.starting(), bench.rows();
     if (wanted("candidates")) {
         for (int n : {128256, 64128, 16032})

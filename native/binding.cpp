@@ -29,11 +29,11 @@ std::vector<std::string> supported_isas() {
 }
 
 bool convert(nb::handle out, int out_number, nb::handle src, int src_number, int64_t n) {
-    const ElementType out_type = element_type(out_number, "out_type", false);
-    const ElementType src_type = element_type(src_number, "src_type", true);
+    const ElementType out_type = element_type(out_number, "out_type", can_be_written);
+    const ElementType src_type = element_type(src_number, "src_type", [](ElementType) { return true; });
     require(n >= 0, "n_elements", "must not be negative");
-    const bool blocks = is_blocked(out_type) || is_blocked(src_type);
-    require(!blocks || n % kBlock == 0, "n_elements", "must be a multiple of 32 for q40 and q80");
+    need_whole_blocks(out_type, n, "n_elements");
+    need_whole_blocks(src_type, n, "n_elements");
     const ArrayArg to(out, "out", kUint8, 1, Access::write), from(src, "src", kUint8, 1);
     to.need_at_least(0, int64_t(bytes_of(out_type, size_t(n))));
     from.need_at_least(0, int64_t(bytes_of(src_type, size_t(n))));

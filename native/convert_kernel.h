@@ -1,6 +1,7 @@
 // Conversion between element types, 32 elements at a time, written once over a vector type S.
 #pragma once
 
+#include "block_values.h"
 #include "row_kernels.h"
 
 namespace dllama {
@@ -42,6 +43,25 @@ struct ConvertKernel {
                 std::memcpy(quants, src + 2, kBlock);
             const F d = S::set1(scale_at(src));
             for (int i = 0; i < N; i++) v[i] = S::mul(S::load_int8(quants + i * W), d);
+        }
+    }
+
+    // Calls take(v) for each 32 elements of one block that the file has in an order of its own.
+    template <ElementType type, class Take>
+    static void read_block(const uint8_t* src, const Take& take) {
+        uint8_t packed[traits_of(type).bytes];
+        to_packed<type>(src, packed);
+        const BlockValues<type> block(packed);
+        constexpr int columns_of_scale = block.columns / block.n_scales;
+        static_assert(columns_of_scale % W == 0, "a vector has one scale");
+        for (int column = 0; column < block.columns; column += kBlock) {
+            F v[N];
+            for (int i = 0; i < N; i++) {
+                const int first = column + i * W;
+                v[i] = S::mul(S::load_int8(block.quants + first), S::set1(block.scales[first / columns_of_scale]));
+                if constexpr (block.meaning.has_min) v[i] = S::add(v[i], S::set1(block.minima[column / kBlock]));
+            }
+            take(v);
         }
     }
 
@@ -97,31 +117,38 @@ struct ConvertKernel {
     template <ElementType out_type, ElementType src_type>
     static bool run(uint8_t* out, const uint8_t* src, size_t n) {
         auto worst = S::magnitude_bits(S::set1(0));
-        F v[N];
-        const size_t whole = n / kBlock * kBlock;
-        for (size_t i = 0; i < whole; i += kBlock) {
-            read<src_type>(v, src);
-            write<out_type>(out, v, &worst);
-            src += bytes_of(src_type, kBlock);
-            out += bytes_of(out_type, kBlock);
-        }
-        if (whole < n) {
-            uint8_t padded_src[kBlock * 4] = {}, padded_out[kBlock * 4];
-            std::memcpy(padded_src, src, bytes_of(src_type, n - whole));
-            read<src_type>(v, padded_src);
-            write<out_type>(padded_out, v, &worst);
-            std::memcpy(out, padded_out, bytes_of(out_type, n - whole));
+        constexpr bool is_read_by_block = is_blocked(src_type) && src_type != ElementType::q40 && src_type != ElementType::q80;
+        if constexpr (is_read_by_block) {
+            for (size_t i = 0; i < n; i += traits_of(src_type).block, src += traits_of(src_type).bytes)
+                read_block<src_type>(src, [&](const F v[N]) {
+                    write<out_type>(out, v, &worst);
+                    out += bytes_of(out_type, kBlock);
+                });
+        } else {
+            F v[N];
+            const size_t whole = n / kBlock * kBlock;
+            for (size_t i = 0; i < whole; i += kBlock) {
+                read<src_type>(v, src);
+                write<out_type>(out, v, &worst);
+                src += bytes_of(src_type, kBlock);
+                out += bytes_of(out_type, kBlock);
+            }
+            if (whole < n) {
+                uint8_t padded_src[kBlock * 4] = {}, padded_out[kBlock * 4];
+                std::memcpy(padded_src, src, bytes_of(src_type, n - whole));
+                read<src_type>(v, padded_src);
+                write<out_type>(padded_out, v, &worst);
+                std::memcpy(out, padded_out, bytes_of(out_type, n - whole));
+            }
         }
         return S::max_of_int(worst) < 0x7F800000;
     }
 
-    // What can be converted to. bf16 is only read: nothing is kept in it.
-    static constexpr bool can_write(ElementType type) { return type != ElementType::bf16; }
 
     static bool convert(uint8_t* out, ElementType out_type, const uint8_t* src, ElementType src_type, size_t n) {
         return with_type(out_type, [&](auto to) {
             constexpr ElementType written = to;
-            if constexpr (can_write(written))
+            if constexpr (can_be_written(written))
                 return with_type(src_type, [&](auto from) { return run<written, decltype(from)::value>(out, src, n); });
             else
                 return false;

@@ -50,6 +50,21 @@ constexpr size_t bytes_of(ElementType type, size_t n) {
     return n / size_t(traits_of(type).block) * size_t(traits_of(type).bytes);
 }
 
+// work(TypeTag<type>()) for each type whose rows are blocks.
+template <class Work>
+void for_blocked_types(const Work& work) {
+    for (int number = 0; number < kElementTypes; number++)
+        with_type(ElementType(number), [&](auto tag) {
+            if constexpr (is_blocked(decltype(tag)::value)) work(tag);
+            return true;
+        });
+}
+
+// Types that `convert` writes; the others are only read.
+constexpr bool can_be_written(ElementType type) {
+    return type == ElementType::f32 || type == ElementType::f16 || type == ElementType::q40 || type == ElementType::q80;
+}
+
 constexpr int kQ80Bytes = traits_of(ElementType::q80).bytes;
 
 // Something for each element type; zero, or null, where nothing was set.
@@ -72,11 +87,20 @@ auto with_type(ElementType type, const Work& work) -> decltype(work(TypeTag<Elem
     switch (type) {
         case ElementType::f32: return work(TypeTag<ElementType::f32>());
         case ElementType::f16: return work(TypeTag<ElementType::f16>());
-        case ElementType::q40: return work(TypeTag<ElementType::q40>());
-        case ElementType::q80: return work(TypeTag<ElementType::q80>());
         case ElementType::bf16: return work(TypeTag<ElementType::bf16>());
-        default: return {};
+        case ElementType::q40: return work(TypeTag<ElementType::q40>());
+        case ElementType::q41: return work(TypeTag<ElementType::q41>());
+        case ElementType::q50: return work(TypeTag<ElementType::q50>());
+        case ElementType::q51: return work(TypeTag<ElementType::q51>());
+        case ElementType::q80: return work(TypeTag<ElementType::q80>());
+        case ElementType::q4k: return work(TypeTag<ElementType::q4k>());
+        case ElementType::q5k: return work(TypeTag<ElementType::q5k>());
+        case ElementType::q6k: return work(TypeTag<ElementType::q6k>());
+        case ElementType::iq4nl: return work(TypeTag<ElementType::iq4nl>());
+        case ElementType::iq4xs: return work(TypeTag<ElementType::iq4xs>());
+        case ElementType::mxfp4: return work(TypeTag<ElementType::mxfp4>());
     }
+    return {};
 }
 
 }  // namespace dllama

@@ -141,7 +141,9 @@ struct KernelTable {
     // Tiles [tile_begin, tile_end) of the gate, and those of the up projection beside them; even numbers. Null where rows
     // are not worth it: the product is computed first then, and activated afterwards. The same bits either way.
     ByType<TileFunction<GatedMatmul>> gated_matmul;
-    int gated_rows;  // from which `gated_matmul` pays
+    bool has_product(ElementType type) const { return matmul[type] || float_matmul[type]; }
+    int gated_rows;    // from which `gated_matmul` pays
+    int gated_blocks;  // that a row may have for it
 
     void (*quantize)(const RowOut& out, const float* x, int n);
     void (*rms_norm)(const RowOut& out, const float* x, const float* weight, float eps, int n);

@@ -1,6 +1,7 @@
 // Kernels for every aarch64 CPU. A tile is 4 rows: one 128-bit register of float or int32 sums.
 #include "peak.h"
 #include "quant_matmul.h"
+#include "quants.h"
 #include "simd_neon.h"
 #include "vector_table.h"
 
@@ -29,84 +30,84 @@ int8x16_t four_of(int8x16_t x) {
     return vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(x), G));
 }
 
-int8x16_t load_bytes(const uint8_t* p) { return vreinterpretq_s8_u8(vld1q_u8(p)); }
-
 // low holds sums of pairs or fours of columns of rows 0 and 1, high of rows 2 and 3.
 int32x4_t join(int32x4_t low, int32x4_t high) { return vpaddq_s32(low, high); }
 
-struct Q40Block {
-    static constexpr int bytes = kRows * traits_of(ElementType::q40).bytes;
+int8x16_t as_signed(uint8x16_t bytes) { return vreinterpretq_s8_u8(bytes); }
 
-    // Nibbles stay 0 to 15: eight products in a lane reach 8 * 15 * 127 = 15240, so int16 holds a whole block.
-    template <int NT, int NG, int G>
-    static void group(const uint8_t* const units[NG], const int8_t* const x[NT], int16x8_t low[NT][NG],
-                      int16x8_t high[NT][NG]) {
-        int8x16_t first[NG], second[NG];  // columns 4G to 4G + 3, and 16 further on
-        for (int n = 0; n < NG; n++) {
-            const uint8x16_t w = vld1q_u8(units[n] + G * 16);
-            first[n] = vreinterpretq_s8_u8(vandq_u8(w, vdupq_n_u8(15)));
-            second[n] = vreinterpretq_s8_u8(vshrq_n_u8(w, 4));
-        }
-        for (int t = 0; t < NT; t++) {
-            const int8x16_t x_first = four_of<G>(vld1q_s8(x[t])), x_second = four_of<G>(vld1q_s8(x[t] + 16));
-            for (int n = 0; n < NG; n++) {
-                const int8x8_t begin = vget_low_s8(first[n]), x_begin = vget_low_s8(x_first);
-                low[t][n] = G ? vmlal_s8(low[t][n], begin, x_begin) : vmull_s8(begin, x_begin);
-                high[t][n] = G ? vmlal_high_s8(high[t][n], first[n], x_first) : vmull_high_s8(first[n], x_first);
-                low[t][n] = vmlal_s8(low[t][n], vget_low_s8(second[n]), vget_low_s8(x_second));
-                high[t][n] = vmlal_high_s8(high[t][n], second[n], x_second);
-            }
-        }
-    }
+template <ElementType weight_type>
+struct MullBlock {
+    static constexpr ElementType type = weight_type;
+    using Weights = Quants<Bytes128, type, true>;
+    static constexpr QuantMeaning meaning = meaning_of(type);
+    static constexpr int parts = meaning.scales_of_run;
+    static constexpr int largest = meaning.largest + (Weights::offset > 0 ? meaning.offset - 1 : 0);
+    static constexpr int n_products = 8 / parts;  // that a lane adds up for a part
+    static constexpr bool is_narrow = 32767 / (127 * largest) >= n_products;  // int16 holds them
+    static_assert(32767 / (127 * largest) >= 2, "else two of them");
 
     template <int NT, int NG>
-    static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
-                    int32x4_t dot[NT][NG]) {
-        int16x8_t low[NT][NG], high[NT][NG];
-        group<NT, NG, 0>(units, x, low, high);
-        group<NT, NG, 1>(units, x, low, high);
-        group<NT, NG, 2>(units, x, low, high);
-        group<NT, NG, 3>(units, x, low, high);
+    static void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+                    int32x4_t dot[parts][NT][NG]) {
+        if constexpr (is_narrow)
+            narrow<NT, NG>(runs, x, x_sum, dot);
+        else
+            wide<NT, NG>(runs, x, dot[0]);
+    }
+
+private:
+    template <int NT, int NG>
+    static void narrow(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+                       int32x4_t dot[parts][NT][NG]) {
+        int16x8_t low[parts][NT][NG], high[parts][NT][NG];
+        for_quads([&](auto g) __attribute__((always_inline)) {
+            constexpr int G = decltype(g)::value;
+            uint8x16_t first[NG], second[NG];
+            for (int n = 0; n < NG; n++) Weights::template pair<G>(runs[n], first[n], second[n]);
+            for (int t = 0; t < NT; t++) {
+                const int8x16_t x_first = four_of<G>(vld1q_s8(x[t])), x_second = four_of<G>(vld1q_s8(x[t] + 16));
+                for (int n = 0; n < NG; n++) {
+                    add<G == 0>(low[0][t][n], high[0][t][n], as_signed(first[n]), x_first);
+                    add<G == 0 && parts == 2>(low[parts - 1][t][n], high[parts - 1][t][n], as_signed(second[n]), x_second);
+                }
+            }
+        });
         for (int t = 0; t < NT; t++) {
-            const int32x4_t offset = vdupq_n_s32(8 * *x_sum[t]);  // they stand for -8 to 7
-            for (int n = 0; n < NG; n++)
-                dot[t][n] = vsubq_s32(join(vpaddlq_s16(low[t][n]), vpaddlq_s16(high[t][n])), offset);
+            const int32x4_t offset = vdupq_n_s32(Weights::offset * *x_sum[t]);
+            for (int p = 0; p < parts; p++)
+                for (int n = 0; n < NG; n++)
+                    dot[p][t][n] = vsubq_s32(join(vpaddlq_s16(low[p][t][n]), vpaddlq_s16(high[p][t][n])), offset);
         }
     }
-};
 
-struct Q80Block {
-    static constexpr int bytes = kRows * kQ80Bytes;
+    template <bool IS_FIRST>
+    static void add(int16x8_t& low, int16x8_t& high, int8x16_t w, int8x16_t x) {
+        low = IS_FIRST ? vmull_s8(vget_low_s8(w), vget_low_s8(x)) : vmlal_s8(low, vget_low_s8(w), vget_low_s8(x));
+        high = IS_FIRST ? vmull_high_s8(w, x) : vmlal_high_s8(high, w, x);
+    }
 
     // Two products in an int16 reach 2 * 128 * 127 = 32512 (activations are never -128); more are added in int32.
-    template <int NT, int NG, int G>
-    static void two_groups(const uint8_t* const units[NG], const int8_t* const x[NT], int32x4_t low[NT][NG],
-                           int32x4_t high[NT][NG]) {
-        for (int t = 0; t < NT; t++) {
-            const int8x16_t x16 = vld1q_s8(x[t] + G / 4 * 16);
-            const int8x16_t x_first = four_of<G % 4>(x16), x_second = four_of<G % 4 + 1>(x16);
-            for (int n = 0; n < NG; n++) {
-                const int8x16_t first = load_bytes(units[n] + G * 16), second = load_bytes(units[n] + G * 16 + 16);
-                int16x8_t pairs = vmull_s8(vget_low_s8(first), vget_low_s8(x_first));
-                pairs = vmlal_s8(pairs, vget_low_s8(second), vget_low_s8(x_second));
-                low[t][n] = vpadalq_s16(low[t][n], pairs);
-                pairs = vmull_high_s8(first, x_first);
-                pairs = vmlal_high_s8(pairs, second, x_second);
-                high[t][n] = vpadalq_s16(high[t][n], pairs);
-            }
-        }
-    }
-
     template <int NT, int NG>
-    static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const[NT],
-                    int32x4_t dot[NT][NG]) {
+    static void wide(const uint8_t* const runs[NG], const int8_t* const x[NT], int32x4_t dot[NT][NG]) {
+        static_assert(is_narrow || (parts == 1 && Weights::offset == 0), "sums are the products'");
         int32x4_t low[NT][NG], high[NT][NG];
         for (int t = 0; t < NT; t++)
             for (int n = 0; n < NG; n++) low[t][n] = high[t][n] = vdupq_n_s32(0);
-        two_groups<NT, NG, 0>(units, x, low, high);
-        two_groups<NT, NG, 2>(units, x, low, high);
-        two_groups<NT, NG, 4>(units, x, low, high);
-        two_groups<NT, NG, 6>(units, x, low, high);
+        for_quads([&](auto g) __attribute__((always_inline)) {
+            constexpr int G = decltype(g)::value;
+            uint8x16_t first[NG], second[NG];
+            for (int n = 0; n < NG; n++) Weights::template pair<G>(runs[n], first[n], second[n]);
+            for (int t = 0; t < NT; t++) {
+                const int8x16_t x_first = four_of<G>(vld1q_s8(x[t])), x_second = four_of<G>(vld1q_s8(x[t] + 16));
+                for (int n = 0; n < NG; n++) {
+                    int16x8_t of_low, of_high;
+                    add<true>(of_low, of_high, as_signed(first[n]), x_first);
+                    add<false>(of_low, of_high, as_signed(second[n]), x_second);
+                    low[t][n] = vpadalq_s16(low[t][n], of_low);
+                    high[t][n] = vpadalq_s16(high[t][n], of_high);
+                }
+            }
+        });
         for (int t = 0; t < NT; t++)
             for (int n = 0; n < NG; n++) dot[t][n] = join(low[t][n], high[t][n]);
     }
@@ -123,8 +124,9 @@ KernelTable make_table() {
     KernelTable table = vector_table<Neon, kRows, kFloatTiles>("neon");
     table.unit_bytes = 4;
     table.tile_group = kVecTiles;
-    table.matmul[ElementType::q40] = quant_matmul<Neon, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
-    table.matmul[ElementType::q80] = quant_matmul<Neon, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    for_blocked_types([&](auto tag) {
+        table.matmul[tag] = quant_matmul<Neon, MullBlock<decltype(tag)::value>, kMatTokens, kMatTiles, kVecTiles>;
+    });
     table.dot_peak = peak;
     return table;
 }

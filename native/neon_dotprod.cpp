@@ -1,6 +1,7 @@
 // Matrix products for aarch64 with SDOT (Armv8.2 dotprod); all else is neon.cpp's. Tiles are the same 4 rows.
 #include "peak.h"
 #include "quant_matmul.h"
+#include "quants.h"
 #include "simd_neon.h"
 
 namespace dllama {
@@ -25,60 +26,33 @@ struct Activations {
     int8x16_t first[NT], second[NT];  // columns 0 to 15, 16 to 31
 };
 
-struct Q40Block {
-    static constexpr int bytes = kRows * traits_of(ElementType::q40).bytes;
-
-    template <int NT, int NG, int G>
-    static void group(const uint8_t* const units[NG], const Activations<NT>& x, int32x4_t dot[NT][NG]) {
-        for (int n = 0; n < NG; n++) {
-            const uint8x16_t w = vld1q_u8(units[n] + G * 16);
-            const int8x16_t first = vreinterpretq_s8_u8(vandq_u8(w, vdupq_n_u8(15)));
-            const int8x16_t second = vreinterpretq_s8_u8(vshrq_n_u8(w, 4));
-            for (int t = 0; t < NT; t++) {
-                dot[t][n] = vdotq_laneq_s32(dot[t][n], first, x.first[t], G);
-                dot[t][n] = vdotq_laneq_s32(dot[t][n], second, x.second[t], G);
-            }
-        }
-    }
+template <ElementType weight_type>
+struct DotBlock {
+    static constexpr ElementType type = weight_type;
+    using Weights = Quants<Bytes128, type, true>;
+    static constexpr int parts = meaning_of(type).scales_of_run;
 
     template <int NT, int NG>
-    static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
-                    int32x4_t dot[NT][NG]) {
+    static void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+                    int32x4_t dot[parts][NT][NG]) {
         const Activations<NT> a(x);
-        for (int t = 0; t < NT; t++)  // nibbles 0 to 15 stand for -8 to 7
-            for (int n = 0; n < NG; n++) dot[t][n] = vdupq_n_s32(-8 * *x_sum[t]);
-        group<NT, NG, 0>(units, a, dot);
-        group<NT, NG, 1>(units, a, dot);
-        group<NT, NG, 2>(units, a, dot);
-        group<NT, NG, 3>(units, a, dot);
-    }
-};
-
-struct Q80Block {
-    static constexpr int bytes = kRows * kQ80Bytes;
-
-    template <int NT, int NG, int G>
-    static void group(const uint8_t* const units[NG], const Activations<NT>& x, int32x4_t dot[NT][NG]) {
-        for (int n = 0; n < NG; n++) {
-            const int8x16_t first = vreinterpretq_s8_u8(vld1q_u8(units[n] + G * 16));
-            const int8x16_t second = vreinterpretq_s8_u8(vld1q_u8(units[n] + (G + 4) * 16));
-            for (int t = 0; t < NT; t++) {
-                dot[t][n] = vdotq_laneq_s32(dot[t][n], first, x.first[t], G);
-                dot[t][n] = vdotq_laneq_s32(dot[t][n], second, x.second[t], G);
-            }
+        for (int t = 0; t < NT; t++) {
+            const int32x4_t first = vdupq_n_s32(-Weights::offset * *x_sum[t]);
+            for (int p = 0; p < parts; p++)
+                for (int n = 0; n < NG; n++) dot[p][t][n] = first;
         }
-    }
-
-    template <int NT, int NG>
-    static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const[NT],
-                    int32x4_t dot[NT][NG]) {
-        const Activations<NT> a(x);
-        for (int t = 0; t < NT; t++)
-            for (int n = 0; n < NG; n++) dot[t][n] = vdupq_n_s32(0);
-        group<NT, NG, 0>(units, a, dot);
-        group<NT, NG, 1>(units, a, dot);
-        group<NT, NG, 2>(units, a, dot);
-        group<NT, NG, 3>(units, a, dot);
+        for_quads([&](auto g) __attribute__((always_inline)) {
+            constexpr int G = decltype(g)::value;
+            for (int n = 0; n < NG; n++) {
+                uint8x16_t first, second;
+                Weights::template pair<G>(runs[n], first, second);
+                const int8x16_t w_first = vreinterpretq_s8_u8(first), w_second = vreinterpretq_s8_u8(second);
+                for (int t = 0; t < NT; t++) {
+                    dot[0][t][n] = vdotq_laneq_s32(dot[0][t][n], w_first, a.first[t], G);
+                    dot[parts - 1][t][n] = vdotq_laneq_s32(dot[parts - 1][t][n], w_second, a.second[t], G);
+                }
+            }
+        });
     }
 };
 
@@ -93,8 +67,9 @@ KernelTable make_table() {
     KernelTable table = *neon_kernels();
     table.isa = "neon_dotprod";
     table.tile_group = kVecTiles;
-    table.matmul[ElementType::q40] = quant_matmul<Neon, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
-    table.matmul[ElementType::q80] = quant_matmul<Neon, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    for_blocked_types([&](auto tag) {
+        table.matmul[tag] = quant_matmul<Neon, DotBlock<decltype(tag)::value>, kMatTokens, kMatTiles, kVecTiles>;
+    });
     table.dot_peak = peak;
     return table;
 }

@@ -3,6 +3,7 @@
 // tokens into a square of 4 sums.
 #include "peak.h"
 #include "quant_matmul.h"
+#include "quants.h"
 #include "simd_neon.h"
 
 namespace dllama {
@@ -59,42 +60,81 @@ struct Squares {
     int32x4_t square[n_pairs][NG][2];
 };
 
-struct Q40Block {
-    static constexpr int bytes = kRows * traits_of(ElementType::q40).bytes;
+// The quants of 2 rows x 8 columns, as quants.h says it of 4 columns of all rows.
+template <ElementType type>
+struct PairQuants {
+    static constexpr BlockShape shape = shape_of(type);
+    static constexpr QuantMeaning meaning = meaning_of(type);
+    static constexpr int offset = Quants<Bytes128, type, true>::offset;
 
-    template <int NT, int NG>
-    static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
-                    int32x4_t dot[NT][NG]) {
-        const Activations<NT> a(x);
-        Squares<NT, NG> squares;
-        for (int n = 0; n < NG; n++)
-            for (int g = 0; g < 2; g++)  // columns 8g to 8g + 7, and 16 further on
-                for (int half = 0; half < 2; half++) {
-                    const uint8x16_t w = vld1q_u8(units[n] + (2 * g + half) * 16);
-                    squares.add(n, half, vreinterpretq_s8_u8(vandq_u8(w, vdupq_n_u8(15))), a, g);
-                    squares.add(n, half, vreinterpretq_s8_u8(vshrq_n_u8(w, 4)), a, 2 + g);
-                }
-        for (int t = 0; t < NT; t++) {
-            const int32x4_t offset = vdupq_n_s32(8 * *x_sum[t]);  // nibbles 0 to 15 stand for -8 to 7
-            for (int n = 0; n < NG; n++) dot[t][n] = vsubq_s32(squares.of(t, n), offset);
+    // Rows 2 * HALF and the next of a tile: columns 8G to 8G + 7 of a run, and those 16 further on.
+    template <int G, int HALF>
+    static void pair(const uint8_t* run, int8x16_t& first, int8x16_t& second) {
+        const uint8_t* low = run + shape.planes * 16;
+        uint8x16_t a, b;
+        if constexpr (type == ElementType::q80) {
+            a = vld1q_u8(low + (2 * G + HALF) * 16), b = vld1q_u8(low + (2 * (G + 2) + HALF) * 16);
+        } else {
+            const uint8x16_t w = vld1q_u8(low + (2 * G + HALF) * 16);
+            a = Bytes128::low(w), b = Bytes128::high(w);
         }
+        if constexpr (meaning.is_table) a = Bytes128::lookup(table_of(type), a), b = Bytes128::lookup(table_of(type), b);
+        if constexpr (shape.planes == 1) {
+            const uint8x16_t plane = twice(run + 8 * HALF);
+            a = merge<4 - 2 * G, 3 - 2 * G, 0x10>(a, plane), b = merge<-2 * G, -1 - 2 * G, 0x10>(b, plane);
+        }
+        if constexpr (shape.planes == 2) {
+            a = merge<4 - 4 * G, 2 - 4 * G, 0x30>(a, twice(run + 8 * HALF));
+            b = merge<4 - 4 * G, 2 - 4 * G, 0x30>(b, twice(run + 16 + 8 * HALF));
+            a = Bytes128::subtract<meaning.offset>(a), b = Bytes128::subtract<meaning.offset>(b);
+        }
+        first = vreinterpretq_s8_u8(a), second = vreinterpretq_s8_u8(b);
+    }
+
+private:
+    // The 4 bytes of a plane of each of two rows, for the first and the second four columns.
+    static uint8x16_t twice(const uint8_t* plane) {
+        const uint32x2_t words = vreinterpret_u32_u8(vld1_u8(plane));
+        return vreinterpretq_u8_u32(vcombine_u32(vdup_lane_u32(words, 0), vdup_lane_u32(words, 1)));
+    }
+
+    // bytes | (plane shifted left, or right below 0: by FIRST for the first four columns, SECOND for the others, & MASK).
+    template <int FIRST, int SECOND, int MASK>
+    static uint8x16_t merge(uint8x16_t bytes, uint8x16_t plane) {
+        const int8x8_t shifts = vext_s8(vdup_n_s8(FIRST), vdup_n_s8(SECOND), 4);
+        return vorrq_u8(bytes, vandq_u8(vshlq_u8(plane, vcombine_s8(shifts, shifts)), vdupq_n_u8(MASK)));
     }
 };
 
-struct Q80Block {
-    static constexpr int bytes = kRows * kQ80Bytes;
+template <ElementType weight_type>
+struct SquareBlock {
+    static constexpr ElementType type = weight_type;
+    using Weights = PairQuants<type>;
+    static constexpr int parts = meaning_of(type).scales_of_run;
 
     template <int NT, int NG>
-    static void dot(const uint8_t* const units[NG], const int8_t* const x[NT], const int32_t* const[NT],
-                    int32x4_t dot[NT][NG]) {
+    static void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+                    int32x4_t dot[parts][NT][NG]) {
         const Activations<NT> a(x);
-        Squares<NT, NG> squares;
-        for (int n = 0; n < NG; n++)
-            for (int g = 0; g < 4; g++)
-                for (int half = 0; half < 2; half++)
-                    squares.add(n, half, vreinterpretq_s8_u8(vld1q_u8(units[n] + (2 * g + half) * 16)), a, g);
-        for (int t = 0; t < NT; t++)
-            for (int n = 0; n < NG; n++) dot[t][n] = squares.of(t, n);
+        Squares<NT, NG> squares[parts];
+        for (int n = 0; n < NG; n++) {
+            add<0, 0>(runs[n], n, a, squares), add<0, 1>(runs[n], n, a, squares);
+            add<1, 0>(runs[n], n, a, squares), add<1, 1>(runs[n], n, a, squares);
+        }
+        for (int t = 0; t < NT; t++) {
+            const int32x4_t offset = vdupq_n_s32(Weights::offset * *x_sum[t]);
+            for (int p = 0; p < parts; p++)
+                for (int n = 0; n < NG; n++) dot[p][t][n] = vsubq_s32(squares[p].of(t, n), offset);
+        }
+    }
+
+private:
+    template <int G, int HALF, int NT, int NG>
+    static void add(const uint8_t* run, int n, const Activations<NT>& x, Squares<NT, NG> squares[parts]) {
+        int8x16_t first, second;
+        Weights::template pair<G, HALF>(run, first, second);
+        squares[0].add(n, HALF, first, x, G);
+        squares[parts - 1].add(n, HALF, second, x, 2 + G);
     }
 };
 
@@ -110,8 +150,9 @@ KernelTable make_table() {
     table.isa = "neon_i8mm";
     table.unit_bytes = 8;
     table.tile_group = kVecTiles;
-    table.matmul[ElementType::q40] = quant_matmul<Neon, Q40Block, kMatTokens, kMatTiles, kVecTiles>;
-    table.matmul[ElementType::q80] = quant_matmul<Neon, Q80Block, kMatTokens, kMatTiles, kVecTiles>;
+    for_blocked_types([&](auto tag) {
+        table.matmul[tag] = quant_matmul<Neon, SquareBlock<decltype(tag)::value>, kMatTokens, kMatTiles, kVecTiles>;
+    });
     table.dot_peak = peak;
     return table;
 }

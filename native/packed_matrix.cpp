@@ -5,6 +5,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "tile_layout.h"
+
 namespace dllama {
 namespace {
 
@@ -19,26 +21,43 @@ struct TileRows {
     int begin, end;
 };
 
-// Copies blocks between rows and a tile. R is the number of interleaved rows; a whole tile takes the loops with
+// Whether the scales of a packed block are numbers.
+template <ElementType type>
+bool block_is_finite(const uint8_t* packed) {
+    if constexpr (type == ElementType::mxfp4) return packed[0] != 0x7F;  // 255 in the file: OCP's NaN
+    bool finite = true;
+    for (int i = 0; i < shape_of(type).n_floats; i++) {
+        uint16_t scale;
+        std::memcpy(&scale, packed + 2 * i, 2);
+        finite &= half_is_finite(scale);
+    }
+    return finite;
+}
+
+// Moves blocks between rows and a tile. R is the number of interleaved rows; a whole tile takes the loops with
 // constant bounds, which the compiler unrolls.
-template <int R, int UNIT, int BLOCK_BYTES, bool TO_TILE, class Byte>
+template <ElementType type, int R, int UNIT, bool TO_TILE, class Byte>
 bool move_blocks(Byte* tile, TileRows which, int n_blocks, size_t row_bytes,
                  std::conditional_t<TO_TILE, const uint8_t, uint8_t>* rows) {
-    constexpr int units = (BLOCK_BYTES - 2) / UNIT;
+    constexpr int bytes = traits_of(type).bytes;
     bool finite = true;
     auto move_row = [&](Byte* block, int r, auto* row) {
-        if constexpr (TO_TILE) {
-            uint16_t scale;
-            std::memcpy(&scale, row, 2);
-            finite &= half_is_finite(scale);
-            std::memcpy(block + 2 * r, row, 2);
-            for (int u = 0; u < units; u++) std::memcpy(block + 2 * R + (u * R + r) * UNIT, row + 2 + u * UNIT, UNIT);
+        if constexpr (!is_rearranged(type)) {
+            move_block<type, R, UNIT, TO_TILE>(block, r, row);
+            if constexpr (TO_TILE) finite &= block_is_finite<type>(row);
         } else {
-            std::memcpy(row, block + 2 * r, 2);
-            for (int u = 0; u < units; u++) std::memcpy(row + 2 + u * UNIT, block + 2 * R + (u * R + r) * UNIT, UNIT);
+            uint8_t packed[bytes];
+            if constexpr (TO_TILE) {
+                to_packed<type>(row, packed);
+                finite &= block_is_finite<type>(packed);
+                move_block<type, R, UNIT, true>(block, r, packed);
+            } else {
+                move_block<type, R, UNIT, false>(block, r, packed);
+                from_packed<type>(packed, row);
+            }
         }
     };
-    for (int b = 0; b < n_blocks; b++, tile += R * BLOCK_BYTES, rows += BLOCK_BYTES) {
+    for (int b = 0; b < n_blocks; b++, tile += R * bytes, rows += bytes) {
         if (which.begin == 0 && which.end == R)
             for (int r = 0; r < R; r++) move_row(tile, r, rows + size_t(r) * row_bytes);
         else
@@ -77,9 +96,9 @@ bool move_tile(const PackedLayout& layout, Tile* tile, TileRows which, Rows* row
     const size_t row_bytes = layout.row_bytes();
     const int n = layout.n_in;
     return with_type(layout.type, [&](auto tag) {
-        constexpr ElementTraits traits = traits_of(tag);
+        constexpr ElementTraits traits = traits_of(decltype(tag)::value);
         if constexpr (traits.block > 1)
-            return move_blocks<R, UNIT, traits.bytes, TO_TILE>(tile, which, n / traits.block, row_bytes, rows);
+            return move_blocks<decltype(tag)::value, R, UNIT, TO_TILE>(tile, which, n / traits.block, row_bytes, rows);
         else
             return move_elements<R, std::conditional_t<traits.bytes == 2, uint16_t, uint32_t>, TO_TILE>(tile, which, n,
                                                                                                      row_bytes, rows);

@@ -1,4 +1,4 @@
-// Products of many activation rows with packed Q40 and Q80 weights, for AVX-512 VNNI.
+// Products of many activation rows with packed weights of blocked types, for AVX-512 VNNI.
 //
 // A panel is what two tiles hold of a run of columns, unpacked once into the first-level cache for all rows of a call.
 // What is left of a block of 16 rows and one token are 8 vpdpbusd and two multiply-adds, on the two ports that have
@@ -6,6 +6,9 @@
 // of the float 1.5 * 2^23, so that a sum s, read as a float, is 1.5 * 2^23 + s, and one multiply-add with the
 // activations' scale d gives d * (1.5 * 2^23 + s) - d * 1.5 * 2^23 = d * s, rounded once. It is what quant_micro in
 // quant_matmul.h computes, bit for bit: |s| < 2^22, and d, a float16, times 1.5 * 2^23 has a float32 value.
+//
+// All types look alike once they are unpacked, so there are three kinds of these products only: of P parts in a run of 32
+// columns that have scales of their own, 1 or 2, and with minima or without.
 #pragma once
 
 #include <immintrin.h>
@@ -13,6 +16,8 @@
 #include "opaque.h"
 #include "row_kernels.h"
 #include "simd_avx512.h"
+#include "tile_scales.h"
+#include "vnni_blocks.h"
 
 namespace dllama {
 namespace {
@@ -34,22 +39,53 @@ constexpr int kPanelMaxRows = 128;
 constexpr int kPanelLeastRows = 32;
 constexpr int kPanelQuantBytes = 512 << 10;
 constexpr int kQuadsOfBlock = kBlock / 4;
+// Sums of half blocks that are worked out once for rows that share panels: 64 KiB. Where rows have more blocks than 32
+// rows of it hold, fewer rows share panels; more than kPanelMaxBlocks cannot.
+constexpr int kPanelHalfSums = kPanelQuantBytes / kBlock;
+constexpr int kPanelMaxBlocks = kPanelHalfSums / kPanelTokens;
 
-template <int NG>
+template <int P, bool MIN, int NG>
 struct alignas(64) Panel {
     uint8_t weights[kPanelBlocks][kQuadsOfBlock][NG][64];  // 4 columns of 16 rows, unsigned
-    float scales[kPanelBlocks][NG][kPanelRows];
+    float scales[kPanelBlocks * P][NG][kPanelRows];
+    float minima[MIN ? kPanelBlocks : 1][NG][kPanelRows];
 };
 
-template <class Block, int NG>
-void unpack_panel(const uint8_t* const tiles[NG], int n_blocks, Panel<NG>& panel) {
-    for (int n = 0; n < NG; n++)
-        for (int b = 0; b < n_blocks; b++) {
-            const uint8_t* block = tiles[n] + b * Block::bytes;
-            const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block));
-            _mm512_store_ps(panel.scales[b][n], _mm512_cvtph_ps(halves));
-            Block::unpack(block + 2 * kPanelRows, panel.weights[b][0][n], sizeof panel.weights[b][0]);
+// Of one tile of a panel: each quad of columns and each vector of scales is `apart` registers from the one before it.
+struct PanelTile {
+    uint8_t* weights;
+    float *scales, *minima;
+    int apart;
+};
+
+// How a type's weights become a panel.
+struct PanelFormat {
+    void (*unpack)(const uint8_t* blocks, int n_blocks, PanelTile to);
+    int offset;            // of the unsigned weights
+    int runs, block_bytes;  // runs of 32 columns in a block, and its bytes in a tile
+};
+
+template <class Block>
+void unpack_tile(const uint8_t* block, int n_blocks, PanelTile to) {
+    using Scales = TileScales<Avx512, Block::type>;
+    const int step = to.apart * kPanelRows;
+    for (int b = 0; b < n_blocks; b += Scales::runs, block += Scales::tile_block_bytes) {
+        if constexpr (Scales::runs == 1) {
+            _mm512_store_ps(to.scales, Scales::scale(block));
+            if constexpr (Scales::has_min) _mm512_store_ps(to.minima, Scales::min(block));
+        } else {
+            Scales::read(block, to.scales, to.minima, step);
         }
+        to.scales += Scales::runs * Scales::parts * step, to.minima += Scales::runs * step;
+        for (int run = 0; run < Scales::runs; run++, to.weights += kQuadsOfBlock * to.apart * 64)
+            for_quads([&](auto g) __attribute__((always_inline)) {
+                constexpr int G = decltype(g)::value;
+                __m512i first, second;
+                Block::Weights::template pair<G>(Scales::run_at(block, run), first, second);
+                _mm512_store_si512(to.weights + G * to.apart * 64, first);
+                _mm512_store_si512(to.weights + (G + 4) * to.apart * 64, second);
+            });
+    }
 }
 
 // Where activation rows stand: the first of them at one block, the next ones n_blocks further on each.
@@ -57,59 +93,79 @@ struct PanelRowsAt {
     const int8_t* quants;
     const float* scales;
     const int32_t* sums;
+    const int32_t* first_sums;  // of the first halves of blocks, where there are two parts
     size_t n_blocks;
 
     const int8_t* quants_of(int t) const { return quants + t * n_blocks * kBlock; }
-    void skip_blocks(size_t n) { quants += n * kBlock, scales += n, sums += n; }
+    void skip_blocks(size_t n) { quants += n * kBlock, scales += n, sums += n, first_sums += n; }
     void skip_rows(size_t n) { skip_blocks(n * n_blocks); }
 };
 
 // What the blocks of a panel add to products with NT rows, worked out a row at a time.
-template <int NT>
+template <int P, bool MIN, int NT>
 struct alignas(64) PanelTerms {
-    int32_t start[NT][kPanelBlocks];  // where the integer sums begin
+    int32_t start[P][NT][kPanelBlocks];  // where the integer sums begin
     float scale[NT][kPanelBlocks];
     float back[NT][kPanelBlocks];  // what takes the start of a sum back to zero
+    float low[MIN ? NT : 1][kPanelBlocks];  // what minima are multiplied with
 
     PanelTerms(const PanelRowsAt& x, int32_t offset, __mmask16 blocks) {
         UNROLL for (int t = 0; t < NT; t++) {
             const __m512i sums = _mm512_maskz_loadu_epi32(blocks, x.sums + t * x.n_blocks);
             const __m512 scales = _mm512_maskz_loadu_ps(blocks, x.scales + t * x.n_blocks);
-            const __m512i down = _mm512_mullo_epi32(sums, _mm512_set1_epi32(offset));
-            _mm512_store_si512(start[t], _mm512_sub_epi32(_mm512_set1_epi32(kMagicBits), down));
+            if constexpr (P == 1) {
+                store_start(start[0][t], sums, offset);
+            } else {
+                const __m512i first = _mm512_maskz_loadu_epi32(blocks, x.first_sums + t * x.n_blocks);
+                store_start(start[0][t], first, offset);
+                store_start(start[1][t], _mm512_sub_epi32(sums, first), offset);
+            }
             _mm512_store_ps(scale[t], scales);
             _mm512_store_ps(back[t], _mm512_mul_ps(scales, _mm512_set1_ps(-kMagic)));
+            if constexpr (MIN) _mm512_store_ps(low[t], _mm512_mul_ps(scales, _mm512_cvtepi32_ps(sums)));
         }
+    }
+
+private:
+    static void store_start(int32_t* to, __m512i sums, int32_t offset) {
+        const __m512i down = _mm512_mullo_epi32(sums, _mm512_set1_epi32(offset));
+        _mm512_store_si512(to, _mm512_sub_epi32(_mm512_set1_epi32(kMagicBits), down));
     }
 };
 
-// sums[t][n] += NB blocks of a panel's tile n times activation row t.
-template <int NT, int NG, int NB>
-inline void panel_blocks(const uint8_t* weights, const float* scales, const PanelRowsAt& x, const PanelTerms<NT>& terms,
-                         int block, __m512 sums[NT][NG]) {
-    __m512i dot[NB][NT][NG];
-    UNROLL for (int b = 0; b < NB; b++)
+// sums[t][n] += NB blocks of a panel's tile n times activation row t. A chain is what is added up in integers: a block, or
+// one of its two parts.
+template <int P, bool MIN, int NT, int NG, int NB>
+inline void panel_blocks(const Panel<P, MIN, NG>& panel, const PanelRowsAt& x, const PanelTerms<P, MIN, NT>& terms, int block,
+                         __m512 sums[NT][NG]) {
+    constexpr int kChains = NB * P, kQuads = kQuadsOfBlock / P;
+    const uint8_t* weights = panel.weights[block][0][0];
+    __m512i dot[kChains][NT][NG];
+    UNROLL for (int c = 0; c < kChains; c++)
         UNROLL for (int t = 0; t < NT; t++)
-            UNROLL for (int n = 0; n < NG; n++) dot[b][t][n] = _mm512_set1_epi32(terms.start[t][block + b]);
-    UNROLL for (int q = 0; q < kQuadsOfBlock; q++)
-        UNROLL for (int b = 0; b < NB; b++) {
+            UNROLL for (int n = 0; n < NG; n++) dot[c][t][n] = _mm512_set1_epi32(terms.start[c % P][t][block + c / P]);
+    UNROLL for (int q = 0; q < kQuads; q++)
+        UNROLL for (int c = 0; c < kChains; c++) {
             __m512i w[NG];
             UNROLL for (int n = 0; n < NG; n++)
-                w[n] = _mm512_load_si512(weights + ((b * kQuadsOfBlock + q) * NG + n) * 64);
+                w[n] = _mm512_load_si512(weights + ((c * kQuads + q) * NG + n) * 64);
             UNROLL for (int t = 0; t < NT; t++) {
                 int32_t four;
-                std::memcpy(&four, x.quants_of(t) + b * kBlock + 4 * q, 4);
+                std::memcpy(&four, x.quants_of(t) + 4 * (c * kQuads + q), 4);
                 __m512i xt = _mm512_set1_epi32(four);
                 if constexpr (NG > 1) DLLAMA_OPAQUE(xt);  // else GCC loads it anew for each tile
-                UNROLL for (int n = 0; n < NG; n++) dot[b][t][n] = _mm512_dpbusd_epi32(dot[b][t][n], w[n], xt);
+                UNROLL for (int n = 0; n < NG; n++) dot[c][t][n] = _mm512_dpbusd_epi32(dot[c][t][n], w[n], xt);
             }
         }
-    UNROLL for (int b = 0; b < NB; b++)
+    UNROLL for (int c = 0; c < kChains; c++)
         UNROLL for (int t = 0; t < NT; t++) {
-            const __m512 d = _mm512_set1_ps(terms.scale[t][block + b]), back = _mm512_set1_ps(terms.back[t][block + b]);
+            const int b = block + c / P;
+            const __m512 d = _mm512_set1_ps(terms.scale[t][b]), back = _mm512_set1_ps(terms.back[t][b]);
             UNROLL for (int n = 0; n < NG; n++) {
-                const __m512 part = _mm512_fmadd_ps(_mm512_castsi512_ps(dot[b][t][n]), d, back);
-                sums[t][n] = _mm512_fmadd_ps(part, _mm512_load_ps(scales + (b * NG + n) * kPanelRows), sums[t][n]);
+                const __m512 part = _mm512_fmadd_ps(_mm512_castsi512_ps(dot[c][t][n]), d, back);
+                sums[t][n] = _mm512_fmadd_ps(part, _mm512_load_ps(panel.scales[block * P + c][n]), sums[t][n]);
+                if constexpr (MIN)
+                    sums[t][n] = _mm512_fmadd_ps(_mm512_set1_ps(terms.low[t][b]), _mm512_load_ps(panel.minima[b][n]), sums[t][n]);
             }
         }
 }
@@ -139,24 +195,22 @@ struct PanelOut {
 };
 
 // sums += a panel's tiles times NT activation rows.
-template <class Block, int NT, int NG>
-inline __attribute__((always_inline)) void panel_micro(const Panel<NG>& panel, int n_blocks, const PanelRowsAt& rows,
-                                                       const PanelOut<NG>& to, Ahead& ahead) {
-    const PanelTerms<NT> terms(rows, Block::offset, __mmask16((1u << n_blocks) - 1));
+template <int P, bool MIN, int NT, int NG>
+inline __attribute__((always_inline)) void panel_micro(const Panel<P, MIN, NG>& panel, int offset, int n_blocks,
+                                                       const PanelRowsAt& rows, const PanelOut<NG>& to, Ahead& ahead) {
+    constexpr int NB = 2 / P;  // two chains at a time
+    const PanelTerms<P, MIN, NT> terms(rows, offset, __mmask16((1u << n_blocks) - 1));
     __m512 sums[NT][NG];
     UNROLL for (int t = 0; t < NT; t++)
         UNROLL for (int n = 0; n < NG; n++)
             sums[t][n] = to.first ? _mm512_setzero_ps() : _mm512_load_ps(to.sums + (t * NG + n) * kPanelRows);
-    const uint8_t* weights = panel.weights[0][0][0];
-    const float* scales = panel.scales[0][0];
     PanelRowsAt x = rows;
     int b = 0;
-    for (; b + 2 <= n_blocks; b += 2, x.skip_blocks(2)) {
+    for (; b + NB <= n_blocks; b += NB, x.skip_blocks(NB)) {
         ahead.ask();
-        panel_blocks<NT, NG, 2>(weights, scales, x, terms, b, sums);
-        weights += 2 * sizeof panel.weights[0], scales += 2 * NG * kPanelRows;
+        panel_blocks<P, MIN, NT, NG, NB>(panel, x, terms, b, sums);
     }
-    if (b < n_blocks) panel_blocks<NT, NG, 1>(weights, scales, x, terms, b, sums);
+    if (b < n_blocks) panel_blocks<P, MIN, NT, NG, 1>(panel, x, terms, b, sums);
     UNROLL for (int t = 0; t < NT; t++)
         UNROLL for (int n = 0; n < NG; n++)
             if (to.last) {
@@ -168,11 +222,12 @@ inline __attribute__((always_inline)) void panel_micro(const Panel<NG>& panel, i
 }
 
 // The product of some rows with some tiles, panel by panel.
-template <class Block>
+template <int P, bool MIN>
 class PanelProduct {
 public:
-    // At most kPanelMaxRows rows.
-    PanelProduct(const QuantMatmul& m, int row_begin, int row_end) : m_(m), row_begin_(row_begin), row_end_(row_end) {}
+    // At most kPanelMaxRows rows; first_sums: of the first halves of their blocks, [rows, n_blocks], for two parts.
+    PanelProduct(const PanelFormat& format, const QuantMatmul& m, int row_begin, int row_end, const int32_t* first_sums)
+        : format_(format), m_(m), row_begin_(row_begin), row_end_(row_end), first_sums_(first_sums) {}
 
     // Tiles tile to tile + NG - 1.
     template <int NG>
@@ -209,40 +264,41 @@ private:
         for (int block = 0; block < m_.n_blocks; block += kPanelBlocks) {
             const int n_blocks = m_.n_blocks - block < kPanelBlocks ? m_.n_blocks - block : kPanelBlocks;
             to.first = block == 0, to.last = block + n_blocks == m_.n_blocks;
-            alignas(64) Panel<NG> panel;
-            const uint8_t* from[NG];
-            for (int n = 0; n < NG; n++) from[n] = at(tile + n * apart, block);
-            unpack_panel<Block, NG>(from, n_blocks, panel);
+            alignas(64) Panel<P, MIN, NG> panel;
+            for (int n = 0; n < NG; n++)
+                format_.unpack(at(tile + n * apart, block), n_blocks,
+                               {panel.weights[0][0][n], panel.scales[0][n], panel.minima[0][n], NG});
             Ahead ahead{to.last ? after : at(tile, block + n_blocks), apart * m_.tile_bytes, 0};
             all_rows<NG>(panel, block, n_blocks, to, ahead);
         }
     }
 
     const uint8_t* at(int tile, int block) const {
-        return m_.weights + size_t(tile) * m_.tile_bytes + size_t(block) * Block::bytes;
+        return m_.weights + size_t(tile) * m_.tile_bytes + size_t(block / format_.runs) * size_t(format_.block_bytes);
     }
 
     template <int NG>
-    void all_rows(const Panel<NG>& panel, int block, int n_blocks, PanelOut<NG> to, Ahead& ahead) const {
-        const int n_rows = row_end_ - row_begin_, n_lines = kPanelBlocks * Block::bytes / 64 + 1;
+    void all_rows(const Panel<P, MIN, NG>& panel, int block, int n_blocks, PanelOut<NG> to, Ahead& ahead) const {
+        const int n_rows = row_end_ - row_begin_, n_lines = kPanelBlocks / format_.runs * format_.block_bytes / 64 + 1;
         const int n_steps = n_rows / kPanelTokens * (n_blocks / 2);
         const uint8_t* const asked = ahead.at + n_lines * 64;
         ahead.lines = n_steps > 0 ? (n_lines + n_steps - 1) / n_steps : 0;
         const size_t i = size_t(row_begin_) * m_.n_blocks + block;
-        PanelRowsAt x{m_.x_quants + i * kBlock, m_.x_scales + i, m_.x_sums + i, size_t(m_.n_blocks)};
+        PanelRowsAt x{m_.x_quants + i * kBlock, m_.x_scales + i, m_.x_sums + i, first_sums_ + (P > 1 ? block : 0),
+                      size_t(m_.n_blocks)};
         int row = 0;
         for (; row + kPanelTokens <= n_rows; row += kPanelTokens) {
             if (to.last) ask_for_output(to);
-            panel_micro<Block, kPanelTokens, NG>(panel, n_blocks, x, to, ahead);
+            panel_micro<P, MIN, kPanelTokens, NG>(panel, format_.offset, n_blocks, x, to, ahead);
             if (ahead.at >= asked) ahead.lines = 0;
             x.skip_rows(kPanelTokens);
             to.sums += kPanelTokens * NG * kPanelRows, to.out += kPanelTokens * to.out_stride;
         }
         ahead.lines = 0;
         switch (n_rows - row) {
-            case 3: return panel_micro<Block, 3, NG>(panel, n_blocks, x, to, ahead);
-            case 2: return panel_micro<Block, 2, NG>(panel, n_blocks, x, to, ahead);
-            case 1: return panel_micro<Block, 1, NG>(panel, n_blocks, x, to, ahead);
+            case 3: return panel_micro<P, MIN, 3, NG>(panel, format_.offset, n_blocks, x, to, ahead);
+            case 2: return panel_micro<P, MIN, 2, NG>(panel, format_.offset, n_blocks, x, to, ahead);
+            case 1: return panel_micro<P, MIN, 1, NG>(panel, format_.offset, n_blocks, x, to, ahead);
         }
     }
 
@@ -253,27 +309,37 @@ private:
             UNROLL for (int n = 0; n < NG; n++) __builtin_prefetch(to.out + t * to.out_stride + n * kPanelRows, 1);
     }
 
+    const PanelFormat& format_;
     const QuantMatmul& m_;
     int row_begin_, row_end_;
+    const int32_t* first_sums_;
     alignas(64) float sums_[kPanelMaxRows * kPanelTiles * kPanelRows];
 };
 
-// Calls work(row, row_end) for runs of rows that share panels.
-template <class Work>
-void for_panel_rows(const QuantMatmul& m, int row_begin, int row_end, const Work& work) {
+// Calls work(product, row, row_end) for runs of rows that share panels.
+template <int P, bool MIN, class Work>
+void for_panel_rows(const PanelFormat& format, const QuantMatmul& m, int row_begin, int row_end, const Work& work) {
     const int fitting = kPanelQuantBytes / (m.n_blocks * kBlock);
-    const int most = fitting < kPanelLeastRows ? kPanelLeastRows : fitting > kPanelMaxRows ? kPanelMaxRows : fitting;
+    int most = fitting < kPanelLeastRows ? kPanelLeastRows : fitting > kPanelMaxRows ? kPanelMaxRows : fitting;
+    alignas(64) int32_t first_sums[P > 1 ? kPanelHalfSums : 1];
+    if (P > 1 && most * m.n_blocks > kPanelHalfSums) most = kPanelHalfSums / m.n_blocks;
+    most = most / kPanelTokens * kPanelTokens;
     const int n_rows = row_end - row_begin, n_calls = (n_rows + most - 1) / most;
     const int step = ((n_rows + n_calls - 1) / n_calls + kPanelTokens - 1) / kPanelTokens * kPanelTokens;
-    for (int row = row_begin; row < row_end; row += step) work(row, row_end - row < step ? row_end : row + step);
+    for (int row = row_begin; row < row_end; row += step) {
+        const int end = row_end - row < step ? row_end : row + step;
+        if constexpr (P > 1) {
+            const int8_t* x = m.x_quants + size_t(row) * m.n_blocks * kBlock;
+            for (int i = 0; i < (end - row) * m.n_blocks; i++) first_sums[i] = sum_of_16(x + size_t(i) * kBlock);
+        }
+        PanelProduct<P, MIN> product(format, m, row, end, first_sums);
+        work(product, row, end);
+    }
 }
 
-// Block has, beside what quant_matmul.h asks for, offset (of its unsigned weights), and unpack(units, out, stride): the
-// weights of a tile's block, 4 columns at out + i * stride.
-template <class Block>
-void panel_matmul(const QuantMatmul& m, int tile_begin, int tile_end, int row_begin, int row_end) {
-    for_panel_rows(m, row_begin, row_end, [&](int row, int end) {
-        PanelProduct<Block> product(m, row, end);
+template <int P, bool MIN>
+void panel_tiles(const PanelFormat& format, const QuantMatmul& m, int tile_begin, int tile_end, int row_begin, int row_end) {
+    for_panel_rows<P, MIN>(format, m, row_begin, row_end, [&](PanelProduct<P, MIN>& product, int, int) {
         int tile = tile_begin;
         for (; tile + kPanelTiles <= tile_end; tile += kPanelTiles) product.template tiles<kPanelTiles>(tile);
         if (tile < tile_end) product.template tiles<1>(tile);
@@ -281,12 +347,12 @@ void panel_matmul(const QuantMatmul& m, int tile_begin, int tile_end, int row_be
 }
 
 // Tiles of the gate; an even number of them, so that they are whole blocks of the output.
-template <class Block>
-void panel_gated(const GatedMatmul& g, int tile_begin, int tile_end, int row_begin, int row_end) {
+template <int P, bool MIN>
+void panel_gated_tiles(const PanelFormat& format, const GatedMatmul& g, int tile_begin, int tile_end, int row_begin,
+                       int row_end) {
     constexpr int kRowsAtOnce = Avx512::W;
     const int n_blocks = g.product.n_out / 2 / kBlock;  // of a row of the output
-    for_panel_rows(g.product, row_begin, row_end, [&](int row, int end) {
-        PanelProduct<Block> product(g.product, row, end);
+    for_panel_rows<P, MIN>(format, g.product, row_begin, row_end, [&](PanelProduct<P, MIN>& product, int row, int end) {
         alignas(64) float gated[kPanelMaxRows * kBlock];
         for (int tile = tile_begin; tile < tile_end; tile += 2) {
             product.gated_tile(tile, g.activation, 0, gated);
@@ -305,6 +371,25 @@ void panel_gated(const GatedMatmul& g, int tile_begin, int tile_end, int row_beg
             }
         }
     });
+}
+
+template <class Block>
+constexpr PanelFormat panel_format() {
+    using Scales = TileScales<Avx512, Block::type>;
+    return {unpack_tile<Block>, Block::Weights::offset, Scales::runs, Scales::tile_block_bytes};
+}
+
+template <class Block>
+void panel_matmul(const QuantMatmul& m, int tile_begin, int tile_end, int row_begin, int row_end) {
+    constexpr QuantMeaning meaning = meaning_of(Block::type);
+    panel_tiles<meaning.scales_of_run, meaning.has_min>(panel_format<Block>(), m, tile_begin, tile_end, row_begin, row_end);
+}
+
+template <class Block>
+void panel_gated(const GatedMatmul& g, int tile_begin, int tile_end, int row_begin, int row_end) {
+    constexpr QuantMeaning meaning = meaning_of(Block::type);
+    panel_gated_tiles<meaning.scales_of_run, meaning.has_min>(panel_format<Block>(), g, tile_begin, tile_end, row_begin,
+                                                              row_end);
 }
 
 }  // namespace

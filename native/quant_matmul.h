@@ -1,8 +1,9 @@
-// Products with packed Q40 and Q80 weights, written once over a vector type S and a Block that multiplies integers.
+// Products with packed weights of blocked types, written once over a vector type S and a Block that multiplies integers.
 // A tile interleaves R = S::W rows, so that a register of sums is one tile; Block has
-//   bytes: of one block of a tile, its R scales included;
-//   dot<NT, NG>(units, x, x_sum, dot): dot[t][n] = the exact integer products of the block with 32 columns of NG
-//   tiles (units[n]: what follows the scales) and NT activation rows (x[t], the sum of its quants at x_sum[t]).
+//   type: of the weights;
+//   dot<NT, NG>(runs, x, x_sum, dot): dot[p][t][n] = the exact integer products of part p of a run of 32 columns (the
+//   part that shares scale p: all of it, or its halves) of NG tiles (runs[n]: the quants, as block_layout.h has them)
+//   with NT activation rows (x[t], the sum of its quants at x_sum[t]).
 // The float operations of an output element are the same whatever NT and NG are, so results are too.
 //
 // Tiles that are multiplied together lie far apart: those of a group are `stride` tiles from each other, and a call walks
@@ -11,13 +12,15 @@
 #pragma once
 
 #include "row_kernels.h"
+#include "tile_scales.h"
 
 namespace dllama {
 namespace {
 
 template <class S, class Block, int NT, int NG>
 void quant_micro(const QuantMatmul& m, int tile, int stride, int row) {
-    constexpr int R = S::W;
+    using Scales = TileScales<S, Block::type>;
+    constexpr int R = S::W, P = Scales::parts;
     const uint8_t* block[NG];
     const int8_t* x[NT];
     const float* x_scale[NT];
@@ -29,22 +32,26 @@ void quant_micro(const QuantMatmul& m, int tile, int stride, int row) {
         x[t] = m.x_quants + i * kBlock, x_scale[t] = m.x_scales + i, x_sum[t] = m.x_sums + i;
         UNROLL for (int n = 0; n < NG; n++) acc[t][n] = S::set1(0);
     }
-    for (int b = 0; b < m.n_blocks; b++) {
-        const uint8_t* units[NG];
-        typename S::F scale[NG];
-        typename S::I dot[NT][NG];
-        UNROLL for (int n = 0; n < NG; n++) {
-            units[n] = block[n] + 2 * R;
-            scale[n] = S::load_half(reinterpret_cast<const uint16_t*>(block[n]));
-            block[n] += Block::bytes;
+    for (int b = 0; b < m.n_blocks; b += Scales::runs) {
+        const HeldScales<Scales, S, NG> scales(block);
+        for (int run = 0; run < Scales::runs; run++) {
+            const uint8_t* quants[NG];
+            typename S::I dot[P][NT][NG];
+            UNROLL for (int n = 0; n < NG; n++) quants[n] = Scales::run_at(block[n], run);
+            Block::template dot<NT, NG>(quants, x, x_sum, dot);
+            UNROLL for (int t = 0; t < NT; t++) {
+                const typename S::F xs = S::set1(*x_scale[t]);
+                UNROLL for (int p = 0; p < P; p++)
+                    UNROLL for (int n = 0; n < NG; n++)
+                        acc[t][n] = S::fma(S::mul(S::to_float(dot[p][t][n]), xs), scales.scale(n, run * P + p), acc[t][n]);
+                if constexpr (Scales::has_min) {
+                    const typename S::F sum = S::set1(*x_scale[t] * float(*x_sum[t]));
+                    UNROLL for (int n = 0; n < NG; n++) acc[t][n] = S::fma(sum, scales.min(n, run), acc[t][n]);
+                }
+                x[t] += kBlock, x_scale[t]++, x_sum[t]++;
+            }
         }
-        Block::template dot<NT, NG>(units, x, x_sum, dot);
-        UNROLL for (int t = 0; t < NT; t++) {
-            const typename S::F xs = S::set1(*x_scale[t]);
-            UNROLL for (int n = 0; n < NG; n++)
-                acc[t][n] = S::fma(S::mul(S::to_float(dot[t][n]), xs), scale[n], acc[t][n]);
-            x[t] += kBlock, x_scale[t]++, x_sum[t]++;
-        }
+        UNROLL for (int n = 0; n < NG; n++) block[n] += Scales::tile_block_bytes;
     }
     for (int t = 0; t < NT; t++)
         for (int n = 0; n < NG; n++) {

@@ -1,56 +1,57 @@
 // Kernels for any machine: what every instruction set's results are compared with, and the fallback.
+#include "block_values.h"
 #include "simd_portable.h"
+#include "tile_layout.h"
 #include "vector_table.h"
 
 namespace dllama {
 namespace {
 
 constexpr int kRows = 8;
+constexpr int kUnitBytes = 4;
 
-float half_at(const uint8_t* p) {
-    uint16_t half;
-    std::memcpy(&half, p, 2);
-    return half_to_float(half);
+// Activation rows that share the decoded blocks of a tile.
+constexpr int kRowsAtOnce = 8;
+
+// One block of a tile's rows times NT activation rows, whose first block is `block` of m.n_blocks.
+template <ElementType type>
+void add_block(const QuantMatmul& m, const uint8_t* tile, int block, int row, int n_rows, float sums[][kRows]) {
+    using Values = BlockValues<type>;
+    constexpr int width = Values::columns / Values::n_scales;  // columns that share a scale
+    for (int r = 0; r < kRows; r++) {
+        uint8_t packed[traits_of(type).bytes];
+        move_block<type, kRows, kUnitBytes, false>(tile, r, packed);
+        const Values values(packed);
+        for (int t = 0; t < n_rows; t++) {
+            const size_t i = size_t(row + t) * m.n_blocks + block;
+            const int8_t* x = m.x_quants + i * kBlock;
+            for (int s = 0; s < Values::n_scales; s++) {
+                int dot = 0;
+                for (int c = s * width; c < (s + 1) * width; c++) dot += values.quants[c] * x[c];
+                sums[t][r] += values.scales[s] * m.x_scales[i + s * width / kBlock] * float(dot);
+            }
+            if constexpr (Values::meaning.has_min)
+                for (int run = 0; run < Values::runs; run++)
+                    sums[t][r] += values.minima[run] * (m.x_scales[i + run] * float(m.x_sums[i + run]));
+        }
+    }
 }
 
-// dot[r] = sum over a block of (weight of row r) * x, as integers.
-struct Q40Block {
-    static constexpr int bytes = kRows * traits_of(ElementType::q40).bytes;
-    static void dot(const uint8_t* units, const int8_t* x, int32_t x_sum, int32_t dot[kRows]) {
-        for (int g = 0; g < 4; g++)
-            for (int r = 0; r < kRows; r++)
-                for (int c = 0; c < 4; c++) {
-                    const int byte = units[(g * kRows + r) * 4 + c];
-                    dot[r] += (byte & 15) * x[4 * g + c] + (byte >> 4) * x[16 + 4 * g + c];
-                }
-        for (int r = 0; r < kRows; r++) dot[r] -= 8 * x_sum;
-    }
-};
-
-struct Q80Block {
-    static constexpr int bytes = kRows * kQ80Bytes;
-    static void dot(const uint8_t* units, const int8_t* x, int32_t, int32_t dot[kRows]) {
-        for (int g = 0; g < 8; g++)
-            for (int r = 0; r < kRows; r++)
-                for (int c = 0; c < 4; c++) dot[r] += int8_t(units[(g * kRows + r) * 4 + c]) * x[4 * g + c];
-    }
-};
-
-template <class Block>
+template <ElementType type>
 void quant_matmul(const QuantMatmul& m, int tile_begin, int tile_end, int row_begin, int row_end) {
+    constexpr int runs = BlockValues<type>::runs;
     for (int tile = tile_begin; tile < tile_end; tile++)
-        for (int t = row_begin; t < row_end; t++) {
-            const uint8_t* block = m.weights + size_t(tile) * m.tile_bytes;
-            float acc[kRows] = {};
-            for (int b = 0; b < m.n_blocks; b++, block += Block::bytes) {
-                const size_t i = size_t(t) * m.n_blocks + b;
-                int32_t dot[kRows] = {};
-                Block::dot(block + 2 * kRows, m.x_quants + i * kBlock, m.x_sums[i], dot);
-                for (int r = 0; r < kRows; r++) acc[r] += half_at(block + 2 * r) * m.x_scales[i] * float(dot[r]);
+        for (int row = row_begin; row < row_end; row += kRowsAtOnce) {
+            const int n_rows = row_end - row < kRowsAtOnce ? row_end - row : kRowsAtOnce;
+            float sums[kRowsAtOnce][kRows] = {};
+            const uint8_t* at = m.weights + size_t(tile) * m.tile_bytes;
+            for (int block = 0; block < m.n_blocks; block += runs, at += kRows * traits_of(type).bytes)
+                add_block<type>(m, at, block, row, n_rows, sums);
+            const int first = tile * kRows;
+            for (int t = 0; t < n_rows; t++) {
+                float* out = m.out + size_t(row + t) * m.n_out + first;
+                for (int r = 0; r < kRows && first + r < m.n_out; r++) out[r] = m.adds ? out[r] + sums[t][r] : sums[t][r];
             }
-            const int row = tile * kRows;
-            float* out = m.out + size_t(t) * m.n_out + row;
-            for (int r = 0; r < kRows && row + r < m.n_out; r++) out[r] = m.adds ? out[r] + acc[r] : acc[r];
         }
 }
 
@@ -67,10 +68,9 @@ int64_t peak(int64_t rounds) {
 
 KernelTable make_table() {
     KernelTable table = vector_table<Portable, kRows, 1>("scalar");
-    table.unit_bytes = 4;
+    table.unit_bytes = kUnitBytes;
     table.tile_group = 1;
-    table.matmul[ElementType::q40] = quant_matmul<Q40Block>;
-    table.matmul[ElementType::q80] = quant_matmul<Q80Block>;
+    for_blocked_types([&](auto tag) { table.matmul[tag] = quant_matmul<decltype(tag)::value>; });
     table.dot_peak = peak;
     return table;
 }

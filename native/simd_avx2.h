@@ -82,6 +82,13 @@ struct Avx2 {
         s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
         return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 1)));
     }
+    static I load_words(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+    static I bits(F v) { return _mm256_castps_si256(v); }
+    template <int N>
+    static I shift_right(I v) { return _mm256_srli_epi32(v, N); }
+    template <int32_t MASK>
+    static I and_int(I v) { return _mm256_and_si256(v, _mm256_set1_epi32(MASK)); }
+    static I or_int(I a, I b) { return _mm256_or_si256(a, b); }
     static I round_to_int(F v) { return _mm256_cvtps_epi32(v); }
     static I trunc_to_int(F v) { return _mm256_cvttps_epi32(v); }
     // Lane i = table[index[i]], 0 <= index < 8 or 16.
@@ -105,6 +112,31 @@ struct Avx2 {
         const I order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
         _mm256_storeu_si256((__m256i*)out, _mm256_permutevar8x32_epi32(bytes, order));
     }
+};
+
+// Registers of 32 bytes: the members that quants.h asks for, and set1.
+struct Bytes256 {
+    static constexpr int kBytes = 32;
+    using B = __m256i;
+    using I = __m256i;
+
+    static B load(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+    static B low(B b) { return _mm256_and_si256(b, _mm256_set1_epi8(15)); }
+    static B high(B b) { return low(_mm256_srli_epi16(b, 4)); }
+    static B lookup(const int8_t* table, B b) {
+        return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_load_si128((const __m128i*)table)), b);
+    }
+    template <int SHIFT, int MASK>
+    static B merge(B b, B plane) {
+        const B shifted = SHIFT >= 0 ? _mm256_slli_epi16(plane, SHIFT >= 0 ? SHIFT : 0)
+                                     : _mm256_srli_epi16(plane, SHIFT < 0 ? -SHIFT : 0);
+        return _mm256_or_si256(b, _mm256_and_si256(shifted, _mm256_set1_epi8(MASK)));
+    }
+    template <int N>
+    static B subtract(B b) { return _mm256_sub_epi8(b, _mm256_set1_epi8(N)); }
+    static B flip_sign(B b) { return _mm256_xor_si256(b, _mm256_set1_epi8(-128)); }
+
+    static I set1(int32_t v) { return _mm256_set1_epi32(v); }
 };
 
 }  // namespace

@@ -145,6 +145,13 @@ struct Avx512 {
         s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
         return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 1)));
     }
+    static I load_words(const uint8_t* p) { return _mm512_loadu_si512(p); }
+    static I bits(F v) { return _mm512_castps_si512(v); }
+    template <int N>
+    static I shift_right(I v) { return _mm512_srli_epi32(v, N); }
+    template <int32_t MASK>
+    static I and_int(I v) { return _mm512_and_si512(v, _mm512_set1_epi32(MASK)); }
+    static I or_int(I a, I b) { return _mm512_or_si512(a, b); }
     static I round_to_int(F v) { return _mm512_cvtps_epi32(v); }
     static I trunc_to_int(F v) { return _mm512_cvttps_epi32(v); }
     // Lane i = table[index[i]], 0 <= index < 8 or 16.
@@ -166,6 +173,32 @@ struct Avx512 {
         _mm_storeu_si128((__m128i*)out, _mm512_cvtsepi32_epi8(v[0]));
         _mm_storeu_si128((__m128i*)(out + 16), _mm512_cvtsepi32_epi8(v[1]));
     }
+};
+
+// Registers of 64 bytes: the members that quants.h and vnni_blocks.h ask for.
+struct Bytes512 {
+    static constexpr int kBytes = 64;
+    using B = __m512i;
+    using I = __m512i;
+
+    static B load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+    static B low(B b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
+    static B high(B b) { return low(_mm512_srli_epi16(b, 4)); }
+    static B lookup(const int8_t* table, B b) {
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128((const __m128i*)table)), b);
+    }
+    template <int SHIFT, int MASK>
+    static B merge(B b, B plane) {
+        const B shifted = SHIFT >= 0 ? _mm512_slli_epi16(plane, SHIFT >= 0 ? SHIFT : 0)
+                                     : _mm512_srli_epi16(plane, SHIFT < 0 ? -SHIFT : 0);
+        return _mm512_ternarylogic_epi32(b, shifted, _mm512_set1_epi8(MASK), 0xF8);  // b | (shifted & mask)
+    }
+    template <int N>
+    static B subtract(B b) { return _mm512_sub_epi8(b, _mm512_set1_epi8(N)); }
+    static B flip_sign(B b) { return _mm512_xor_si512(b, _mm512_set1_epi8(-128)); }
+
+    static I set1(int32_t v) { return _mm512_set1_epi32(v); }
+    static I dot(I sum, B weights, I x) { return _mm512_dpbusd_epi32(sum, weights, x); }
 };
 
 }  // namespace

@@ -61,6 +61,18 @@ struct Neon {
     static int32_t max_of_int(I v) { return vmaxvq_s32(v); }
     static I add_int(I a, I b) { return vaddq_s32(a, b); }
     static int32_t sum_int(I v) { return vaddvq_s32(v); }
+    static I load_words(const uint8_t* p) { return vreinterpretq_s32_u8(vld1q_u8(p)); }
+    static I bits(F v) { return vreinterpretq_s32_f32(v); }
+    template <int N>
+    static I shift_right(I v) {
+        if constexpr (N == 0)
+            return v;
+        else
+            return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(v), N));
+    }
+    template <int32_t MASK>
+    static I and_int(I v) { return vandq_s32(v, vdupq_n_s32(MASK)); }
+    static I or_int(I a, I b) { return vorrq_s32(a, b); }
     static I round_to_int(F v) { return vcvtnq_s32_f32(v); }
     static I trunc_to_int(F v) { return vcvtq_s32_f32(v); }
     static constexpr bool kPicks = false;  // lanes from a table in registers: pick8, pick16, twice_plus_less
@@ -74,6 +86,27 @@ struct Neon {
             vst1q_s8(out + 16 * i, vcombine_s8(vqmovn_s16(first), vqmovn_s16(second)));
         }
     }
+};
+
+// Registers of 16 bytes: the members that quants.h asks for.
+struct Bytes128 {
+    static constexpr int kBytes = 16;
+    using B = uint8x16_t;
+
+    static B load(const uint8_t* p) { return vld1q_u8(p); }
+    static B low(B b) { return vandq_u8(b, vdupq_n_u8(15)); }
+    static B high(B b) { return vshrq_n_u8(b, 4); }
+    static B lookup(const int8_t* table, B b) { return vreinterpretq_u8_s8(vqtbl1q_s8(vld1q_s8(table), b)); }
+    template <int SHIFT, int MASK>
+    static B merge(B b, B plane) {
+        B shifted = plane;
+        if constexpr (SHIFT > 0) shifted = vshlq_n_u8(plane, SHIFT);
+        if constexpr (SHIFT < 0) shifted = vshrq_n_u8(plane, -SHIFT);
+        return vorrq_u8(b, vandq_u8(shifted, vdupq_n_u8(MASK)));
+    }
+    template <int N>
+    static B subtract(B b) { return vsubq_u8(b, vdupq_n_u8(N)); }
+    static B flip_sign(B b) { return veorq_u8(b, vdupq_n_u8(128)); }
 };
 
 }  // namespace

@@ -10,10 +10,19 @@
 
 namespace dllama {
 
-inline ElementType element_type(int number, const char* name, bool may_be_bf16) {
-    const bool known = (number >= 0 && number <= 3) || (may_be_bf16 && number == int(ElementType::bf16));
-    if (!known) wrong_value(std::string(name) + " " + std::to_string(number) + " is not an element type that fits here");
+// fits(type): whether it may be used here.
+template <class Fits>
+ElementType element_type(int number, const char* name, const Fits& fits) {
+    const bool known = number >= 0 && number < kElementTypes && traits_of(ElementType(number)).block > 0;
+    if (!known || !fits(ElementType(number)))
+        wrong_value(std::string(name) + " " + std::to_string(number) + " is not an element type that fits here");
     return ElementType(number);
+}
+
+inline void need_whole_blocks(ElementType type, int64_t n, const char* name) {
+    const ElementTraits traits = traits_of(type);
+    if (n % traits.block)
+        wrong_value(std::string(name) + " must be a multiple of " + std::to_string(traits.block) + " for " + traits.name);
 }
 
 inline nb::object to_python(ElementType type) {
@@ -21,10 +30,10 @@ inline nb::object to_python(ElementType type) {
 }
 
 inline PackedLayout checked_layout(const KernelTable& kernels, int dtype, int n_out, int n_in) {
-    const ElementType type = element_type(dtype, "dtype", false);
+    const ElementType type = element_type(dtype, "dtype", [&](ElementType t) { return kernels.has_product(t); });
     require(n_out >= 0 && n_out <= (1 << 30), "n_out", "must be between 0 and 2^30");
     require(n_in > 0 && n_in <= (1 << 30), "n_in", "must be between 1 and 2^30");
-    require(!is_blocked(type) || n_in % kBlock == 0, "n_in", "must be a multiple of 32 for q40 and q80");
+    need_whole_blocks(type, n_in, "n_in");
     return {type, n_out, n_in, kernels.tile_rows, kernels.unit_bytes};
 }
 

@@ -11,9 +11,11 @@ from dllama.dtypes import ElementType
 from dllama.kernels import Compute, PackedStack, Q80Rows, RoutedRows, experts_oracle, oracle
 
 from .checks import EPS, assert_within
-from .test_matmul import BLOCKED, PLAIN, packed, quantized
+from .stored_weights import PLAIN
+from .test_matmul import packed, quantized
 
 Arrays = np.ndarray
+BLOCKED = [ElementType.Q40, ElementType.Q80]
 
 
 def routed(
@@ -254,7 +256,8 @@ def test_an_expert_is_a_matrix(compute: Compute, rng: np.random.Generator) -> No
     source, _ = quantized(compute, x)
     got, wanted = Q80Rows(21, 96), Q80Rows(21, 96)
     compute.experts_gated(got, of.gate_up, source, routing, 21, "gelu")
-    dense, _ = packed(compute, ElementType.Q40, np.concatenate([of.gate[0], of.up[0]]))
+    gate_up = np.concatenate([of.gate[0], of.up[0]])
+    dense = packed(compute, ElementType.Q40, oracle.encode(ElementType.Q40, gate_up), gate_up.shape[1])
     compute.gated_matmul(wanted, dense, source, np.empty((21, 192), np.float32), 21, "gelu")
     np.testing.assert_array_equal(got.quants, wanted.quants)
     np.testing.assert_array_equal(got.scales, wanted.scales)

@@ -9,17 +9,23 @@ from dllama.dtypes import ElementType, row_bytes
 from dllama.kernels import Compute, PackedMatrix, Q80Rows, oracle
 
 from .checks import EPS, assert_within
-
-BLOCKED = [ElementType.Q40, ElementType.Q80]
-PLAIN = [ElementType.F16, ElementType.F32]
+from .stored_weights import BLOCKED, FLOAT16_SCALES, NATIVE, PLAIN, parts, random_blocks, stored
 
 
-def packed(compute: Compute, dtype: ElementType, weights: np.ndarray) -> tuple[PackedMatrix, np.ndarray]:
-    """The matrix, and the weights it stands for."""
-    data = oracle.encode(dtype, weights)
-    matrix = PackedMatrix(compute, dtype, *weights.shape)
+def packed(compute: Compute, dtype: ElementType, data: np.ndarray, n_in: int) -> PackedMatrix:
+    matrix = PackedMatrix(compute, dtype, len(data), n_in)
     assert matrix.pack(0, data)
-    return matrix, oracle.decode(dtype, data, weights.shape[1])
+    return matrix
+
+
+def random_matrix(
+    compute: Compute, rng: np.random.Generator, dtype: ElementType, n_out: int, n_in: int
+) -> PackedMatrix:
+    return packed(compute, dtype, stored(rng, dtype, n_out, n_in), n_in)
+
+
+def whole_blocks(dtype: ElementType, n: int) -> int:
+    return -(-n // dtype.block) * dtype.block
 
 
 def quantized(compute: Compute, x: np.ndarray) -> tuple[Q80Rows, np.ndarray]:
@@ -30,20 +36,21 @@ def quantized(compute: Compute, x: np.ndarray) -> tuple[Q80Rows, np.ndarray]:
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 4, 5, 9, 38])
-@pytest.mark.parametrize(
-    ("n_out", "n_in"), [(1, 32), (7, 64), (8, 96), (17, 32), (33, 160), (70, 2048), (1101, 64)]
-)
+@pytest.mark.parametrize(("n_out", "n_in"), [(1, 32), (8, 96), (17, 32), (33, 160), (70, 2048), (1101, 64)])
 @pytest.mark.parametrize("dtype", BLOCKED)
 def test_blocked_weights(
     compute: Compute, rng: np.random.Generator, dtype: ElementType, n_out: int, n_in: int, n_rows: int
 ) -> None:
-    matrix, weights = packed(compute, dtype, rng.standard_normal((n_out, n_in)).astype(np.float32))
+    n_in = whole_blocks(dtype, n_in)
+    data = stored(rng, dtype, n_out, n_in)
     rows, x = quantized(compute, rng.standard_normal((n_rows, n_in)).astype(np.float32))
     out = np.full((n_rows, n_out), np.nan, np.float32)
-    compute.matmul(out, matrix, rows, n_rows)
-    # A block's integer product is exact; scale, product and sum round once each: n / 32 + 3 roundings.
-    bound = (n_in / 32 + 3) * EPS * oracle.matmul(np.abs(weights), np.abs(x))
-    assert_within(out, oracle.matmul(weights, x), bound)
+    compute.matmul(out, packed(compute, dtype, data, n_in), rows, n_rows)
+    # A run's integer product is exact; scale, product and sum round once each, two scales or minimums a block at most.
+    scaled, minimums = parts(dtype, data, n_in)
+    norms = oracle.matmul(np.abs(scaled), np.abs(x)) + oracle.matmul(np.abs(minimums), np.abs(x))
+    bound = (2 * n_in / 32 + 4) * EPS * norms
+    assert_within(out, oracle.matmul(oracle.decode(dtype, data, n_in), x), bound)
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 4, 5, 9])
@@ -52,7 +59,8 @@ def test_blocked_weights(
 def test_plain_weights(
     compute: Compute, rng: np.random.Generator, dtype: ElementType, n_out: int, n_in: int, n_rows: int
 ) -> None:
-    matrix, weights = packed(compute, dtype, rng.standard_normal((n_out, n_in)).astype(np.float32))
+    data = stored(rng, dtype, n_out, n_in)
+    matrix, weights = packed(compute, dtype, data, n_in), oracle.decode(dtype, data, n_in)
     x = rng.standard_normal((n_rows, n_in)).astype(np.float32)
     out = np.full((n_rows, n_out), np.nan, np.float32)
     compute.matmul(out, matrix, x, n_rows)
@@ -66,8 +74,9 @@ def test_plain_weights(
 def test_products_are_added_to_what_is_there(
     compute: Compute, rng: np.random.Generator, dtype: ElementType, n_rows: int
 ) -> None:
-    matrix, _ = packed(compute, dtype, rng.standard_normal((83, 160)).astype(np.float32))
-    x = rng.standard_normal((n_rows, 160)).astype(np.float32)
+    n_in = whole_blocks(dtype, 160)
+    matrix = random_matrix(compute, rng, dtype, 83, n_in)
+    x = rng.standard_normal((n_rows, n_in)).astype(np.float32)
     source = quantized(compute, x)[0] if dtype.is_blocked else x
     product = np.full((n_rows, 83), np.nan, np.float32)
     compute.matmul(product, matrix, source, n_rows)
@@ -86,10 +95,9 @@ def test_products_are_added_to_what_is_there(
 def test_value_depends_on_its_own_row_only(
     compute: Compute, rng: np.random.Generator, dtype: ElementType
 ) -> None:
-    matrix, _ = packed(
-        compute, dtype, rng.standard_normal((200, 1184)).astype(np.float32)
-    )  # panels of 16, 16, 5
-    x = rng.standard_normal((133, 1184)).astype(np.float32)
+    n_in = whole_blocks(dtype, 1184)  # panels of 16, 16, 5 blocks, or of 16, 16, 8
+    matrix = random_matrix(compute, rng, dtype, 200, n_in)
+    x = rng.standard_normal((133, n_in)).astype(np.float32)
     alone, together = np.zeros((1, 200), np.float32), np.zeros((133, 200), np.float32)
 
     def run(out: np.ndarray, rows: np.ndarray, with_compute: Compute) -> None:
@@ -113,7 +121,8 @@ def test_value_depends_on_its_own_row_only(
 def test_gated_product_is_product_and_activation(
     compute: Compute, rng: np.random.Generator, dtype: ElementType, n_ffn: int, n_in: int, activation: str
 ) -> None:
-    matrix, _ = packed(compute, dtype, rng.standard_normal((2 * n_ffn, n_in)).astype(np.float32))
+    n_in = whole_blocks(dtype, n_in)
+    matrix = random_matrix(compute, rng, dtype, 2 * n_ffn, n_in)
     for n_rows in (1, 4, 5, 19, 134):
         x = rng.standard_normal((n_rows, n_in)).astype(np.float32)
         source = quantized(compute, x)[0] if dtype.is_blocked else x
@@ -131,11 +140,62 @@ def test_gated_product_is_product_and_activation(
 def test_any_run_of_rows_can_be_packed(
     compute: Compute, rng: np.random.Generator, dtype: ElementType
 ) -> None:
-    data = oracle.encode(dtype, rng.standard_normal((45, 96)).astype(np.float32))
-    matrix = PackedMatrix(compute, dtype, 45, 96)
+    n_in = 3 * 256
+    data = stored(rng, dtype, 45, n_in)
+    matrix = PackedMatrix(compute, dtype, 45, n_in)
     for begin, end in [(40, 45), (0, 3), (3, 24), (24, 40)]:
         assert matrix.pack(begin, data[begin:end])
     np.testing.assert_array_equal(matrix.unpack(0, 45), data)
     np.testing.assert_array_equal(matrix.unpack(5, 12), data[5:17])
-    assert matrix.nbytes >= 45 * row_bytes(dtype, 96)
+    assert 45 * row_bytes(dtype, n_in) <= matrix.nbytes < 61 * row_bytes(dtype, n_in)
     assert matrix.dtype is dtype
+
+
+@pytest.mark.parametrize("dtype", NATIVE)
+def test_any_bytes_are_packed_and_unpacked(
+    compute: Compute, rng: np.random.Generator, dtype: ElementType
+) -> None:
+    """Also NaN and infinity, which are reported."""
+    data = rng.integers(0, 256, (37, 2 * 256 // dtype.block * dtype.block_bytes), np.uint8)
+    matrix = PackedMatrix(compute, dtype, 37, 512)
+    matrix.pack(0, data)
+    np.testing.assert_array_equal(matrix.unpack(0, 37), data)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("dtype", BLOCKED)
+def test_scales_that_are_no_numbers_are_reported(
+    compute: Compute, rng: np.random.Generator, dtype: ElementType, bad: float
+) -> None:
+    matrix = PackedMatrix(compute, dtype, 19, 512)
+    good = random_blocks(rng, dtype, 19 * 512 // dtype.block)
+    for block in (0, len(good) // 2, len(good) - 1):
+        for at in FLOAT16_SCALES.get(dtype, ()):
+            data = good.copy()
+            data[block, at : at + 2] = np.array([bad], "<f2").view(np.uint8)
+            assert not matrix.pack(0, data.reshape(19, -1))
+        if dtype is ElementType.MXFP4:
+            data = good.copy()
+            data[block, 0] = 255
+            assert not matrix.pack(0, data.reshape(19, -1))
+    assert matrix.pack(0, good.reshape(19, -1))
+
+
+@pytest.mark.parametrize("dtype", BLOCKED)
+def test_the_largest_quants_fit(compute: Compute, dtype: ElementType) -> None:
+    """Quants of nothing but zero or one bits against activations of 127: no sum of a block overflows."""
+    x = np.ones((5, 512), np.float32)
+    x[1], x[2, ::2] = -1, -1
+    rows, values = quantized(compute, x)
+    for byte in (0x00, 0xFF, 0x7F, 0x80, 0xF0, 0x0F):
+        blocks = np.full((9 * 512 // dtype.block, dtype.block_bytes), byte, np.uint8)
+        for at in FLOAT16_SCALES.get(dtype, ()):
+            blocks[:, at : at + 2] = np.array([0.5], "<f2").view(np.uint8)
+        if dtype is ElementType.MXFP4:
+            blocks[:, 0] = 126
+        data = blocks.reshape(9, -1)
+        out = np.zeros((5, 9), np.float32)
+        compute.matmul(out, packed(compute, dtype, data, 512), rows, 5)
+        scaled, minimums = parts(dtype, data, 512)
+        norms = oracle.matmul(np.abs(scaled) + np.abs(minimums), np.abs(values))
+        assert_within(out, oracle.matmul(oracle.decode(dtype, data, 512), values), 40 * EPS * norms)

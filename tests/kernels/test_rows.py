@@ -9,6 +9,7 @@ from dllama.dtypes import ElementType, row_bytes
 from dllama.kernels import Compute, Q80Rows, convert, oracle
 
 from .checks import EPS, Float32, assert_within
+from .stored_weights import NATIVE, stored
 
 WIDTHS = [1, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64, 127, 1031, 4096]
 BLOCK_WIDTHS = [32, 64, 96, 1024, 1056, 4128]
@@ -199,6 +200,43 @@ def test_convert(rng: np.random.Generator, source: ElementType, target: ElementT
         np.testing.assert_array_equal(
             out[misaligned:], oracle.encode(target, oracle.decode(source, data, n))[0]
         )
+
+
+@pytest.mark.parametrize("source", NATIVE)
+@pytest.mark.parametrize("target", [ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80])
+def test_types_of_files_are_read_exactly(
+    rng: np.random.Generator, source: ElementType, target: ElementType
+) -> None:
+    for n in (256, 1280):
+        data = stored(rng, source, 1, n)
+        out = np.zeros(row_bytes(target, n), np.uint8)
+        assert convert(out, target, data[0], source, n)
+        np.testing.assert_array_equal(out, oracle.encode(target, oracle.decode(source, data, n))[0])
+
+
+@pytest.mark.parametrize("source", NATIVE)
+def test_any_bytes_of_a_file_are_read_as_the_oracle_reads_them(
+    rng: np.random.Generator, source: ElementType
+) -> None:
+    n = 64 * 256
+    data = rng.integers(0, 256, (1, row_bytes(source, n)), np.uint8)
+    wanted = oracle.decode(source, data, n)[0]
+    out = np.zeros(4 * n, np.uint8)
+    assert convert(out, ElementType.F32, data[0], source, n) == bool(np.isfinite(wanted).all())
+    numbers = ~np.isnan(wanted)
+    np.testing.assert_array_equal(np.isnan(out.view(np.float32)), ~numbers)
+    np.testing.assert_array_equal(out.view(np.uint32)[numbers], wanted.view(np.uint32)[numbers])
+
+
+def test_only_some_types_are_written() -> None:
+    out, src = np.zeros(1024, np.uint8), np.zeros(1024, np.uint8)
+    for target in (ElementType.BF16, *NATIVE):
+        with pytest.raises(ValueError, match="out_type"):
+            convert(out, target, src, ElementType.F32, 256)
+    with pytest.raises(ValueError, match="must be a multiple of 256 for q4k"):
+        convert(out, ElementType.F32, src, ElementType.Q4K, 128)
+    with pytest.raises(ValueError, match="src_type 4 is not an element type"):
+        convert(out, ElementType.F32, src, 4, 32)
 
 
 @pytest.mark.parametrize("source", [ElementType.F32, ElementType.F16, ElementType.BF16])

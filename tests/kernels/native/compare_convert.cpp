@@ -1,6 +1,7 @@
 // Conversion between every two element types: the same bytes and the same verdict.
 #include <vector>
 
+#include "blocks.h"
 #include "compare.h"
 
 namespace compare {
@@ -12,7 +13,12 @@ using namespace dllama;
 void fill(uint8_t* to, ElementType type, size_t n, float scale, Random& random) {
     Guarded<float> values(n);
     random.fill_normal(values, scale);
-    if (type == ElementType::bf16)
+    if (!can_be_written(type) && is_blocked(type)) {
+        for (size_t i = 0; i < bytes_of(type, n); i++) to[i] = uint8_t(random.bits());
+        for (size_t i = 0; i < n / traits_of(type).block; i++)
+            set_scales(type, to + i * traits_of(type).bytes, [&] { return random.normal(scale / 100); },
+                       [&] { return random.between(0, 254); });
+    } else if (type == ElementType::bf16)
         for (size_t i = 0; i < n; i++) std::memcpy(to + 2 * i, reinterpret_cast<uint8_t*>(&values[i]) + 2, 2);
     else
         scalar_kernels()->convert(to, type, reinterpret_cast<uint8_t*>(&values[0]), ElementType::f32, n);
@@ -71,13 +77,17 @@ void conversions(const KernelTable& k, Report& report) {
     const ElementType outs[] = {ElementType::f32, ElementType::f16, ElementType::q40, ElementType::q80};
     for (const ElementType out : outs) {
         check_not_finite(k, out, report);
-        for (const ElementType src : {outs[0], outs[1], outs[2], outs[3], ElementType::bf16})
+        for (int number = 0; number < kElementTypes; number++) {
+            const auto src = ElementType(number);
+            if (traits_of(src).block == 0) continue;
             for (const float scale : {0.f, 1e-42f, 1e-7f, 1.f, 3e4f, 1e38f}) {
                 const bool blocks = is_blocked(out) || is_blocked(src);
-                const std::vector<int> lengths = blocks ? std::vector<int>{0, 32, 64, 352}
-                                                        : std::vector<int>{0, 1, 7, 16, 31, 32, 33, 65, 127};
+                const std::vector<int> lengths = traits_of(src).block > kBlock ? std::vector<int>{0, 256, 768}
+                                                 : blocks                      ? std::vector<int>{0, 32, 64, 352}
+                                                          : std::vector<int>{0, 1, 7, 16, 31, 32, 33, 65, 127};
                 for (const int n : lengths) check(k, out, src, size_t(n), scale, random, report);
             }
+        }
     }
     check_halves(k, report);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "blocks.h"
 #include "compare.h"
 #include "packed_matrix.h"
 
@@ -21,12 +22,6 @@ struct Shape {
 std::string name_of(const Shape& s, const char* what) {
     return std::string(what) + " " + traits_of(s.type).name + " [" + std::to_string(s.n_out) + ", " +
            std::to_string(s.n_in) + "] x " + std::to_string(s.n_rows);
-}
-
-uint16_t half_of(float value) {
-    uint16_t half;
-    scalar_kernels()->store_half(&half, &value, 1);
-    return half;
 }
 
 float half_rounded(float value) {
@@ -63,14 +58,15 @@ struct Problem {
 
     void fill_blocks(Numbers numbers, Random& random) {
         const int bytes = traits_of(shape.type).bytes;
-        const bool is_q40 = shape.type == ElementType::q40;
+        const bool is_q80 = shape.type == ElementType::q80;
+        const int reach = numbers == Numbers::wide ? 28 : numbers == Numbers::random ? 4 : 1;  // of powers of two
         for (size_t i = 0; i < weights.size(); i += bytes) {
-            const uint16_t scale = half_of(scale_of(numbers, random));
-            std::memcpy(&weights[i], &scale, 2);
-            const uint8_t extremes[] = {uint8_t(is_q40 ? 0 : 128), uint8_t(is_q40 ? 255 : 127)};
+            const uint8_t extremes[] = {uint8_t(is_q80 ? 128 : 0), uint8_t(is_q80 ? 127 : 255)};
             const int same = random.between(0, 1);
-            for (int j = 2; j < bytes; j++)
+            for (int j = 0; j < bytes; j++)
                 weights[i + j] = numbers == Numbers::extreme ? extremes[same] : uint8_t(random.bits());
+            set_scales(shape.type, &weights[i], [&] { return scale_of(numbers, random); },
+                       [&] { return 128 + random.between(-reach, reach); });
         }
         for (size_t b = 0; b < x_scales.size(); b++) {
             x_scales[b] = half_rounded(std::fabs(scale_of(numbers, random)));
@@ -108,23 +104,40 @@ struct Problem {
         }
     }
 
-    // Weights as float32, which has a place for every product of a scale and a quant.
-    void decode(Guarded<float>& to) const {
-        scalar_kernels()->convert(reinterpret_cast<uint8_t*>(&to[0]), ElementType::f32, weights, shape.type, to.size());
+    // Weights as float32, and what of each is the minimum that was added.
+    void decode(Guarded<float>& to, Guarded<float>& minima) const {
+        const auto bytes_of_floats = [](Guarded<float>& floats) { return reinterpret_cast<uint8_t*>(&floats[0]); };
+        scalar_kernels()->convert(bytes_of_floats(to), ElementType::f32, weights, shape.type, to.size());
+        minima.fill(0);
+        if (!blocked || !meaning_of(shape.type).has_min) return;
+        Guarded<uint8_t> lowest(weights.size());
+        lowest.copy(weights);
+        const int bytes = traits_of(shape.type).bytes, before = bytes_before_quants(shape.type);
+        for (size_t i = 0; i < lowest.size(); i += bytes) std::memset(&lowest[i + before], 0, bytes - before);
+        scalar_kernels()->convert(bytes_of_floats(minima), ElementType::f32, lowest, shape.type, minima.size());
     }
     double activation(size_t row, size_t column) const {
         const size_t i = row * shape.n_in + column;
         return blocked ? double(quants[i]) * x_scales[i / kBlock] : x[i];
     }
-    // Products that the sum adds, by their magnitudes; a block's integer product is exact, so its sum counts as one.
-    double magnitude(const float* row_weights, size_t row) const {
+    int parts() const { return blocked ? meaning_of(shape.type).scales_of_run : 1; }
+    // What the sum adds, by magnitudes; integer products are exact, so those that share a scale count as one.
+    double magnitude(const float* row_weights, const float* row_minima, size_t row) const {
         double total = 0;
+        const int width = blocked ? kBlock / parts() : 1;
         for (int c = 0; c < shape.n_in;) {
-            double run = 0;
-            for (int end = blocked ? c + kBlock : c + 1; c < end; c++) run += double(row_weights[c]) * activation(row, c);
-            total += std::fabs(run);
+            double scaled = 0, lowest = 0;
+            for (const int end = c + width; c < end; c++) {
+                scaled += (double(row_weights[c]) - row_minima[c]) * activation(row, c);
+                lowest += row_minima[c] * activation(row, c);
+            }
+            total += std::fabs(scaled) + std::fabs(lowest);
         }
         return total;
+    }
+    // Whether float32 has every sum of these numbers: there are no scales of scales.
+    bool is_exact(Numbers numbers) const {
+        return (numbers == Numbers::exact || numbers == Numbers::extreme) && traits_of(shape.type).block <= kBlock;
     }
 
     Shape shape;
@@ -161,16 +174,17 @@ void check_values(const KernelTable& k, const Shape& shape, Numbers numbers, Ran
     unpack(mine.layout, mine.bytes, 0, shape.n_out, again);
     report.equal<uint8_t>(again, p.weights, again.size(), name_of(shape, "unpack"));
 
-    if (numbers == Numbers::exact || numbers == Numbers::extreme) {
+    if (p.is_exact(numbers)) {
         report.equal<float>(got, wanted, p.n_results(), name_of(shape, "exact"));
     } else {
         // n sums, product and two scales round once each, in both kernels; what is subnormal rounds absolutely.
-        Guarded<float> decoded(size_t(shape.n_out) * shape.n_in);
-        p.decode(decoded);
-        const double n = (p.blocked ? p.n_blocks : std::min(shape.n_in, 128) + shape.n_in / 128) + 3;
+        Guarded<float> decoded(size_t(shape.n_out) * shape.n_in), minima(decoded.size());
+        p.decode(decoded, minima);
+        const int terms = p.blocked && meaning_of(shape.type).has_min ? 2 : p.parts();
+        const double n = (p.blocked ? terms * p.n_blocks : std::min(shape.n_in, 128) + shape.n_in / 128) + 3;
         report.near(got, wanted, p.n_results(), [&](size_t i) {
-            const float* weights = decoded + i % shape.n_out * shape.n_in;
-            return 2 * n * (kEps / 2 * p.magnitude(weights, i / shape.n_out) + 0x1p-149);
+            const size_t at = i % shape.n_out * shape.n_in;
+            return 2 * n * (kEps / 2 * p.magnitude(decoded + at, minima + at, i / shape.n_out) + 0x1p-149);
         }, name_of(shape, numbers == Numbers::wide ? "wide" : "random"));
     }
     for (int row = 0; row < shape.n_rows; row++)
@@ -180,11 +194,12 @@ void check_values(const KernelTable& k, const Shape& shape, Numbers numbers, Ran
 }
 
 void check_not_finite(const KernelTable& k, ElementType type, Random& random, Report& report) {
-    const Shape shape{type, 19, 96, 5};
+    const int n_in = traits_of(type).block > kBlock ? 256 : 96;
+    const Shape shape{type, 19, n_in, 5};
     Problem p(shape, Numbers::random, random);
     const Packed mine(p, k);
     if (p.blocked)
-        p.x_scales[4] = INFINITY, p.x_scales[7] = NAN;  // rows 1 and 2
+        p.x_scales[p.n_blocks + 1] = INFINITY, p.x_scales[2 * p.n_blocks + 1] = NAN;  // rows 1 and 2
     else
         p.x[1 * 96 + 40] = INFINITY, p.x[2 * 96 + 41] = NAN;
     Guarded<float> out(p.n_results());
@@ -204,9 +219,12 @@ void matmuls(const KernelTable& k, Report& report) {
     Random random(1);
     const int r = k.tile_rows, group = k.tile_rows * k.tile_group;
     const std::vector<int> outs = {1, r - 1, r, group + 2 * r + 1, 3 * group - 1};
-    for (const ElementType type : {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32}) {
-        const bool blocked = is_blocked(type);
-        const std::vector<int> ins = blocked ? std::vector<int>{32, 64, 224} : std::vector<int>{1, 2, 127, 128, 259};
+    for (int number = 0; number < kElementTypes; number++) {
+        const auto type = ElementType(number);
+        if (!k.has_product(type)) continue;
+        const std::vector<int> ins = traits_of(type).block == 1        ? std::vector<int>{1, 2, 127, 128, 259}
+                                     : traits_of(type).block == kBlock ? std::vector<int>{32, 64, 224}
+                                                                       : std::vector<int>{256, 768};
         for (const int n_out : outs)
             for (const int n_in : ins)
                 for (const int n_rows : {0, 1, 4, 11})

@@ -24,6 +24,13 @@ std::vector<float> floats(size_t n) {
     return v;
 }
 
+std::vector<ElementType> all_types() {
+    std::vector<ElementType> types;
+    for (int number = 0; number < kElementTypes; number++)
+        if (traits_of(ElementType(number)).block > 0) types.push_back(ElementType(number));
+    return types;
+}
+
 std::unique_ptr<uint8_t[]> bytes(size_t n) { return std::make_unique<uint8_t[]>(n); }
 
 // Q80 activations in vectors of exactly their size.
@@ -41,7 +48,10 @@ void matmuls(Ops& ops, ElementType type, int n_out, int n_in, int n_rows) {
     const PackedLayout layout{type, n_out, n_in, k.tile_rows, k.unit_bytes};
     const auto weights = floats(size_t(n_out) * n_in);
     const auto encoded = bytes(layout.row_bytes() * n_out), packed = bytes(layout.bytes()), back = bytes(layout.row_bytes() * n_out);
-    k.convert(encoded.get(), type, reinterpret_cast<const uint8_t*>(weights.data()), ElementType::f32, weights.size());
+    if (can_be_written(type))
+        k.convert(encoded.get(), type, reinterpret_cast<const uint8_t*>(weights.data()), ElementType::f32, weights.size());
+    else
+        for (size_t i = 0; i < layout.row_bytes() * n_out; i++) encoded[i] = uint8_t(random_bits());
     const int middle = n_out / 2;
     pack(layout, packed.get(), middle, n_out - middle, encoded.get() + layout.row_bytes() * middle);
     pack(layout, packed.get(), 0, middle, encoded.get());
@@ -197,13 +207,12 @@ void merge(int n_rows, int n_first, int n_second) {
 }
 
 void convert_all(const KernelTable& k) {
-    const ElementType types[] = {ElementType::f32, ElementType::f16, ElementType::q40, ElementType::q80, ElementType::bf16};
     const auto row_bytes = [](ElementType type, int n) { return PackedLayout{type, 1, n, 1, 4}.row_bytes(); };
-    for (ElementType from : types)
-        for (ElementType to : types) {
-            if (to == ElementType::bf16) continue;
-            for (int n : {32, 64, 1, 31, 33}) {
-                if (n % kBlock && (is_blocked(from) || is_blocked(to))) continue;
+    for (ElementType from : all_types())
+        for (ElementType to : all_types()) {
+            if (!can_be_written(to)) continue;
+            for (int n : {32, 64, 1, 31, 33, 256, 512}) {
+                if (n % traits_of(from).block || n % traits_of(to).block) continue;
                 // Any bytes at all: infinities and NaNs among them, and one byte off any alignment.
                 const auto src = bytes(row_bytes(from, n) + 1), out = bytes(row_bytes(to, n) + 1);
                 for (size_t i = 0; i <= row_bytes(from, n); i++) src[i] = uint8_t(random_bits());
@@ -223,11 +232,14 @@ int main() {
         convert_all(*tables[i]);
         for (int n_threads : {1, 3}) {
             Ops ops(tables[i], n_threads);
-            for (ElementType type : {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32})
+            for (ElementType type : all_types())
                 for (int n_rows : {1, 2, 3, 7, 70, 150}) {
-                    matmuls(ops, type, 1, 32, n_rows);
-                    matmuls(ops, type, 83, 96, n_rows);
-                    matmuls(ops, type, 192, 1120, n_rows);  // a gate and an up projection of whole blocks, three panels
+                    if (!tables[i]->has_product(type)) continue;
+                    const int unit = std::max(kBlock, traits_of(type).block);
+                    matmuls(ops, type, 1, unit, n_rows);
+                    matmuls(ops, type, 83, std::max(96, unit), n_rows);
+                    // A gate and an up projection of whole blocks, three panels.
+                    matmuls(ops, type, 192, 1120 / unit * unit + (unit > kBlock ? unit : 0), n_rows);
                     if (type == ElementType::f16 || type == ElementType::f32) matmuls(ops, type, 37, 131, n_rows);
                 }
             for (ElementType type : {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32})
