@@ -1,5 +1,5 @@
 # make demo: a root and two workers tell a story. make test: the tests of everyday, in minutes. make test-all: every test.
-# make real-models: a small real model into .real-models, for the tests that run one. All of them set up what they need.
+# make real-models: small real models into .real-models, for the tests that run them. All of them set up what they need.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

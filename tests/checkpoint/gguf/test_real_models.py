@@ -1,0 +1,65 @@
+"""Files that llama.cpp's own tools made: what is read of them, and what is computed with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from dllama.checkpoint import open_checkpoint
+from dllama.dtypes import ElementType
+from dllama.kernels.blocks import decode
+from support.gguf_model import gguf_name
+from support.local_cluster import LocalCluster
+from support.real_models import SMOLLM2_GGUF, needs_smollm2_gguf
+from support.sequences import CachedSequence, Run, Steps, Want
+
+GOLDEN = Path(__file__).resolve().parents[2] / "real_goldens" / "smollm2-q4_1.npz"
+F32 = ElementType.F32
+
+pytestmark = needs_smollm2_gguf
+
+
+def test_values_of_smollm2_are_those_of_the_gguf_package() -> None:
+    """Bit for bit, in the order of the file: its q and k are in adjacent pairs."""
+    model = open_checkpoint(SMOLLM2_GGUF)
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(SMOLLM2_GGUF).tensors}
+    for name in (
+        "embedding",
+        "head",
+        "final_norm",
+        "layers.0.q",
+        "layers.29.k",
+        "layers.7.down",
+        "layers.3.ffn_norm",
+    ):
+        stored = tensors[gguf_name("embedding" if name == "head" else name)]
+        recipe = model.recipe(name)
+        rows = range(0, recipe.n_rows, max(1, recipe.n_rows // 64))
+        wanted = gguf.dequantize(
+            stored.data.reshape(recipe.n_rows, -1)[rows.start :: rows.step], stored.tensor_type
+        )
+        got = decode(recipe.dtype, recipe.take(rows, range(recipe.n_cols)), recipe.n_cols)
+        np.testing.assert_array_equal(got, wanted.reshape(got.shape), err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shares", [(1.0,), (1.0, 1.0, 1.0)])
+def test_logits_are_those_of_transformers(shares: tuple[float, ...]) -> None:
+    """With the same weights dequantised, in float32: within 1e-4 of the largest, as for every golden."""
+    golden = np.load(GOLDEN)
+    prompt = golden["prompt_ids"].tolist()
+    with LocalCluster(SMOLLM2_GGUF, shares=shares, max_rows=128) as cluster:
+        steps, sequence = Steps(cluster), CachedSequence()
+        steps.step([Run(sequence, prompt, Want.ALL)])
+        logits = steps.whole_logits()[: len(prompt)]
+        got = np.take_along_axis(logits, golden["top_ids"], axis=1)
+        bound = 1e-4 * np.abs(golden["top_logits"]).max()
+        assert np.abs(got - golden["top_logits"]).max() <= bound
+        assert np.abs(np.log(np.exp(logits.astype(np.float64)).sum(-1)) - golden["log_sums"]).max() <= bound
+        for token_id in golden["greedy_ids"].tolist():
+            assert int(logits[-1].argmax()) == token_id
+            steps.step([Run(sequence, [token_id], Want.ALL)])
+            logits = steps.whole_logits()[:1]
