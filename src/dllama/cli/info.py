@@ -25,7 +25,9 @@ _NODE_COUNTS = (1, 2, 4, 8)
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("info", help="describe a model and the memory that it needs")
     parser.add_argument("model", type=Path)
-    parser.add_argument("--weights-float-type", choices=WEIGHT_TYPES, help="for a directory (default q40)")
+    parser.add_argument(
+        "--weights-float-type", choices=WEIGHT_TYPES, help="for a directory (default q40) or a GGUF file"
+    )
     parser.add_argument("--buffer-float-type", choices=BUFFER_TYPES)
     parser.add_argument(
         "--max-seq-len",

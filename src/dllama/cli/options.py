@@ -45,7 +45,9 @@ class ModelOptions:
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("--model", type=Path, metavar="PATH", help="a .m file or a Hugging Face directory")
+    group.add_argument(
+        "--model", type=Path, metavar="PATH", help="a .m or GGUF file, or a Hugging Face directory"
+    )
     group.add_argument(
         "--tokenizer",
         type=Path,
@@ -53,7 +55,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="a .t or GGUF file or a directory (default: the model's)",
     )
     group.add_argument(
-        "--weights-float-type", choices=WEIGHT_TYPES, help="for a directory: quantise to (default q40)"
+        "--weights-float-type",
+        choices=WEIGHT_TYPES,
+        help="quantise to: a directory (default q40), a GGUF file (default: the types that it has)",
     )
     group.add_argument(
         "--buffer-float-type",
