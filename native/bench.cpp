@@ -112,9 +112,10 @@ struct Bench {
              float* out, int n_rows) {
         if (is_blocked(layout.type))
             ops.matmul(QuantMatmul{weights, layout.tile_bytes(), layout.n_out, layout.n_in / kBlock, x.quants, x.scales,
-                                   x.sums, out}, layout.type, n_rows);
+                                   x.sums, out, size_t(layout.n_out)}, layout.type, n_rows);
         else
-            ops.matmul(FloatMatmul{weights, layout.tile_bytes(), layout.n_out, layout.n_in, values.data(), out},
+            ops.matmul(FloatMatmul{weights, layout.tile_bytes(), layout.n_out, layout.n_in, values.data(), out,
+                                   size_t(layout.n_out)},
                        layout.type, n_rows);
     }
 

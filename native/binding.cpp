@@ -167,7 +167,7 @@ void define_compute(nb::module_& m) {
         .def_prop_ro("n_threads", &Compute::n_threads)
         .def("record", &Compute::record, nb::arg("call"), nb::arg("args"), nb::keep_alive<0, 1>())
         .def("matmul", &Compute::matmul, nb::arg("out"), nb::arg("matrix"), nb::arg("x"), nb::arg("n_rows"),
-             nb::arg("add") = false)
+             nb::arg("add") = false, nb::arg("first_column") = nb::none())
         .def("gated_matmul", &Compute::gated_matmul, nb::arg("out"), nb::arg("matrix"), nb::arg("x"), nb::arg("scratch"),
              nb::arg("n_rows"), nb::arg("activation"))
         .def("quantize_rows", &Compute::quantize_rows, nb::arg("out"), nb::arg("x"), nb::arg("n_rows"))

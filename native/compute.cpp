@@ -19,18 +19,25 @@ std::unique_ptr<Program> Compute::record(const nb::callable& call, const nb::arg
     return program;
 }
 
-void Compute::matmul(Object out, Object matrix_object, Object x, int n_rows, bool add) {
+void Compute::matmul(Object out, Object matrix_object, Object x, int n_rows, bool add, std::optional<int> first_column) {
     const PackedMatrix* packed;
     if (!nb::try_cast(matrix_object, packed)) wrong_type("matrix must be a PackedMatrix");
     const PackedMatrix& matrix = *packed;
     const PackedLayout& layout = matrix.layout;
     need_packed_here(layout, kernels());
     const FloatRows to(out, "out", n_rows, Access::write);
-    to.need_size(1, layout.n_out);
+    if (first_column)
+        require(*first_column >= 0 && int64_t(*first_column) + layout.n_out <= to.n(), "first_column",
+                "and the matrix reach outside out");
+    else
+        to.need_size(1, layout.n_out);
+    float* const values = to.values() + first_column.value_or(0);
+    const size_t stride = size_t(to.n());
     if (is_blocked(layout.type)) {
         const Q80Rows* q;
         if (!nb::try_cast(x, q)) wrong_type("x must be Q80Rows for a matrix of " + std::string(traits_of(layout.type).name));
-        QuantMatmul m = quant_product(matrix, *q, n_rows, to.values());
+        QuantMatmul m = quant_product(matrix, *q, n_rows, values);
+        m.out_stride = stride;
         m.adds = add;
         run({out, matrix_object, x}, [this, m, type = layout.type, n_rows] { ops_.matmul(m, type, n_rows); });
     } else {
@@ -38,7 +45,7 @@ void Compute::matmul(Object out, Object matrix_object, Object x, int n_rows, boo
         const FloatRows from(x, "x", n_rows);
         from.need_size(1, layout.n_in);
         const FloatMatmul m{matrix.memory.data(), layout.tile_bytes(), layout.n_out, layout.n_in, from.values(),
-                            to.values(), add};
+                            values, stride, add};
         run({out, matrix_object, x}, [this, m, type = layout.type, n_rows] { ops_.matmul(m, type, n_rows); });
     }
 }

@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -52,7 +53,7 @@ public:
     // The operations that `call(*args)` asks for in this thread, checked and kept, not carried out.
     std::unique_ptr<Program> record(const nanobind::callable& call, const nanobind::args& args);
 
-    void matmul(Object out, Object matrix, Object x, int n_rows, bool add = false);
+    void matmul(Object out, Object matrix, Object x, int n_rows, bool add = false, std::optional<int> first_column = {});
     void gated_matmul(Object out, Object matrix, Object x, Object scratch, int n_rows, const std::string& activation);
     void quantize_rows(Object out, Object x, int n_rows);
     void rms_norm(Object out, Object x, Object weight, float eps, int n_rows);

@@ -96,10 +96,11 @@ void multiply(const KernelTable& kernels, const MatrixStack& stack, int index, i
     const int n_out = std::min(stack.n_out, tile_end * kernels.tile_rows) - tile * kernels.tile_rows;
     const int n_tiles = tile_end - tile;
     if (is_blocked(stack.type)) {
-        const QuantMatmul m{weights, stack.tile_bytes, n_out, stack.n_in / kBlock, x.quants, x.scales, x.sums, out};
+        const QuantMatmul m{weights, stack.tile_bytes, n_out, stack.n_in / kBlock, x.quants, x.scales, x.sums, out,
+                            size_t(n_out)};
         kernels.matmul[stack.type](m, 0, n_tiles, 0, n_rows);
     } else {
-        const FloatMatmul m{weights, stack.tile_bytes, n_out, stack.n_in, x.f32, out};
+        const FloatMatmul m{weights, stack.tile_bytes, n_out, stack.n_in, x.f32, out, size_t(n_out)};
         kernels.float_matmul[stack.type](m, 0, n_tiles, 0, n_rows);
     }
 }
@@ -156,7 +157,7 @@ void gate_rows(const KernelTable& kernels, const ExpertsGated& g, int expert, in
     if (fused && out.quants && n_rows >= kernels.gated_rows) {
         const RowsOut& x = scratch.rows;
         const QuantMatmul product{g.stack.tile(2 * expert, 0), g.stack.tile_bytes, 2 * g.stack.n_out,
-                                  g.stack.n_in / kBlock, x.quants, x.scales, x.sums, nullptr};
+                                  g.stack.n_in / kBlock, x.quants, x.scales, x.sums, nullptr, 0};
         return fused({product, g.activation, out.quants, out.scales, out.sums}, tile, tile_end, 0, n_rows);
     }
     const int column = tile * kernels.tile_rows, columns = std::min(g.stack.n_out, tile_end * kernels.tile_rows) - column;

@@ -49,7 +49,7 @@ int float_rows(const FloatMatmul& m, const T* const weights[NG], int tile, int c
     const int columns = m.n_in - column < kSumColumns ? m.n_in - column : kSumColumns;
     for (; row + NT <= row_end; row += NT)
         float_micro<S, R, NT, NG>(weights, m.x + size_t(row) * m.n_in + column, size_t(m.n_in), columns, column == 0 && !m.adds,
-                                  m.out + size_t(row) * m.n_out + size_t(tile) * R, size_t(m.n_out),
+                                  m.out + size_t(row) * m.out_stride + size_t(tile) * R, m.out_stride,
                                   m.n_out - tile * R);
     return row;
 }

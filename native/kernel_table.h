@@ -24,7 +24,8 @@ struct QuantMatmul {
     const int8_t* x_quants;   // [rows, 32 * n_blocks], never -128
     const float* x_scales;    // [rows, n_blocks], values that a float16 has: the AVX-512 kernels rely on 11 bits
     const int32_t* x_sums;    // [rows, n_blocks], sums of the blocks' quants
-    float* out;               // [rows, n_out]
+    float* out;               // [rows, n_out], out_stride apart
+    size_t out_stride;
     bool adds = false;        // to what is there
 };
 
@@ -45,7 +46,8 @@ struct FloatMatmul {
     int n_out;
     int n_in;
     const float* x;  // [rows, n_in]
-    float* out;      // [rows, n_out]
+    float* out;      // [rows, n_out], out_stride apart
+    size_t out_stride;
     bool adds = false;
 };
 

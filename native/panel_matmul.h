@@ -237,8 +237,8 @@ public:
             const int left = m_.n_out - (tile + n) * kPanelRows;
             lanes[n] = left >= kPanelRows ? __mmask16(0xFFFF) : left > 0 ? __mmask16((1u << left) - 1) : __mmask16(0);
         }
-        float* out = m_.out + size_t(row_begin_) * m_.n_out + size_t(tile) * kPanelRows;
-        all_columns<NG>(tile, 1, at(tile + NG, 0), {sums_, out, size_t(m_.n_out), lanes, m_.adds, true, false});
+        float* out = m_.out + size_t(row_begin_) * m_.out_stride + size_t(tile) * kPanelRows;
+        all_columns<NG>(tile, 1, at(tile + NG, 0), {sums_, out, m_.out_stride, lanes, m_.adds, true, false});
     }
 
     // Columns 16 * tile to 16 * tile + 15 of act(gate) * up, where the first half of the tiles are the gate's:

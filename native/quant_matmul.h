@@ -56,7 +56,7 @@ void quant_micro(const QuantMatmul& m, int tile, int stride, int row) {
     for (int t = 0; t < NT; t++)
         for (int n = 0; n < NG; n++) {
             const int first = (tile + n * stride) * R, rows_left = m.n_out - first;
-            float* out = m.out + size_t(row + t) * m.n_out + first;
+            float* out = m.out + size_t(row + t) * m.out_stride + first;
             if (rows_left >= R)
                 S::store(out, m.adds ? S::add(S::load(out), acc[t][n]) : acc[t][n]);
             else if (rows_left > 0)

@@ -49,7 +49,7 @@ void quant_matmul(const QuantMatmul& m, int tile_begin, int tile_end, int row_be
                 add_block<type>(m, at, block, row, n_rows, sums);
             const int first = tile * kRows;
             for (int t = 0; t < n_rows; t++) {
-                float* out = m.out + size_t(row + t) * m.n_out + first;
+                float* out = m.out + (row + t) * m.out_stride + first;
                 for (int r = 0; r < kRows && first + r < m.n_out; r++) out[r] = m.adds ? out[r] + sums[t][r] : sums[t][r];
             }
         }

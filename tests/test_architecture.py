@@ -12,10 +12,10 @@ FLOORS = {
     "cli": 7, "__main__": 8,
     "server": 6, "bench": 6,
     "engine": 5, "node": 5,
-    "model": 4, "planner": 4,
-    "sharding": 3, "checkpoint": 3,
-    "families": 2, "tokenizer": 2,
-    "kernels": 1, "formats": 1, "fabric": 1, "host": 1,
+    "checkpoint": 4, "planner": 4,
+    "families": 3,
+    "model": 2, "tokenizer": 2,
+    "kernels": 1, "formats": 1, "fabric": 1, "host": 1, "sharding": 1,
     "errors": 0, "dtypes": 0, "plain_text": 0, "_native": 0, "": 0,
 }  # fmt: skip
 

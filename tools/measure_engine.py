@@ -130,7 +130,7 @@ class Stream:
 
 @contextlib.contextmanager
 def cluster(args: argparse.Namespace, max_seq_len: int, n_sequences: int) -> Iterator[Cluster]:
-    config = shape_named(args.shape, args.layers, ElementType.Q40)
+    model = shape_named(args.shape, args.layers, ElementType.Q40)
     options = ClusterOptions(
         workers=(),
         shares=(1.0,),
@@ -140,7 +140,7 @@ def cluster(args: argparse.Namespace, max_seq_len: int, n_sequences: int) -> Ite
         cache_type=ElementType.F16,
         node=NodeSettings(),
     )
-    with contextlib.closing(random_checkpoint(config)) as checkpoint:
+    with contextlib.closing(random_checkpoint(model)) as checkpoint:
         opened = Cluster.open(checkpoint, Compute(args.nthreads, None), options, lambda done, total: None)
         with contextlib.closing(opened):
             yield opened
@@ -170,7 +170,7 @@ def drawn(seed: int, n_tokens: int | None = None) -> GenerationOptions:
 
 
 def prompt_of(args: argparse.Namespace, seed: int, n_tokens: int) -> list[int]:
-    vocab_size = shape_named(args.shape, args.layers, ElementType.Q40).vocab_size
+    vocab_size = shape_named(args.shape, args.layers, ElementType.Q40).config.vocab_size
     ids: list[int] = np.random.default_rng(seed).integers(0, vocab_size, n_tokens).tolist()
     return ids
 

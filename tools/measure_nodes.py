@@ -131,9 +131,9 @@ def serve(args: argparse.Namespace) -> None:
         node=NodeSettings(),
         all_reduce=Algorithm(args.all_reduce),
     )
-    config = shape_named(args.shape, args.layers, ElementType.Q40)
+    model = shape_named(args.shape, args.layers, ElementType.Q40)
     with (
-        contextlib.closing(random_checkpoint(config)) as checkpoint,
+        contextlib.closing(random_checkpoint(model)) as checkpoint,
         contextlib.closing(Cluster.open(checkpoint, compute, options, lambda done, total: None)) as cluster,
     ):
         meter = Meter(cluster, compute, args.prompt, args.gen)

@@ -116,7 +116,13 @@ class Compute:
     def n_threads(self) -> int: ...
     def record(self, call: Callable[..., object], *args: object) -> Program: ...
     def matmul(
-        self, out: Floats, matrix: PackedMatrix | device.Matrix, x: Rows, n_rows: int, add: bool = False
+        self,
+        out: Floats,
+        matrix: PackedMatrix | device.Matrix,
+        x: Rows,
+        n_rows: int,
+        add: bool = False,
+        first_column: int | None = None,
     ) -> None: ...
     def gated_matmul(
         self,

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from dllama.checkpoint import Checkpoint, convert_model, describe, open_checkpoint
 from dllama.dtypes import BLOCK, ElementType, row_bytes
 from dllama.errors import ModelFileError, NumericalError, TokenizerError, UnsupportedModelError, UsageError
-from dllama.families import tensor_specs
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
 WEIGHT_TYPES = [ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80]
@@ -137,9 +136,9 @@ def test_pages_that_were_let_go_are_read_again(tmp_path: Path) -> None:
 
 
 def test_the_default_of_a_directory_is_q40_and_of_a_file_its_own(tmp_path: Path) -> None:
-    assert open_checkpoint(GOLDENS / "llama-gqa").config.weight_type is ElementType.Q40
+    assert open_checkpoint(GOLDENS / "llama-gqa").model.types.uniform is ElementType.Q40
     convert_model(open_checkpoint(GOLDENS / "llama-gqa", ElementType.F32), tmp_path / "model.m")
-    assert open_checkpoint(tmp_path / "model.m").config.weight_type is ElementType.F32
+    assert open_checkpoint(tmp_path / "model.m").model.types.uniform is ElementType.F32
     with pytest.raises(UsageError, match="its weights are f32, not q40"):
         open_checkpoint(tmp_path / "model.m", ElementType.Q40)
 
@@ -158,9 +157,7 @@ def test_describe_counts_everything(tmp_path: Path) -> None:
     for path in (GOLDENS / "llama-gqa", tmp_path / "model.m"):
         checkpoint = open_checkpoint(path)
         description = describe(checkpoint)
-        assert [tensor.name for tensor in description.tensors] == [
-            spec.name for spec in tensor_specs(checkpoint.config)
-        ]
+        assert [tensor.name for tensor in description.tensors] == [tensor.name for tensor in checkpoint.model]
         assert description.n_weights == sum(tensor.n_rows * tensor.n_cols for tensor in description.tensors)
     assert description.header is not None
     assert description.header["2 dim"] == "128"

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dllama.checkpoint import Checkpoint, convert_model, open_checkpoint
 from dllama.dtypes import ElementType
-from dllama.families import Activation, ModelConfig, RopeStyle, YarnScaling
+from dllama.model import Activation, RopeStyle, YarnScaling
+from support.alike import Alike, alike
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
 NAMES = sorted(path.parent.name for path in GOLDENS.glob("*/golden.npz"))
@@ -30,7 +31,7 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
     return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
 
 
-def angles(config: ModelConfig, n: int) -> NDArray[np.float64]:
+def angles(config: Alike, n: int) -> NDArray[np.float64]:
     """[n, E/2] angles, with Llama 3.1's scaling or YaRN's."""
     frequency = config.rope_theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
     scaling = config.rope_scaling
@@ -46,7 +47,7 @@ def angles(config: ModelConfig, n: int) -> NDArray[np.float64]:
     return np.arange(n)[:, None] * frequency
 
 
-def yarn_speed(pair: int, config: ModelConfig, scaling: YarnScaling) -> float:
+def yarn_speed(pair: int, config: Alike, scaling: YarnScaling) -> float:
     """What a pair's frequency is multiplied by."""
 
     def border(turns: float) -> float:
@@ -61,7 +62,7 @@ def yarn_speed(pair: int, config: ModelConfig, scaling: YarnScaling) -> float:
     return 1 - slowed + slowed / scaling.factor
 
 
-def rope(x: Array, config: ModelConfig) -> Array:
+def rope(x: Array, config: Alike) -> Array:
     """x [T, heads, E], rotated in the config's style."""
     angle = angles(config, len(x))[:, None, :]
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
@@ -79,7 +80,7 @@ def rope(x: Array, config: ModelConfig) -> Array:
 
 
 def attention(checkpoint: Checkpoint, prefix: str, x: Array) -> Array:
-    config, n = checkpoint.config, len(x)
+    config, n = alike(checkpoint.config), len(x)
     heads = {}
     for part in "qkv":
         projected = x @ tensor(checkpoint, f"{prefix}{part}").T
@@ -105,7 +106,7 @@ def attention(checkpoint: Checkpoint, prefix: str, x: Array) -> Array:
 
 def mlp(checkpoint: Checkpoint, prefix: str, x: Array) -> Array:
     gate = x @ tensor(checkpoint, prefix + "gate").T
-    if checkpoint.config.activation is Activation.SILU:
+    if alike(checkpoint.config).activation is Activation.SILU:
         gate = gate / (1 + np.exp(-gate))
     else:
         gate = 0.5 * gate * (1 + np.tanh(math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3)))
@@ -150,7 +151,7 @@ def test_a_converted_model_gives_the_logits_of_transformers(name: str, tmp_path:
     source = open_checkpoint(GOLDENS / name, ElementType.F32)
     convert_model(source, tmp_path / "model.m")
     converted = open_checkpoint(tmp_path / "model.m")
-    within = source.config.sliding_window or len(golden["prompt_ids"])
+    within = alike(source.config).sliding_window or len(golden["prompt_ids"])
     assert_logits_close(forward(converted, golden["prompt_ids"][:within]), golden["logits"][:within])
 
 
@@ -158,7 +159,7 @@ def test_the_sliding_window_matters() -> None:
     """Otherwise the golden would prove nothing."""
     golden = np.load(GOLDENS / "mistral-window" / "golden.npz")
     checkpoint = open_checkpoint(GOLDENS / "mistral-window", ElementType.F32)
-    checkpoint.config = dataclasses.replace(checkpoint.config, sliding_window=None)
+    checkpoint.model = dataclasses.replace(alike(checkpoint.config), sliding_window=None).model
     without = forward(checkpoint, golden["prompt_ids"])
     assert np.abs(without[-1] - golden["logits"][-1]).max() > 0.1
 
@@ -167,6 +168,6 @@ def test_the_sliding_window_matters() -> None:
 def test_yarn_matters(name: str) -> None:
     golden = np.load(GOLDENS / name / "golden.npz")
     checkpoint = open_checkpoint(GOLDENS / name, ElementType.F32)
-    checkpoint.config = dataclasses.replace(checkpoint.config, rope_scaling=None)
+    checkpoint.model = dataclasses.replace(alike(checkpoint.config), rope_scaling=None).model
     without = forward(checkpoint, golden["prompt_ids"])
     assert np.abs(without[-1] - golden["logits"][-1]).max() > 0.1

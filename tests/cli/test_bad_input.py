@@ -5,6 +5,7 @@ Exit code 2 is a wrong use of the command line, 1 a fault of a file, a peer or t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from dllama.checkpoint.m.config import config_from_header, header_from_config
+from dllama.checkpoint import open_checkpoint
+from dllama.checkpoint.m.config import config_from_header, header_from_config, weight_type_of
 from dllama.dtypes import ElementType
-from dllama.families import ModelConfig, tensor_specs
 from dllama.formats.m_file import MFile, encode_header
 from dllama.formats.t_file import write_t_file
 from dllama.tokenizer.convert import convert_tokenizer
 from support import fake_nodes
+from support.alike import alike
 from support.local_cluster import GOLDENS
 from support.processes import DEMO_MODEL, Finished, Running, inference, run_dllama
 
@@ -197,7 +199,8 @@ def with_nan(m_file: Path, folder: Path, name: str, element: int) -> Path:
     """A copy whose tensor `name` has a NaN at that element."""
     file = MFile(m_file)
     at = file.header_bytes
-    for spec in tensor_specs(config_from_header(file.pairs, m_file)):
+    model = alike(config_from_header(file.pairs, m_file), weight_type_of(file.pairs, m_file)).model
+    for spec in model:
         if spec.name == name:
             break
         at += spec.n_bytes
@@ -346,45 +349,17 @@ def test_too_many_nodes() -> None:
 
 def test_more_memory_than_there_is(tmp_path: Path) -> None:
     """A file of a terabyte and more, of holes: the answer comes before anything is read or allocated."""
-    file = MFile(_demo_header_file(tmp_path))
-    small = config_from_header(file.pairs, file.path)
-    values = {**vars(small), "dim": 16384, "ffn_dim": 65536, "n_layers": 400, "weight_type": ElementType.Q80}
-    config = ModelConfig(**values | {"n_heads": 512, "n_kv_heads": 8})
+    demo = open_checkpoint(DEMO_MODEL).config
+    numbers = dataclasses.replace(
+        alike(demo), dim=16384, ffn_dim=65536, n_layers=400, n_heads=512, weight_type=ElementType.Q80
+    )
     path = tmp_path / "huge.m"
-    header = encode_header(header_from_config(config))
+    header = encode_header(header_from_config(numbers.config, numbers.weight_type))
     path.write_bytes(header)
     with path.open("r+b") as huge:
-        huge.truncate(len(header) + sum(spec.n_bytes for spec in tensor_specs(config)))
+        huge.truncate(len(header) + sum(spec.n_bytes for spec in numbers.model))
     done = run_dllama(*inference("--model", path, "--tokenizer", DEMO_MODEL))
     fails(done, 1, "not enough memory", "GB are free", "--max-seq-len", "more or larger nodes")
-
-
-def _demo_header_file(folder: Path) -> Path:
-    """A header like the demo model's, without tensors."""
-    path = folder / "header.m"
-    values = json.loads((DEMO_MODEL / "config.json").read_text())
-    config = ModelConfig(
-        family="llama",
-        dim=values["hidden_size"],
-        ffn_dim=values["intermediate_size"],
-        n_layers=1,
-        n_heads=8,
-        n_kv_heads=4,
-        head_dim=32,
-        vocab_size=values["vocab_size"],
-        max_seq_len=1024,
-        norm_eps=1e-5,
-        rope_theta=1e4,
-        rope_style="adjacent",  # type: ignore[arg-type]
-        rope_scaling=None,
-        activation="silu",  # type: ignore[arg-type]
-        qkv_bias=False,
-        qk_norm=False,
-        sliding_window=None,
-        weight_type=ElementType.Q40,
-    )
-    path.write_bytes(encode_header(header_from_config(config)))
-    return path
 
 
 # Peers

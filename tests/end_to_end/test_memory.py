@@ -17,8 +17,8 @@ import pytest
 from dllama.checkpoint import open_checkpoint
 from dllama.checkpoint.m.config import header_from_config
 from dllama.dtypes import ElementType
-from dllama.families import tensor_specs
 from dllama.formats.m_file import encode_header
+from support.alike import alike
 from support.processes import DEMO_MODEL, inference, run_well, worker_processes
 
 FIXED_BYTES = 150_000_000
@@ -28,11 +28,11 @@ MAX_SEQ_LEN = 512
 @pytest.fixture(scope="module")
 def large_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A q40 model of 290 MB, of one random tensor's bytes again and again, with the demo's vocabulary."""
-    demo = open_checkpoint(DEMO_MODEL, ElementType.Q40).config
-    config = dataclasses.replace(
+    demo = alike(open_checkpoint(DEMO_MODEL, ElementType.Q40).config)
+    numbers = dataclasses.replace(
         demo, dim=2048, ffn_dim=8192, n_layers=8, n_heads=32, n_kv_heads=8, head_dim=64
     )
-    specs = tensor_specs(config)
+    specs = list(numbers.model)
     folder = tmp_path_factory.mktemp("large")
     if shutil.disk_usage(folder).free < 2 * sum(spec.n_bytes for spec in specs):
         pytest.skip("less than 600 MB of free disk space")
@@ -42,10 +42,10 @@ def large_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     blocks["scale"] = random.normal(0, 0.005, n_blocks)
     blocks["nibbles"] = random.integers(0, 256, (n_blocks, 16), np.uint8)
     data = blocks.tobytes()
-    embedding = random.normal(0, 1, config.vocab_size * config.dim).astype(np.float32).tobytes()
+    embedding = random.normal(0, 1, numbers.vocab_size * numbers.dim).astype(np.float32).tobytes()
     path = folder / "large.m"
     with path.open("wb") as file:
-        file.write(encode_header(header_from_config(config)))
+        file.write(encode_header(header_from_config(numbers.config, numbers.weight_type)))
         for spec in specs:
             file.write(data[: spec.n_bytes] if spec.dtype.is_blocked else embedding[: spec.n_bytes])
     return path

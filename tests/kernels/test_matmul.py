@@ -91,6 +91,29 @@ def test_products_are_added_to_what_is_there(
         )
 
 
+@pytest.mark.parametrize("n_rows", [1, 2, 9, 38])
+@pytest.mark.parametrize("dtype", BLOCKED + PLAIN)
+def test_products_that_stand_side_by_side(
+    compute: Compute, rng: np.random.Generator, dtype: ElementType, n_rows: int
+) -> None:
+    """Matrices of different types share a buffer; what is beside the columns of one stays as it is."""
+    matrix, _ = packed(compute, dtype, rng.standard_normal((83, 160)).astype(np.float32))
+    x = rng.standard_normal((n_rows, 160)).astype(np.float32)
+    source = quantized(compute, x)[0] if dtype.is_blocked else x
+    product = np.empty((n_rows, 83), np.float32)
+    compute.matmul(product, matrix, source, n_rows)
+    for first in (0, 7, 17):
+        before = rng.standard_normal((n_rows, 100)).astype(np.float32)
+        out = before.copy()
+        compute.matmul(out, matrix, source, n_rows, first_column=first)
+        np.testing.assert_array_equal(out[:, first : first + 83], product)
+        np.testing.assert_array_equal(out[:, :first], before[:, :first])
+        np.testing.assert_array_equal(out[:, first + 83 :], before[:, first + 83 :])
+    for first in (-1, 18):
+        with pytest.raises(ValueError, match="first_column"):
+            compute.matmul(out, matrix, source, n_rows, first_column=first)
+
+
 @pytest.mark.parametrize("dtype", BLOCKED + PLAIN)
 def test_value_depends_on_its_own_row_only(
     compute: Compute, rng: np.random.Generator, dtype: ElementType

@@ -15,13 +15,13 @@ from support.local_cluster import GOLDENS
 def make_plan(
     name: str = "llama-gqa", weight_type: ElementType = ElementType.Q40, n_ranks: int = 3
 ) -> SessionPlan:
-    config = open_checkpoint(GOLDENS / name, weight_type).config
-    shards = plan_spans(config, [1.0] * n_ranks)
+    model = open_checkpoint(GOLDENS / name, weight_type).model
+    shards = plan_spans(model.axes, [1.0] * n_ranks)
     return SessionPlan(
         session="abc",
         rank=1,
         addresses=("", *(f"10.0.0.{rank}:9990" for rank in range(1, n_ranks))),
-        config=config,
+        model=model,
         shards=shards,
         cache=CacheShape(n_pages=7, page_size=16, dtype=ElementType.F16),
         limits=StepLimits(

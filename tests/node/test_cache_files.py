@@ -59,8 +59,8 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_no_such_directory(tmp_path: Path) -> None:
-    config = open_checkpoint(GOLDENS / "llama-gqa").config
+    model = open_checkpoint(GOLDENS / "llama-gqa").model
     shape = CacheShape(n_pages=4, page_size=16, dtype=ElementType.F16)
-    (spans,) = plan_spans(config, [1.0]).ranks
+    (spans,) = plan_spans(model.axes, [1.0]).ranks
     with pytest.raises(UsageError, match=r"absent: cannot make a file for the KV cache there"):
-        KvCache(config, spans, shape, CacheStorage.DISK, tmp_path / "absent")
+        KvCache(model.config, spans, shape, CacheStorage.DISK, tmp_path / "absent")

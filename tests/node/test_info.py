@@ -8,6 +8,7 @@ import pytest
 
 from dllama.errors import PeerLostError
 from dllama.fabric import local_fabrics
+from dllama.model import ModelSpec
 from dllama.node import info
 from dllama.node.info import NodeRecords
 from dllama.node.messages import SessionPlan, Welcome
@@ -25,7 +26,7 @@ def records(plan: SessionPlan) -> NodeRecords:
 
 def test_tensors_are_looked_at_once_a_session(records: NodeRecords, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page asks each second, and a large model has thousands of tensors."""
-    monkeypatch.setattr(info, "shard_bytes", None)
+    monkeypatch.setattr(ModelSpec, "shard_bytes", None)
     monkeypatch.setattr(info, "cache_bytes", None)
     fabric = local_fabrics(3)[0]
     for _ in range(2):

@@ -10,7 +10,7 @@ import pytest
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.node import loading
-from dllama.sharding import plan_spans, rank_shards, shard_bytes
+from dllama.sharding import plan_spans, shard_of
 from support.local_cluster import GOLDENS, LocalCluster
 
 
@@ -21,11 +21,11 @@ def test_rounds_cover_every_shard_once(
     name: str, shares: tuple[float, ...], round_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "_ROUND_BYTES", round_bytes)
-    config = open_checkpoint(GOLDENS / name, ElementType.F16).config
-    plan = plan_spans(config, shares)
+    model = open_checkpoint(GOLDENS / name, ElementType.F16).model
+    plan = plan_spans(model.axes, shares)
     got: list[dict[str, int]] = [{} for _ in shares]
     n_bytes = [0] * len(shares)
-    for parts in loading.rounds(config, plan):
+    for parts in loading.rounds(model, plan):
         assert len({part.shard.name for part in parts}) == 1
         widest_row = max(part.shard.row_bytes for part in parts)
         assert sum(part.n_bytes for part in parts) <= round_bytes + len(shares) * widest_row
@@ -34,8 +34,8 @@ def test_rounds_cover_every_shard_once(
             got[rank][part.shard.name] = part.first_row + part.n_rows
             n_bytes[rank] += part.n_bytes
     for rank, spans in enumerate(plan.ranks):
-        assert got[rank] == {shard.name: len(shard.rows) for shard in rank_shards(config, spans)}
-        assert n_bytes[rank] == shard_bytes(config, spans)
+        assert got[rank] == {tensor.name: shard_of(tensor, spans).n_rows for tensor in model.held()}
+        assert n_bytes[rank] == model.shard_bytes(spans)
 
 
 @pytest.mark.parametrize("round_bytes", [500, 1 << 23])
@@ -45,12 +45,12 @@ def test_what_is_packed_is_what_the_file_has(round_bytes: int, monkeypatch: pyte
     checkpoint = open_checkpoint(path, ElementType.Q80)
     with LocalCluster(path, weight_type=ElementType.Q80, shares=(2, 1, 1)) as cluster:
         for memory in cluster._memories:
-            shards = {shard.name: shard for shard in memory.weights.shards}
+            tensors, spans = checkpoint.tensors, memory.plan.shards.ranks[memory.plan.rank]
             for name, packed in (
                 ("head", memory.weights.head),
-                ("layers.1.down", memory.weights.layers[1].down),
+                ("layers.1.down", memory.weights.layers[1].matrices["down"].matrices[0]),
             ):
-                shard = shards[name]
+                shard = shard_of(tensors[name], spans)
                 rows, cols = shard.rows, shard.cols
                 wanted = checkpoint.read(name, (rows.start, rows.stop), (cols.start, cols.stop))
                 np.testing.assert_array_equal(packed.unpack(0, len(rows)), wanted)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dllama.bench import shape_named
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughMemoryError
-from dllama.model import cache_bytes
+from dllama.model import VOCABULARY, cache_bytes
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import (
     MemoryNeed,
@@ -72,10 +72,10 @@ def test_a_cache_on_disk_needs_no_memory() -> None:
     ids=str,
 )
 def test_a_step_has_rows_for_all_threads(n_nodes: int, most_threads: int | None, max_rows: int) -> None:
-    config = shape_named("llama-3.2-1b", None, ElementType.Q40)
+    model = shape_named("llama-3.2-1b", None, ElementType.Q40)
     _, limits = session_shape(
-        config,
-        plan_spans(config, [1.0] * n_nodes),
+        model,
+        plan_spans(model.axes, [1.0] * n_nodes),
         max_seq_len=1024,
         n_sequences=1,
         wire=ElementType.Q80,
@@ -85,14 +85,14 @@ def test_a_step_has_rows_for_all_threads(n_nodes: int, most_threads: int | None,
     )
     assert limits.max_rows == max_rows
     large_bytes = max_rows * 2048 // 32 * 34 if max_rows >= 256 else None  # of Q80 blocks
-    assert large_step_bytes(config, limits) == large_bytes
+    assert large_step_bytes(model.config, limits) == large_bytes
 
 
 def test_what_is_needed_is_what_is_allocated(plan: SessionPlan) -> None:
     for rank in range(plan.shards.n_ranks):
-        need = memory_need(plan.config, plan.shards, rank, plan.cache, plan.limits, kv_on_disk=False)
-        n_heads = len(plan.shards.ranks[rank].kv_heads)
-        n_kv = 2 * plan.config.n_layers * n_heads * plan.cache.n_positions * plan.config.head_dim
+        need = memory_need(plan.model, plan.shards, rank, plan.cache, plan.limits, kv_on_disk=False)
+        rows = plan.config.kinds[0].mixer.cache(plan.shards.ranks[rank])
+        n_kv = 2 * plan.config.n_layers * rows.n_heads * plan.cache.n_positions * rows.width
         assert need.kv_bytes == 2 * n_kv  # float16
         assert need.memory_bytes == need.weight_bytes + need.kv_bytes + need.other_bytes
 
@@ -104,8 +104,9 @@ CACHE_BITS = [(ElementType.F16, 16), (ElementType.F32, 32), (ElementType.Q80, 8.
 def test_the_cache_is_as_large_as_foreseen(cache_type: ElementType, bits: float) -> None:
     with LocalCluster(GOLDENS / "llama-head-dim", shares=(2, 1), cache_type=cache_type) as cluster:
         n_heads = sum(memory.cache.keys[0].shape[1] for memory in cluster._memories)
-        n_values = 2 * cluster.config.n_layers * n_heads * cluster.cache.n_positions * cluster.config.head_dim
-        spans = plan_spans(cluster.config, (2, 1)).ranks
+        head_dim = cluster.config.kinds[0].mixer.head_dim
+        n_values = 2 * cluster.config.n_layers * n_heads * cluster.cache.n_positions * head_dim
+        spans = cluster._memories[0].plan.shards.ranks
         foreseen = [cache_bytes(cluster.config, of_rank, cluster.cache) for of_rank in spans]
         assert sum(foreseen) == n_values * bits / 8
         for memory, n_bytes in zip(cluster._memories, foreseen, strict=True):
@@ -133,8 +134,8 @@ def test_all_that_a_step_may_take_is_counted(data: st.DataObject) -> None:
         max_logit_rows=data.draw(st.integers(1, n_rows)),
         max_positions=data.draw(st.integers(1, cache.n_positions)),
     )
-    vocab = plan.shards.ranks[1].vocab
-    need = memory_need(plan.config, plan.shards, 1, cache, limits, False)
+    vocab = plan.shards.ranks[1][VOCABULARY]
+    need = memory_need(plan.model, plan.shards, 1, cache, limits, False)
     table_bytes = 4 * n_rows * -(-limits.max_positions // page_size)
     masks_bytes = limits.max_logit_rows * (plan.config.vocab_size // 8)
     step_bytes = max_step_bytes(plan.config, limits, cache, vocab)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dllama.errors import PeerProtocolError
+from dllama.model import VOCABULARY
 from dllama.node.messages import (
     Hello,
     PeakMemory,
@@ -144,12 +145,29 @@ def test_a_plan_with_any_value_in_any_place(plan: SessionPlan, data: st.DataObje
     with contextlib.suppress(PeerProtocolError):
         decoded = SessionPlan.decode(json.dumps(values).encode(), "root")
         assert 1 <= decoded.rank < decoded.shards.n_ranks
-        vocab = decoded.shards.ranks[decoded.rank].vocab
+        vocab = decoded.shards.ranks[decoded.rank][VOCABULARY]
         assert max_step_bytes(decoded.config, decoded.limits, decoded.cache, vocab) > 0
 
 
 def cut_a_block(values: dict[str, Any]) -> None:
-    values["shards"][0]["ffn"][1] = values["shards"][1]["ffn"][0] = 40
+    first, second = (values["shards"][rank] for rank in (0, 1))
+    (axis,) = (axis for axis in first if "FFN" in axis)
+    first[axis][1] = second[axis][0] = 40
+
+
+def heads_of(rank: dict[str, Any]) -> str:
+    (axis,) = (axis for axis in rank if "heads" in axis)
+    return axis
+
+
+def layer_of(values: dict[str, Any]) -> dict[str, Any]:
+    layer: dict[str, Any] = values["model"]["config"]["kinds"][0]
+    return layer
+
+
+def change_heads(values: dict[str, Any], change: Callable[[int], object]) -> None:
+    spans = values["shards"][0]
+    spans[heads_of(spans)] = [change(edge) for edge in spans[heads_of(spans)]]
 
 
 PlanChange = Callable[[dict[str, Any]], object]
@@ -159,15 +177,27 @@ IMPOSSIBLE_PLANS: dict[str, PlanChange] = {
     "an address too few": lambda v: v["addresses"].pop(),
     "an address that is none": lambda v: v["addresses"].__setitem__(1, "nowhere"),
     "a port that is none": lambda v: v["addresses"].__setitem__(1, "10.0.0.1:70000"),
-    "heads given twice": lambda v: v["shards"][1].update(heads=v["shards"][0]["heads"]),
+    "heads given twice": lambda v: v["shards"].__setitem__(1, v["shards"][0]),
     "heads that nobody has": lambda v: v["shards"].pop(),
-    "an empty span": lambda v: v["shards"][0].update(vocab=[0, 0]),
-    "KV heads of others": lambda v: v["shards"][0].update(kv_heads=[0, 2]),
+    "an empty span": lambda v: v["shards"][0].update({VOCABULARY: [0, 0]}),
+    "a span of nothing known": lambda v: v["shards"][0].update({"7 heads": [0, 2]}),
+    "a span too few": lambda v: v["shards"][0].pop(VOCABULARY),
     "columns within a block": cut_a_block,
-    "a model of text": lambda v: v["config"].update(dim="128"),
-    "a model of fractions": lambda v: v["config"].update(n_layers=1.5),
-    "a model without layers": lambda v: v["config"].update(n_layers=0),
-    "rows that are no blocks": lambda v: v["config"].update(dim=100),
+    "a model of text": lambda v: v["model"]["config"].update(dim="128"),
+    "a model of fractions": lambda v: v["model"]["config"].update(layer_kinds=[[0, 1.5]]),
+    "a model without layers": lambda v: v["model"]["config"].update(layer_kinds=[]),
+    "a million layers": lambda v: v["model"]["config"].update(layer_kinds=[[0, 1 << 20]]),
+    "a layer of no kind": lambda v: v["model"]["config"].update(layer_kinds=[[1, 2]]),
+    "an unknown mixer": lambda v: layer_of(v)["mixer"].update(kind="magic"),
+    "a mixer of text": lambda v: layer_of(v)["mixer"].update(n_heads="8"),
+    "a rope of text": lambda v: layer_of(v)["mixer"]["rope"].update(theta="1e4"),
+    "more of a mixer": lambda v: layer_of(v)["mixer"].update(more=1),
+    "types of fewer layers": lambda v: v["model"]["types"].update(layers=[[0, 1]]),
+    "types of no kind": lambda v: v["model"]["types"].update(layers=[[5, 2]]),
+    "a matrix without a type": lambda v: v["model"]["types"]["kinds"][0].pop("q"),
+    "a head without a type": lambda v: v["model"]["types"].update(outer={}),
+    "a type that is not multiplied": lambda v: v["model"]["types"]["kinds"][0].update(q="bf16"),
+    "rows that are no blocks": lambda v: v["model"]["config"].update(dim=100),
     "no pages": lambda v: v["cache"].update(n_pages=0),
     "a cache of blocks": lambda v: v["cache"].update(dtype="q40"),
     "an unknown type": lambda v: v["cache"].update(dtype="q41"),
@@ -182,9 +212,9 @@ IMPOSSIBLE_PLANS: dict[str, PlanChange] = {
     "silent for an age": lambda v: v.update(peer_timeout_s=1e300),
     "more": lambda v: v["limits"].update(more=1),
     "more of its own": lambda v: v.update(more=1),
-    "heads as text": lambda v: v["shards"][0].update(heads=list(map(str, v["shards"][0]["heads"]))),
-    "heads as fractions": lambda v: v["shards"][0].update(heads=list(map(float, v["shards"][0]["heads"]))),
-    "a window without end": lambda v: v["config"].update(sliding_window=1 << 40),
+    "heads as text": lambda v: change_heads(v, str),
+    "heads as fractions": lambda v: change_heads(v, float),
+    "a window without end": lambda v: layer_of(v)["mixer"].update(window=1 << 40),
     "a session of commands": lambda v: v.update(session="a\r\nSET b c"),
     "a session without end": lambda v: v.update(session="a" * 1000),
     "a session of nothing": lambda v: v.update(session=""),
@@ -194,7 +224,7 @@ IMPOSSIBLE_PLANS: dict[str, PlanChange] = {
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 @pytest.mark.parametrize(
-    "place", [("limits", "timeout_s"), ("config", "rope_theta"), ("config", "norm_eps"), ("peer_timeout_s",)]
+    "place", [("limits", "timeout_s"), ("model", "config", "norm_eps"), ("peer_timeout_s",)]
 )
 def test_what_is_no_number(plan: SessionPlan, place: tuple[str, ...], number: str) -> None:
     values = inner = json.loads(plan.encode())

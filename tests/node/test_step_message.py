@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
 from dllama.errors import PeerProtocolError
-from dllama.model import LogitEdits, LogitMasks, LogitRows, RankCandidates, StepBatch
+from dllama.model import VOCABULARY, LogitEdits, LogitMasks, LogitRows, RankCandidates, StepBatch
 from dllama.model.candidates import edit_logits, select_candidates
 from dllama.node import input_rows
 from dllama.node.input_rows import encode_inputs
@@ -220,7 +220,7 @@ def test_each_rank_gets_what_concerns_its_vocabulary(plan: SessionPlan) -> None:
     """And computes from that what it would from the whole."""
     batch, embedded = step_of(plan, [3, 1, 2], [0, 9, 60], n_edits=40, n_masks=2)
     inputs = encode_inputs(embedded)
-    vocabs = [spans.vocab for spans in plan.shards.ranks] + [Span(13, 27)]
+    vocabs = [spans[VOCABULARY] for spans in plan.shards.ranks] + [Span(13, 27)]
     whole = len(bytes(encode_steps(batch, inputs, [Span(0, plan.config.vocab_size)])[0]))
     logits = np.random.default_rng(1).normal(0, 3, (2, plan.config.vocab_size)).astype(np.float32)
     for vocab, payload in zip(vocabs, encode_steps(batch, inputs, vocabs), strict=True):
@@ -319,7 +319,8 @@ def test_more_pages_than_a_text_can_have(plan: SessionPlan) -> None:
 
 
 def test_more_candidates_than_anybody_may_ask_for(plan: SessionPlan) -> None:
-    large = dataclasses.replace(plan, config=dataclasses.replace(plan.config, vocab_size=1 << 17))
+    config = dataclasses.replace(plan.config, vocab_size=1 << 17)
+    large = dataclasses.replace(plan, model=dataclasses.replace(plan.model, config=config))
     batch, inputs = step_of(large, [1], [0], n_wanted=1)
     for n_candidates, is_allowed in ((4096, True), (4097, False)):
         wanted = dataclasses.replace(batch.wanted, n_candidates=n_candidates)

@@ -191,7 +191,7 @@ def test_a_step_larger_than_the_plan_has_room_for(worker: Served) -> None:
         cache=dataclasses.replace(small.cache, n_pages=1 << 20, page_size=1),
         limits=dataclasses.replace(small.limits, max_rows=1024),
     )
-    n_counted = memory_need(plan.config, plan.shards, 1, plan.cache, plan.limits, False).other_bytes
+    n_counted = memory_need(plan.model, plan.shards, 1, plan.cache, plan.limits, False).other_bytes
     root = SessionRoot(worker.address, plan)
     with contextlib.closing(root):
         fabric = root.idle()

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
-from dllama.families import ModelConfig
-from dllama.model import CacheShape, Candidates, StepBatch
+from dllama.model import CacheShape, Candidates, ModelConfig, StepBatch
 from dllama.model.candidates import edit_logits
 from support.candidates import candidates_of
 from support.local_cluster import GOLDENS

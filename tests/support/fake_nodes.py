@@ -13,7 +13,6 @@ from dllama.fabric import SocketChannel, TcpFabric, TcpPeer, receive_frame, send
 from dllama.node.greeting import Address, call
 from dllama.node.messages import MAX_CONTROL_BYTES, Hello, Kind, Role, SessionPlan, Welcome
 from dllama.node.reduce_agreement import learn_reduce
-from dllama.sharding import rank_shards
 
 TIMEOUT_S = 30.0
 _N_FIRST_BYTES = 1000
@@ -79,7 +78,7 @@ def acts_while_loading(connection: socket.socket, act: Callable[[], object]) -> 
     """A worker that does something beside when the first weights have come, and is content with whatever follows."""
     with _loading(connection) as (fabric, plan), contextlib.suppress(PeerError):
         act()
-        n_bytes = sum(shard.n_bytes for shard in rank_shards(plan.config, plan.shards.ranks[plan.rank]))
+        n_bytes = plan.model.shard_bytes(plan.shards.ranks[plan.rank])
         fabric.exchange([], [(0, bytearray(n_bytes - _N_FIRST_BYTES))], TIMEOUT_S)
         send_frame(fabric, [0], Kind.LOADED, timeout_s=TIMEOUT_S)
         receive_frame(fabric, 0, MAX_CONTROL_BYTES, TIMEOUT_S)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric, local_fabrics
-from dllama.families import ModelConfig
 from dllama.kernels import Compute
 from dllama.model import (
     CacheShape,
     Candidates,
+    ModelConfig,
     ReducePlan,
     StepBatch,
     StepLimits,
@@ -70,8 +70,8 @@ class LocalCluster:
                 session="",
                 rank=rank,
                 addresses=("",) * len(shares),
-                config=self.config,
-                shards=plan_spans(self.config, shares),
+                model=self._checkpoint.model,
+                shards=plan_spans(self._checkpoint.model.axes, shares),
                 cache=self.cache,
                 limits=limits,
             )
@@ -125,7 +125,7 @@ class LocalCluster:
                 self._checkpoint, plan.shards, fabric, memory.weights, TIMEOUT_S, lambda n_bytes: None
             )
         else:
-            receive_weights(plan.config, plan.shards, fabric, memory.weights, TIMEOUT_S)
+            receive_weights(plan.model, plan.shards, fabric, memory.weights, TIMEOUT_S)
         return memory.transformer(fabric, self._reduce_plan)
 
     def _each(self, function, *arguments):  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ import numpy as np
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.fabric import TcpFabric, TcpPeer, measure_exchange, receive_frame, send_frame
-from dllama.model import CacheShape, LogitRows, StepBatch, StepLimits
+from dllama.model import VOCABULARY, CacheShape, LogitRows, StepBatch, StepLimits
 from dllama.model.all_reduce import wire_row_bytes
 from dllama.node.greeting import Address, call, call_heartbeat
 from dllama.node.input_rows import encode_inputs
@@ -37,13 +37,13 @@ N_LARGE_ROWS = 2048
 
 def small_plan(n_pages: int = 128) -> SessionPlan:
     """The plan of a root and one worker."""
-    config = open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40).config
+    model = open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40).model
     return SessionPlan(
         session=SESSION,
         rank=1,
         addresses=("", "10.0.0.1:9998"),
-        config=config,
-        shards=plan_spans(config, [1.0, 1.0]),
+        model=model,
+        shards=plan_spans(model.axes, [1.0, 1.0]),
         cache=CacheShape(n_pages=n_pages, page_size=16, dtype=ElementType.F16),
         limits=StepLimits(
             max_rows=N_LARGE_ROWS,
@@ -83,7 +83,7 @@ class SessionRoot:
         fabric = self.measure()
         choice = ReduceChoice(scatter_bytes=None, rounds=False, overlap_bytes=0)
         send_frame(fabric, [1], Kind.REDUCE, choice.encode(), timeout_s=TIMEOUT_S)
-        for parts in list(rounds(self.plan.config, self.plan.shards))[:n_rounds]:
+        for parts in list(rounds(self.plan.model, self.plan.shards))[:n_rounds]:
             fabric.exchange([(1, np.full(parts[1].n_bytes, fill, np.uint8))], [], TIMEOUT_S)
         return fabric
 
@@ -145,7 +145,7 @@ def step_payload(plan: SessionPlan, n_rows: int) -> bytes:
         wanted=LogitRows.greedy(np.array([n_rows - 1], np.int32)),
     )
     inputs = encode_inputs(np.ones((n_rows, plan.config.dim), np.float32))
-    return encode_steps(batch, inputs, [plan.shards.ranks[1].vocab])[0]
+    return encode_steps(batch, inputs, [plan.shards.ranks[1][VOCABULARY]])[0]
 
 
 Ending = Callable[[SessionRoot], None]
@@ -183,7 +183,7 @@ def sends_an_impossible_plan(root: SessionRoot) -> None:
 
 
 def sends_a_plan_of_workers_out_of_reach(root: SessionRoot) -> None:
-    shards = plan_spans(root.plan.config, [1.0] * 3)
+    shards = plan_spans(root.plan.model.axes, [1.0] * 3)
     addresses = ("", "169.254.169.254:80", "10.0.0.1:9998")
     plan = dataclasses.replace(root.plan, rank=2, shards=shards, addresses=addresses)
     root.channel.send_frame(Kind.PLAN, plan.encode())

@@ -13,7 +13,7 @@ from pathlib import Path
 from dllama.dtypes import ElementType
 from dllama.errors import UsageError
 from dllama.fabric import Fabric, Job, receive_frame, send_frame
-from dllama.families import ModelConfig
+from dllama.model import ModelConfig
 from dllama.model.all_reduce import wire_row_bytes
 from dllama.node import Address
 from dllama.node.crew import Crew, greet_crew

@@ -11,18 +11,16 @@ from typing import TypeVar
 import numpy as np
 
 from dllama.bench.limits import Limits
-from dllama.dtypes import row_bytes
+from dllama.dtypes import ElementType, row_bytes
 from dllama.engine import TokenChunk, ragged_batch
-from dllama.families import ModelConfig, tensor_specs
 from dllama.kernels import Compute
+from dllama.model import ModelSpec
 from dllama.node import Cluster
 
 _LIMIT_RUNS = 5
 """How often each limit is measured before and after each run; the median counts."""
 
 _MEMORY_PAGE = 4096
-
-_SMALL_TENSORS = ("embedding", "head")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +92,7 @@ def measure_speed(
     prefills = [_beside(limits.peak_gops, bench.prefill) for _ in range(load.n_repeats + 1)][1:]
     both = [_beside(limits.read_gb_per_s, bench.decode) for _ in range(load.n_repeats + 1)][1:]
     decodes = [(one, limit) for (one, _), limit in both]
-    gop = 2e-9 * load.n_prompt * _layer_weights(cluster.config) / cluster.n_nodes
+    gop = 2e-9 * load.n_prompt * _layer_weights(cluster.model) / cluster.n_nodes
     gb = 1e-9 * load.n_gen * cluster.weight_bytes
     cache_gb = 1e-9 * load.n_gen * bench.context_bytes
     n_tokens = load.n_gen * load.n_sequences
@@ -211,7 +209,7 @@ class _Bench:
         """Puts a token at so many positions of the context that every page of memory under the cache is in use: all
         that the time of a later step depends on. Between them keys and values stay zeros."""
         dtype = self._cluster.cache.dtype
-        apart = max(1, _MEMORY_PAGE // row_bytes(dtype, self._cluster.config.head_dim))
+        apart = max(1, _MEMORY_PAGE // self._narrowest_row(dtype))
         places = range(0, self._load.n_context, apart)
         for first in range(0, len(places), self._cluster.max_rows):
             part = places[first : first + self._cluster.max_rows]
@@ -250,15 +248,18 @@ class _Bench:
         ids: list[int] = self._random.integers(0, self._cluster.config.vocab_size, n).tolist()
         return ids
 
+    def _narrowest_row(self, dtype: ElementType) -> int:
+        """Bytes of the keys of one head at one position, where they are fewest."""
+        return min(row_bytes(dtype, kind.mixer.head_dim) for kind in self._cluster.config.kinds)
+
     def _tick(self) -> None:
         self._n_done += 1
         self._on_progress(self._n_done, 2 * (self._load.n_repeats + 1))
 
 
-def _layer_weights(config: ModelConfig) -> int:
+def _layer_weights(model: ModelSpec) -> int:
     """Weights that every token of a prompt is multiplied with: all matrices but the head."""
+    of_layers = [(tensors, n) for tensors, n in model.alike if tensors is not model.outer]
     return sum(
-        spec.n_elements
-        for spec in tensor_specs(config)
-        if spec.name not in _SMALL_TENSORS and spec.n_rows > 1
+        n * tensor.n_elements for tensors, n in of_layers for tensor in tensors if not tensor.is_vector
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,72 +12,101 @@ from dllama.checkpoint import Checkpoint, Recipe
 from dllama.checkpoint.recipes import stored
 from dllama.dtypes import BLOCK, ElementType, row_bytes
 from dllama.errors import UsageError
-from dllama.families import Activation, ModelConfig, RopeScaling, RopeStyle, tensor_specs
+from dllama.model import (
+    Activation,
+    Attention,
+    Dense,
+    Layer,
+    ModelConfig,
+    ModelSpec,
+    Rope,
+    RopeScaling,
+    RopeStyle,
+)
 
-_LLAMA = ModelConfig(
-    family="llama", dim=4096, ffn_dim=14336, n_layers=32, n_heads=32, n_kv_heads=8, head_dim=128,
-    vocab_size=128256, max_seq_len=131072, norm_eps=1e-5, rope_theta=500000.0, rope_style=RopeStyle.ADJACENT,
-    rope_scaling=RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192),
-    activation=Activation.SILU, qkv_bias=False, qk_norm=False, sliding_window=None, weight_type=ElementType.Q40,
-)  # fmt: skip
-_QWEN3 = dataclasses.replace(
-    _LLAMA, family="qwen3", rope_style=RopeStyle.HALVES, rope_theta=1e6, rope_scaling=None, qk_norm=True,
-    norm_eps=1e-6, vocab_size=151936, max_seq_len=40960,
-)  # fmt: skip
+_LLAMA_ROPE = Rope(
+    theta=500000.0,
+    style=RopeStyle.ADJACENT,
+    scaling=RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192),
+)
 
 
 def _shape(
-    base: ModelConfig, dim: int, ffn: int, layers: int, heads: int, kv: int, width: int, **more: int
+    family: str, dim: int, layer: Layer, n_layers: int, vocab_size: int, max_seq_len: int
 ) -> ModelConfig:
-    sizes = {
-        "dim": dim,
-        "ffn_dim": ffn,
-        "n_layers": layers,
-        "n_heads": heads,
-        "n_kv_heads": kv,
-        "head_dim": width,
-    }
-    return dataclasses.replace(base, **(sizes | more))  # type: ignore[arg-type]
+    return ModelConfig.of_layers(
+        [layer] * n_layers,
+        family=family,
+        dim=dim,
+        vocab_size=vocab_size,
+        max_seq_len=max_seq_len,
+        norm_eps=1e-6 if family == "qwen3" else 1e-5,
+    )
+
+
+def _llama(
+    dim: int,
+    ffn: int,
+    layers: int,
+    heads: int,
+    kv: int,
+    width: int,
+    vocab: int = 128256,
+    length: int = 131072,
+) -> ModelConfig:
+    attention = Attention(n_heads=heads, n_kv_heads=kv, head_dim=width, rope=_LLAMA_ROPE)
+    layer = Layer(mixer=attention, feed_forward=Dense(ffn_dim=ffn, activation=Activation.SILU))
+    return _shape("llama", dim, layer, layers, vocab, length)
+
+
+def _qwen3(dim: int, ffn: int, layers: int, heads: int, kv: int, width: int) -> ModelConfig:
+    rope = Rope(theta=1e6, style=RopeStyle.HALVES)
+    attention = Attention(n_heads=heads, n_kv_heads=kv, head_dim=width, rope=rope, qk_norm=True)
+    layer = Layer(mixer=attention, feed_forward=Dense(ffn_dim=ffn, activation=Activation.SILU))
+    return _shape("qwen3", dim, layer, layers, 151936, 40960)
 
 
 SHAPES: dict[str, ModelConfig] = {
-    "tinyllama-1.1b": _shape(_LLAMA, 2048, 5632, 22, 32, 4, 64, vocab_size=32000, max_seq_len=16384),
-    "llama-3.2-1b": _shape(_LLAMA, 2048, 8192, 16, 32, 8, 64),
-    "llama-3.2-3b": _shape(_LLAMA, 3072, 8192, 28, 24, 8, 128),
-    "llama-3.1-8b": _shape(_LLAMA, 4096, 14336, 32, 32, 8, 128),
-    "llama-3.1-70b": _shape(_LLAMA, 8192, 28672, 80, 64, 8, 128),
-    "llama-3.1-405b": _shape(_LLAMA, 16384, 53248, 126, 128, 8, 128),
-    "qwen3-0.6b": _shape(_QWEN3, 1024, 3072, 28, 16, 8, 128),
-    "qwen3-8b": _shape(_QWEN3, 4096, 12288, 36, 32, 8, 128),
+    "tinyllama-1.1b": _llama(2048, 5632, 22, 32, 4, 64, vocab=32000, length=16384),
+    "llama-3.2-1b": _llama(2048, 8192, 16, 32, 8, 64),
+    "llama-3.2-3b": _llama(3072, 8192, 28, 24, 8, 128),
+    "llama-3.1-8b": _llama(4096, 14336, 32, 32, 8, 128),
+    "llama-3.1-70b": _llama(8192, 28672, 80, 64, 8, 128),
+    "llama-3.1-405b": _llama(16384, 53248, 126, 128, 8, 128),
+    "qwen3-0.6b": _qwen3(1024, 3072, 28, 16, 8, 128),
+    "qwen3-8b": _qwen3(4096, 12288, 36, 32, 8, 128),
 }
 """TinyLlama was made for 2048 positions; a longer context costs nothing here."""
 
 
-def shape_named(name: str, n_layers: int | None, weight_type: ElementType) -> ModelConfig:
+def shape_named(name: str, n_layers: int | None, weight_type: ElementType) -> ModelSpec:
     """The shape, trimmed to `n_layers`. Raises UsageError that lists the known ones."""
     if name not in SHAPES:
         raise UsageError(f"the shape {name} is not known; there are {', '.join(SHAPES)}", settings=("shape",))
-    config = dataclasses.replace(SHAPES[name], weight_type=weight_type)
-    return config if n_layers is None else dataclasses.replace(config, n_layers=n_layers)
+    config = SHAPES[name]
+    if n_layers is not None:
+        kinds = itertools.islice(itertools.cycle(config.layer_kinds), n_layers)
+        config = dataclasses.replace(config, layer_kinds=tuple(kinds))
+    return ModelSpec.uniform(config, weight_type)
 
 
-def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
-    """Random weights of `config` that take a few MB of memory, whatever the model's size."""
-    return Checkpoint(Path("random"), config, _RandomSource(config, seed))
+def random_checkpoint(model: ModelSpec, seed: int = 0) -> Checkpoint:
+    """Random weights of `model` that take a few MB of memory, whatever its size."""
+    return Checkpoint(Path("random"), model, _RandomSource(model, seed))
 
 
 class _RandomSource:
     """A TensorSource. Each tensor is a window that slides over a small pool of random elements: row r begins r
     blocks into it, so that rows differ and nothing is stored twice."""
 
-    def __init__(self, config: ModelConfig, seed: int) -> None:
-        self._specs = {spec.name: spec for spec in tensor_specs(config)}
+    def __init__(self, model: ModelSpec, seed: int) -> None:
+        self._tensors = {tensor.name: tensor for tensor in model}
         self._random = np.random.default_rng(seed)
         self._matrices: dict[tuple[int, int, ElementType], Recipe] = {}
 
     def recipe(self, name: str) -> Recipe:
-        spec = self._specs[name]
-        size = (spec.n_rows, spec.n_cols, spec.dtype)
+        tensor = self._tensors[name]
+        size = (tensor.stacked_rows, tensor.n_cols, tensor.dtype)
         if size not in self._matrices:
             self._matrices[size] = self._matrix(*size)
         return self._matrices[size]

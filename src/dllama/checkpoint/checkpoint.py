@@ -15,11 +15,11 @@ from dllama.checkpoint.hf.source import CONFIG_FILE, HfSource
 from dllama.checkpoint.m.source import MSource
 from dllama.checkpoint.recipes import Recipe, fill
 from dllama.checkpoint.source import TensorSource
-from dllama.dtypes import BLOCK, ElementType, row_bytes
+from dllama.dtypes import ElementType, row_bytes
 from dllama.errors import ModelFileError, TokenizerError, UnsupportedModelError, UsageError
-from dllama.families import ModelConfig, tensor_specs
 from dllama.formats.gguf.folder import gguf_file
 from dllama.formats.hf_folders import missing, model_folder, what_instead
+from dllama.model import ModelConfig, ModelSpec
 
 DEFAULT_WEIGHT_TYPE = ElementType.Q40
 """What the weights of a Hugging Face directory become when nobody asks for anything else."""
@@ -33,16 +33,20 @@ class Checkpoint:
     def __init__(
         self,
         path: Path,
-        config: ModelConfig,
+        model: ModelSpec,
         source: TensorSource,
         header: Mapping[str, str] | None = None,
     ) -> None:
         """`header` is what a file says of itself, for people; None for a directory."""
         self.path = path
-        self.config = config
+        self.model = model
         self.header = header
-        self.tensors = {spec.name: spec for spec in tensor_specs(config)}
+        self.tensors = {tensor.name: tensor for tensor in model}
         self._source = source
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
 
     def recipe(self, name: str) -> Recipe:
         """How the tensor is read, before it becomes the type in which it is used."""
@@ -55,24 +59,25 @@ class Checkpoint:
         cols: tuple[int, int],
         out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
-        """Rows and columns `[start, stop)` of a tensor, uint8 [n, bytes of a row], in the spec's type.
+        """Rows and columns `[start, stop)` of a tensor, uint8 [n, bytes of a row], in the type that it is used in. Rows
+        of a stack are counted through all of its matrices.
 
         Columns of Q40 and Q80 start and stop at whole blocks. Without `out` the result may be a read-only
         view of the map, whose numbers nobody has looked at; `out` (C-contiguous) is always filled and
         checked. Raises NumericalError, naming file and tensor, where converting met NaN, infinity or, for
         F16, a number too large.
         """
-        spec = self.tensors[name]
-        assert 0 <= rows[0] <= rows[1] <= spec.n_rows, (name, rows)
-        assert 0 <= cols[0] <= cols[1] <= spec.n_cols, (name, cols)
+        tensor = self.tensors[name]
+        assert 0 <= rows[0] <= rows[1] <= tensor.stacked_rows, (name, rows)
+        assert 0 <= cols[0] <= cols[1] <= tensor.n_cols, (name, cols)
         recipe = self._source.recipe(name)
-        if out is None and recipe.dtype is spec.dtype:
+        if out is None and recipe.dtype is tensor.dtype:
             return recipe.take(range(*rows), range(*cols))
         n_rows, n_cols = rows[1] - rows[0], cols[1] - cols[0]
         if out is None:
-            out = np.empty((n_rows, row_bytes(spec.dtype, n_cols)), dtype=np.uint8)
-        assert out.shape == (n_rows, row_bytes(spec.dtype, n_cols)), name
-        fill(out, spec.dtype, recipe, range(*rows), range(*cols))
+            out = np.empty((n_rows, row_bytes(tensor.dtype, n_cols)), dtype=np.uint8)
+        assert out.shape == (n_rows, row_bytes(tensor.dtype, n_cols)), name
+        fill(out, tensor.dtype, recipe, range(*rows), range(*cols))
         return out
 
     def is_stored(self, name: str) -> bool:
@@ -130,27 +135,27 @@ def open_checkpoint(path: Path, weight_type: ElementType | None = None) -> Check
     gguf = gguf_file(path)
     if gguf is not None:
         gguf_source = GgufSource(gguf, weight_type)
-        checkpoint = Checkpoint(path, gguf_source.config, gguf_source, gguf_source.metadata)
+        checkpoint = Checkpoint(path, gguf_source.model, gguf_source, gguf_source.metadata)
         _check_blocks(checkpoint)
         return checkpoint
     if not is_directory:
         m_source = MSource(path, weight_type)
-        return Checkpoint(path, m_source.config, m_source, m_source.header)
+        return Checkpoint(path, m_source.model, m_source, m_source.header)
     folder = model_folder(path)
     if not os.path.lexists(folder / CONFIG_FILE):
         instead = what_instead(folder)
         if instead is not None:
             raise UnsupportedModelError(f"{path}: {instead}")
     source = HfSource(folder, DEFAULT_WEIGHT_TYPE if weight_type is None else weight_type)
-    checkpoint = Checkpoint(path, source.config, source)
+    checkpoint = Checkpoint(path, source.model, source)
     _check_blocks(checkpoint)
     return checkpoint
 
 
 def _check_blocks(checkpoint: Checkpoint) -> None:
-    for spec in checkpoint.tensors.values():
-        if not spec.fits_blocks:
+    for tensor in checkpoint.tensors.values():
+        if not tensor.fits_blocks:
             raise UsageError(
-                f"{checkpoint.path}: {spec.name} has rows of {spec.n_cols} elements, and {spec.dtype.label}"
-                f" needs multiples of {BLOCK}; use the weight type f16 or f32"
+                f"{checkpoint.path}: {tensor.name} has rows of {tensor.n_cols} elements, and {tensor.dtype.label}"
+                f" needs multiples of {tensor.dtype.block}; use the weight type f16 or f32"
             )

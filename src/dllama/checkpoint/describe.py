@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dllama.checkpoint.checkpoint import Checkpoint
 from dllama.dtypes import ElementType
-from dllama.families import ModelConfig
+from dllama.model import ModelSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class TensorDescription:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelDescription:
     path: Path
-    config: ModelConfig
+    model: ModelSpec
     header: Mapping[str, str] | None
     """What a file says of itself, in its order; None for a directory."""
     tensors: list[TensorDescription]
@@ -40,18 +40,18 @@ def describe(checkpoint: Checkpoint) -> ModelDescription:
     """What `checkpoint` holds. Reads no weights."""
     tensors = [
         TensorDescription(
-            name=spec.name,
-            n_rows=spec.n_rows,
-            n_cols=spec.n_cols,
-            dtype=spec.dtype,
-            n_bytes=spec.n_bytes,
-            stored_type=checkpoint.recipe(spec.name).stored_type,
+            name=tensor.name,
+            n_rows=tensor.stacked_rows,
+            n_cols=tensor.n_cols,
+            dtype=tensor.dtype,
+            n_bytes=tensor.n_bytes,
+            stored_type=checkpoint.recipe(tensor.name).stored_type,
         )
-        for spec in checkpoint.tensors.values()
+        for tensor in checkpoint.tensors.values()
     ]
     return ModelDescription(
         path=checkpoint.path,
-        config=checkpoint.config,
+        model=checkpoint.model,
         header=checkpoint.header,
         tensors=tensors,
         n_weights=sum(tensor.n_rows * tensor.n_cols for tensor in tensors),

@@ -8,7 +8,7 @@ from dllama.checkpoint.recipes import Recipe
 
 
 class TensorSource(Protocol):
-    """Tensors by the names and shapes of families/tensors.py. Safe to use from any thread."""
+    """Tensors by the names and shapes of model/tensors.py. Safe to use from any thread."""
 
     def recipe(self, name: str) -> Recipe:
         """How the tensor `name` is read. Raises KeyError when the model has none of that name."""

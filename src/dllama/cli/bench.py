@@ -82,14 +82,14 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError(
                 f"{n_positions} positions are more than the context of {name}, {checkpoint.config.max_seq_len}"
             )
-        settings = cluster_options(options, checkpoint.config, n_positions, n_sequences=load.n_sequences)
+        settings = cluster_options(options, checkpoint.model, n_positions, n_sequences=load.n_sequences)
         with contextlib.closing(connect(checkpoint, compute, settings)) as cluster:
             with progress_count("measuring", "runs") as advance:
                 speed = measure_speed(cluster, compute, load, advance)
             values = _values(speed, load) | {
                 "shape": name,
                 "layers": checkpoint.config.n_layers,
-                "weight_type": checkpoint.config.weight_type.label,
+                "weight_type": checkpoint.model.types.label,
                 "isa": compute.isa,
                 "n_threads": compute.n_threads,
                 "n_nodes": cluster.n_nodes,

@@ -30,7 +30,7 @@ def add_parser(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(args: argparse.Namespace) -> None:
-    config = shape_named(args.shape, None, ElementType.Q40)
+    config = shape_named(args.shape, None, ElementType.Q40).config
     with progress_count("measuring", "links") as advance:
         report = measure_fabric(args.workers, args.job, config, args.peer_timeout, advance)
     if args.json:

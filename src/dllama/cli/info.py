@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -15,7 +16,7 @@ from dllama.cli.console import print_table
 from dllama.cli.options import BUFFER_TYPES, DEFAULT_MAX_SEQ_LEN, WEIGHT_TYPES, positive_int
 from dllama.cli.session import max_seq_len_for, wire_type
 from dllama.dtypes import ElementType
-from dllama.families import ModelConfig
+from dllama.model import ModelSpec
 from dllama.node import STEP_TIMEOUT_S, default_cache_type, memory_need, session_shape
 from dllama.sharding import largest_node_count, plan_spans
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     print_table(_header_table(model))
     print_table(_tensor_table(model))
     wire = args.buffer_float_type and ElementType.from_label(args.buffer_float_type)
-    print_table(_memory_table(model.config, max_seq_len_for(args.max_seq_len, model.config), wire))
+    print_table(_memory_table(model.model, max_seq_len_for(args.max_seq_len, model.model.config), wire))
 
 
 def _header_table(model: ModelDescription) -> Table:
@@ -55,9 +56,37 @@ def _header_table(model: ModelDescription) -> Table:
         for name, value in model.header.items():
             table.add_row(name, value)
         table.add_section()
-    for name, value in model.config.to_json().items():
-        table.add_row(name, "-" if value is None else str(value))
+    for name, number in _numbers(model.model):
+        table.add_row(name, "-" if number is None else str(number))
     return table
+
+
+def _numbers(model: ModelSpec) -> Iterator[tuple[str, object]]:
+    """The model's own, then those of each kind of layer."""
+    config = model.config
+    for name in ("family", "dim", "n_layers", "vocab_size", "max_seq_len", "norm_eps"):
+        yield name, getattr(config, name)
+    if config.embedding_scale != 1:
+        yield "embedding_scale", config.embedding_scale
+    yield "weight_type", model.types.label
+    for number, kind in enumerate(config.kinds):
+        if len(config.kinds) > 1:
+            yield "layers", _ranges([i for i, of in enumerate(config.layer_kinds) if of == number])
+        for part in (kind.mixer, kind.feed_forward):
+            for name, value in vars(part).items():
+                if name == "rope" and value is not None:
+                    yield from ((f"rope_{key}", of_rope) for key, of_rope in vars(value).items())
+                else:
+                    yield name, value
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`0-4, 6, 8-10`"""
+    edges = [number for number in numbers if number - 1 not in numbers]
+    ends = [number for number in numbers if number + 1 not in numbers]
+    return ", ".join(
+        str(first) if first == last else f"{first}-{last}" for first, last in zip(edges, ends, strict=True)
+    )
 
 
 def _tensor_table(model: ModelDescription) -> Table:
@@ -80,19 +109,19 @@ def _tensor_table(model: ModelDescription) -> Table:
     return table
 
 
-def _memory_table(config: ModelConfig, max_seq_len: int, wire: ElementType | None) -> Table:
+def _memory_table(model: ModelSpec, max_seq_len: int, wire: ElementType | None) -> Table:
     table = Table(
         "nodes", "weights MB", "KV cache MB", "other MB", "in all MB",
         title=f"memory of the largest node, context {max_seq_len}", title_justify="left", box=SIMPLE_HEAD,
     )  # fmt: skip
-    wire = wire_type(wire, config)
+    wire = wire_type(wire, model)
     for n_nodes in _NODE_COUNTS:
-        if n_nodes > largest_node_count(config):
-            table.add_row(str(n_nodes), f"at most {largest_node_count(config)} nodes", "", "", "")
+        if n_nodes > largest_node_count(model.axes):
+            table.add_row(str(n_nodes), f"at most {largest_node_count(model.axes)} nodes", "", "", "")
             continue
-        plan = plan_spans(config, [1.0] * n_nodes)
+        plan = plan_spans(model.axes, [1.0] * n_nodes)
         cache, limits = session_shape(
-            config,
+            model,
             plan,
             max_seq_len=max_seq_len,
             n_sequences=1,
@@ -100,7 +129,7 @@ def _memory_table(config: ModelConfig, max_seq_len: int, wire: ElementType | Non
             cache_type=default_cache_type(wire),
             timeout_s=STEP_TIMEOUT_S,
         )
-        needs = [memory_need(config, plan, rank, cache, limits, False) for rank in range(n_nodes)]
+        needs = [memory_need(model, plan, rank, cache, limits, False) for rank in range(n_nodes)]
         need = max(needs, key=lambda need: need.memory_bytes)
         parts = (need.weight_bytes, need.kv_bytes, need.other_bytes, need.memory_bytes)
         table.add_row(str(n_nodes), *(f"{n_bytes / 1e6:.1f}" for n_bytes in parts))

@@ -121,7 +121,7 @@ def write_report(path: Path, record: RunRecord, session: Session) -> None:
     values: dict[str, Any] = {
         "model": {
             "family": config.family,
-            "weight_type": config.weight_type.label,
+            "weight_type": cluster.model.types.label,
             "n_layers": config.n_layers,
             "dim": config.dim,
         },

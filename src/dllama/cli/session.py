@@ -15,9 +15,9 @@ from dllama.cli.options import DEFAULT_MAX_SEQ_LEN, ModelOptions, shares_for
 from dllama.dtypes import ElementType
 from dllama.engine import Engine
 from dllama.errors import TokenizerError, UsageError
-from dllama.families import ModelConfig
 from dllama.formats.gguf.folder import gguf_file
 from dllama.kernels import Compute
+from dllama.model import ModelConfig, ModelSpec
 from dllama.node import Cluster, ClusterOptions, default_cache_type, use_processors
 from dllama.tokenizer import Tokenizer, load_tokenizer
 from dllama.tokenizer.fit import check_vocab
@@ -61,7 +61,7 @@ def open_session(
         tokenizer = load_tokenizer(tokenizer_path(options.tokenizer, path, on_note))
         check_vocab(tokenizer, config.vocab_size)
         max_seq_len = max_seq_len_for(options.max_seq_len, config)
-        settings = cluster_options(options, config, max_seq_len, n_sequences(n_texts, max_seq_len))
+        settings = cluster_options(options, checkpoint.model, max_seq_len, n_sequences(n_texts, max_seq_len))
         compute = make_compute(options.n_threads, isa)
         if options.max_seq_len is None:
             on_note(f"context: {max_seq_len} tokens of the model's {config.max_seq_len} (--max-seq-len)")
@@ -77,10 +77,10 @@ def open_session(
 
 
 def cluster_options(
-    options: ModelOptions, config: ModelConfig, max_seq_len: int, n_sequences: int = 1
+    options: ModelOptions, model: ModelSpec, max_seq_len: int, n_sequences: int = 1
 ) -> ClusterOptions:
     """Raises UsageError when there are not as many shares as nodes."""
-    wire = wire_type(options.wire, config)
+    wire = wire_type(options.wire, model)
     return ClusterOptions(
         workers=options.workers,
         shares=shares_for(options),
@@ -148,8 +148,8 @@ def max_seq_len_for(wanted: int | None, config: ModelConfig) -> int:
     return wanted or min(config.max_seq_len, DEFAULT_MAX_SEQ_LEN)
 
 
-def wire_type(wanted: ElementType | None, config: ModelConfig) -> ElementType:
+def wire_type(wanted: ElementType | None, model: ModelSpec) -> ElementType:
     """What partial sums travel as: by default as exact as the weights are."""
     if wanted is not None:
         return wanted
-    return ElementType.Q80 if config.weight_type.is_blocked else ElementType.F32
+    return ElementType.Q80 if model.types.is_blocked else ElementType.F32

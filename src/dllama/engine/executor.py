@@ -7,8 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.families import ModelConfig
-from dllama.model import CacheShape, Candidates, StepBatch
+from dllama.model import CacheShape, Candidates, ModelConfig, StepBatch
 
 
 class Executor(Protocol):

@@ -19,7 +19,7 @@ from dllama.errors import PeerProtocolError
 from dllama.fabric.base import Buffer, Fabric, bytes_view
 
 MAGIC = b"\x8bDL\n"
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """1 had no heartbeats, and other fields in STATUS, PLAN and PROBE."""
 
 HEADER_BYTES = 16

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from dllama.families.config import RopeStyle
+from dllama.model import RopeStyle
 
 _HF_NAMES: Mapping[str, str] = MappingProxyType(
     {

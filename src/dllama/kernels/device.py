@@ -186,8 +186,17 @@ class Device(Protocol):
         """out := x [T, n]; `out` are rows for weights of a blocked type."""
         ...
 
-    def matmul(self, out: Buffer, matrix: Matrix, x: Rows, n_rows: int, add: bool = False) -> None:
-        """out [T, n_out] := x [T, n_in] @ matrix.T, or += with `add`."""
+    def matmul(
+        self,
+        out: Buffer,
+        matrix: Matrix,
+        x: Rows,
+        n_rows: int,
+        add: bool = False,
+        first_column: int | None = None,
+    ) -> None:
+        """out [T, n_out] := x [T, n_in] @ matrix.T, or += with `add`. With a `first_column` the product is so many
+        columns of a wider `out`, from that one on."""
         ...
 
     def gated_matmul(

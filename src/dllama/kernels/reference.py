@@ -84,9 +84,21 @@ class Reference(HostMemory):
 
         self._do(operation)
 
-    def matmul(self, out: Buffer, matrix: Matrix, x: Rows, n_rows: int, add: bool = False) -> None:
+    def matmul(
+        self,
+        out: Buffer,
+        matrix: Matrix,
+        x: Rows,
+        n_rows: int,
+        add: bool = False,
+        first_column: int | None = None,
+    ) -> None:
         weights = _values(matrix)
         to, source = _floats(out, "out", n_rows), _floats(x, "x", n_rows)
+        if first_column is not None:
+            if not 0 <= first_column <= to.shape[1] - len(weights):
+                raise ValueError("first_column and the matrix reach outside out")
+            to = to[:, first_column : first_column + len(weights)]
         _need_columns(to, "out", len(weights))
         _need_columns(source, "x", weights.shape[1])
 

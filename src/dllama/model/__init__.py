@@ -1,8 +1,9 @@
-"""The forward pass of one rank: weights, KV cache, layers."""
+"""What a model is, and the forward pass of one rank over it: config, layers, weights, KV cache."""
 
 from dllama.model.all_reduce import Algorithm, ReducePlan, plan_reduce, wire_row_bytes
 from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, merge_candidates
+from dllama.model.config import ModelConfig, shortest_float32
 from dllama.model.inputs import Inputs
 from dllama.model.kv_cache import (
     CACHE_TYPES,
@@ -13,39 +14,58 @@ from dllama.model.kv_cache import (
     cache_bytes,
     check_cache_type,
 )
+from dllama.model.layers import Activation, Attention, Dense, Layer
 from dllama.model.logits import MOST_CANDIDATES, Candidates, LogitEdits, LogitMasks, LogitRows
+from dllama.model.rope import Rope, RopeScaling, RopeStyle, YarnScaling
+from dllama.model.tensors import VOCABULARY, ModelSpec
 from dllama.model.trace import EVENT, MAX_EVENTS, SpanName, Trace, Track
-from dllama.model.transformer import StepLimits, Transformer, buffer_row_bytes
+from dllama.model.transformer import StepLimits, Transformer, buffer_row_bytes, table_bytes
+from dllama.model.types import MATRIX_TYPES, TensorTypes
 from dllama.model.weights import ModelWeights
 
 __all__ = [
     "CACHE_TYPES",
     "EVENT",
+    "MATRIX_TYPES",
     "MAX_EVENTS",
     "MOST_CANDIDATES",
     "PAGE_SIZE",
+    "VOCABULARY",
+    "Activation",
     "Algorithm",
+    "Attention",
     "CacheShape",
     "CacheStorage",
     "Candidates",
+    "Dense",
     "Inputs",
     "KvCache",
+    "Layer",
     "LogitEdits",
     "LogitMasks",
     "LogitRows",
+    "ModelConfig",
+    "ModelSpec",
     "ModelWeights",
     "RankCandidates",
     "ReducePlan",
+    "Rope",
+    "RopeScaling",
+    "RopeStyle",
     "SpanName",
     "StepBatch",
     "StepLimits",
+    "TensorTypes",
     "Trace",
     "Track",
     "Transformer",
+    "YarnScaling",
     "buffer_row_bytes",
     "cache_bytes",
     "check_cache_type",
     "merge_candidates",
     "plan_reduce",
+    "shortest_float32",
+    "table_bytes",
     "wire_row_bytes",
 ]

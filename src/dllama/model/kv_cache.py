@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.dtypes import BLOCK, ElementType, row_bytes
+from dllama.dtypes import ElementType, row_bytes
 from dllama.errors import NotEnoughDiskError, UsageError
-from dllama.families import ModelConfig
 from dllama.formats.guarded_map import guarded_map
 from dllama.kernels import BoundArray
+from dllama.model.config import ModelConfig
+from dllama.model.layers import Layer
 from dllama.sharding import RankSpans
 
 PAGE_SIZE = 64
@@ -55,24 +56,32 @@ class CacheShape:
 
 def check_cache_type(dtype: ElementType, config: ModelConfig) -> None:
     """Raises UsageError when a head of the model is no whole number of the type's blocks."""
-    if dtype.is_blocked and config.head_dim % BLOCK:
+    widths = [kind.mixer.head_dim for kind in config.kinds if kind.mixer.head_dim % dtype.block]
+    if widths:
         raise UsageError(
-            f"a KV cache of {dtype.label} keeps blocks of {BLOCK} values, and a head of this model has "
-            f"{config.head_dim}: use f16",
+            f"a KV cache of {dtype.label} keeps blocks of {dtype.block} values, and a head of this model has "
+            f"{widths[0]}: use f16",
             settings=("cache_type",),
         )
 
 
 def cache_bytes(config: ModelConfig, spans: RankSpans, shape: CacheShape) -> int:
     """Bytes of all keys and values of one rank."""
-    per_position = len(spans.kv_heads) * row_bytes(shape.dtype, config.head_dim)
-    return 2 * config.n_layers * shape.n_positions * per_position
+    per_position = (_position_bytes(kind, spans, shape.dtype) for kind in config.kinds)
+    of_kind = [2 * shape.n_positions * n_bytes for n_bytes in per_position]
+    return sum(of_kind[kind] for kind in config.layer_kinds)
+
+
+def _position_bytes(layer: Layer, spans: RankSpans, dtype: ElementType) -> int:
+    """Of its keys, or of its values."""
+    rows = layer.mixer.cache(spans)
+    return rows.n_heads * row_bytes(dtype, rows.width)
 
 
 class KvCache:
     """`keys[layer]` and `values[layer]`: [n_pages, K_local, page_size, E] float16 or float32, or for Q80 uint8
-    [n_pages, K_local, page_size, bytes of E / 32 blocks]. Zeros at first. `bound[layer]`: both, as operations take
-    them."""
+    [n_pages, K_local, page_size, bytes of E / 32 blocks]; K_local and E are those of the layer's kind. Zeros at first.
+    `bound[layer]`: both, as operations take them."""
 
     def __init__(
         self,
@@ -83,20 +92,27 @@ class KvCache:
         directory: Path | None = None,
     ) -> None:
         """Raises NotEnoughDiskError or UsageError, with nothing left behind, when the file cannot be made."""
-        dtype: np.dtype[Any] = _NUMPY_TYPES[shape.dtype]
-        width = row_bytes(shape.dtype, config.head_dim) // dtype.itemsize
-        dims = (config.n_layers, shape.n_pages, len(spans.kv_heads), shape.page_size, width)
         self.page_size = shape.page_size
         self._file: _CacheFile | None = None
-        arrays: NDArray[Any]
+        n_bytes = cache_bytes(config, spans, shape)
+        memory: NDArray[np.uint8]
         if storage is CacheStorage.DISK:
-            self._file = _CacheFile(directory, cache_bytes(config, spans, shape))
-            arrays = np.frombuffer(self._file.map, dtype=dtype).reshape(2, *dims)
+            self._file = _CacheFile(directory, n_bytes)
+            memory = np.frombuffer(self._file.map, np.uint8)
         else:
-            arrays = np.zeros((2, *dims), dtype=dtype)
-        self.keys: list[NDArray[Any]] = list(arrays[0])
-        self.values: list[NDArray[Any]] = list(arrays[1])
-        self.bound = [(BoundArray(keys), BoundArray(values)) for keys, values in zip(*arrays, strict=True)]
+            memory = np.zeros(n_bytes, np.uint8)
+        self.keys: list[NDArray[Any]] = []
+        self.values: list[NDArray[Any]] = []
+        for index in range(config.n_layers):
+            part = 2 * shape.n_positions * _position_bytes(config.layer(index), spans, shape.dtype)
+            keys, values = _keys_and_values(memory[:part], config.layer(index), spans, shape)
+            self.keys.append(keys)
+            self.values.append(values)
+            memory = memory[part:]
+        self.bound = [
+            (BoundArray(keys), BoundArray(values))
+            for keys, values in zip(self.keys, self.values, strict=True)
+        ]
 
     def close(self) -> None:
         """Gives the memory back and removes the file. The cache must not be used afterwards."""
@@ -104,6 +120,15 @@ class KvCache:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _keys_and_values(
+    memory: NDArray[np.uint8], layer: Layer, spans: RankSpans, shape: CacheShape
+) -> NDArray[Any]:
+    """[2, n_pages, K_local, page_size, E or bytes of its blocks] in `memory`."""
+    rows = layer.mixer.cache(spans)
+    dtype = _NUMPY_TYPES[shape.dtype]
+    return memory.view(dtype).reshape(2, shape.n_pages, rows.n_heads, shape.page_size, -1)
 
 
 class _CacheFile:

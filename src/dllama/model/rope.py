@@ -1,31 +1,98 @@
-"""Rotary position embedding: the table of angles (Su et al. 2021, arXiv:2104.09864)."""
+"""Rotary position embedding (Su et al. 2021, arXiv:2104.09864): its numbers, and the table of its angles."""
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.families import ModelConfig, RopeScaling, YarnScaling
+from dllama.model.limits import LARGEST_NUMBER, MOST_POSITIONS
 
 
-def rope_table(config: ModelConfig, n_positions: int) -> NDArray[np.float32]:
-    """[n_positions, E/2, 2] float32: cosine and sine of position x frequency for each rotated pair."""
-    exponents = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
-    frequencies = config.rope_theta**-exponents
-    magnitude = 1.0
-    if isinstance(config.rope_scaling, YarnScaling):
-        frequencies = _yarn(frequencies, config.rope_scaling, config.rope_theta)
-        magnitude = config.rope_scaling.attention_factor
-    elif config.rope_scaling is not None:
-        frequencies = _llama3(frequencies, config.rope_scaling)
-    table = np.empty((n_positions, len(frequencies), 2), np.float32)
+class RopeStyle(enum.StrEnum):
+    """Which two elements of a head rotate together: (2i, 2i+1) or (i, i + E/2)."""
+
+    ADJACENT = "adjacent"
+    HALVES = "halves"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Llama 3.1's stretching of the low frequencies (`rope_type: llama3` of Hugging Face's config.json)."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_seq_len: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class YarnScaling:
+    """YaRN's stretching (Peng et al. 2023, arXiv:2309.00071): pairs that turn less than `beta_slow` times within
+    the original context are slowed by `factor`, those that turn more than `beta_fast` times stay, those between are
+    blended. Cosine and sine are multiplied by `attention_factor`. `truncate`: the borders of the blend are whole
+    pairs."""
+
+    factor: float
+    beta_fast: float
+    beta_slow: float
+    original_max_seq_len: int
+    attention_factor: float
+    truncate: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rope:
+    """`n_rotated`: elements of each head that rotate, the first pairs of its style; None: all of them."""
+
+    theta: float
+    style: RopeStyle
+    scaling: RopeScaling | YarnScaling | None = None
+    n_rotated: int | None = None
+
+    def fault(self, head_dim: int) -> str | None:
+        """What is impossible in it, as the end of a sentence, or None."""
+        if not 1 <= self.theta < LARGEST_NUMBER:
+            return f"rope_theta is {self.theta}, which cannot be (1 or more)"
+        if self.n_rotated is not None and not (0 < self.n_rotated <= head_dim and self.n_rotated % 2 == 0):
+            return (
+                f"rope turns {self.n_rotated} of {head_dim} elements, which cannot be (an even part of them)"
+            )
+        return _fault_in_scaling(self.scaling, self.theta)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Rope:
+        """The inverse of dataclasses.asdict. Raises KeyError, TypeError or ValueError on anything else."""
+        scaling = values["scaling"]
+        if scaling is not None:
+            scaling = YarnScaling(**scaling) if "attention_factor" in scaling else RopeScaling(**scaling)
+        return cls(**values | {"style": RopeStyle(values["style"]), "scaling": scaling})
+
+
+def rope_table(rope: Rope | None, head_dim: int, n_positions: int) -> NDArray[np.float32]:
+    """[n_positions, E/2, 2] float32: cosine and sine of position x frequency for each pair; 1 and 0 for those that do
+    not rotate, which without a rope is all of them."""
+    n_rotated = 0 if rope is None else rope.n_rotated or head_dim
+    frequencies, magnitude = np.empty(0), 1.0
+    if rope is not None:
+        frequencies = rope.theta ** -(np.arange(0, n_rotated, 2, dtype=np.float64) / n_rotated)
+        if isinstance(rope.scaling, YarnScaling):
+            frequencies = _yarn(frequencies, rope.scaling, rope.theta)
+            magnitude = rope.scaling.attention_factor
+        elif rope.scaling is not None:
+            frequencies = _llama3(frequencies, rope.scaling)
+    table = np.empty((n_positions, head_dim // 2, 2), np.float32)
+    n_pairs = n_rotated // 2
+    table[:, n_pairs:] = (1, 0)
     for first in range(0, n_positions, 4096):  # in pieces: the float64 angles of a long context are large
         positions = np.arange(first, min(first + 4096, n_positions))
         angles = np.outer(positions, frequencies)
-        table[first : first + len(positions), :, 0] = magnitude * np.cos(angles)
-        table[first : first + len(positions), :, 1] = magnitude * np.sin(angles)
+        table[first : first + len(positions), :n_pairs, 0] = magnitude * np.cos(angles)
+        table[first : first + len(positions), :n_pairs, 1] = magnitude * np.sin(angles)
     return table
 
 
@@ -61,3 +128,32 @@ def _yarn(frequencies: NDArray[np.float64], scaling: YarnScaling, theta: float) 
         last += 0.001  # a step instead of a ramp
     slowed = np.clip((np.arange(n_pairs) - first) / (last - first), 0.0, 1.0)
     return np.asarray((1 - slowed) * frequencies + slowed * frequencies / scaling.factor)
+
+
+def _fault_in_scaling(scaling: RopeScaling | YarnScaling | None, theta: float) -> str | None:
+    if scaling is None:
+        return None
+    if not 0 < scaling.factor < LARGEST_NUMBER:
+        return f"the rope scaling factor is {scaling.factor}, which cannot be (above 0)"
+    if not 1 <= scaling.original_max_seq_len <= MOST_POSITIONS:
+        return (
+            f"rope scaling stretches a context of {scaling.original_max_seq_len}, which cannot be (1 or more)"
+        )
+    if isinstance(scaling, YarnScaling):
+        return _fault_in_yarn(scaling, theta)
+    if not 0 < scaling.low_freq_factor < scaling.high_freq_factor < LARGEST_NUMBER:
+        return (
+            f"rope scaling needs 0 < low_freq_factor < high_freq_factor, not {scaling.low_freq_factor} "
+            f"and {scaling.high_freq_factor}"
+        )
+    return None
+
+
+def _fault_in_yarn(scaling: YarnScaling, theta: float) -> str | None:
+    if not 0 < scaling.beta_slow <= scaling.beta_fast < LARGEST_NUMBER:
+        return f"YaRN needs 0 < beta_slow <= beta_fast, not {scaling.beta_slow} and {scaling.beta_fast}"
+    if not 0 < scaling.attention_factor < LARGEST_NUMBER:
+        return f"YaRN's attention_factor is {scaling.attention_factor}, which cannot be (above 0)"
+    if theta <= 1:
+        return f"rope_theta is {theta}, which cannot be with YaRN (above 1)"
+    return None

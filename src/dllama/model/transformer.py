@@ -1,35 +1,41 @@
 """The forward pass of one rank: every family, any number of ranks, rows of any number of sequences.
 
-T rows of the step, D model width, H query heads, K KV heads, E head width, F FFN width, V vocabulary;
+What a layer computes stands in the file of its kind (model/layers/). T rows of the step, D model width, V vocabulary;
 `_local` is this rank's span.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.dtypes import BLOCK, ElementType
+from dllama.dtypes import ElementType
 from dllama.fabric import Fabric
-from dllama.families import ModelConfig, RopeStyle
-from dllama.kernels import BoundArray, Compute, Program, Q80Rows
+from dllama.kernels import BoundArray, Compute, Program
 from dllama.model.all_reduce import ReducePlan, wire_row_bytes
 from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, edit_logits, select_candidates
 from dllama.model.inputs import Inputs
 from dllama.model.kv_cache import KvCache
+from dllama.model.layers import (
+    Buffer,
+    FeedForward,
+    Mixer,
+    RowPlaces,
+    Rows,
+    Workspace,
+    normed_buffer,
+    normed_buffers,
+)
 from dllama.model.logits import LogitRows
 from dllama.model.partial_sums import PartialSums, RowSums
-from dllama.model.rope import rope_table
+from dllama.model.rope import Rope, rope_table
+from dllama.model.tensors import VOCABULARY, ModelSpec
 from dllama.model.trace import SpanName, Trace
-from dllama.model.weights import LayerWeights, ModelWeights
+from dllama.model.weights import ModelWeights
 from dllama.sharding import RankSpans
-
-Rows = Q80Rows | BoundArray
-"""The input of a matrix product: quantised for Q40 and Q80 weights, float32 for F16 and F32."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,22 +54,21 @@ class StepLimits:
 
 
 @dataclasses.dataclass(frozen=True)
-class RowPlaces:
-    """Where rows stand in their sequences (see StepBatch), as operations take them."""
-
-    positions: BoundArray
-    sequence: BoundArray
-    page_table: BoundArray
-
-
-@dataclasses.dataclass(frozen=True)
 class RunPrograms:
     """What is computed of some rows of a step between their all-reduces: one program each for every layer."""
 
     sums: RowSums
-    attention: list[Program]
-    feed_forward: list[Program]
+    mixers: list[Program]
+    feed_forwards: list[Program]
     end: Program
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerInputs:
+    """What the norms of a layer write: [T, D] for each way in which the matrices behind them take it."""
+
+    mixer: list[Rows]
+    feed_forward: list[Rows]
 
 
 _KEPT_STEPS = 32
@@ -76,7 +81,7 @@ class Transformer:
     def __init__(
         self,
         compute: Compute,
-        config: ModelConfig,
+        model: ModelSpec,
         spans: RankSpans,
         weights: ModelWeights,
         cache: KvCache,
@@ -84,29 +89,29 @@ class Transformer:
         limits: StepLimits,
         reduce_plan: ReducePlan,
     ) -> None:
-        self._compute, self._config, self._weights, self._cache = compute, config, weights, cache
-        self._n_heads = len(spans.heads)
-        self._n_kv_heads = len(spans.kv_heads)
-        self._head_offset = spans.heads.start - spans.kv_heads.start * config.group
-        self._limits = limits
-        self._rope = BoundArray(rope_table(config, limits.max_positions))
-
-        n_rows, n_q, n_ffn = limits.max_rows, self._n_heads * config.head_dim, len(spans.ffn)
-        n_qkv = n_q + 2 * self._n_kv_heads * config.head_dim
+        config = model.config
+        self._compute, self._model, self._config = compute, model, config
+        self._weights, self._cache = weights, cache
+        self._angles = {rope: BoundArray(rope_table(*rope, limits.max_positions)) for rope in _ropes(model)}
+        n_rows, vocabulary = limits.max_rows, spans[VOCABULARY]
         self._x = np.empty((n_rows, config.dim), np.float32)  # residual stream
         partial = np.empty((n_rows if fabric.n_ranks > 1 else 0, config.dim), np.float32)
         self.trace = Trace()
         self.sums = PartialSums(
             compute, fabric, self._x, partial, limits.wire, reduce_plan, limits.timeout_s, self.trace
         )
-        self._normed = self._rows(n_rows, config.dim)
-        self._qkv = _floats(n_rows, n_qkv)
-        self._attended = self._rows(n_rows, n_q)
-        self._mixed = _floats(n_rows, n_q) if _mixes_floats(config) else self._attended
-        self._gate_up = _floats(n_rows, 2 * n_ffn)
-        self._activated = self._rows(n_rows, n_ffn)
-        self._logits = np.empty((limits.max_logit_rows, len(spans.vocab)), np.float32)
-        self._first_id = spans.vocab.start
+        self._workspace = Workspace(
+            compute,
+            rank=fabric.rank,
+            spans=spans,
+            dim=config.dim,
+            eps=config.norm_eps,
+            buffers=_buffers(model, spans),
+            max_rows=n_rows,
+        )
+        self._inputs = [self._normed(index) for index in range(config.n_layers)]
+        self._logits = np.empty((limits.max_logit_rows, len(vocabulary)), np.float32)
+        self._first_id = vocabulary.start
         self._n_rows, self._n_logits = 0, 0  # of the last step
 
         self._positions = np.zeros(n_rows, np.int32)
@@ -131,13 +136,13 @@ class Transformer:
             for run in runs:
                 span_s = trace.clock()
                 run.sums.wait()
-                run.attention[index].run()
+                run.mixers[index].run()
                 run.sums.send()  # x += all-reduce of partial
                 trace.add(SpanName.ATTENTION, span_s, index)
             for run in runs:
                 span_s = trace.clock()
                 run.sums.wait()
-                run.feed_forward[index].run()
+                run.feed_forwards[index].run()
                 run.sums.send()  # x += all-reduce of partial
                 trace.add(SpanName.FEED_FORWARD, span_s, index)
         for run in runs:
@@ -164,18 +169,11 @@ class Transformer:
     def close(self) -> None:
         """Gives its memory back, and ends its thread; to be called once, when the fabric has been closed."""
         self._steps.clear()
+        self._angles.clear()
+        self._inputs.clear()
+        self._workspace.close()
         self.sums.close()
-        del (
-            self._weights,
-            self._cache,
-            self._rope,
-            self._x,
-            self._normed,
-            self._qkv,
-            self._attended,
-            self._mixed,
-        )
-        del self._gate_up, self._activated, self._logits, self._page_table
+        del self._weights, self._cache, self._x, self._logits, self._page_table
 
     def _place(self, batch: StepBatch) -> None:
         """Where the programs find the rows of this step."""
@@ -193,7 +191,7 @@ class Transformer:
         return self._steps[n_rows]
 
     def _record(self, run: RowSums) -> RunPrograms:
-        record, layers = self._compute.record, self._weights.layers
+        record, layers = self._compute.record, range(self._config.n_layers)
         rows = RowPlaces(
             BoundArray(self._positions[run.rows]),
             BoundArray(self._sequence[run.rows]),
@@ -201,78 +199,78 @@ class Transformer:
         )
         return RunPrograms(
             run,
-            [record(self._attention, index, run, rows) for index in range(len(layers))],
-            [record(self._feed_forward, layer, run) for layer in layers],
+            [record(self._mix, index, run, rows) for index in layers],
+            [record(self._feed_forward, index, run) for index in layers],
             record(run.add),
         )
 
-    def _attention(self, index: int, run: RowSums, rows: RowPlaces) -> None:
-        compute, config, n_rows, qkv = self._compute, self._config, run.n_rows, self._qkv
-        layer, (keys, values) = self._weights.layers[index], self._cache.bound[index]
-        if index > 0:
-            run.add_norm(self._normed, layer.attention_norm, config.norm_eps)  # x of these rows is complete
-        else:
-            compute.rms_norm(self._normed, run.x, layer.attention_norm, config.norm_eps, n_rows)
-        compute.matmul(qkv, layer.qkv, self._normed, n_rows)  # [T, (H_local + 2 K_local) E]
-        if layer.qkv_bias is not None:
-            compute.add_bias(qkv, layer.qkv_bias, n_rows)
-        if layer.q_norm is not None and layer.k_norm is not None:
-            compute.head_rms_norm(qkv, layer.q_norm, config.norm_eps, 0, self._n_heads, n_rows)
-            compute.head_rms_norm(qkv, layer.k_norm, config.norm_eps, self._n_heads, self._n_kv_heads, n_rows)
-        compute.rope_store(
-            qkv, self._rope, rows.positions, rows.sequence, rows.page_table, keys, values,
-            self._n_heads, config.rope_style is RopeStyle.HALVES, n_rows,
-        )  # fmt: skip
-        compute.attention(
-            self._mixed, qkv, rows.positions, rows.sequence, rows.page_table, keys, values,
-            self._n_heads, self._head_offset, config.group, config.sliding_window or 0, n_rows,
-        )  # fmt: skip
-        if isinstance(self._attended, Q80Rows) and isinstance(self._mixed, BoundArray):
-            compute.quantize_rows(self._attended, self._mixed, n_rows)
-        compute.matmul(run.out, layer.o, self._attended, n_rows, run.adds)  # [T, D], this rank's heads
+    def _mix(self, index: int, run: RowSums, rows: RowPlaces) -> None:
+        mixer, weights = self._config.layer(index).mixer, self._weights.layers[index]
+        self._norm(run, self._inputs[index].mixer, weights.vectors["attention_norm"], adds=index > 0)
+        cache, angles = self._cache.bound[index], self._angles[mixer.rope, mixer.head_dim]
+        mixer.compute(self._workspace, weights, cache, angles, run, rows)  # this rank's part of [T, D]
         run.encode()
 
-    def _feed_forward(self, layer: LayerWeights, run: RowSums) -> None:
-        compute, config, n_rows = self._compute, self._config, run.n_rows
-        run.add_norm(self._normed, layer.ffn_norm, config.norm_eps)  # x of these rows is complete
-        # act(gate) * up: [T, F_local], by way of [T, 2 F_local] for a few rows
-        compute.gated_matmul(
-            self._activated, layer.gate_up, self._normed, self._gate_up, n_rows, config.activation
-        )
-        compute.matmul(run.out, layer.down, self._activated, n_rows, run.adds)  # [T, D], this rank's columns
+    def _feed_forward(self, index: int, run: RowSums) -> None:
+        feed_forward, weights = self._config.layer(index).feed_forward, self._weights.layers[index]
+        self._norm(run, self._inputs[index].feed_forward, weights.vectors["ffn_norm"], adds=True)
+        feed_forward.compute(self._workspace, weights, run)  # this rank's part of [T, D]
         run.encode()
+
+    def _norm(self, run: RowSums, outs: list[Rows], weight: BoundArray, adds: bool) -> None:
+        """Each of `outs` := x after the norm; with `adds` once the parts of the last sum are added: x of these rows is
+        complete then."""
+        first, *others = outs
+        if adds:
+            run.add_norm(first, weight, self._config.norm_eps)
+        else:
+            others = outs
+        for out in others:
+            self._compute.rms_norm(out, run.x, weight, self._config.norm_eps, run.n_rows)
+
+    def _normed(self, index: int) -> LayerInputs:
+        layer, type_of = self._config.layer(index), self._weights.layers[index].type_of
+
+        def rows(part: Mixer | FeedForward) -> list[Rows]:
+            buffers = normed_buffers(self._config.dim, part.tensors(self._config.dim, type_of))
+            return [self._workspace[buffer] for buffer in buffers]
+
+        return LayerInputs(rows(layer.mixer), rows(layer.feed_forward))
 
     def _head(self, x: NDArray[np.float32], wanted: LogitRows) -> RankCandidates:
         if len(wanted.rows):
             chosen = np.ascontiguousarray(x[wanted.rows])
-            final_norm, eps = self._weights.final_norm, self._config.norm_eps
-            self._compute.rms_norm(self._normed, chosen, final_norm, eps, len(chosen))
-            self._compute.matmul(self._logits, self._weights.head, self._normed, len(chosen))  # [N, V_local]
+            head, eps = self._weights.head, self._config.norm_eps
+            normed = self._workspace.normed(head.dtype)
+            self._compute.rms_norm(normed, chosen, self._weights.final_norm, eps, len(chosen))
+            self._compute.matmul(self._logits, head, normed, len(chosen))  # [N, V_local]
             edit_logits(self.logits, wanted, self._first_id)
         return select_candidates(self._compute, self.logits, wanted, self._first_id)
 
-    def _rows(self, n_rows: int, n: int) -> Rows:
-        if self._config.weight_type.is_blocked:
-            return Q80Rows(n_rows, n)
-        return _floats(n_rows, n)
+
+def _ropes(model: ModelSpec) -> list[tuple[Rope | None, int]]:
+    """The ropes that there are, with the width of the heads that they turn."""
+    mixers = [layer.mixer for layer in model.config.kinds]
+    return list(dict.fromkeys((mixer.rope, mixer.head_dim) for mixer in mixers))
 
 
-def _floats(n_rows: int, n: int) -> BoundArray:
-    return BoundArray(np.empty((n_rows, n), np.float32))
+def _buffers(model: ModelSpec, spans: RankSpans) -> list[Buffer]:
+    """All that a rank computes a step in, each once."""
+    dim = model.config.dim
+    buffers = {normed_buffer(dim, model.types.outer["head"]): None}
+    for layer, type_of in model.layer_kinds():
+        buffers |= dict.fromkeys(layer.buffers(dim, spans, type_of))
+    return list(buffers)
 
 
-def _mixes_floats(config: ModelConfig) -> bool:
-    """Whether attention's values are quantised by themselves, as where heads are not whole blocks."""
-    return config.weight_type.is_blocked and config.head_dim % BLOCK != 0
-
-
-def buffer_row_bytes(config: ModelConfig, spans: RankSpans, n_ranks: int, wire: ElementType) -> int:
+def buffer_row_bytes(model: ModelSpec, spans: RankSpans, n_ranks: int, wire: ElementType) -> int:
     """Bytes that the buffers of Transformer take for each row of a step."""
-    n_q = len(spans.heads) * config.head_dim
-    n_qkv = n_q + 2 * len(spans.kv_heads) * config.head_dim
-    n_ffn = len(spans.ffn)
-    floats = config.dim + n_qkv + 2 * n_ffn + (n_q if _mixes_floats(config) else 0)
-    floats += config.dim if n_ranks > 1 else 0
-    inputs = config.dim + n_q + n_ffn
-    input_bytes = inputs * (1 + 8 / 32 if config.weight_type.is_blocked else 4)
-    return math.ceil(4 * floats + input_bytes + n_ranks * wire_row_bytes(config.dim, wire))
+    dim = model.config.dim
+    residual = 4 * dim * (2 if n_ranks > 1 else 1)
+    wires = n_ranks * wire_row_bytes(dim, wire)
+    return residual + sum(buffer.row_bytes for buffer in _buffers(model, spans)) + wires
+
+
+def table_bytes(model: ModelSpec, n_positions: int) -> int:
+    """Bytes of the angles of all ropes."""
+    return sum(4 * n_positions * head_dim for _, head_dim in _ropes(model))

@@ -2,83 +2,44 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dllama.errors import NumericalError
-from dllama.families import ModelConfig
 from dllama.kernels import BoundArray, Compute, PackedMatrix
-from dllama.sharding import RankSpans, Shard, rank_shards
+from dllama.model.layers import LayerWeights, StackedMatrices
+from dllama.model.tensors import ModelSpec
+from dllama.sharding import RankSpans, Shard, Tensor, shard_of
 
-Vector = BoundArray
-Bytes = NDArray[np.uint8]
+Bytes: TypeAlias = NDArray[np.uint8]
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LayerWeights:
-    """One layer; vectors are float32. Matrices that share an input are one matrix: q, k, v stacked by rows; gate and
-    up likewise."""
-
-    attention_norm: Vector  # [D]
-    qkv: PackedMatrix  # [(H_local + 2 K_local) E, D]
-    qkv_bias: Vector | None  # [(H_local + 2 K_local) E]
-    q_norm: Vector | None  # [E]
-    k_norm: Vector | None  # [E]
-    o: PackedMatrix  # [D, H_local E]
-    ffn_norm: Vector  # [D]
-    gate_up: PackedMatrix  # [2 F_local, D]
-    down: PackedMatrix  # [D, F_local]
+_Place: TypeAlias = Callable[[int, Bytes], bool]
+"""Puts rows of a shard, from the given one on, where they belong; False for NaN or infinity."""
 
 
 class ModelWeights:
     """Memory for everything that one rank holds, filled shard by shard with `put`."""
 
-    def __init__(self, compute: Compute, config: ModelConfig, spans: RankSpans) -> None:
-        self.shards: list[Shard] = rank_shards(config, spans)
-        self._places: dict[str, Callable[[int, Bytes], bool]] = {}
-        q_rows = len(spans.heads) * config.head_dim
-        kv_rows = len(spans.kv_heads) * config.head_dim
-        n_ffn = len(spans.ffn)
+    def __init__(self, compute: Compute, model: ModelSpec, spans: RankSpans) -> None:
+        self._compute, self._spans = compute, spans
+        self._places: dict[str, _Place] = {}
+        self.layers: list[LayerWeights] = [
+            self._weights(f"layers.{index}.", model.layer(index)) for index in range(model.config.n_layers)
+        ]
+        self._outer = self._weights("", model.outer)
 
-        def matrix(n_out: int, n_in: int, **parts: int) -> PackedMatrix:
-            """Memory for the named tensors, each from its first row on."""
-            packed = PackedMatrix(compute, config.weight_type, n_out, n_in)
-            for name, first in parts.items():
-                self._places[prefix + name] = _matrix_place(packed, first)
-            return packed
+    @property
+    def final_norm(self) -> BoundArray:
+        """[D]"""
+        return self._outer.vectors["final_norm"]
 
-        def vector(n: int, **parts: int) -> Vector:
-            values = np.zeros(n, np.float32)
-            for name, first in parts.items():
-                self._places[prefix + name] = _vector_place(values, first)
-            return BoundArray(values)
-
-        self.layers: list[LayerWeights] = []
-        for layer in range(config.n_layers):
-            prefix = f"layers.{layer}."
-            qkv_parts = {"q": 0, "k": q_rows, "v": q_rows + kv_rows}
-            bias_parts = {f"{name}_bias": first for name, first in qkv_parts.items()}
-            n_qkv = q_rows + 2 * kv_rows
-            self.layers.append(
-                LayerWeights(
-                    attention_norm=vector(config.dim, attention_norm=0),
-                    qkv=matrix(n_qkv, config.dim, **qkv_parts),
-                    qkv_bias=vector(n_qkv, **bias_parts) if config.qkv_bias else None,
-                    q_norm=vector(config.head_dim, q_norm=0) if config.qk_norm else None,
-                    k_norm=vector(config.head_dim, k_norm=0) if config.qk_norm else None,
-                    o=matrix(config.dim, q_rows, o=0),
-                    ffn_norm=vector(config.dim, ffn_norm=0),
-                    gate_up=matrix(2 * n_ffn, config.dim, gate=0, up=n_ffn),
-                    down=matrix(config.dim, n_ffn, down=0),
-                )
-            )
-        prefix = ""
-        self.final_norm: Vector = vector(config.dim, final_norm=0)
-        self.head: PackedMatrix = matrix(len(spans.vocab), config.dim, head=0)  # [V_local, D]
+    @property
+    def head(self) -> PackedMatrix:
+        """[V_local, D]"""
+        return self._outer.matrices["head"].matrices[0]
 
     def put(self, shard: Shard, first_row: int, rows: Bytes) -> None:
         """Packs `rows` [n, shard.row_bytes] uint8, the shard's rows from `first_row` (0 is its first).
@@ -95,18 +56,94 @@ class ModelWeights:
         """Gives the memory back; to be called once, when nobody uses the weights any more."""
         self.layers.clear()
         self._places.clear()
-        del self.final_norm, self.head
+        del self._outer
+
+    def _weights(self, prefix: str, tensors: Iterable[Tensor]) -> LayerWeights:
+        """Memory for these tensors: those of a group stand in one packed matrix, or vector, one after the other."""
+        groups: dict[str, list[Shard]] = {}
+        for tensor in tensors:
+            groups.setdefault(tensor.group or tensor.name, []).append(shard_of(tensor, self._spans))
+        matrices, experts, vectors = {}, {}, {}
+        for name, shards in groups.items():
+            first = shards[0].tensor
+            if first.is_vector:
+                vectors[name] = self._vector(prefix, shards)
+            elif len(first.shape) == 2:
+                matrices[name], places = self._stacked(shards)
+                self._places |= {prefix + each: place for each, place in places.items()}
+            else:
+                experts[name] = self._experts(prefix, shards)
+        types = {tensor.name: tensor.dtype for tensor in tensors}
+        return LayerWeights(matrices, experts, vectors, types.__getitem__)
+
+    def _vector(self, prefix: str, shards: list[Shard]) -> BoundArray:
+        values = np.zeros(sum(len(shard.cols) for shard in shards), np.float32)
+        first = 0
+        for shard in shards:
+            part = values[first : first + len(shard.cols)]
+            self._places[prefix + shard.name] = _vector_place(part)
+            first += len(part)
+        return BoundArray(values)
+
+    def _stacked(self, shards: list[Shard]) -> tuple[StackedMatrices, dict[str, _Place]]:
+        """One packed matrix for each run of neighbours of one type, and where the rows of each tensor go."""
+        matrices, first_columns, places = [], [], {}
+        column = 0
+        for run in _runs_of_one_type(shards):
+            n_out = sum(len(shard.rows) for shard in run)
+            packed = PackedMatrix(self._compute, run[0].tensor.dtype, n_out, len(run[0].cols))
+            matrices.append(packed)
+            first_columns.append(column)
+            first = 0
+            for shard in run:
+                places[shard.name] = _matrix_place(packed, first)
+                first += len(shard.rows)
+            column += n_out
+        return StackedMatrices(tuple(matrices), tuple(first_columns)), places
+
+    def _experts(self, prefix: str, shards: list[Shard]) -> list[StackedMatrices]:
+        """The matrices of a stack, each with those of the same number in the other tensors of the group."""
+        stacked = [self._stacked(shards) for _ in range(shards[0].tensor.n_stacked)]
+        for shard in shards:
+            places = [places[shard.name] for _, places in stacked]
+            self._places[prefix + shard.name] = _stack_place(places, len(shard.rows))
+        return [matrices for matrices, _ in stacked]
 
 
-def _matrix_place(packed: PackedMatrix, first: int) -> Callable[[int, Bytes], bool]:
+def _runs_of_one_type(shards: list[Shard]) -> list[list[Shard]]:
+    runs: list[list[Shard]] = []
+    for shard in shards:
+        if runs and runs[-1][0].tensor.dtype is shard.tensor.dtype:
+            runs[-1].append(shard)
+        else:
+            runs.append([shard])
+    return runs
+
+
+def _matrix_place(packed: PackedMatrix, first: int) -> _Place:
     return lambda row, rows: packed.pack(first + row, rows)
 
 
-def _vector_place(values: NDArray[np.float32], first: int) -> Callable[[int, Bytes], bool]:
-    def place(row: int, rows: NDArray[Any]) -> bool:
+def _stack_place(places: list[_Place], n_rows: int) -> _Place:
+    """Rows are counted through all matrices of the stack, `n_rows` in each."""
+
+    def place(row: int, rows: Bytes) -> bool:
+        finite = True
+        while len(rows):
+            number, within = divmod(row, n_rows)
+            part = rows[: n_rows - within]
+            finite &= places[number](within, part)
+            row, rows = row + len(part), rows[len(part) :]
+        return finite
+
+    return place
+
+
+def _vector_place(values: NDArray[np.float32]) -> _Place:
+    def place(row: int, rows: Bytes) -> bool:
         assert row == 0, "a vector is one row"
         part = np.ascontiguousarray(rows).reshape(-1).view(np.float32)
-        values[first : first + len(part)] = part
+        values[: len(part)] = part  # all of it, or none in a round that has nothing of it
         return bool(np.isfinite(part).all())
 
     return place

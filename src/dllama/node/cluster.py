@@ -15,15 +15,17 @@ from dllama.checkpoint import Checkpoint
 from dllama.dtypes import ElementType
 from dllama.errors import NumericalError, PeerError, PeerLostError
 from dllama.fabric import PEER_TIMEOUT_S, Fabric, Job, gather, send_frame, send_frames
-from dllama.families import ModelConfig
 from dllama.kernels import Compute
 from dllama.model import (
+    VOCABULARY,
     Algorithm,
     CacheShape,
     CacheStorage,
     Candidates,
     Inputs,
     LogitRows,
+    ModelConfig,
+    ModelSpec,
     RankCandidates,
     ReducePlan,
     SpanName,
@@ -45,7 +47,7 @@ from dllama.node.shortage import shortages_told
 from dllama.node.step_message import answer_bytes, decode_answer, encode_steps
 from dllama.node.timing import NodeTimes, StepTimer, Timeline
 from dllama.node.tracing import ClusterTrace
-from dllama.sharding import ShardPlan, Span, plan_spans, shard_bytes
+from dllama.sharding import ShardPlan, Span, plan_spans
 
 STEP_TIMEOUT_S = 60.0
 """Longest time without a byte while a peer that is alive owes some: far more than a layer takes on a slow device."""
@@ -130,12 +132,12 @@ class Cluster:
         connections are closed then.
         """
         session = secrets.token_hex(16)
-        shards = plan_spans(checkpoint.config, options.shares)
+        shards = plan_spans(checkpoint.model.axes, options.shares)
         with shortages_told(), contextlib.ExitStack() as stack:
             crew = stack.enter_context(contextlib.closing(greet_crew(options.workers, options.job, session)))
             welcomes = [_own_welcome(compute, options.node), *crew.welcomes]
             most_threads = max(welcome.n_threads for welcome in welcomes)
-            plan = _session_plan(session, checkpoint.config, shards, options, crew, most_threads)
+            plan = _session_plan(session, checkpoint.model, shards, options, crew, most_threads)
             check_memory(_node_memory(plan, options, crew))
             memory = stack.enter_context(contextlib.closing(RankMemory(compute, plan, options.node)))
             fabric = crew.join(
@@ -154,6 +156,10 @@ class Cluster:
             )
             stack.pop_all()
             return cluster
+
+    @property
+    def model(self) -> ModelSpec:
+        return self._plan.model
 
     @property
     def config(self) -> ModelConfig:
@@ -178,7 +184,7 @@ class Cluster:
     @property
     def weight_bytes(self) -> int:
         """Bytes of this node's own shards."""
-        return shard_bytes(self._plan.config, self._plan.shards.ranks[0])
+        return self._plan.model.shard_bytes(self._plan.shards.ranks[0])
 
     @property
     def kv_bytes(self) -> int:
@@ -273,7 +279,7 @@ class Cluster:
 
     @property
     def _vocab(self) -> list[Span]:
-        return [spans.vocab for spans in self._plan.shards.ranks]
+        return [spans[VOCABULARY] for spans in self._plan.shards.ranks]
 
     def _announce(self, batch: StepBatch) -> Inputs:
         """Tells all workers of the step; returns the root's own inputs of it."""
@@ -308,7 +314,7 @@ def _own_welcome(compute: Compute, node: NodeSettings) -> Welcome:
 
 def _session_plan(
     session: str,
-    config: ModelConfig,
+    model: ModelSpec,
     shards: ShardPlan,
     options: ClusterOptions,
     crew: Crew,
@@ -316,7 +322,7 @@ def _session_plan(
 ) -> SessionPlan:
     """The root's own plan; the workers' differ in `rank` alone."""
     cache, limits = session_shape(
-        config,
+        model,
         shards,
         max_seq_len=options.max_seq_len,
         n_sequences=options.n_sequences,
@@ -329,7 +335,7 @@ def _session_plan(
         session=session,
         rank=0,
         addresses=crew.addresses,
-        config=config,
+        model=model,
         shards=shards,
         cache=cache,
         limits=limits,
@@ -347,7 +353,7 @@ def _node_memory(plan: SessionPlan, options: ClusterOptions, crew: Crew) -> list
             crew.names[rank],
             machines[rank],
             available[rank],
-            memory_need(plan.config, plan.shards, rank, plan.cache, plan.limits, kv_on_disk[rank]),
+            memory_need(plan.model, plan.shards, rank, plan.cache, plan.limits, kv_on_disk[rank]),
         )
         for rank in range(plan.shards.n_ranks)
     ]
@@ -362,7 +368,7 @@ def _load(
 ) -> list[int]:
     """Returns the bytes sent to each rank. Raises ModelFileError, too, when a file was changed meanwhile."""
     before = fabric.sent_bytes
-    total = sum(shard_bytes(plan.config, spans) for spans in plan.shards.ranks)
+    total = sum(plan.model.shard_bytes(spans) for spans in plan.shards.ranks)
     done = 0
 
     def advance(n_bytes: int) -> None:

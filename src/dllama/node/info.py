@@ -9,7 +9,6 @@ from dllama.fabric import Fabric
 from dllama.model import cache_bytes
 from dllama.node.messages import SessionPlan, Welcome
 from dllama.node.timing import NodeTimes, Timeline
-from dllama.sharding import shard_bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,15 +41,15 @@ class NodeRecords:
 
     def __init__(self, plan: SessionPlan, names: Sequence[str], welcomes: Sequence[Welcome]) -> None:
         """`names` and `welcomes` have one entry for each rank."""
-        config, spans = plan.config, plan.shards.ranks
-        weight_bytes = [shard_bytes(config, of_rank) for of_rank in spans]
+        spans = plan.shards.ranks
+        weight_bytes = [plan.model.shard_bytes(of_rank) for of_rank in spans]
         self._nodes = [
             NodeInfo(
                 rank=rank,
                 name=names[rank],
                 share=weight_bytes[rank] / sum(weight_bytes),
                 weight_bytes=weight_bytes[rank],
-                kv_bytes=cache_bytes(config, spans[rank], plan.cache),
+                kv_bytes=cache_bytes(plan.config, spans[rank], plan.cache),
                 n_threads=welcome.n_threads,
                 isa=welcome.isa,
                 memory_bytes=welcome.available_bytes,

@@ -16,10 +16,9 @@ import numpy as np
 
 from dllama.checkpoint import Checkpoint
 from dllama.fabric import Fabric
-from dllama.families import ModelConfig
-from dllama.model import ModelWeights
+from dllama.model import ModelSpec, ModelWeights
 from dllama.model.weights import Bytes
-from dllama.sharding import Shard, ShardPlan, rank_shards
+from dllama.sharding import Shard, ShardPlan, shard_of
 
 _ROUND_BYTES = 4 << 20
 """One round, all ranks together: bounds the root's memory, and is far above what a link holds in flight."""
@@ -33,7 +32,8 @@ _LET_GO_BYTES = 16 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Rows [first_row, first_row + n_rows) of one rank's shard, counted from the shard's first row."""
+    """Rows [first_row, first_row + n_rows) of one rank's shard, counted from the shard's first row; of a stack, through
+    all of its matrices."""
 
     shard: Shard
     first_row: int
@@ -44,9 +44,10 @@ class Part:
         return self.n_rows * self.shard.row_bytes
 
 
-def rounds(config: ModelConfig, plan: ShardPlan) -> Iterator[list[Part]]:
+def rounds(model: ModelSpec, plan: ShardPlan) -> Iterator[list[Part]]:
     """For each round the parts of all ranks, in rank order; a part may be empty."""
-    for shards in zip(*(rank_shards(config, spans) for spans in plan.ranks), strict=True):
+    for tensor in model.held():
+        shards = [shard_of(tensor, spans) for spans in plan.ranks]
         n_parts = -(-sum(shard.n_bytes for shard in shards) // _ROUND_BYTES)
         for index in range(n_parts):
             yield [_part(shard, index, n_parts) for shard in shards]
@@ -85,13 +86,13 @@ def send_weights(
 
 
 def receive_weights(
-    config: ModelConfig, plan: ShardPlan, fabric: Fabric, weights: ModelWeights, timeout_s: float
+    model: ModelSpec, plan: ShardPlan, fabric: Fabric, weights: ModelWeights, timeout_s: float
 ) -> None:
     """Fills `weights` with what the root sends. Raises NumericalError or PeerError.
 
     A NumericalError comes only after everything was received, so that the connection can still carry it.
     """
-    own = [parts[fabric.rank] for parts in rounds(config, plan)]
+    own = [parts[fabric.rank] for parts in rounds(model, plan)]
     staging = [np.empty(max(part.n_bytes for part in own), np.uint8) for _ in range(_N_PACKING + 1)]
     with _pool(1) as pool:
         packing: list[Future[None]] = []
@@ -114,7 +115,7 @@ def _read_ahead(
     Bytes of a round are good while it and the _N_PACKING rounds after it are sent. Memory that is used again and again
     costs no page faults.
     """
-    all_parts = list(rounds(checkpoint.config, plan))
+    all_parts = list(rounds(checkpoint.model, plan))
     sizes = [max(part.n_bytes for part in parts) for parts in zip(*all_parts, strict=True)]
     staging = [[np.empty(size, np.uint8) for size in sizes] for _ in range(_N_PACKING + 2)]
     following: tuple[list[Part], list[Future[Bytes]]] | None = None
@@ -134,21 +135,37 @@ def _read_ahead(
 def _read(checkpoint: Checkpoint, part: Part, staging: Bytes) -> Bytes:
     """The part's bytes: a view of the mapped file where they lie in one run as they are wanted, else in `staging`."""
     shard = part.shard
-    first = shard.rows.start + part.first_row
-    rows, cols = (first, first + part.n_rows), (shard.cols.start, shard.cols.stop)
     out = staging[: part.n_bytes].reshape(part.n_rows, shard.row_bytes)
-    if not checkpoint.is_stored(shard.name):
-        return checkpoint.read(shard.name, rows, cols, out)
-    view = checkpoint.read(shard.name, rows, cols)
-    if view.flags.c_contiguous:
-        return view
-    np.copyto(out, view)
+    cols = shard.cols.start, shard.cols.stop
+    done = 0
+    for rows in _stored_rows(part):
+        to = out[done : done + rows[1] - rows[0]]
+        done += len(to)
+        if not checkpoint.is_stored(shard.name):
+            checkpoint.read(shard.name, rows, cols, to)
+            continue
+        view = checkpoint.read(shard.name, rows, cols)
+        if view.flags.c_contiguous and len(view) == part.n_rows:
+            return view
+        np.copyto(to, view)
     return out
 
 
+def _stored_rows(part: Part) -> Iterator[tuple[int, int]]:
+    """The part's rows [start, stop) in the tensor, one run for each matrix of a stack."""
+    tensor, rows = part.shard.tensor, part.shard.rows
+    first, stop = part.first_row, part.first_row + part.n_rows
+    while first < stop:
+        number, within = divmod(first, len(rows))
+        n = min(len(rows) - within, stop - first)
+        start = number * tensor.n_rows + rows.start + within
+        yield start, start + n
+        first += n
+
+
 def _part(shard: Shard, index: int, n_parts: int) -> Part:
-    first = len(shard.rows) * index // n_parts
-    return Part(shard, first, len(shard.rows) * (index + 1) // n_parts - first)
+    first = shard.n_rows * index // n_parts
+    return Part(shard, first, shard.n_rows * (index + 1) // n_parts - first)
 
 
 @contextlib.contextmanager

@@ -7,18 +7,21 @@ from collections.abc import Sequence
 
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughMemoryError
-from dllama.families import ModelConfig
 from dllama.model import (
     PAGE_SIZE,
+    VOCABULARY,
     CacheShape,
+    ModelConfig,
+    ModelSpec,
     StepLimits,
     buffer_row_bytes,
     cache_bytes,
     check_cache_type,
+    table_bytes,
     wire_row_bytes,
 )
 from dllama.node.step_message import max_answer_bytes, max_step_bytes
-from dllama.sharding import ShardPlan, shard_bytes
+from dllama.sharding import ShardPlan
 
 PROGRAM_BYTES = 90_000_000
 """The interpreter, its libraries and the buffers of sockets and loading."""
@@ -60,18 +63,19 @@ class NodeMemory:
 
 
 def memory_need(
-    config: ModelConfig, plan: ShardPlan, rank: int, cache: CacheShape, limits: StepLimits, kv_on_disk: bool
+    model: ModelSpec, plan: ShardPlan, rank: int, cache: CacheShape, limits: StepLimits, kv_on_disk: bool
 ) -> MemoryNeed:
-    spans = plan.ranks[rank]
-    buffers = limits.max_rows * buffer_row_bytes(config, spans, plan.n_ranks, limits.wire)
-    logits = limits.max_logit_rows * 4 * len(spans.vocab)
-    rope = 4 * limits.max_positions * config.head_dim
+    config, spans = model.config, plan.ranks[rank]
+    vocabulary = spans[VOCABULARY]
+    buffers = limits.max_rows * buffer_row_bytes(model, spans, plan.n_ranks, limits.wire)
+    logits = limits.max_logit_rows * 4 * len(vocabulary)
+    rope = table_bytes(model, limits.max_positions)
     page_table = 4 * limits.max_rows * limits.most_pages(cache.page_size)
-    messages = max_step_bytes(config, limits, cache, spans.vocab) if plan.n_ranks > 1 else 0
-    messages += 2 * max_answer_bytes(limits, spans.vocab)  # the candidates, and what is sent of them
+    messages = max_step_bytes(config, limits, cache, vocabulary) if plan.n_ranks > 1 else 0
+    messages += 2 * max_answer_bytes(limits, vocabulary)  # the candidates, and what is sent of them
     masks = limits.max_logit_rows * -(-config.vocab_size // 8)
     return MemoryNeed(
-        weight_bytes=shard_bytes(config, spans),
+        weight_bytes=model.shard_bytes(spans),
         kv_bytes=cache_bytes(config, spans, cache),
         kv_on_disk=kv_on_disk,
         other_bytes=PROGRAM_BYTES + buffers + logits + rope + page_table + messages + masks,
@@ -79,7 +83,7 @@ def memory_need(
 
 
 def session_shape(
-    config: ModelConfig,
+    model: ModelSpec,
     plan: ShardPlan,
     *,
     max_seq_len: int,
@@ -94,8 +98,9 @@ def session_shape(
 
     Raises UsageError for a cache type that the model's heads do not fit.
     """
+    config = model.config
     check_cache_type(cache_type, config)
-    per_row = max(buffer_row_bytes(config, spans, plan.n_ranks, wire) for spans in plan.ranks)
+    per_row = max(buffer_row_bytes(model, spans, plan.n_ranks, wire) for spans in plan.ranks)
     max_rows = _most_rows(_BUFFER_BUDGET_BYTES // per_row, most_threads, plan.n_ranks)
     limits = StepLimits(
         max_rows=max_rows,

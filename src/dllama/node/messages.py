@@ -11,8 +11,7 @@ from typing import Any, NoReturn, Self, TypeVar
 from dllama.dtypes import ElementType
 from dllama.errors import PeerProtocolError
 from dllama.fabric import PEER_TIMEOUT_S
-from dllama.families import ModelConfig
-from dllama.model import CacheShape, StepLimits
+from dllama.model import CacheShape, ModelConfig, ModelSpec, StepLimits
 from dllama.node.soundness import check_peer_timeout, check_session, check_types
 from dllama.plain_text import plain_line
 from dllama.sharding import ShardPlan
@@ -123,18 +122,22 @@ class SessionPlan:
     session: str
     rank: int
     addresses: tuple[str, ...]
-    config: ModelConfig
+    model: ModelSpec
     shards: ShardPlan
     cache: CacheShape
     limits: StepLimits
     peer_timeout_s: float = PEER_TIMEOUT_S
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
 
     def encode(self) -> bytes:
         values = {
             "session": self.session,
             "rank": self.rank,
             "addresses": self.addresses,
-            "config": self.config.to_json(),
+            "model": self.model.to_json(),
             "shards": self.shards.to_json(),
             "cache": vars(self.cache) | {"dtype": self.cache.dtype.label},
             "limits": vars(self.limits) | {"wire": self.limits.wire.label},
@@ -156,7 +159,7 @@ class SessionPlan:
                 session=values["session"],
                 rank=values["rank"],
                 addresses=tuple(values["addresses"]),
-                config=ModelConfig.from_json(values["config"]),
+                model=ModelSpec.from_json(values["model"]),
                 shards=ShardPlan.from_json(values["shards"]),
                 cache=CacheShape(**cache | {"dtype": ElementType.from_label(cache["dtype"])}),
                 limits=StepLimits(**limits | {"wire": ElementType.from_label(limits["wire"])}),
@@ -168,7 +171,7 @@ class SessionPlan:
                 plan.session,
                 plan.rank,
                 plan.addresses,
-                plan.config,
+                plan.model,
                 plan.shards,
                 plan.cache,
                 plan.limits,

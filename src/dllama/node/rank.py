@@ -25,12 +25,12 @@ class RankMemory:
 
     def __init__(self, compute: Compute, plan: SessionPlan, settings: NodeSettings) -> None:
         self._compute = compute
-        self._plan = plan
+        self.plan = plan
         self._spans = plan.shards.ranks[plan.rank]
         self.cache = KvCache(plan.config, self._spans, plan.cache, settings.kv_storage, settings.kv_directory)
         self._transformer: Transformer | None = None
         try:
-            self.weights = ModelWeights(compute, plan.config, self._spans)
+            self.weights = ModelWeights(compute, plan.model, self._spans)
         except BaseException:
             self.cache.close()
             raise
@@ -38,10 +38,10 @@ class RankMemory:
     def transformer(self, fabric: Fabric, reduce_plan: ReducePlan) -> Transformer:
         """The one forward pass over this memory, which `close` ends."""
         assert self._transformer is None, "one rank has one forward pass"
-        plan = self._plan
+        plan = self.plan
         self._transformer = Transformer(
             self._compute,
-            plan.config,
+            plan.model,
             self._spans,
             self.weights,
             self.cache,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dllama.errors import DllamaError, PeerError, PeerProtocolError
 from dllama.fabric import Fabric, gather, receive_frame, send_frame
 from dllama.kernels import Compute
-from dllama.model import CacheStorage, ReducePlan, Transformer
+from dllama.model import VOCABULARY, CacheStorage, ReducePlan, Transformer
 from dllama.node.greeting import raise_refusal
 from dllama.node.input_rows import step_inputs
 from dllama.node.loading import receive_weights
@@ -74,7 +74,7 @@ class WorkerSession:
     def _check_memory(self, plan: SessionPlan) -> None:
         """The root has looked already, but it is this computer that would run out."""
         welcome = self.welcome()
-        need = memory_need(plan.config, plan.shards, plan.rank, plan.cache, plan.limits, welcome.kv_on_disk)
+        need = memory_need(plan.model, plan.shards, plan.rank, plan.cache, plan.limits, welcome.kv_on_disk)
         check_memory([NodeMemory("this worker", welcome.machine, welcome.available_bytes, need)])
 
     def _load(
@@ -83,7 +83,7 @@ class WorkerSession:
         timeout_s = plan.limits.timeout_s
         try:
             with shortages_told():
-                receive_weights(plan.config, plan.shards, fabric, memory.weights, timeout_s)
+                receive_weights(plan.model, plan.shards, fabric, memory.weights, timeout_s)
                 transformer = memory.transformer(fabric, reduce_plan)
         except PeerError:
             raise
@@ -99,7 +99,7 @@ class WorkerSession:
         timer = StepTimer(fabric, transformer)
         limit = max(
             MAX_CONTROL_BYTES,
-            max_step_bytes(plan.config, plan.limits, plan.cache, plan.shards.ranks[plan.rank].vocab),
+            max_step_bytes(plan.config, plan.limits, plan.cache, plan.shards.ranks[plan.rank][VOCABULARY]),
         )
         while True:
             kind, payload = receive_frame(fabric, 0, limit, None)
@@ -133,7 +133,7 @@ class WorkerSession:
             plan.config,
             plan.limits,
             plan.cache,
-            plan.shards.ranks[plan.rank].vocab,
+            plan.shards.ranks[plan.rank][VOCABULARY],
             fabric.peer_name(0),
         )
         candidates = transformer.forward(batch, step_inputs(inputs, fabric))

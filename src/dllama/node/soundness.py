@@ -10,12 +10,10 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from dllama.dtypes import BLOCK, ElementType
+from dllama.dtypes import ElementType
 from dllama.fabric import LEAST_PEER_TIMEOUT_S
-from dllama.families import ModelConfig, tensor_specs
-from dllama.families.limits import fault_in
-from dllama.model import CACHE_TYPES, CacheShape, StepLimits
-from dllama.sharding import ShardPlan, Span
+from dllama.model import CACHE_TYPES, MATRIX_TYPES, CacheShape, ModelSpec, StepLimits
+from dllama.sharding import Axis, ShardPlan
 
 T = TypeVar("T")
 
@@ -41,8 +39,9 @@ def check_types(values: T) -> T:
             adapter.validate_python(value, strict=True)
         except pydantic.ValidationError as error:
             raise TypeError(f"{name} is {value!r}") from error
-        if dataclasses.is_dataclass(value):
-            check_types(value)
+        for each in value if isinstance(value, tuple) else (value,):
+            if dataclasses.is_dataclass(each):
+                check_types(each)
     return values
 
 
@@ -66,18 +65,20 @@ def check_session(
     session: str,
     rank: int,
     addresses: Sequence[str],
-    config: ModelConfig,
+    model: ModelSpec,
     shards: ShardPlan,
     cache: CacheShape,
     limits: StepLimits,
 ) -> None:
     """Raises ValueError for a session that cannot be; the types are those declared (see check_types)."""
-    fault = fault_in(config)
+    config = model.config
+    fault = config.fault()
     _require(fault is None, fault or "")
     check_company(session, rank, addresses)
     _require(len(addresses) == shards.n_ranks, "addresses for another number of ranks")
-    _check_shards(config, shards)
-    is_whole = not cache.dtype.is_blocked or config.head_dim % BLOCK == 0
+    _check_types(model)
+    _check_shards(model.axes, shards)
+    is_whole = all(kind.mixer.head_dim % cache.dtype.block == 0 for kind in config.kinds)
     _require(cache.dtype in CACHE_TYPES and is_whole, f"a cache of {cache.dtype.label}")
     _require(cache.n_pages > 0 and cache.page_size > 0, "a cache without pages")
     _require(cache.n_positions <= _MOST_POSITIONS, f"a cache of {cache.n_positions} positions")
@@ -93,26 +94,27 @@ def check_peer_timeout(seconds: float) -> None:
     _require(LEAST_PEER_TIMEOUT_S <= seconds <= MOST_PEER_TIMEOUT_S, f"a silence of {seconds} s")
 
 
-def _check_shards(config: ModelConfig, shards: ShardPlan) -> None:
-    """Every head, FFN column and vocabulary row belongs to one rank, and no block of weights is cut."""
-    ranks = shards.ranks
-    _require(all(spec.fits_blocks for spec in tensor_specs(config)), "rows that are no whole blocks")
-    _check_cover([spans.heads for spans in ranks], config.n_heads, "heads")
-    _check_cover([spans.ffn for spans in ranks], config.ffn_dim, "FFN columns")
-    _check_cover([spans.vocab for spans in ranks], config.vocab_size, "vocabulary rows")
-    for spans in ranks:
-        kv_heads = Span(spans.heads.start // config.group, -(-spans.heads.stop // config.group))
-        _require(spans.kv_heads == kv_heads, "KV heads of other query heads")
-        if config.weight_type.is_blocked:
-            is_whole = spans.heads.start * config.head_dim % BLOCK == 0 and spans.ffn.start % BLOCK == 0
-            _require(is_whole, "spans that cut a block")
+def _check_types(model: ModelSpec) -> None:
+    """Every matrix has a type that can be multiplied with, and rows of whole blocks."""
+    types = model.types
+    _require(len(types.layers) == model.config.n_layers, f"types of {len(types.layers)} layers")
+    _require(all(0 <= kind < len(types.kinds) for kind in types.layers), "a layer without types")
+    _require(all(dtype in MATRIX_TYPES for dtype in types.all), f"matrices of {types.label}")
+    tensors = [tensor for tensors, _ in model.alike for tensor in tensors]
+    _require(all(tensor.fits_blocks for tensor in tensors), "rows that are no whole blocks")
 
 
-def _check_cover(spans: Sequence[Span], total: int, what: str) -> None:
-    edges = [0, *(span.stop for span in spans)]
-    starts = [span.start for span in spans]
-    is_cover = starts == edges[:-1] and edges[-1] == total and all(s.start < s.stop for s in spans)
-    _require(is_cover, f"{what} that are not each given to one rank")
+def _check_shards(axes: Sequence[Axis], shards: ShardPlan) -> None:
+    """All of each axis is given to one rank each, and cut only where it may be."""
+    names = {axis.name for axis in axes}
+    _require(all(spans.keys() == names for spans in shards.ranks), "spans of something else")
+    for axis in axes:
+        spans = [of_rank[axis.name] for of_rank in shards.ranks]
+        edges = [0, *(span.stop for span in spans)]
+        starts = [span.start for span in spans]
+        is_cover = starts == edges[:-1] and edges[-1] == axis.n and all(s.start < s.stop for s in spans)
+        _require(is_cover, f"{axis.name} that are not each given to one rank")
+        _require(all(start % axis.unit == 0 for start in starts), f"{axis.name} that are cut within a block")
 
 
 def are_addresses(addresses: Sequence[object]) -> bool:

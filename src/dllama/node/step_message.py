@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType, row_bytes
 from dllama.fabric import Buffer
-from dllama.families import ModelConfig
 from dllama.model import (
     MOST_CANDIDATES,
     CacheShape,
     LogitEdits,
     LogitMasks,
     LogitRows,
+    ModelConfig,
     RankCandidates,
     StepBatch,
     StepLimits,

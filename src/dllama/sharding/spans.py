@@ -1,19 +1,18 @@
-"""Spans for each rank, for any number of nodes and any weights (docs/architecture.md, "Spans").
-
-A rank owns whole query heads, the KV heads that those use, FFN columns and vocabulary rows. Where a span's edge
-cuts a KV head's group, both neighbours hold that KV head.
-"""
+"""Spans for each rank, for any number of nodes and any weights (docs/architecture.md, "Spans")."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
-from dllama.dtypes import BLOCK
 from dllama.errors import UsageError
-from dllama.families import ModelConfig
+
+_FINEST_UNITS = 8
+"""Units that every rank should have to share finely, where a unit may be smaller than _COARSE."""
+
+_COARSE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +26,27 @@ class Span:
         return self.stop - self.start
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RankSpans:
-    """What one rank owns. `kv_heads` follows from `heads`."""
+RankSpans: TypeAlias = Mapping[str, Span]
+"""What one rank owns of each axis, by the axis's name."""
 
-    heads: Span
-    kv_heads: Span
-    ffn: Span
-    vocab: Span
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """Something that is divided among ranks: query heads, FFN columns, vocabulary rows. `name` says how many of what.
+
+    `unit` of the `n` stay together. Where they are `fine`, single rows or columns, larger units are taken as long as
+    every rank gets enough of them: their edges then fall together with those of tiles and cache lines.
+    """
+
+    name: str
+    n: int
+    unit: int = 1
+    fine: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardPlan:
-    """The spans of all ranks, in rank order; heads, FFN columns and vocabulary rows are each covered once."""
+    """The spans of all ranks, in rank order; each axis is covered once."""
 
     ranks: tuple[RankSpans, ...]
 
@@ -48,78 +55,52 @@ class ShardPlan:
         return len(self.ranks)
 
     def to_json(self) -> list[dict[str, list[int]]]:
-        return [{name: [span.start, span.stop] for name, span in vars(spans).items()} for spans in self.ranks]
+        return [{name: [span.start, span.stop] for name, span in spans.items()} for spans in self.ranks]
 
     @classmethod
     def from_json(cls, values: list[dict[str, Any]]) -> ShardPlan:
         """The inverse of to_json. Raises KeyError, TypeError or ValueError on anything else."""
         return cls(
             tuple(
-                RankSpans(
-                    **{name: Span(_index(start), _index(stop)) for name, (start, stop) in spans.items()}
-                )
+                {name: Span(_index(start), _index(stop)) for name, (start, stop) in spans.items()}
                 for spans in values
             )
         )
 
 
-def plan_spans(config: ModelConfig, shares: Sequence[float]) -> ShardPlan:
+def plan_spans(axes: Sequence[Axis], shares: Sequence[float]) -> ShardPlan:
     """Spans in proportion to `shares` (root first; only their ratios matter).
 
-    Every rank gets at least one unit of each kind. Raises UsageError when there are more ranks than units, or
+    Every rank gets at least one unit of each axis. Raises UsageError when there are more ranks than units, or
     when a share is not a positive number.
     """
     if not shares or any(not math.isfinite(share) or share <= 0 for share in shares):
         raise UsageError(
             f"shares are positive numbers, one for each node, not {_spaced(shares)}", settings=("shares",)
         )
-    limit = largest_node_count(config)
+    limit = largest_node_count(axes)
     if len(shares) > limit:
+        what = ", ".join(axis.name if axis.unit == 1 else f"{axis.name} by {axis.unit}" for axis in axes)
         raise UsageError(
-            f"{len(shares)} nodes cannot share this {config.family} model ({config.n_heads} heads, "
-            f"{config.ffn_dim} FFN columns in {config.weight_type.label}): it can be split over 1 to {limit} nodes"
+            f"{len(shares)} nodes cannot share this model ({what}): it can be split over 1 to {limit} nodes"
         )
-    heads = _split(config.n_heads, _head_unit(config), shares)
-    ffn = _split(config.ffn_dim, _column_unit(config, config.ffn_dim, len(shares)), shares)
-    vocab = _split(config.vocab_size, _row_unit(config.vocab_size, len(shares)), shares)
+    split = {axis.name: _split(axis.n, _unit(axis, len(shares)), shares) for axis in axes}
     return ShardPlan(
-        tuple(
-            RankSpans(
-                heads=h,
-                kv_heads=Span(h.start // config.group, -(-h.stop // config.group)),
-                ffn=f,
-                vocab=v,
-            )
-            for h, f, v in zip(heads, ffn, vocab, strict=True)
-        )
+        tuple({name: spans[rank] for name, spans in split.items()} for rank in range(len(shares)))
     )
 
 
-def largest_node_count(config: ModelConfig) -> int:
-    """The most nodes that this model can be split over: one unit of heads and of FFN columns each."""
-    ffn_unit = BLOCK if config.weight_type.is_blocked else 1
-    return min(config.n_heads // _head_unit(config), config.ffn_dim // ffn_unit, config.vocab_size)
+def largest_node_count(axes: Sequence[Axis]) -> int:
+    """The most nodes that a model with these axes can be split over: one unit of each for every node."""
+    return min(axis.n // axis.unit for axis in axes)
 
 
-def _head_unit(config: ModelConfig) -> int:
-    """Heads that stay together so that the columns of the output projection are cut between blocks."""
-    if not config.weight_type.is_blocked:
-        return 1
-    unit = BLOCK // math.gcd(config.head_dim, BLOCK)
-    return unit if config.n_heads % unit == 0 else config.n_heads
-
-
-def _column_unit(config: ModelConfig, n_columns: int, n_ranks: int) -> int:
-    """Whole blocks for q40 and q80; for f16 and f32 the largest power of two that leaves enough units."""
-    if config.weight_type.is_blocked:
-        return BLOCK
-    return _row_unit(n_columns, n_ranks)
-
-
-def _row_unit(n_rows: int, n_ranks: int) -> int:
-    """The largest power of two up to 32 that divides `n_rows` and leaves every rank 8 units to share finely."""
-    unit = BLOCK
-    while unit > 1 and (n_rows % unit or n_rows // unit < 8 * n_ranks):
+def _unit(axis: Axis, n_ranks: int) -> int:
+    """For fine axes the largest power of two up to 32 that divides them and leaves every rank 8 units."""
+    if not axis.fine or axis.unit > 1:
+        return axis.unit
+    unit = _COARSE
+    while unit > 1 and (axis.n % unit or axis.n // unit < _FINEST_UNITS * n_ranks):
         unit //= 2
     return unit
 

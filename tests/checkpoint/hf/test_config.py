@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from dllama.checkpoint.hf.config import model_from_hf, read_hf_config
-from dllama.dtypes import ElementType
 from dllama.errors import DllamaError, ModelFileError, UnsupportedModelError
-from dllama.families import Activation, ModelConfig, RopeScaling, RopeStyle, YarnScaling, known_families
+from dllama.families import known_families
+from dllama.model import Activation, ModelConfig, RopeScaling, RopeStyle, YarnScaling
+from support.alike import Alike, alike
 
 PATH = Path("somewhere/config.json")
 LLAMA = {
@@ -36,14 +37,14 @@ LLAMA3 = {
 }
 
 
-def config_of(**changes: Any) -> ModelConfig:
-    return model_from_hf(LLAMA | changes, ElementType.Q40, PATH).config
+def config_of(**changes: Any) -> Alike:
+    return alike(model_from_hf(LLAMA | changes, PATH).config)
 
 
 def refusal(kind: type[DllamaError], **changes: Any) -> str:
     values = {key: value for key, value in (LLAMA | changes).items() if value is not ...}
     with pytest.raises(kind) as caught:
-        model_from_hf(values, ElementType.Q40, PATH)
+        model_from_hf(values, PATH)
     message = str(caught.value)
     assert str(PATH) in message
     assert "\n" not in message
@@ -56,7 +57,7 @@ def test_llama() -> None:
     assert (config.n_heads, config.n_kv_heads, config.head_dim, config.group) == (8, 2, 16, 4)
     assert (config.vocab_size, config.max_seq_len, config.norm_eps) == (300, 2048, 1e-5)
     assert (config.rope_theta, config.rope_scaling, config.rope_style) == (1e4, None, RopeStyle.ADJACENT)
-    assert (config.activation, config.weight_type) == (Activation.SILU, ElementType.Q40)
+    assert config.activation is Activation.SILU
     assert not config.qkv_bias
     assert not config.qk_norm
     assert config.sliding_window is None
@@ -64,12 +65,12 @@ def test_llama() -> None:
 
 def test_survives_json() -> None:
     config = config_of(rope_scaling=LLAMA3)
-    assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert ModelConfig.from_json(json.loads(json.dumps(config.config.to_json()))) == config.config
 
 
 def test_missing_kv_heads_are_as_many_as_query_heads() -> None:
     values = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
-    assert model_from_hf(values, ElementType.F32, PATH).config.n_kv_heads == 8
+    assert alike(model_from_hf(values, PATH).config).n_kv_heads == 8
 
 
 def test_explicit_head_dim_wins_and_null_does_not() -> None:
@@ -96,8 +97,8 @@ def test_default_rope_is_no_scaling() -> None:
 
 
 def test_tied_head() -> None:
-    assert model_from_hf(LLAMA | {"tie_word_embeddings": True}, ElementType.F32, PATH).tied_head
-    assert not model_from_hf(LLAMA, ElementType.F32, PATH).tied_head
+    assert model_from_hf(LLAMA | {"tie_word_embeddings": True}, PATH).tied_head
+    assert not model_from_hf(LLAMA, PATH).tied_head
 
 
 def test_families_differ_as_they_should() -> None:
@@ -122,7 +123,7 @@ class TestSlidingWindow:
         long = {"model_type": "mistral", "max_position_embeddings": 32768}
         assert config_of(**long).sliding_window == 4096
         with_null = LLAMA | long | {"sliding_window": None}
-        assert model_from_hf(with_null, ElementType.F32, PATH).config.sliding_window is None
+        assert alike(model_from_hf(with_null, PATH).config).sliding_window is None
 
     @pytest.mark.parametrize("family", ["qwen2", "qwen3"])
     def test_qwen_only_where_it_says_so(self, family: str) -> None:
@@ -223,13 +224,13 @@ def test_a_file_that_is_no_config(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(ModelFileError, match=r"config\.json") as caught:
-        read_hf_config(path, ElementType.F32)
+        read_hf_config(path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"config\.json: there is no such file"):
-        read_hf_config(tmp_path / "config.json", ElementType.F32)
+        read_hf_config(tmp_path / "config.json")
 
 
 # YaRN
@@ -300,7 +301,7 @@ def test_dynamic_scaling_leaves_what_fits_the_model_as_it_is() -> None:
 
 def test_a_plan_carries_yarn() -> None:
     config = config_of(rope_scaling=YARN)
-    assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert ModelConfig.from_json(json.loads(json.dumps(config.config.to_json()))) == config.config
 
 
 def test_an_epsilon_of_a_float32() -> None:

@@ -8,34 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dllama.checkpoint.m.config import config_from_header, extensions, header_from_config, header_notes
+from dllama.checkpoint.m.config import (
+    config_from_header,
+    extensions,
+    header_from_config,
+    header_notes,
+    weight_type_of,
+)
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.families import Activation, ModelConfig, RopeScaling, RopeStyle, YarnScaling
 from dllama.formats.m_file import MKey
+from dllama.model import Activation, RopeScaling, RopeStyle, YarnScaling
+from support.alike import Alike, alike
 
 PATH = Path("somewhere/model.m")
-LLAMA = ModelConfig(
-    family="llama",
-    dim=4096,
-    ffn_dim=14336,
+LLAMA = Alike(
     n_layers=32,
-    n_heads=32,
-    n_kv_heads=8,
-    head_dim=128,
-    vocab_size=128256,
     max_seq_len=131072,
-    norm_eps=1e-5,
-    rope_theta=500000.0,
-    rope_style=RopeStyle.ADJACENT,
     rope_scaling=RopeScaling(
         factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192
     ),
-    activation=Activation.SILU,
-    qkv_bias=False,
-    qk_norm=False,
-    sliding_window=None,
-    weight_type=ElementType.Q40,
 )
 YARN = YarnScaling(
     factor=4.0,
@@ -57,8 +49,16 @@ QWEN3 = dataclasses.replace(
 QWEN2 = dataclasses.replace(QWEN3, family="qwen2", qkv_bias=True, qk_norm=False)
 
 
+def header_of(model: Alike) -> dict[MKey, int]:
+    return dict(header_from_config(model.config, model.weight_type))
+
+
+def model_of(header: dict[MKey, int]) -> Alike:
+    return alike(config_from_header(header, PATH), weight_type_of(header, PATH))
+
+
 def test_llama_3_1_8b_in_the_numbers_of_distributed_llama() -> None:
-    assert dict(header_from_config(LLAMA)) == {
+    assert header_of(LLAMA) == {
         0: 0,
         1: 0xABCD00,
         2: 4096,
@@ -82,14 +82,14 @@ def test_llama_3_1_8b_in_the_numbers_of_distributed_llama() -> None:
 
 
 def test_qwen3_says_head_dim_and_epsilon() -> None:
-    header = dict(header_from_config(QWEN3))
+    header = header_of(QWEN3)
     assert header[MKey.ARCHITECTURE] == 0xABCD01
     assert header[MKey.HEAD_DIM] == 64
     assert header[MKey.NORM_EPSILON] == 6
 
 
 @pytest.mark.parametrize(
-    "config",
+    "model",
     [
         LLAMA,
         QWEN3,
@@ -110,27 +110,29 @@ def test_qwen3_says_head_dim_and_epsilon() -> None:
         ),
     ],
 )
-def test_written_then_read_is_equal(config: ModelConfig) -> None:
-    assert config_from_header(dict(header_from_config(config)), PATH) == config
+def test_written_then_read_is_equal(model: Alike) -> None:
+    assert model_of(header_of(model)) == model
 
 
 def test_mistral_comes_back_as_llama_with_a_context_of_its_window() -> None:
     mistral = dataclasses.replace(LLAMA, family="mistral", sliding_window=4096)
-    read = config_from_header(dict(header_from_config(mistral)), PATH)
+    read = model_of(header_of(mistral))
     assert read == dataclasses.replace(LLAMA, max_seq_len=4096)
-    (note,) = header_notes(mistral)
+    (note,) = header_notes(mistral.config)
     assert "131072 to 4096" in note
 
 
 def test_notes_say_what_only_dllama_reads() -> None:
-    assert extensions(LLAMA) == extensions(QWEN3) == []
-    assert extensions(QWEN2) == ["the architecture qwen2"]
-    assert extensions(dataclasses.replace(LLAMA, norm_eps=3e-7)) == [
+    assert extensions(LLAMA.config) == extensions(QWEN3.config) == []
+    assert extensions(QWEN2.config) == ["the architecture qwen2"]
+    assert extensions(dataclasses.replace(LLAMA, norm_eps=3e-7).config) == [
         "a norm epsilon other than 1e-5 and 1e-6"
     ]
-    assert extensions(dataclasses.replace(LLAMA, rope_theta=1.5)) == ["a rope theta that is no whole number"]
-    assert extensions(dataclasses.replace(QWEN3, rope_scaling=YARN)) == ["YaRN"]
-    assert extensions(dataclasses.replace(QWEN3, rope_scaling=LLAMA.rope_scaling)) == [
+    assert extensions(dataclasses.replace(LLAMA, rope_theta=1.5).config) == [
+        "a rope theta that is no whole number"
+    ]
+    assert extensions(dataclasses.replace(QWEN3, rope_scaling=YARN).config) == ["YaRN"]
+    assert extensions(dataclasses.replace(QWEN3, rope_scaling=LLAMA.rope_scaling).config) == [
         "rope scaling of pairs in halves"
     ]
 
@@ -139,42 +141,42 @@ def test_notes_say_what_only_dllama_reads() -> None:
 def test_an_epsilon_that_has_been_a_float32_is_the_number_that_it_was(eps: float, key: int | None) -> None:
     """What comes from a GGUF file has 9.999999747378752e-06, which others were given as a key that they refuse."""
     config = dataclasses.replace(LLAMA, norm_eps=float(np.float32(eps)))
-    header = dict(header_from_config(config))
+    header = header_of(config)
     assert header.get(MKey.NORM_EPSILON) == key
-    assert extensions(config) == []
-    assert config_from_header(header, PATH).norm_eps == eps
+    assert extensions(config.config) == []
+    assert model_of(header).norm_eps == eps
 
 
 def test_numbers_beside_whole_ones_are_what_they_are_as_float32() -> None:
     config = dataclasses.replace(LLAMA, rope_theta=float(np.nextafter(500000.0, 0)))
-    assert dict(header_from_config(config))[MKey.ROPE_THETA] == 500000
+    assert header_of(config)[MKey.ROPE_THETA] == 500000
 
 
 def test_half_of_yarn_is_damage() -> None:
-    header = dict(header_from_config(dataclasses.replace(QWEN3, rope_scaling=YARN)))
+    header = header_of(dataclasses.replace(QWEN3, rope_scaling=YARN))
     del header[MKey.YARN_BETA_SLOW_BITS]
     with pytest.raises(ModelFileError, match="YARN_BETA_SLOW_BITS"):
-        config_from_header(header, PATH)
+        model_of(header)
 
 
 def test_absent_keys_mean_what_distributed_llama_takes() -> None:
     """A header of its 2024 converters: nothing above key 13."""
-    header = {key: value for key, value in header_from_config(LLAMA) if key <= 13 and key not in (11, 12)}
-    config = config_from_header(header, PATH)
+    header = {key: value for key, value in header_of(LLAMA).items() if key <= 13 and key not in (11, 12)}
+    config = model_of(header)
     assert (config.activation, config.rope_theta, config.norm_eps) == (Activation.SILU, 1e4, 1e-5)
     assert (config.rope_scaling, config.head_dim) == (None, 128)
 
 
 def test_a_llama_with_the_rope_in_halves() -> None:
-    header = dict(header_from_config(dataclasses.replace(LLAMA, rope_scaling=None)))
-    assert config_from_header(header | {MKey.ROPE_TYPE: 1}, PATH).rope_style is RopeStyle.HALVES
+    header = header_of(dataclasses.replace(LLAMA, rope_scaling=None))
+    assert model_of(header | {MKey.ROPE_TYPE: 1}).rope_style is RopeStyle.HALVES
 
 
 @pytest.mark.parametrize("key", [1, 2, 3, 4, 5, 6, 9, 10, 13])
 def test_a_missing_key_is_named(key: int) -> None:
-    header = {name: value for name, value in header_from_config(LLAMA) if name != key}
+    header = {name: value for name, value in header_of(LLAMA).items() if name != key}
     with pytest.raises(ModelFileError, match=f"lacks the key {key} "):
-        config_from_header(header, PATH)
+        model_of(header)
 
 
 @pytest.mark.parametrize("key", [2, 3, 4, 5, 6, 9, 10])
@@ -182,7 +184,7 @@ def test_a_missing_key_is_named(key: int) -> None:
 def test_absurd_sizes_are_refused(key: int, value: int) -> None:
     value = min(value, 0) if key == MKey.MAX_SEQ_LEN else value  # a context may be as long as int32 can say
     with pytest.raises(ModelFileError, match="its header is damaged"):
-        config_from_header(dict(header_from_config(LLAMA)) | {MKey(key): value}, PATH)
+        model_of(header_of(LLAMA) | {MKey(key): value})
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,7 @@ def test_absurd_sizes_are_refused(key: int, value: int) -> None:
 )
 def test_values_that_cannot_be_are_named(key: MKey, value: int, word: str) -> None:
     with pytest.raises(ModelFileError, match=word):
-        config_from_header(dict(header_from_config(LLAMA)) | {key: value}, PATH)
+        model_of(header_of(LLAMA) | {key: value})
 
 
 @pytest.mark.parametrize(
@@ -216,4 +218,4 @@ def test_values_that_cannot_be_are_named(key: MKey, value: int, word: str) -> No
 )
 def test_other_architectures_are_named(changes: dict[MKey, int], word: str) -> None:
     with pytest.raises(UnsupportedModelError, match=word):
-        config_from_header(dict(header_from_config(LLAMA)) | changes, PATH)
+        model_of(header_of(LLAMA) | changes)

@@ -96,10 +96,11 @@ struct Problem {
     void run(const KernelTable& k, const uint8_t* packed, float* out, int tile, int tile_end, int row, int row_end) const {
         const size_t tile_bytes = layout(k).tile_bytes();
         if (blocked) {
-            const QuantMatmul m{packed, tile_bytes, shape.n_out, n_blocks, quants, x_scales, x_sums, out};
+            const QuantMatmul m{packed, tile_bytes, shape.n_out, n_blocks, quants, x_scales, x_sums, out,
+                                size_t(shape.n_out)};
             k.matmul[shape.type](m, tile, tile_end, row, row_end);
         } else {
-            const FloatMatmul m{packed, tile_bytes, shape.n_out, shape.n_in, x, out};
+            const FloatMatmul m{packed, tile_bytes, shape.n_out, shape.n_in, x, out, size_t(shape.n_out)};
             k.float_matmul[shape.type](m, tile, tile_end, row, row_end);
         }
     }

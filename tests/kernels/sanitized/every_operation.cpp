@@ -63,7 +63,7 @@ void matmuls(Ops& ops, ElementType type, int n_out, int n_in, int n_rows) {
         Rows rows(n_rows, n_in);
         ops.quantize_rows(rows.out(), x.data(), n_rows);
         QuantMatmul m{packed.get(), layout.tile_bytes(), n_out, n_in / kBlock, rows.quants.data(),
-                      rows.scales.data(), rows.sums.data(), out.data()};
+                      rows.scales.data(), rows.sums.data(), out.data(), size_t(n_out)};
         for (bool adds : {false, true}) {
             m.adds = adds;
             ops.matmul(m, type, n_rows);
@@ -75,7 +75,7 @@ void matmuls(Ops& ops, ElementType type, int n_out, int n_in, int n_rows) {
         }
     } else {
         for (bool adds : {false, true})
-            ops.matmul(FloatMatmul{packed.get(), layout.tile_bytes(), n_out, n_in, x.data(), out.data(), adds}, type, n_rows);
+            ops.matmul(FloatMatmul{packed.get(), layout.tile_bytes(), n_out, n_in, x.data(), out.data(), size_t(n_out), adds}, type, n_rows);
     }
 }
 

@@ -16,10 +16,9 @@ import numpy as np
 from dllama.checkpoint.gguf.names import FAMILY_OF, ROPE_FACTORS, gguf_name
 from dllama.checkpoint.gguf.rope import rope_values
 from dllama.checkpoint.hf.config import HfModel, model_from_hf
-from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.families.config import shortest_float32
 from dllama.formats.gguf import GgufFile, Metadata, Texts
+from dllama.model import shortest_float32
 from dllama.plain_text import LONGEST_NAME, plain_line
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
@@ -88,7 +87,7 @@ class Keys:
         return shortest_float32(self.metadata.need(name, float))
 
 
-def read_gguf_config(file: GgufFile, weight_type: ElementType) -> HfModel:
+def read_gguf_config(file: GgufFile) -> HfModel:
     """The model that the metadata describes.
 
     Raises ModelFileError when a key is missing or cannot be, UnsupportedModelError when it asks for what dllama does
@@ -108,7 +107,7 @@ def read_gguf_config(file: GgufFile, weight_type: ElementType) -> HfModel:
         )
     keys = Keys(metadata, architecture)
     _refuse_what_would_be_missed(keys)
-    return model_from_hf(_values(file, keys), weight_type, file.path)
+    return model_from_hf(_values(file, keys), file.path)
 
 
 def _values(file: GgufFile, keys: Keys) -> dict[str, Any]:

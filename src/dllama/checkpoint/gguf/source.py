@@ -17,9 +17,10 @@ from dllama.checkpoint.gguf.types import gguf_recipe, is_read, memory_type
 from dllama.checkpoint.recipes import Recipe
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.families import TensorSpec, tensor_specs
 from dllama.formats.gguf import GgmlType, GgufFile, GgufTensor
+from dllama.model import ModelSpec, TensorTypes
 from dllama.plain_text import LONGEST_NAME, plain_line
+from dllama.sharding import Tensor
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +40,20 @@ class GgufSource:
         UnsupportedModelError naming the file, and the key or the tensor.
         """
         self._file = GgufFile(path)
-        model = read_gguf_config(self._file, weight_type or _common_type(self._file))
+        model = read_gguf_config(self._file)
         self._family = model.family.name
         self._tied_head = model.tied_head
         self.config = model.config
-        self._specs = {spec.name: spec for spec in tensor_specs(self.config)}
-        for spec in self._specs.values():
-            self._check(spec)
+        as_floats = ModelSpec.uniform(self.config, ElementType.F32)
+        for tensor in as_floats:
+            self._check(tensor)
+        types = {
+            tensor.name: weight_type or self._memory_type(tensor.name)
+            for tensor in as_floats.held()
+            if not tensor.is_vector
+        }
+        self.model = ModelSpec(self.config, TensorTypes.of_names(types, self.config.n_layers))
+        self._tensors = {tensor.name: tensor for tensor in self.model}
         self._refuse_what_would_be_missed()
         if weight_type is None:
             self._say_what_is_quantised_anew()
@@ -59,7 +67,7 @@ class GgufSource:
         stored_name = self._stored_name(name)
         where = f"{self._file.path_of(stored_name)}: {stored_name}"
         tensor = self._file.tensors[stored_name]
-        return gguf_recipe(self._file.bytes_of(stored_name), tensor, self._specs[name].n_cols, where)
+        return gguf_recipe(self._file.bytes_of(stored_name), tensor, self._tensors[name].n_cols, where)
 
     def check(self) -> None:
         self._file.check()
@@ -76,19 +84,21 @@ class GgufSource:
     def _stored_name(self, name: str) -> str:
         return gguf_name(self._family, "embedding" if name == "head" and self._tied_head else name)
 
-    def _check(self, spec: TensorSpec) -> None:
-        name = self._stored_name(spec.name)
+    def _memory_type(self, name: str) -> ElementType:
+        return memory_type(self._file.tensors[self._stored_name(name)].type)
+
+    def _check(self, wanted: Tensor) -> None:
+        name = self._stored_name(wanted.name)
         tensor = self._file.tensors.get(name)
         if tensor is None:
             raise ModelFileError(
                 f"{self._file.path}: lacks the tensor {name}, which a {self._family} model of"
                 f" {self.config.n_layers} layers has; download it again"
             )
-        wanted = (spec.n_rows, spec.n_cols) if spec.n_rows > 1 else (spec.n_cols,)
-        if _without_ones(tensor.shape) != _without_ones(wanted):
+        if _without_ones(tensor.shape) != _without_ones(wanted.shape):
             raise ModelFileError(
                 f"{self._file.path_of(name)}: {name} has the shape {list(tensor.shape)}, its metadata asks for"
-                f" {list(wanted)}"
+                f" {list(wanted.shape)}"
             )
         if not is_read(tensor.type):
             raise UnsupportedModelError(
@@ -97,7 +107,7 @@ class GgufSource:
             )
 
     def _refuse_what_would_be_missed(self) -> None:
-        known = {self._stored_name(name) for name in self._specs}
+        known = {self._stored_name(name) for name in self._tensors}
         for name, tensor in self._file.tensors.items():
             if name in known or _BOOKKEEPING.fullmatch(name) or self._is_zero_bias(name, tensor):
                 continue
@@ -117,20 +127,14 @@ class GgufSource:
 
     def _say_what_is_quantised_anew(self) -> None:
         """Not of the embedding, of which rows are read as they are needed."""
-        matrices = [spec for spec in self._specs.values() if spec.n_rows > 1 and spec.name != "embedding"]
-        kinds = [self._file.tensors[self._stored_name(spec.name)].type for spec in matrices]
+        matrices = [tensor for tensor in self.model.held() if not tensor.is_vector]
+        kinds = [self._file.tensors[self._stored_name(tensor.name)].type for tensor in matrices]
         for kind, n in Counter(kinds).items():
             if memory_type(kind) is not kind.element_type:
                 _log.warning(
                     "%s: %d of %d matrices are %s, for which there is no kernel: in memory they are %s",
                     self._file.path, n, len(matrices), kind.name, memory_type(kind).label,
                 )  # fmt: skip
-
-
-def _common_type(file: GgufFile) -> ElementType:
-    """The one type that all matrices can have in memory."""
-    types = {memory_type(t.type) for t in file.tensors.values() if len(t.shape) > 1 and is_read(t.type)}
-    return types.pop() if len(types) == 1 else ElementType.Q80
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -13,11 +13,9 @@ from dllama.checkpoint.recipes import Bytes, Recipe, Rows, stored
 from dllama.dtypes import ElementType
 from dllama.formats.gguf import GgmlType, GgufTensor, can_dequantize, dequantize
 from dllama.kernels.blocks import decode
+from dllama.model import MATRIX_TYPES
 
-MEMORY_TYPES = (ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80)
-"""Those that a matrix may have in memory."""
-
-_CONVERTIBLE = (*MEMORY_TYPES, ElementType.BF16)
+_CONVERTIBLE = (*MATRIX_TYPES, ElementType.BF16)
 """Those that native code reads."""
 
 
@@ -28,7 +26,7 @@ def is_read(kind: GgmlType) -> bool:
 def memory_type(kind: GgmlType) -> ElementType:
     """What a matrix of this type is in memory."""
     dtype = kind.element_type
-    if dtype in MEMORY_TYPES:
+    if dtype in MATRIX_TYPES:
         assert dtype is not None
         return dtype
     return ElementType.F32 if kind.block == 1 else ElementType.Q80

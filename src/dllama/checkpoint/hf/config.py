@@ -16,12 +16,11 @@ from typing import Any
 from dllama.checkpoint.hf.keys import HfKeys
 from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_config
 from dllama.checkpoint.hf.rope import read_hf_rope
-from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.families.config import Activation, ModelConfig, shortest_float32
-from dllama.families.limits import fault_in
 from dllama.families.table import Family, family_named, known_families
 from dllama.formats.plain_files import read_json_object
+from dllama.model import Activation, Attention, Dense, Layer, ModelConfig, Rope, shortest_float32
+from dllama.model.limits import fault_in_sizes
 
 _ACTIVATIONS = {
     "silu": Activation.SILU,
@@ -40,17 +39,17 @@ class HfModel:
     """config.json says that the head is the embedding. Where one is stored, that one counts, as in transformers 5."""
 
 
-def read_hf_config(path: Path, weight_type: ElementType) -> HfModel:
+def read_hf_config(path: Path) -> HfModel:
     """The model that the config.json at `path` describes.
 
     Raises ModelFileError when it cannot be read or contradicts itself, UnsupportedModelError when it asks for
     what dllama does not do; both name the file and the key.
     """
     values = read_json_object(path, ModelFileError)
-    return model_from_hf(values, weight_type, path)
+    return model_from_hf(values, path)
 
 
-def model_from_hf(values: Mapping[str, Any], weight_type: ElementType, path: Path) -> HfModel:
+def model_from_hf(values: Mapping[str, Any], path: Path) -> HfModel:
     """The model that `values`, config.json's object, describes; `path` is for messages. Raises as above."""
     model_type = values.get("model_type")
     if not isinstance(model_type, str) or model_type not in known_families():
@@ -66,28 +65,29 @@ def model_from_hf(values: Mapping[str, Any], weight_type: ElementType, path: Pat
     n_heads, dim = keys.whole("num_attention_heads"), keys.whole("hidden_size")
     max_seq_len = keys.whole("max_position_embeddings")
     n_layers = keys.whole("num_hidden_layers")
+    fault = fault_in_sizes(n_layers=n_layers)
+    if fault:
+        raise ModelFileError(f"{path}: {fault}")
     rope = read_hf_rope(keys, max_seq_len)
-    config = ModelConfig(
-        family=family.name,
-        dim=dim,
-        ffn_dim=keys.whole("intermediate_size"),
-        n_layers=n_layers,
+    attention = Attention(
         n_heads=n_heads,
         n_kv_heads=keys.whole("num_key_value_heads", n_heads),
         head_dim=_head_dim(keys, dim, n_heads),
+        rope=Rope(theta=rope.theta, style=family.rope_style, scaling=rope.scaling),
+        window=_window(keys, family, n_layers, rope.max_seq_len),
+        qkv_bias=family.qkv_bias,
+        qk_norm=family.qk_norm,
+    )
+    dense = Dense(ffn_dim=keys.whole("intermediate_size"), activation=_activation(keys))
+    config = ModelConfig.of_layers(
+        [Layer(mixer=attention, feed_forward=dense)] * n_layers,
+        family=family.name,
+        dim=dim,
         vocab_size=keys.whole("vocab_size"),
         max_seq_len=rope.max_seq_len,
         norm_eps=shortest_float32(keys.number("rms_norm_eps", _DEFAULT_NORM_EPS)),
-        rope_theta=rope.theta,
-        rope_style=family.rope_style,
-        rope_scaling=rope.scaling,
-        activation=_activation(keys),
-        qkv_bias=family.qkv_bias,
-        qk_norm=family.qk_norm,
-        sliding_window=_window(keys, family, n_layers, rope.max_seq_len),
-        weight_type=weight_type,
     )
-    fault = fault_in(config)
+    fault = config.fault()
     if fault:
         raise ModelFileError(f"{path}: {fault}")
     return HfModel(config, family, keys.flag("tie_word_embeddings"))

@@ -12,7 +12,7 @@ import reprlib
 
 from dllama.checkpoint.hf.keys import HfKeys
 from dllama.errors import ModelFileError
-from dllama.families.config import RopeScaling, YarnScaling, shortest_float32
+from dllama.model import RopeScaling, YarnScaling, shortest_float32
 
 _DEFAULT_THETA = 10000.0
 _ORIGINAL = "original_max_position_embeddings"

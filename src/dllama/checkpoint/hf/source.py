@@ -18,8 +18,9 @@ from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_tensors
 from dllama.checkpoint.recipes import Recipe, halves_to_pairs, stored
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.families import RopeStyle, TensorSpec, tensor_specs
 from dllama.formats.safetensors import SafetensorsFile, open_safetensors_directory
+from dllama.model import ModelSpec, RopeStyle
+from dllama.sharding import Tensor
 
 CONFIG_FILE = "config.json"
 
@@ -37,31 +38,34 @@ class HfSource:
 
         Raises ModelFileError or UnsupportedModelError naming the file, and the key or the tensor.
         """
-        model = read_hf_config(directory / CONFIG_FILE, weight_type)
-        self.config = model.config
+        model = read_hf_config(directory / CONFIG_FILE)
+        self.model = ModelSpec.uniform(model.config, weight_type)
         self._family = model.family
         self._file_of = open_safetensors_directory(directory)
         self._directory = directory
-        self._specs = {spec.name: spec for spec in tensor_specs(self.config)}
+        self._tensors = {tensor.name: tensor for tensor in self.model}
         self._tied_head = model.tied_head and self._family.hf_name("head") not in self._file_of
-        for spec in self._specs.values():
-            self._check(spec)
+        for tensor in self._tensors.values():
+            self._check(tensor)
         self._refuse_what_would_be_missed()
         if model.tied_head and not self._tied_head:
             self._say_that_the_stored_head_counts()
 
     def recipe(self, name: str) -> Recipe:
         matrix = self._stored(name)
-        is_paired = name.endswith((".q", ".k")) and self.config.rope_style is RopeStyle.ADJACENT
-        return halves_to_pairs(matrix, self.config.head_dim) if is_paired else matrix
+        if not name.endswith((".q", ".k")):
+            return matrix
+        mixer = self.model.config.layer(int(name.split(".")[1])).mixer
+        is_paired = mixer.rope is not None and mixer.rope.style is RopeStyle.ADJACENT
+        return halves_to_pairs(matrix, mixer.head_dim) if is_paired else matrix
 
     def _stored(self, name: str) -> Recipe:
-        spec, stored_name = self._specs[name], self._stored_name(name)
+        tensor, stored_name = self._tensors[name], self._stored_name(name)
         file = self._file_of[stored_name]
         dtype = file.tensors[stored_name].element_type
         assert dtype is not None  # _check has seen to it
-        rows = file.bytes_of(stored_name).reshape(spec.n_rows, -1)
-        return stored(rows, spec.n_cols, dtype, f"{file.path}: {stored_name}")
+        rows = file.bytes_of(stored_name).reshape(tensor.n_rows, -1)
+        return stored(rows, tensor.n_cols, dtype, f"{file.path}: {stored_name}")
 
     def check(self) -> None:
         for file in self._files():
@@ -84,8 +88,8 @@ class HfSource:
     def _stored_name(self, name: str) -> str:
         return self._family.hf_name("embedding" if name == "head" and self._tied_head else name)
 
-    def _check(self, spec: TensorSpec) -> None:
-        name = self._stored_name(spec.name)
+    def _check(self, wanted: Tensor) -> None:
+        name = self._stored_name(wanted.name)
         file = self._file_of.get(name)
         scheme = scheme_of_tensors(name, self._file_of)
         if scheme is not None:
@@ -93,9 +97,8 @@ class HfSource:
         if file is None:
             raise ModelFileError(f"{self._directory}: the tensor {name} is in none of the safetensors files")
         tensor = file.tensors[name]
-        matrix = (spec.n_rows, spec.n_cols)
-        expected = matrix if spec.n_rows > 1 else (spec.n_cols,)
-        if tensor.shape not in (expected, matrix):
+        expected = wanted.shape
+        if tensor.shape not in (expected, (wanted.n_rows, wanted.n_cols)):
             raise ModelFileError(
                 f"{file.path}: {name} has the shape {list(tensor.shape)}, config.json asks for"
                 f" {list(expected)}"
@@ -107,15 +110,15 @@ class HfSource:
 
     def _refuse_what_would_be_missed(self) -> None:
         """A tensor that is no part of the forward pass here, and would be in the model's own."""
-        known = {self._stored_name(name) for name in self._specs} | {self._family.hf_name("head")}
+        known = {self._stored_name(name) for name in self._tensors} | {self._family.hf_name("head")}
         unused = []
         for name, file in self._file_of.items():
             if name in known or is_bookkeeping(name):
                 continue
             if is_in_decoder(name) and not is_zero_bias(name, file):
                 raise UnsupportedModelError(
-                    f"{file.path}: {name} has no place in a {self.config.family} model of"
-                    f" {self.config.n_layers} layers; without it the answers would be wrong"
+                    f"{file.path}: {name} has no place in a {self.model.config.family} model of"
+                    f" {self.model.config.n_layers} layers; without it the answers would be wrong"
                 )
             unused.append(name)
         if unused:

@@ -22,10 +22,19 @@ from dllama.checkpoint.m.numbers import bits_of_float, float_of_bits, number, nu
 from dllama.checkpoint.m.rope import ROPE_HALVES, read_scaling, scaling_pairs
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.families.config import Activation, ModelConfig, RopeStyle, shortest_float32
-from dllama.families.limits import fault_in
 from dllama.families.table import Family, family_named
 from dllama.formats.m_file import FIRST_OWN_KEY, MKey
+from dllama.model import (
+    Activation,
+    Attention,
+    Dense,
+    Layer,
+    ModelConfig,
+    Rope,
+    RopeStyle,
+    shortest_float32,
+)
+from dllama.model.limits import fault_in_sizes
 
 T = TypeVar("T")
 
@@ -76,53 +85,65 @@ def config_from_header(pairs: Mapping[MKey, int], path: Path) -> ModelConfig:
                 f"{path}: its header is damaged: dim {dim} is no multiple of {n_heads} heads"
             )
         head_dim = dim // n_heads
-    config = ModelConfig(
-        family=family.name,
-        dim=dim,
-        ffn_dim=pairs[MKey.FFN_DIM],
-        n_layers=pairs[MKey.N_LAYERS],
+    attention = Attention(
         n_heads=n_heads,
         n_kv_heads=pairs[MKey.N_KV_HEADS],
         head_dim=head_dim,
-        vocab_size=pairs[MKey.VOCAB_SIZE],
-        max_seq_len=pairs[MKey.MAX_SEQ_LEN],
-        norm_eps=_norm_eps(pairs, path),
-        rope_theta=number(pairs, MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, 10000.0),
-        rope_style=RopeStyle.HALVES if halves else RopeStyle.ADJACENT,
-        rope_scaling=read_scaling(pairs, family.name == "llama", path),
-        activation=_choice(pairs, MKey.ACTIVATION, 1, _ACTIVATIONS, path),
+        rope=Rope(
+            theta=number(pairs, MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, 10000.0),
+            style=RopeStyle.HALVES if halves else RopeStyle.ADJACENT,
+            scaling=read_scaling(pairs, family.name == "llama", path),
+        ),
         qkv_bias=family.qkv_bias,
         qk_norm=family.qk_norm,
-        sliding_window=None,
-        weight_type=_choice(pairs, MKey.WEIGHT_TYPE, -1, {int(kind): kind for kind in _WEIGHT_TYPES}, path),
     )
-    fault = fault_in(config)
+    dense = Dense(
+        ffn_dim=pairs[MKey.FFN_DIM], activation=_choice(pairs, MKey.ACTIVATION, 1, _ACTIVATIONS, path)
+    )
+    n_layers = pairs[MKey.N_LAYERS]
+    fault = fault_in_sizes(n_layers=n_layers)
+    if not fault:
+        config = ModelConfig.of_layers(
+            [Layer(mixer=attention, feed_forward=dense)] * n_layers,
+            family=family.name,
+            dim=dim,
+            vocab_size=pairs[MKey.VOCAB_SIZE],
+            max_seq_len=pairs[MKey.MAX_SEQ_LEN],
+            norm_eps=_norm_eps(pairs, path),
+        )
+        fault = config.fault()
     if fault:
         raise ModelFileError(f"{path}: its header is damaged: {fault}")
     return config
 
 
-def header_from_config(config: ModelConfig) -> list[tuple[MKey, int]]:
-    """The pairs that describe `config`. What an older reader takes for granted is left out."""
+def weight_type_of(pairs: Mapping[MKey, int], path: Path) -> ElementType:
+    """The element type of the file's matrices. Raises ModelFileError for one that it cannot have."""
+    return _choice(pairs, MKey.WEIGHT_TYPE, -1, {int(kind): kind for kind in _WEIGHT_TYPES}, path)
+
+
+def header_from_config(config: ModelConfig, weight_type: ElementType) -> list[tuple[MKey, int]]:
+    """The pairs that describe `config`, whose layers are alike. What an older reader takes for granted is left out."""
+    attention, dense, rope = _only_layer(config)
     pairs = [
         (MKey.VERSION, 0),
         (MKey.ARCHITECTURE, _ARCHITECTURE_OF[config.family]),
         (MKey.DIM, config.dim),
-        (MKey.FFN_DIM, config.ffn_dim),
+        (MKey.FFN_DIM, dense.ffn_dim),
         (MKey.N_LAYERS, config.n_layers),
-        (MKey.N_HEADS, config.n_heads),
-        (MKey.N_KV_HEADS, config.n_kv_heads),
+        (MKey.N_HEADS, attention.n_heads),
+        (MKey.N_KV_HEADS, attention.n_kv_heads),
         (MKey.N_EXPERTS, 0),
         (MKey.N_ACTIVE_EXPERTS, 0),
         (MKey.VOCAB_SIZE, config.vocab_size),
-        (MKey.MAX_SEQ_LEN, min(config.max_seq_len, config.sliding_window or config.max_seq_len)),
-        (MKey.ACTIVATION, 0 if config.activation is Activation.GELU else 1),
-        (MKey.WEIGHT_TYPE, int(config.weight_type)),
-        number_pair(MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, config.rope_theta),
-        *scaling_pairs(config),
+        (MKey.MAX_SEQ_LEN, min(config.max_seq_len, attention.window or config.max_seq_len)),
+        (MKey.ACTIVATION, 0 if dense.activation is Activation.GELU else 1),
+        (MKey.WEIGHT_TYPE, int(weight_type)),
+        number_pair(MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, rope.theta),
+        *scaling_pairs(rope),
     ]
-    if config.head_dim * config.n_heads != config.dim:
-        pairs.append((MKey.HEAD_DIM, config.head_dim))
+    if attention.head_dim * attention.n_heads != config.dim:
+        pairs.append((MKey.HEAD_DIM, attention.head_dim))
     # 1e-5 is 9.999999747378752e-06 where it has been a float32, as in a GGUF file
     eps = shortest_float32(config.norm_eps)
     if eps == 1e-6:
@@ -134,20 +155,29 @@ def header_from_config(config: ModelConfig) -> list[tuple[MKey, int]]:
 
 def header_notes(config: ModelConfig) -> list[str]:
     """What a `.m` file of `config` says otherwise than the model; a line each."""
-    if config.sliding_window is None or config.sliding_window >= config.max_seq_len:
+    window = _only_layer(config)[0].window
+    if window is None or window >= config.max_seq_len:
         return []
     return [
-        f"the context is cut from {config.max_seq_len} to {config.sliding_window}: the model attends to a"
-        f" sliding window of {config.sliding_window}, for which the .m format has no key"
+        f"the context is cut from {config.max_seq_len} to {window}: the model attends to a"
+        f" sliding window of {window}, for which the .m format has no key"
     ]
 
 
 def extensions(config: ModelConfig) -> list[str]:
     """What of a `.m` file of `config` only dllama reads: Distributed Llama refuses such a file."""
     names = [f"the architecture {config.family}"] if _ARCHITECTURE_OF[config.family] == _QWEN2 else []
-    keys = {key for key, _ in header_from_config(config) if key >= FIRST_OWN_KEY}
+    keys = {key for key, _ in header_from_config(config, ElementType.Q40) if key >= FIRST_OWN_KEY}
     names += [_EXTENSIONS[key] for key in sorted(keys) if key in _EXTENSIONS]
     return names
+
+
+def _only_layer(config: ModelConfig) -> tuple[Attention, Dense, Rope]:
+    """What all layers are. Raises UnsupportedModelError for what the format has no keys for."""
+    layer = config.kinds[0]
+    if len(config.kinds) > 1 or layer.mixer.rope is None:
+        raise UnsupportedModelError(f"the .m format has no keys for a {config.family} model like this one")
+    return layer.mixer, layer.feed_forward, layer.mixer.rope
 
 
 def _family(pairs: Mapping[MKey, int], path: Path) -> Family:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dllama.families.config import shortest_float32
 from dllama.formats.m_file import MKey
+from dllama.model import shortest_float32
 
 _LARGEST_INT = (1 << 31) - 1
 

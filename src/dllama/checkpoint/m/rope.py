@@ -1,4 +1,4 @@
-"""The rope scaling of a `.m` header becomes that of a ModelConfig, and back.
+"""The rope scaling of a `.m` header becomes that of a Rope, and back.
 
 Distributed Llama knows Llama 3.1's scaling, of adjacent pairs (rope type 2). That of halves, and YaRN, are extensions.
 """
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dllama.checkpoint.m.numbers import bits_of_float, float_of_bits, number, number_pair
 from dllama.errors import ModelFileError
-from dllama.families.config import ModelConfig, RopeScaling, RopeStyle, YarnScaling
 from dllama.formats.m_file import MKey
+from dllama.model import Rope, RopeScaling, RopeStyle, YarnScaling
 
 ROPE_ADJACENT, ROPE_HALVES, ROPE_SCALED = 0, 1, 2
 
@@ -56,10 +56,10 @@ def _read_yarn(pairs: Mapping[MKey, int], path: Path) -> YarnScaling:
     )
 
 
-def scaling_pairs(config: ModelConfig) -> list[tuple[MKey, int]]:
+def scaling_pairs(rope: Rope) -> list[tuple[MKey, int]]:
     """Rope type and scaling."""
-    scaling = config.rope_scaling
-    halves = [(MKey.ROPE_TYPE, ROPE_HALVES)] if config.rope_style is RopeStyle.HALVES else []
+    scaling = rope.scaling
+    halves = [(MKey.ROPE_TYPE, ROPE_HALVES)] if rope.style is RopeStyle.HALVES else []
     if scaling is None:
         return halves
     pairs = [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dllama.checkpoint.m.config import config_from_header
+from dllama.checkpoint.m.config import config_from_header, weight_type_of
 from dllama.checkpoint.recipes import Recipe, stored
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UsageError
-from dllama.families import ModelConfig, TensorSpec, tensor_specs
 from dllama.formats.m_file import MFile
+from dllama.model import ModelSpec
+from dllama.sharding import Tensor
 
 
 class MSource:
@@ -18,36 +19,34 @@ class MSource:
     def __init__(self, path: Path, weight_type: ElementType | None) -> None:
         """Raises ModelFileError unless header and size fit, UsageError where `weight_type` contradicts it."""
         self._file = MFile(path)
-        self.config = config_from_header(self._file.pairs, path)
-        self._check_weight_type(self.config, weight_type, path)
-        specs = tensor_specs(self.config)
-        self._starts = self._layout(specs, path)
-        self._specs = {spec.name: spec for spec in specs}
+        pairs = self._file.pairs
+        own_type = weight_type_of(pairs, path)
+        self.model = ModelSpec.uniform(config_from_header(pairs, path), own_type)
+        if weight_type not in (None, own_type):
+            raise UsageError(
+                f"{path}: its weights are {own_type.label}, not {weight_type.label};"
+                f" leave the type away, or convert the original model to {weight_type.label}"
+            )
+        tensors = list(self.model)
+        self._starts = self._layout(tensors, path)
+        self._tensors = {tensor.name: tensor for tensor in tensors}
 
     @property
     def header(self) -> dict[str, str]:
         """For people."""
         return {f"{int(key)} {key.name.lower()}": str(value) for key, value in self._file.pairs.items()}
 
-    @staticmethod
-    def _check_weight_type(config: ModelConfig, weight_type: ElementType | None, path: Path) -> None:
-        if weight_type not in (None, config.weight_type):
-            raise UsageError(
-                f"{path}: its weights are {config.weight_type.label}, not {weight_type.label};"
-                f" leave the type away, or convert the original model to {weight_type.label}"
-            )
-
-    def _layout(self, specs: list[TensorSpec], path: Path) -> dict[str, int]:
+    def _layout(self, tensors: list[Tensor], path: Path) -> dict[str, int]:
         """Where each tensor starts, counted from the end of the header."""
         starts, at = {}, 0
-        for spec in specs:
-            if not spec.fits_blocks:
+        for tensor in tensors:
+            if not tensor.fits_blocks:
                 raise ModelFileError(
-                    f"{path}: is damaged: rows of {spec.name} have {spec.n_cols} elements, which are no whole"
-                    f" blocks of {spec.dtype.label}"
+                    f"{path}: is damaged: rows of {tensor.name} have {tensor.n_cols} elements, which are no whole"
+                    f" blocks of {tensor.dtype.label}"
                 )
-            starts[spec.name] = at
-            at += spec.n_bytes
+            starts[tensor.name] = at
+            at += tensor.n_bytes
         expected, found = self._file.header_bytes + at, self._file.file_bytes
         if found != expected:
             what = "truncated" if found < expected else "too long"
@@ -58,10 +57,10 @@ class MSource:
         return starts
 
     def recipe(self, name: str) -> Recipe:
-        spec, start = self._specs[name], self._starts[name]
-        data = self._file.tensor_bytes[start : start + spec.n_bytes]
-        rows = data.reshape(spec.n_rows, spec.row_bytes)
-        return stored(rows, spec.n_cols, spec.dtype, f"{self._file.path}: {name}")
+        tensor, start = self._tensors[name], self._starts[name]
+        data = self._file.tensor_bytes[start : start + tensor.n_bytes]
+        rows = data.reshape(tensor.stacked_rows, tensor.row_bytes)
+        return stored(rows, tensor.n_cols, tensor.dtype, f"{self._file.path}: {name}")
 
     def check(self) -> None:
         self._file.check()

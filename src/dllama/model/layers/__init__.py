@@ -1,0 +1,34 @@
+"""The kinds of mixers and feed-forwards, one file each: numbers, tensors, cache, buffers and computation in it."""
+
+from dllama.model.layers.attention import Attention, CacheRows
+from dllama.model.layers.dense import Activation, Dense
+from dllama.model.layers.layer import FeedForward, Layer, Mixer, normed_buffers
+from dllama.model.layers.workspace import (
+    Buffer,
+    LayerWeights,
+    RowPlaces,
+    Rows,
+    StackedMatrices,
+    TypeOf,
+    Workspace,
+    normed_buffer,
+)
+
+__all__ = [
+    "Activation",
+    "Attention",
+    "Buffer",
+    "CacheRows",
+    "Dense",
+    "FeedForward",
+    "Layer",
+    "LayerWeights",
+    "Mixer",
+    "RowPlaces",
+    "Rows",
+    "StackedMatrices",
+    "TypeOf",
+    "Workspace",
+    "normed_buffer",
+    "normed_buffers",
+]

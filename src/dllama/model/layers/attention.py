@@ -1,0 +1,149 @@
+"""Softmax attention of query heads over the keys and values of the sequence (Vaswani et al. 2017), with KV heads that
+groups of query heads share (Ainslie et al. 2023).
+
+T rows of the step, D model width, H query heads, K KV heads, E head width; `_local` is this rank's span of heads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from dllama.dtypes import BLOCK, ElementType
+from dllama.kernels import BoundArray, Q80Rows
+from dllama.model.layers.workspace import Buffer, LayerWeights, RowPlaces, TypeOf, Workspace
+from dllama.model.limits import fault_in_sizes
+from dllama.model.partial_sums import RowSums
+from dllama.model.rope import Rope, RopeStyle
+from dllama.sharding import Along, Cut, RankSpans, Tensor
+
+
+class CacheRows(NamedTuple):
+    """What a layer keeps of each position: keys and values of so many heads, of so many numbers each."""
+
+    n_heads: int
+    width: int
+
+
+class _Buffers(NamedTuple):
+    qkv: Buffer  # [T, (H_local + 2 K_local) E]
+    mixed: Buffer  # [T, H_local E], where attention cannot write what `attended` takes
+    attended: Buffer  # [T, H_local E]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attention:
+    """`rope` None: positions are not told apart. `window`: how many of the last positions a row attends to, itself
+    among them; None: all. `qk_norm`: each head of the queries and keys is normed by itself, with one weight for all."""
+
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    rope: Rope | None
+    window: int | None = None
+    qkv_bias: bool = False
+    o_bias: bool = False
+    qk_norm: bool = False
+
+    @property
+    def group(self) -> int:
+        """Query heads that share one KV head."""
+        return self.n_heads // self.n_kv_heads
+
+    @property
+    def axis(self) -> str:
+        return f"{self.n_heads} heads"
+
+    def fault(self) -> str | None:
+        """What is impossible in it, as the end of a sentence, or None."""
+        fault = fault_in_sizes(n_heads=self.n_heads, n_kv_heads=self.n_kv_heads, head_dim=self.head_dim)
+        if fault is not None:
+            return fault
+        if self.n_heads % self.n_kv_heads:
+            return f"{self.n_heads} query heads cannot share {self.n_kv_heads} KV heads evenly"
+        if self.head_dim % 2:
+            return f"head_dim is {self.head_dim}, but rope turns pairs and needs an even number"
+        if self.window is not None:
+            fault = fault_in_sizes(sliding_window=self.window)
+        return fault or (self.rope and self.rope.fault(self.head_dim)) or None
+
+    def tensors(self, dim: int, type_of: TypeOf) -> Iterator[Tensor]:
+        """Rows of q and k are in the order of the rope's style."""
+        width, group = self.head_dim, self.group
+        n_q, n_kv = self.n_heads * width, self.n_kv_heads * width
+        queries, keys = Cut(self.axis, Along.ROWS, width), Cut(self.axis, Along.ROWS, width, group)
+        yield Tensor("q", (n_q, dim), type_of("q"), queries, "qkv")
+        yield Tensor("k", (n_kv, dim), type_of("k"), keys, "qkv")
+        yield Tensor("v", (n_kv, dim), type_of("v"), keys, "qkv")
+        if self.qkv_bias:
+            yield _vector("q_bias", n_q, Cut(self.axis, Along.COLS, width), "qkv_bias")
+            yield _vector("k_bias", n_kv, Cut(self.axis, Along.COLS, width, group), "qkv_bias")
+            yield _vector("v_bias", n_kv, Cut(self.axis, Along.COLS, width, group), "qkv_bias")
+        yield Tensor("o", (dim, n_q), type_of("o"), Cut(self.axis, Along.COLS, width))
+        if self.o_bias:
+            yield _vector("o_bias", dim)
+        if self.qk_norm:
+            yield _vector("q_norm", width)
+            yield _vector("k_norm", width)
+
+    def cache(self, spans: RankSpans) -> CacheRows:
+        """What a rank with these spans keeps: keys and values of the heads that its query heads use."""
+        heads = Cut(self.axis, Along.ROWS, 1, self.group).of(spans[self.axis])
+        return CacheRows(len(heads), self.head_dim)
+
+    def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> _Buffers:
+        n_q = len(spans[self.axis]) * self.head_dim
+        n_kv = self.cache(spans).n_heads * self.head_dim
+        attended = Buffer("attended", n_q, type_of("o").is_blocked)
+        mixes_floats = attended.quantised and self.head_dim % BLOCK != 0
+        return _Buffers(
+            Buffer("qkv", n_q + 2 * n_kv), Buffer("mixed", n_q) if mixes_floats else attended, attended
+        )
+
+    def compute(
+        self,
+        on: Workspace,
+        layer: LayerWeights,
+        cache: tuple[BoundArray, BoundArray],
+        angles: BoundArray,
+        run: RowSums,
+        rows: RowPlaces,
+    ) -> None:
+        """run.out [T, D] := this rank's part of the layer's output, of its heads; `angles` are the rope's."""
+        compute, n_rows, (keys, values) = on.compute, run.n_rows, cache
+        buffers = self.buffers(on.dim, on.spans, layer.type_of)
+        qkv, mixed, attended = on.floats(buffers.qkv), on[buffers.mixed], on[buffers.attended]
+        n_heads, first_head = len(on.spans[self.axis]), on.spans[self.axis].start
+        n_kv_heads = self.cache(on.spans).n_heads
+
+        on.product(qkv, layer.matrices["qkv"], on.normed, n_rows)  # [T, (H_local + 2 K_local) E]
+        if self.qkv_bias:
+            compute.add_bias(qkv, layer.vectors["qkv_bias"], n_rows)
+        if self.qk_norm:
+            compute.head_rms_norm(qkv, layer.vectors["q_norm"], on.eps, 0, n_heads, n_rows)
+            compute.head_rms_norm(qkv, layer.vectors["k_norm"], on.eps, n_heads, n_kv_heads, n_rows)
+        compute.rope_store(
+            qkv, angles, rows.positions, rows.sequence, rows.page_table, keys, values,
+            n_heads, self.rope is not None and self.rope.style is RopeStyle.HALVES, n_rows,
+        )  # fmt: skip
+        compute.attention(
+            mixed, qkv, rows.positions, rows.sequence, rows.page_table, keys, values,
+            n_heads, first_head % self.group, self.group, self.window or 0, n_rows,
+        )  # fmt: skip
+        if isinstance(attended, Q80Rows) and isinstance(mixed, BoundArray):
+            compute.quantize_rows(attended, mixed, n_rows)
+        (o,) = layer.matrices["o"].matrices
+        compute.matmul(run.out, o, attended, n_rows, run.adds)  # [T, D], this rank's heads
+        if self.o_bias and on.rank == 0:
+            compute.add_bias(run.out, layer.vectors["o_bias"], n_rows)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Attention:
+        """The inverse of dataclasses.asdict. Raises KeyError, TypeError or ValueError on anything else."""
+        rope = values["rope"]
+        return cls(**values | {"rope": rope and Rope.from_json(rope)})
+
+
+def _vector(name: str, n: int, cut: Cut | None = None, group: str = "") -> Tensor:
+    return Tensor(name, (n,), ElementType.F32, cut, group)

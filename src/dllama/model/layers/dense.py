@@ -1,0 +1,73 @@
+"""The feed-forward of every row: down(act(gate) * up) (Shazeer 2020, arXiv:2002.05202).
+
+T rows of the step, D model width, F FFN width; `_local` is this rank's span of columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from dllama.model.layers.workspace import Buffer, LayerWeights, TypeOf, Workspace
+from dllama.model.limits import fault_in_sizes
+from dllama.model.partial_sums import RowSums
+from dllama.sharding import Along, Cut, RankSpans, Tensor
+
+
+class Activation(enum.StrEnum):
+    SILU = "silu"
+    GELU = "gelu"
+
+
+class _Buffers(NamedTuple):
+    gate_up: Buffer  # [T, 2 F_local]
+    activated: Buffer  # [T, F_local]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dense:
+    ffn_dim: int
+    activation: Activation
+
+    @property
+    def axis(self) -> str:
+        return f"{self.ffn_dim} FFN columns"
+
+    def fault(self) -> str | None:
+        """What is impossible in it, as the end of a sentence, or None."""
+        return fault_in_sizes(ffn_dim=self.ffn_dim)
+
+    def tensors(self, dim: int, type_of: TypeOf) -> Iterator[Tensor]:
+        rows, cols = Cut(self.axis, Along.ROWS), Cut(self.axis, Along.COLS)
+        yield Tensor("gate", (self.ffn_dim, dim), type_of("gate"), rows, "gate_up")
+        yield Tensor("down", (dim, self.ffn_dim), type_of("down"), cols)
+        yield Tensor("up", (self.ffn_dim, dim), type_of("up"), rows, "gate_up")
+
+    def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> _Buffers:
+        n = len(spans[self.axis])
+        return _Buffers(Buffer("gate_up", 2 * n), Buffer("activated", n, type_of("down").is_blocked))
+
+    def compute(self, on: Workspace, layer: LayerWeights, run: RowSums) -> None:
+        """run.out [T, D] := this rank's part of the layer's output, of its columns."""
+        compute, n_rows = on.compute, run.n_rows
+        buffers = self.buffers(on.dim, on.spans, layer.type_of)
+        gate_up, activated = on.floats(buffers.gate_up), on[buffers.activated]
+        weights = layer.matrices["gate_up"]
+
+        if (
+            len(weights.matrices) == 1
+        ):  # act(gate) * up: [T, F_local], by way of [T, 2 F_local] for a few rows
+            (matrix,) = weights.matrices
+            compute.gated_matmul(activated, matrix, on.normed(matrix.dtype), gate_up, n_rows, self.activation)
+        else:
+            on.product(gate_up, weights, on.normed, n_rows)
+            compute.silu_mul(activated, gate_up, n_rows, self.activation)
+        (down,) = layer.matrices["down"].matrices
+        compute.matmul(run.out, down, activated, n_rows, run.adds)  # [T, D], this rank's columns
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Dense:
+        """The inverse of dataclasses.asdict. Raises KeyError, TypeError or ValueError on anything else."""
+        return cls(**values | {"activation": Activation(values["activation"])})

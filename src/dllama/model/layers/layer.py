@@ -1,0 +1,80 @@
+"""A layer: a mixer, which lets rows look at each other, and a feed-forward, which does not. Each has a norm before it,
+and what it computes is added to the residual stream."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from dllama.dtypes import ElementType
+from dllama.model.layers.attention import Attention
+from dllama.model.layers.dense import Dense
+from dllama.model.layers.workspace import Buffer, TypeOf, normed_buffer
+from dllama.sharding import Along, RankSpans, Tensor
+
+Mixer: TypeAlias = Attention
+FeedForward: TypeAlias = Dense
+
+_MIXERS: Mapping[str, Callable[[dict[str, Any]], Mixer]] = MappingProxyType(
+    {"attention": Attention.from_json}
+)
+_FEED_FORWARDS: Mapping[str, Callable[[dict[str, Any]], FeedForward]] = MappingProxyType(
+    {"dense": Dense.from_json}
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layer:
+    mixer: Mixer
+    feed_forward: FeedForward
+
+    def fault(self) -> str | None:
+        """What is impossible in it, as the end of a sentence, or None."""
+        return self.mixer.fault() or self.feed_forward.fault()
+
+    def tensors(self, dim: int, type_of: TypeOf) -> list[Tensor]:
+        """In the order of the `.m` file: norms come last."""
+        tensors = [*self.mixer.tensors(dim, type_of), *self.feed_forward.tensors(dim, type_of)]
+        tensors += [Tensor(name, (dim,), ElementType.F32) for name in ("attention_norm", "ffn_norm")]
+        return sorted(tensors, key=lambda tensor: tensor.name.endswith("_norm"))
+
+    def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> Iterator[Buffer]:
+        """All that a rank computes the layer in."""
+        yield from self.mixer.buffers(dim, spans, type_of)
+        yield from self.feed_forward.buffers(dim, spans, type_of)
+        yield from normed_buffers(dim, self.tensors(dim, type_of))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "mixer": {"kind": type(self.mixer).__name__.lower()} | dataclasses.asdict(self.mixer),
+            "feed_forward": {"kind": type(self.feed_forward).__name__.lower()}
+            | dataclasses.asdict(self.feed_forward),
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Layer:
+        """The inverse of to_json. Raises KeyError, TypeError or ValueError on anything else."""
+        return cls(
+            **values
+            | {
+                "mixer": _from_json(_MIXERS, values["mixer"]),
+                "feed_forward": _from_json(_FEED_FORWARDS, values["feed_forward"]),
+            }
+        )
+
+
+def normed_buffers(dim: int, tensors: Iterable[Tensor]) -> list[Buffer]:
+    """What the norm before these tensors writes: for each way in which matrices take their input, if they take it."""
+    inputs = {
+        normed_buffer(dim, tensor.dtype): None
+        for tensor in tensors
+        if not tensor.is_vector and (tensor.cut is None or tensor.cut.along is Along.ROWS)
+    }
+    return list(inputs)
+
+
+def _from_json(kinds: Mapping[str, Callable[[dict[str, Any]], Any]], values: dict[str, Any]) -> Any:
+    numbers = dict(values)
+    return kinds[numbers.pop("kind")](numbers)

@@ -1,0 +1,127 @@
+"""A tensor: its name, shape and element type, how it is cut over ranks, and which packed matrix it is part of."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+
+from dllama.dtypes import ElementType, row_bytes
+from dllama.sharding.spans import RankSpans, Span
+
+
+class Along(enum.Enum):
+    """What of a matrix is divided: rows of what produces a span, columns of what consumes it."""
+
+    ROWS = "rows"
+    COLS = "columns"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """How a tensor follows what is divided among ranks.
+
+    Each unit of `axis` has `width` rows (or columns), and `shared_by` neighbouring units share one run of these: keys
+    of a head that several query heads use. A rank whose span ends within such a group holds its run too.
+    """
+
+    axis: str
+    along: Along
+    width: int = 1
+    shared_by: int = 1
+
+    def of(self, span: Span) -> Span:
+        """The rows or columns of a rank that has `span` of the axis."""
+        return Span(span.start // self.shared_by * self.width, -(-span.stop // self.shared_by) * self.width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A vector [n], a matrix [n_rows, n_cols] that maps n_cols inputs to n_rows outputs, or a stack of such matrices
+    [n_stacked, n_rows, n_cols], each of which is cut alike.
+
+    `cut` None: every rank holds all of it. A vector that is cut has no rows: it is cut along its columns.
+    `group` names the packed matrix, or vector, that it is part of, with those that share its input and its type; by
+    itself it is its own.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: ElementType
+    cut: Cut | None = None
+    group: str = ""
+
+    @property
+    def is_vector(self) -> bool:
+        return len(self.shape) == 1
+
+    @property
+    def n_stacked(self) -> int:
+        return self.shape[0] if len(self.shape) == 3 else 1
+
+    @property
+    def n_rows(self) -> int:
+        """Of each matrix; a vector has one row."""
+        return 1 if self.is_vector else self.shape[-2]
+
+    @property
+    def n_cols(self) -> int:
+        return self.shape[-1]
+
+    @property
+    def stacked_rows(self) -> int:
+        """Those of all matrices of a stack, one after another."""
+        return self.n_stacked * self.n_rows
+
+    @property
+    def row_bytes(self) -> int:
+        return row_bytes(self.dtype, self.n_cols)
+
+    @property
+    def n_elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def n_bytes(self) -> int:
+        return self.stacked_rows * self.row_bytes
+
+    @property
+    def fits_blocks(self) -> bool:
+        """False when rows of a blocked type are not whole blocks; row_bytes and n_bytes assert it."""
+        return self.n_cols % self.dtype.block == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Rows and columns of `tensor` that one rank holds; of a stack, those of each of its matrices."""
+
+    tensor: Tensor
+    rows: Span
+    cols: Span
+
+    @property
+    def name(self) -> str:
+        return self.tensor.name
+
+    @property
+    def row_bytes(self) -> int:
+        return row_bytes(self.tensor.dtype, len(self.cols))
+
+    @property
+    def n_rows(self) -> int:
+        """Of all matrices of a stack."""
+        return self.tensor.n_stacked * len(self.rows)
+
+    @property
+    def n_bytes(self) -> int:
+        return self.n_rows * self.row_bytes
+
+
+def shard_of(tensor: Tensor, spans: RankSpans) -> Shard:
+    """What a rank with these spans holds of the tensor."""
+    rows, cols = Span(0, tensor.n_rows), Span(0, tensor.n_cols)
+    cut = tensor.cut
+    if cut is None:
+        return Shard(tensor, rows, cols)
+    part = cut.of(spans[cut.axis])
+    return Shard(tensor, part, cols) if cut.along is Along.ROWS else Shard(tensor, rows, part)
