@@ -3,9 +3,9 @@
 from dllama.checkpoint.checkpoint import DEFAULT_WEIGHT_TYPE, WEIGHT_TYPES, Checkpoint, open_checkpoint
 from dllama.checkpoint.convert import ConvertProgress, ConvertReport, convert_model
 from dllama.checkpoint.describe import ModelDescription, TensorDescription, describe
-from dllama.checkpoint.hf.generation_config import read_suggested_sampling
 from dllama.checkpoint.recipes import Recipe
 from dllama.checkpoint.source import TensorSource
+from dllama.checkpoint.suggested_sampling import read_suggested_sampling
 
 __all__ = [
     "DEFAULT_WEIGHT_TYPE",

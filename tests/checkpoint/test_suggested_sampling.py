@@ -9,6 +9,7 @@ import pytest
 
 from dllama.checkpoint import read_suggested_sampling
 from dllama.errors import ModelFileError
+from dllama.formats.gguf import write_gguf
 
 
 def written(directory: Path, content: str) -> Path:
@@ -64,3 +65,17 @@ def test_of_a_model_in_the_cache_of_the_hub(tmp_path: Path) -> None:
     snapshot.mkdir(parents=True)
     (snapshot / "generation_config.json").write_text('{"temperature": 0.5}')
     assert read_suggested_sampling(tmp_path / "models--a--b") == {"temperature": 0.5}
+
+
+def gguf_of(path: Path, **values: float) -> Path:
+    keys = {"general.architecture": "llama"} | {f"general.sampling.{key}": one for key, one in values.items()}
+    with write_gguf(path, keys, []):
+        return path
+
+
+def test_a_gguf_file_says_it_in_its_metadata(tmp_path: Path) -> None:
+    path = gguf_of(tmp_path / "model.gguf", temp=0.5, top_k=64, top_p=0.875, penalty_last_n=64)
+    assert read_suggested_sampling(path) == {"temperature": 0.5, "top_k": 64, "top_p": 0.875}
+    assert read_suggested_sampling(tmp_path) == read_suggested_sampling(path)
+    with pytest.raises(ModelFileError, match=r"model\.gguf: general\.sampling\.min_p cannot be 2\.5"):
+        read_suggested_sampling(gguf_of(tmp_path / "model.gguf", min_p=2.5))
