@@ -180,7 +180,7 @@ class Compute:
     ) -> None: ...
     def route(
         self,
-        routing: RoutedRows | device.Routes,
+        routing: RoutedRows,
         x: Floats,
         norm: Floats,
         eps: float,
@@ -189,20 +189,14 @@ class Compute:
         renormalised: bool,
     ) -> None: ...
     def experts_gated(
-        self,
-        out: Rows,
-        stack: PackedStack | device.MatrixStack,
-        x: Rows,
-        routing: RoutedRows | device.Routes,
-        n_rows: int,
-        activation: str,
+        self, out: Rows, stack: PackedStack, x: Rows, routing: RoutedRows, n_rows: int, activation: str
     ) -> None: ...
     def experts_down(
         self,
         out: Floats,
-        stack: PackedStack | device.MatrixStack,
+        stack: PackedStack,
         x: Rows,
-        routing: RoutedRows | device.Routes,
+        routing: RoutedRows,
         n_rows: int,
         add: bool = False,
     ) -> None: ...

@@ -4,9 +4,10 @@ from dllama.model.layers.attention import Attention, CacheRows
 from dllama.model.layers.dense import Activation, Dense
 from dllama.model.layers.layer import FeedForward, Layer, Mixer, normed_buffers
 from dllama.model.layers.workspace import (
-    BufferShape,
+    Buffer,
     LayerWeights,
     RowPlaces,
+    Rows,
     StackedMatrices,
     TypeOf,
     Workspace,
@@ -16,7 +17,7 @@ from dllama.model.layers.workspace import (
 __all__ = [
     "Activation",
     "Attention",
-    "BufferShape",
+    "Buffer",
     "CacheRows",
     "Dense",
     "FeedForward",
@@ -24,6 +25,7 @@ __all__ = [
     "LayerWeights",
     "Mixer",
     "RowPlaces",
+    "Rows",
     "StackedMatrices",
     "TypeOf",
     "Workspace",
