@@ -25,7 +25,7 @@ from dllama.fabric import (
     launched_rank,
     measure_exchange,
 )
-from dllama.kernels import Compute
+from dllama.kernels import Cpu
 from dllama.model.all_reduce import Algorithm, plan_reduce
 from dllama.model.partial_sums import PartialSums
 from dllama.model.trace import Trace
@@ -57,10 +57,11 @@ def measure(fabric: Fabric, args: argparse.Namespace) -> None:
     times = ExchangeTimes(latency_s=float(numbers[0]), byte_s=float(numbers[1]))
     plan = plan_reduce(fabric.n_ranks, times, Algorithm(args.algorithm))
     plan = dataclasses.replace(plan, overlap_bytes=None)
-    x = np.zeros((args.rows, args.dim), np.float32)
+    device = Cpu(1)
     random = np.random.default_rng(fabric.rank)
     partial = random.standard_normal((args.rows, args.dim), np.float32)
-    sums = PartialSums(Compute(1), fabric, x, partial, ElementType.Q80, plan, TIMEOUT_S, Trace())
+    bound = device.buffer(args.rows, args.dim), device.bind(partial)
+    sums = PartialSums(device, fabric, *bound, ElementType.Q80, plan, TIMEOUT_S, Trace())
     (run,) = sums.runs(args.rows)
     seconds = np.empty(args.rounds)
     for index in range(args.rounds):

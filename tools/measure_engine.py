@@ -35,7 +35,7 @@ from dllama.engine import (
     SamplingOptions,
     TextDelta,
 )
-from dllama.kernels import Compute
+from dllama.kernels import Cpu
 from dllama.model import Candidates, StepBatch
 from dllama.node import Cluster, ClusterOptions, NodeSettings
 
@@ -141,7 +141,7 @@ def cluster(args: argparse.Namespace, max_seq_len: int, n_sequences: int) -> Ite
         node=NodeSettings(),
     )
     with contextlib.closing(random_checkpoint(model)) as checkpoint:
-        opened = Cluster.open(checkpoint, Compute(args.nthreads, None), options, lambda done, total: None)
+        opened = Cluster.open(checkpoint, Cpu(args.nthreads), options, lambda done, total: None)
         with contextlib.closing(opened):
             yield opened
 

@@ -28,7 +28,7 @@ import testbed
 from dllama.bench import SHAPES, random_checkpoint, shape_named
 from dllama.dtypes import ElementType
 from dllama.engine import TokenChunk, ragged_batch
-from dllama.kernels import Compute
+from dllama.kernels import Cpu
 from dllama.model import Algorithm, SpanName
 from dllama.node import Address, Cluster, ClusterOptions, ClusterTrace, NodeSettings
 
@@ -120,7 +120,7 @@ def _worker(prefix: list[str], host: str) -> Iterator[str]:
 def serve(args: argparse.Namespace) -> None:
     """Loads the model; for each line of the input, the name of a phase, computes it and writes what it took; after
     `_WIRE` how long sums were on their way."""
-    compute = Compute(args.nthreads)
+    compute = Cpu(args.nthreads)
     options = ClusterOptions(
         workers=tuple(Address.parse(text) for text in args.workers),
         shares=(1.0,) * (1 + len(args.workers)),
@@ -149,7 +149,7 @@ def serve(args: argparse.Namespace) -> None:
 class Meter:
     """Computes a phase and says what it took."""
 
-    def __init__(self, cluster: Cluster, compute: Compute, n_prompt: int, n_gen: int) -> None:
+    def __init__(self, cluster: Cluster, compute: Cpu, n_prompt: int, n_gen: int) -> None:
         self._cluster, self._compute = cluster, compute
         ids = np.random.default_rng(0).integers(0, cluster.config.vocab_size, max(n_prompt, n_gen)).tolist()
         pages, size = range(cluster.cache.n_pages), cluster.max_rows

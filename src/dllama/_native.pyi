@@ -180,7 +180,7 @@ class Compute:
     ) -> None: ...
     def route(
         self,
-        routing: RoutedRows,
+        routing: RoutedRows | device.Routes,
         x: Floats,
         norm: Floats,
         eps: float,
@@ -189,14 +189,20 @@ class Compute:
         renormalised: bool,
     ) -> None: ...
     def experts_gated(
-        self, out: Rows, stack: PackedStack, x: Rows, routing: RoutedRows, n_rows: int, activation: str
+        self,
+        out: Rows,
+        stack: PackedStack | device.MatrixStack,
+        x: Rows,
+        routing: RoutedRows | device.Routes,
+        n_rows: int,
+        activation: str,
     ) -> None: ...
     def experts_down(
         self,
         out: Floats,
-        stack: PackedStack,
+        stack: PackedStack | device.MatrixStack,
         x: Rows,
-        routing: RoutedRows,
+        routing: RoutedRows | device.Routes,
         n_rows: int,
         add: bool = False,
     ) -> None: ...

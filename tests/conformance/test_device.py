@@ -47,10 +47,15 @@ def read(device: Device, buffer: Buffer) -> NDArray[np.generic]:
     return view.array.copy()
 
 
+def new_rows(device: Device, dtype: ElementType, max_rows: int, n: int) -> Rows:
+    """As weights of the type take them."""
+    return device.quantised_rows(max_rows, n) if dtype.is_blocked else device.buffer(max_rows, n)
+
+
 def put_rows(device: Device, dtype: ElementType, x: Float32) -> Rows:
     if not dtype.is_blocked:
         return put(device, x)
-    rows = device.rows(dtype, len(x), x.shape[1])
+    rows = device.quantised_rows(len(x), x.shape[1])
     device.quantize_rows(rows, put(device, x), len(x))
     return rows
 
@@ -135,10 +140,11 @@ def test_matmul(
     assert matrix.pack(n_out // 2, data[n_out // 2 :])
     weights = oracle.decode(dtype, data, n_in)
     x, before = normal(rng, n_rows, n_in), normal(rng, n_rows, n_out)
-    out, sums = device.buffer(n_rows + 1, n_out), put(device, before)
+    out, sums, wide = device.buffer(n_rows + 1, n_out), put(device, before), device.buffer(n_rows, n_out + 5)
     rows = put_rows(device, dtype, x)
     device.matmul(out, matrix, rows, n_rows)
     device.matmul(sums, matrix, rows, n_rows, add=True)
+    device.matmul(wide, matrix, rows, n_rows, first_column=3)
 
     step = quantisation_step(device, dtype, x)
     sizes = oracle.matmul(np.abs(weights), np.abs(x) + step)
@@ -147,6 +153,8 @@ def test_matmul(
     got = read(device, out)
     assert_within(got[:n_rows], wanted, bound)
     assert not got[n_rows].any()
+    beside = np.pad(got[:n_rows], [(0, 0), (3, 2)])
+    np.testing.assert_array_equal(read(device, wide), beside)
     assert_within(read(device, sums), before + wanted, bound + EPS * (np.abs(before) + sizes))
 
 
@@ -184,7 +192,7 @@ def test_gated_matmul(device: Device, rng: np.random.Generator, dtype: ElementTy
     rows = put_rows(device, dtype, normal(rng, n_rows, n_in))
     product = device.buffer(n_rows, 2 * n_ffn)
     device.matmul(product, matrix, rows, n_rows)
-    out = device.rows(dtype, n_rows, n_ffn)
+    out = new_rows(device, dtype, n_rows, n_ffn)
     device.gated_matmul(out, matrix, rows, device.buffer(n_rows, 2 * n_ffn), n_rows, activation)
 
     gate_up = read(device, product).astype(np.float64)  # what the device itself multiplies to
@@ -217,7 +225,7 @@ def gated_error(gate_up: Floats, activation: str) -> Floats:
 @pytest.mark.parametrize("n", [32, 96, 1056])
 def test_rms_norm(device: Device, rng: np.random.Generator, n: int, dtype: ElementType) -> None:
     x, weight = 3 * normal(rng, 5, n), normal(rng, n)
-    out = device.rows(dtype, 5, n)
+    out = new_rows(device, dtype, 5, n)
     device.rms_norm(out, put(device, x), put(device, weight), 1e-5, 5)
     wanted = oracle.rms_norm(x, weight, 1e-5)
     bound = np.abs(wanted) * (n / 8 + 8) * EPS + quantisation_step(device, dtype, wanted)
@@ -310,7 +318,7 @@ def test_attention(
 ) -> None:
     step = make_step(rng, dtype, 32)
     n_rows = len(step.qkv)
-    out, quantised = device.buffer(n_rows, N_HEADS * 32), device.rows(ElementType.Q40, n_rows, N_HEADS * 32)
+    out, quantised = device.buffer(n_rows, N_HEADS * 32), device.quantised_rows(n_rows, N_HEADS * 32)
     attend(device, step, out, offset, group, window, slice(None))
     attend(device, step, quantised, offset, group, window, slice(None))
     keys, values = loaded(step.keys, dtype, 32), loaded(step.values, dtype, 32)
@@ -530,6 +538,8 @@ class Operands:
 WRONG: list[tuple[type[Exception], Callable[[Device, Operands], None]]] = [
     (ValueError, lambda d, o: d.matmul(o.out, o.matrix, o.x, 4)),
     (ValueError, lambda d, o: d.matmul(d.buffer(3, 65), o.matrix, o.x, 3)),
+    (ValueError, lambda d, o: d.matmul(d.buffer(3, 65), o.matrix, o.x, 3, first_column=2)),
+    (ValueError, lambda d, o: d.matmul(d.buffer(3, 65), o.matrix, o.x, 3, first_column=-1)),
     (ValueError, lambda d, o: d.matmul(o.out, o.matrix, d.buffer(3, 65), 3)),
     (TypeError, lambda d, o: d.matmul(d.buffer(3, 64, dtype=np.int32), o.matrix, o.x, 3)),
     (TypeError, lambda d, o: d.matmul(o.out, object(), o.x, 3)),  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +14,7 @@ from dllama.dtypes import ElementType
 from dllama.fabric import ExchangeTimes, Fabric, local_fabrics
 from dllama.fabric.base import Buffer, WritableBuffer
 from dllama.fabric.local import LocalFabric
-from dllama.kernels import Compute, oracle
+from dllama.kernels import Cpu, Device, Reference, oracle
 from dllama.model import Trace
 from dllama.model.all_reduce import Algorithm, ReducePlan, plan_reduce, wire_row_bytes
 from dllama.model.partial_sums import PartialSums
@@ -37,14 +37,22 @@ def partials(n_ranks: int, n_rows: int, dim: int) -> Float32:
 
 
 def all_reduce(
-    fabrics: Sequence[Fabric], parts: Float32, wire: ElementType, plan: ReducePlan, n_rounds: int = 1
+    fabrics: Sequence[Fabric],
+    parts: Float32,
+    wire: ElementType,
+    plan: ReducePlan,
+    n_rounds: int = 1,
+    new_device: Callable[[int], Device] = Cpu,
 ) -> Float32:
-    """The residual [n_ranks, T, D] of every rank, which was ones, after `n_rounds` sums of the same parts."""
+    """The residual [n_ranks, T, D] of every rank, which was ones, after `n_rounds` sums of the same parts. `new_device`
+    makes the device of a rank, of its number from 1 on."""
 
     def one(fabric: Fabric) -> Float32:
         x = np.ones((len(parts[0]) + 7, parts.shape[2]), np.float32)
         partial = np.full_like(x, np.nan)
-        sums = PartialSums(Compute(1), fabric, x, partial, wire, plan, TIMEOUT_S, Trace())
+        device = new_device(fabric.rank + 1)
+        bound = device.bind(x), device.bind(partial)
+        sums = PartialSums(device, fabric, *bound, wire, plan, TIMEOUT_S, Trace())
         n_rows = parts.shape[1]
         for _ in range(n_rounds):
             runs = sums.runs(n_rows)
@@ -92,10 +100,22 @@ def test_sums(n_ranks: int, wire: ElementType, plan: ReducePlan, rounds: bool) -
             np.testing.assert_array_equal(got, wanted, err_msg=f"rank {rank}, {n_rows} x {dim}")
 
 
+@pytest.mark.parametrize("plan", [DIRECT, SCATTERED, IN_HALVES], ids=["direct", "scattered", "in halves"])
+@pytest.mark.parametrize("wire", [Q80, F32], ids=str)
+def test_ranks_with_other_devices_have_the_same_bits(wire: ElementType, plan: ReducePlan) -> None:
+    parts = partials(3, 40, 100)
+    of_cpus = all_reduce(local_fabrics(3), parts, wire, plan)
+    mixed = all_reduce(
+        local_fabrics(3), parts, wire, plan, new_device=lambda n: Cpu(1) if n == 2 else Reference()
+    )
+    np.testing.assert_array_equal(mixed, of_cpus)
+
+
 def test_one_rank_adds_its_products_itself() -> None:
-    x, partial = np.ones((40, 100), np.float32), np.empty((0, 100), np.float32)
+    device, x = Cpu(1), np.ones((40, 100), np.float32)
+    bound = device.bind(x), device.buffer(0, 100)
     for plan in (DIRECT, SCATTERED_IN_HALVES):
-        sums = PartialSums(Compute(1), local_fabrics(1)[0], x, partial, Q80, plan, TIMEOUT_S, Trace())
+        sums = PartialSums(device, local_fabrics(1)[0], *bound, Q80, plan, TIMEOUT_S, Trace())
         (run,) = sums.runs(len(x))
         assert run.adds
         assert run.out is run.x

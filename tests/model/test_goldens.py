@@ -10,10 +10,16 @@ import pytest
 from numpy.typing import NDArray
 
 from dllama.errors import UsageError
+from dllama.kernels import Cpu, Reference
 from support.local_cluster import GOLDENS, LocalCluster
 from support.sequences import CachedSequence, Run, Steps, Want
 
 NAMES = sorted(path.name for path in GOLDENS.iterdir() if path.is_dir())
+
+
+def n_heads_of(name: str) -> int:
+    config = json.loads((GOLDENS / name / "config.json").read_text())
+    return int(config["num_attention_heads"])
 
 
 def prompt_logits(
@@ -34,20 +40,40 @@ def greedy_ids(engine: Steps, sequence: CachedSequence, first: int, n: int) -> l
     return ids
 
 
+def assert_equals_transformers(cluster: LocalCluster, name: str) -> None:
+    golden = np.load(GOLDENS / name / "golden.npz")
+    prompt = golden["prompt_ids"].tolist()
+    engine, sequence, logits = prompt_logits(cluster, prompt, len(prompt))
+    difference = np.abs(logits - golden["logits"])
+    worst = np.unravel_index(np.argmax(difference), difference.shape)
+    assert difference.max() <= 1e-4 * np.abs(golden["logits"]).max(), (worst, difference.max())
+    ids = greedy_ids(engine, sequence, int(np.argmax(logits[-1])), len(golden["greedy_ids"]))
+    assert ids == golden["greedy_ids"].tolist()
+
+
 @pytest.mark.parametrize("shares", [(1,), (1, 1), (1, 1, 1), (1, 1, 1, 1, 1), (1,) * 8, (3, 1, 1)], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_transformers(name: str, shares: Sequence[float]) -> None:
-    golden = np.load(GOLDENS / name / "golden.npz")
-    prompt = golden["prompt_ids"].tolist()
-    n_heads = json.loads((GOLDENS / name / "config.json").read_text())["num_attention_heads"]
+    n_heads = n_heads_of(name)
     if len(shares) > n_heads:
         with pytest.raises(UsageError, match=f"can be split over 1 to {n_heads} nodes"):
             LocalCluster(GOLDENS / name, shares=shares)
         return
     with LocalCluster(GOLDENS / name, shares=shares) as cluster:
-        engine, sequence, logits = prompt_logits(cluster, prompt, len(prompt))
-        difference = np.abs(logits - golden["logits"])
-        worst = np.unravel_index(np.argmax(difference), difference.shape)
-        assert difference.max() <= 1e-4 * np.abs(golden["logits"]).max(), (worst, difference.max())
-        ids = greedy_ids(engine, sequence, int(np.argmax(logits[-1])), len(golden["greedy_ids"]))
-        assert ids == golden["greedy_ids"].tolist()
+        assert_equals_transformers(cluster, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "devices"),
+    [
+        (name, devices)
+        for name in NAMES
+        for devices in ("r", "rr", "rrr", "cr", "rcr")
+        if len(devices) <= n_heads_of(name)
+    ],
+)
+def test_equals_transformers_on_any_device(name: str, devices: str) -> None:
+    """`devices`: of each rank, r for the reference and c for the cpu."""
+    of_ranks = [Reference() if letter == "r" else Cpu(1) for letter in devices]
+    with LocalCluster(GOLDENS / name, shares=(1,) * len(devices), devices=of_ranks) as cluster:
+        assert_equals_transformers(cluster, name)

@@ -10,6 +10,7 @@ import pytest
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.errors import UsageError
+from dllama.kernels import Cpu
 from dllama.model import CacheShape, CacheStorage, KvCache
 from dllama.node import NodeSettings
 from dllama.sharding import plan_spans
@@ -63,4 +64,4 @@ def test_no_such_directory(tmp_path: Path) -> None:
     shape = CacheShape(n_pages=4, page_size=16, dtype=ElementType.F16)
     (spans,) = plan_spans(model.axes, [1.0]).ranks
     with pytest.raises(UsageError, match=r"absent: cannot make a file for the KV cache there"):
-        KvCache(model.config, spans, shape, CacheStorage.DISK, tmp_path / "absent")
+        KvCache(Cpu(1), model.config, spans, shape, CacheStorage.DISK, tmp_path / "absent")

@@ -103,7 +103,7 @@ CACHE_BITS = [(ElementType.F16, 16), (ElementType.F32, 32), (ElementType.Q80, 8.
 @pytest.mark.parametrize(("cache_type", "bits"), CACHE_BITS, ids=str)
 def test_the_cache_is_as_large_as_foreseen(cache_type: ElementType, bits: float) -> None:
     with LocalCluster(GOLDENS / "llama-head-dim", shares=(2, 1), cache_type=cache_type) as cluster:
-        n_heads = sum(memory.cache.keys[0].shape[1] for memory in cluster._memories)
+        n_heads = sum(memory.cache.layers[0][0].shape[1] for memory in cluster._memories)
         head_dim = cluster.config.kinds[0].mixer.head_dim
         n_values = 2 * cluster.config.n_layers * n_heads * cluster.cache.n_positions * head_dim
         spans = cluster._memories[0].plan.shards.ranks
@@ -111,7 +111,7 @@ def test_the_cache_is_as_large_as_foreseen(cache_type: ElementType, bits: float)
         assert sum(foreseen) == n_values * bits / 8
         for memory, n_bytes in zip(cluster._memories, foreseen, strict=True):
             cache = memory.cache
-            assert sum(array.nbytes for array in cache.keys + cache.values) == n_bytes
+            assert sum(buffer.nbytes for pair in cache.layers for buffer in pair) == n_bytes
 
 
 def test_this_computer() -> None:

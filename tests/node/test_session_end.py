@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dllama.fabric import listen
-from dllama.kernels import Compute
+from dllama.kernels import Cpu
 from dllama.model import CacheStorage
 from dllama.node import Address, NodeSettings, Worker
 from support.owned import left_since, no_collector, owned
@@ -39,7 +39,7 @@ class OwnWorker:
         listener = listen("127.0.0.1", 0)
         self.address = Address("127.0.0.1", listener.getsockname()[1])
         settings = NodeSettings(kv_storage=CacheStorage.DISK, kv_directory=folder)
-        self._worker = Worker(listener, Compute(1), settings, lambda line: None)
+        self._worker = Worker(listener, Cpu(1), settings, lambda line: None)
         self._caller = ThreadPoolExecutor(1)
         self._plan = small_plan()
 

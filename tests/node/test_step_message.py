@@ -29,7 +29,7 @@ from dllama.node.step_message import (
 )
 from dllama.node.timing import NodeTimes
 from dllama.sharding import Span
-from support.candidates import COMPUTE
+from support.candidates import DEVICE
 
 NUMBERS = st.sampled_from([-(2**31), -1, 0, 1, 2, 3, 7, 17, 100, 2**31 - 1]) | st.integers(-9, 200)
 
@@ -255,9 +255,8 @@ TIMES = NodeTimes(compute_s=0.25, wait_s=0.0, wire_s=1e-6)
 
 def answer_of(wanted: LogitRows) -> RankCandidates:
     random = np.random.default_rng(len(wanted.rows))
-    return select_candidates(
-        COMPUTE, random.normal(0, 3, (len(wanted.rows), len(VOCAB))).astype(np.float32), wanted, VOCAB.start
-    )
+    logits = random.normal(0, 3, (len(wanted.rows), len(VOCAB))).astype(np.float32)
+    return select_candidates(DEVICE, DEVICE.bind(logits), wanted, VOCAB.start)
 
 
 @pytest.mark.parametrize("n_candidates", [1, 7, 40, 1000])
@@ -274,7 +273,8 @@ def test_an_answer_comes_back(n_wanted: int, n_candidates: int) -> None:
 
 def test_an_answer_of_logits_that_are_no_numbers_comes_back() -> None:
     wanted = logit_rows(1, 1, 200)
-    part = select_candidates(COMPUTE, np.full((1, len(VOCAB)), np.nan, np.float32), wanted, VOCAB.start)
+    logits = DEVICE.bind(np.full((1, len(VOCAB)), np.nan, np.float32))
+    part = select_candidates(DEVICE, logits, wanted, VOCAB.start)
     assert_equal(decode_answer(encode_answer(TIMES, part), wanted, VOCAB, "worker")[1], part)
 
 

@@ -10,7 +10,7 @@ import pytest
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric, local_fabrics
 from dllama.fabric.frames import HEADER_BYTES
-from dllama.kernels import Compute
+from dllama.kernels import Cpu
 from dllama.model import LogitRows, ReducePlan, StepBatch
 from dllama.model.partial_sums import PartialSums
 from dllama.model.trace import Trace
@@ -28,8 +28,9 @@ def partial_sum_bytes(n_ranks: int, n_rows: int, plan: ReducePlan) -> list[int]:
     fabrics = local_fabrics(n_ranks)
 
     def one(fabric: Fabric) -> None:
-        x = np.zeros((n_rows, DIM), np.float32)
-        sums = PartialSums(Compute(1), fabric, x, x.copy(), ElementType.Q80, plan, 20.0, Trace())
+        device = Cpu(1)
+        x, partial = device.buffer(n_rows, DIM), device.buffer(n_rows, DIM)
+        sums = PartialSums(device, fabric, x, partial, ElementType.Q80, plan, 20.0, Trace())
         (run,) = sums.runs(n_rows)
         run.encode()
         run.send()

@@ -17,7 +17,7 @@ import pytest
 from dllama.errors import PeerBusyError, PeerError, PeerLostError
 from dllama.fabric import SocketChannel, listen
 from dllama.fabric.frames import MAGIC, PROTOCOL_VERSION, encode_header
-from dllama.kernels import Compute
+from dllama.kernels import Cpu
 from dllama.node import Address, NodeSettings, Worker, root_link
 from dllama.node.greeting import call
 from dllama.node.memory import memory_need
@@ -38,7 +38,7 @@ class Served:
         self.address = Address("127.0.0.1", listener.getsockname()[1])
         self.lines: list[str] = []
         self._said = threading.Condition()
-        self._worker = Worker(listener, Compute(1), NodeSettings(), self._hear)
+        self._worker = Worker(listener, Cpu(1), NodeSettings(), self._hear)
         self._is_closing = False
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()

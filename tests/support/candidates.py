@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.kernels import Compute
+from dllama.kernels import Cpu
 from dllama.model import Candidates, LogitRows, merge_candidates
 from dllama.model.candidates import select_candidates
 
-COMPUTE = Compute(1)
+DEVICE = Cpu(1)
 
 
 def candidates_of(logits: NDArray[np.float32], wanted: LogitRows, cuts: Sequence[int] = ()) -> Candidates:
     """Those of `logits` [N, V], as ranks with the vocabulary cut at `cuts` (ascending) find them together."""
     edges = [0, *cuts, logits.shape[1]]
     parts = [
-        select_candidates(COMPUTE, np.ascontiguousarray(logits[:, start:stop]), wanted, start)
+        select_candidates(DEVICE, DEVICE.bind(np.ascontiguousarray(logits[:, start:stop])), wanted, start)
         for start, stop in itertools.pairwise(edges)
     ]
     return merge_candidates(parts, wanted)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric, local_fabrics
-from dllama.kernels import Compute
+from dllama.kernels import Cpu, Device
 from dllama.model import (
     CacheShape,
     Candidates,
@@ -34,7 +34,7 @@ GOLDENS = Path(__file__).parent.parent / "goldens"
 
 
 class LocalCluster:
-    """See Executor. Use it as a context manager."""
+    """See Executor. Use it as a context manager. `devices`: one for each rank; none: cpus, of `n_threads` and `isa`."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class LocalCluster:
         weight_type: ElementType | None = ElementType.F32,
         wire: ElementType = ElementType.F32,
         cache_type: ElementType | None = None,
+        devices: Sequence[Device] = (),
         n_threads: int = 1,
         isa: str | None = None,
         max_rows: int = 64,
@@ -79,7 +80,9 @@ class LocalCluster:
         ]
         fabrics = local_fabrics(len(shares))
         self._reduce_plan = reduce_plan or ReducePlan()
-        self._memories = [RankMemory(Compute(n_threads, isa), plan, node or NodeSettings()) for plan in plans]
+        own = devices or [Cpu(n_threads, isa) for _ in plans]
+        settings = node or NodeSettings()
+        self._memories = [RankMemory(device, plan, settings) for device, plan in zip(own, plans, strict=True)]
         self._threads = ThreadPoolExecutor(len(shares))
         self._transformers: list[Transformer] = self._each(self._bring_up, plans, fabrics, self._memories)
         self._fabrics = fabrics

@@ -24,8 +24,9 @@ from dllama.bench import (
 from dllama.checkpoint import Checkpoint, open_checkpoint
 from dllama.cli import bench_fabric, bench_kernels
 from dllama.cli.console import print_table, progress_count
+from dllama.cli.devices import DeviceKind, make_cpu
 from dllama.cli.options import add_model_flags, model_options, positive_int
-from dllama.cli.session import cluster_options, connect, make_compute
+from dllama.cli.session import cluster_options, connect
 from dllama.dtypes import ElementType
 from dllama.errors import UsageError
 from dllama.formats.atomic import write_atomically
@@ -73,8 +74,10 @@ def run(args: argparse.Namespace) -> None:
         n_context=max(0, args.context),
         n_repeats=args.repeat,
     )
-    compute = make_compute(args.nthreads, args.isa)
     options = model_options(args)
+    if options.device is not DeviceKind.CPU:
+        raise UsageError("bench compares this computer with its own limits: leave --device out")
+    compute = make_cpu(args.nthreads, args.isa)
     with contextlib.closing(_checkpoint(args)) as checkpoint:
         name = args.shape or (str(args.model) if args.model else _DEFAULT_SHAPE)
         n_positions = max(load.n_prompt, load.n_context + load.n_gen)

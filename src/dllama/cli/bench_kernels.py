@@ -9,8 +9,8 @@ from rich.table import Table
 
 from dllama.bench import KernelSpeed, measure_kernels, n_kernels
 from dllama.cli.console import print_table, progress_count
+from dllama.cli.devices import make_cpu
 from dllama.cli.options import add_threads_flag, output_path
-from dllama.cli.session import make_compute
 from dllama.formats.atomic import write_atomically
 from dllama.kernels import supported_isas
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     speeds: list[KernelSpeed] = []
     with progress_count("measuring", "kernels") as advance:
         for isa in isas:
-            for speed in measure_kernels(make_compute(args.nthreads, isa)):
+            for speed in measure_kernels(make_cpu(args.nthreads, isa)):
                 speeds.append(speed)
                 advance(len(speeds), len(isas) * n_kernels())
     if args.json:

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from dllama.cli.devices import DeviceKind, make_device
 from dllama.cli.options import node_settings
-from dllama.cli.session import make_compute
 from dllama.errors import DllamaError, PeerError, UsageError
 from dllama.node import refuse_job, serve_job
 
@@ -77,11 +77,11 @@ def _as_worker(job: MpiJob, args: argparse.Namespace) -> int:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        compute = make_compute(args.nthreads, args.isa)
+        device = make_device(DeviceKind(args.device), args.nthreads, args.isa)
     except DllamaError as error:
         refuse_job(job, str(error))
     else:
-        serve_job(job, compute, node_settings(args), _log.info)
+        serve_job(job, device, node_settings(args), _log.info)
     job.leave()
     return 0
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dllama.cli.addresses import WORKER_PORT, parse_address, peer_timeout
+from dllama.cli.devices import DeviceKind, add_device_flag
 from dllama.dtypes import ElementType
 from dllama.engine import SamplingOptions
 from dllama.errors import UsageError
@@ -38,6 +39,7 @@ class ModelOptions:
     shares: tuple[float, ...]
     all_reduce: Algorithm
     peer_timeout_s: float
+    device: DeviceKind
     n_threads: int
     node: NodeSettings
     job: Job | None
@@ -95,6 +97,7 @@ def add_node_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of root and worker alike."""
     group = parser.add_argument_group("node")
     add_threads_flag(group)
+    add_device_flag(group)
     group.add_argument(
         "--kv-cache-storage",
         choices=("ram", "disk", "disc"),
@@ -184,6 +187,7 @@ def model_options(args: argparse.Namespace) -> ModelOptions:
         shares=tuple(args.shares),
         all_reduce=Algorithm(args.all_reduce),
         peer_timeout_s=args.peer_timeout,
+        device=DeviceKind(args.device),
         n_threads=args.nthreads,
         node=node_settings(args),
         job=args.job,

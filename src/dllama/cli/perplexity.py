@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dllama.checkpoint import open_checkpoint
 from dllama.cli.console import note, progress_count
+from dllama.cli.devices import DeviceKind
 from dllama.cli.options import WEIGHT_TYPES, ModelOptions, add_model_flags, model_options
 from dllama.cli.session import Session, max_seq_len_for, model_path, open_session, tokenizer_path
 from dllama.cli.text_input import read_text
@@ -40,6 +41,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         choices=WEIGHT_TYPES,
         help="for a reference that is a directory: quantise to (default f32, which is exact)",
     )
+    parser.add_argument(
+        "--reference-device",
+        choices=[str(kind) for kind in DeviceKind],
+        help="what this node computes the reference on (default: as --device). With the model's own file as reference,"
+        " reference says what its arithmetic loses, beside float32 on the same weights",
+    )
     parser.set_defaults(command=run)
 
 
@@ -48,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
     if args.reference is None:
         if args.reference_float_type is not None:
             raise UsageError("--reference-float-type is for --reference, which is not given")
+        if args.reference_device is not None:
+            raise UsageError("--reference-device is for --reference, which is not given")
         with open_session(options, args.isa) as session:
             ids = _encode(session.tokenizer, text, args.file)
             _show_predictions(_predict(session, ids, session.max_seq_len))
@@ -138,9 +147,10 @@ def _note_of_reference(text: str) -> None:
 
 def _reference_options(options: ModelOptions, args: argparse.Namespace) -> ModelOptions:
     """The reference is computed as the model is, but for its weights."""
+    device = DeviceKind(args.reference_device or options.device)
     label = args.reference_float_type or ("f32" if args.reference.is_dir() else None)
     weight_type = None if label is None else ElementType.from_label(label)
-    return dataclasses.replace(options, model=args.reference, weight_type=weight_type)
+    return dataclasses.replace(options, model=args.reference, weight_type=weight_type, device=device)
 
 
 def _common_ground(

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from dllama.checkpoint import Checkpoint, open_checkpoint
 from dllama.cli.console import note, progress_count
+from dllama.cli.devices import DeviceKind, make_device
 from dllama.cli.options import DEFAULT_MAX_SEQ_LEN, ModelOptions, shares_for
 from dllama.dtypes import ElementType
 from dllama.engine import Engine
 from dllama.errors import TokenizerError, UsageError
 from dllama.formats.gguf.folder import gguf_file
-from dllama.kernels import Compute
+from dllama.kernels import Device
 from dllama.model import ModelConfig, ModelSpec
-from dllama.node import Cluster, ClusterOptions, default_cache_type, use_processors
+from dllama.node import Cluster, ClusterOptions, default_cache_type
 from dllama.tokenizer import Tokenizer, load_tokenizer
 from dllama.tokenizer.fit import check_vocab
 
@@ -57,21 +58,16 @@ def open_session(
             "directory (Llama, Mistral, Qwen) and give it with --model"
         )
     with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
-        if options.model is not None and _rounds_blindly(checkpoint):
-            on_note(
-                f"weights are rounded as if all mattered the same: `dllama convert hf {path} q40 NAME` finds out which"
-                " do, and what it finds is used from then on, also where the directory is run as it is"
-            )
         config = checkpoint.config
         tokenizer = load_tokenizer(tokenizer_path(options.tokenizer, path, on_note))
         check_vocab(tokenizer, config.vocab_size)
         max_seq_len = max_seq_len_for(options.max_seq_len, config)
         settings = cluster_options(options, checkpoint.model, max_seq_len, n_sequences(n_texts, max_seq_len))
-        compute = make_compute(options.n_threads, isa)
+        device = make_device(options.device, options.n_threads, isa)
         if options.max_seq_len is None:
             on_note(f"context: {max_seq_len} tokens of the model's {config.max_seq_len} (--max-seq-len)")
         start = time.perf_counter()
-        with contextlib.closing(connect(checkpoint, compute, settings, on_note)) as cluster:
+        with contextlib.closing(connect(checkpoint, device, settings, on_note)) as cluster:
             yield Session(
                 config=config,
                 tokenizer=tokenizer,
@@ -85,7 +81,7 @@ def cluster_options(
     options: ModelOptions, model: ModelSpec, max_seq_len: int, n_sequences: int = 1
 ) -> ClusterOptions:
     """Raises UsageError when there are not as many shares as nodes."""
-    wire = wire_type(options.wire, model)
+    wire = wire_type(options.wire, model, options.device)
     return ClusterOptions(
         workers=options.workers,
         shares=shares_for(options),
@@ -101,32 +97,16 @@ def cluster_options(
 
 
 def connect(
-    checkpoint: Checkpoint, compute: Compute, options: ClusterOptions, on_note: Callable[[str], None] = note
+    checkpoint: Checkpoint, device: Device, options: ClusterOptions, on_note: Callable[[str], None] = note
 ) -> Cluster:
     """See Cluster.open."""
     with progress_count("loading", "MB", 1e6, on_note) as on_progress:
-        return Cluster.open(checkpoint, compute, options, on_progress)
-
-
-def _rounds_blindly(checkpoint: Checkpoint) -> bool:
-    """Whether weights of a directory become four bits, and nothing is known of how much each matters."""
-    is_coarse = any(dtype.is_blocked and dtype is not ElementType.Q80 for dtype in checkpoint.model.types.all)
-    return checkpoint.header is None and is_coarse and not checkpoint.importance
+        return Cluster.open(checkpoint, device, options, on_progress)
 
 
 def n_sequences(n_texts: int, max_seq_len: int) -> int:
     """How many texts of the whole context the cache is to hold, so that `n_texts` of the usual length fit."""
     return min(n_texts, max(2, -(-n_texts * _USUAL_TEXT // max_seq_len)))
-
-
-def make_compute(n_threads: int, isa: str | None) -> Compute:
-    """Raises UsageError when this computer has no such instruction set, or cannot run so many threads."""
-    use_processors(n_threads)
-    try:
-        return Compute(n_threads, isa)
-    except ValueError as error:
-        flags = f"--nthreads {n_threads}" + (f", DLLAMA_ISA={isa}" if isa else "")
-        raise UsageError(f"{flags}: {error}") from error
 
 
 def model_path(options: ModelOptions) -> Path:
@@ -159,8 +139,11 @@ def max_seq_len_for(wanted: int | None, config: ModelConfig) -> int:
     return wanted or min(config.max_seq_len, DEFAULT_MAX_SEQ_LEN)
 
 
-def wire_type(wanted: ElementType | None, model: ModelSpec) -> ElementType:
-    """What partial sums travel as: by default as exact as the weights are."""
+def wire_type(
+    wanted: ElementType | None, model: ModelSpec, device: DeviceKind = DeviceKind.CPU
+) -> ElementType:
+    """What partial sums travel as: by default as exact as the root computes."""
     if wanted is not None:
         return wanted
-    return ElementType.Q80 if model.types.is_blocked else ElementType.F32
+    is_quantised = model.types.is_blocked and device is not DeviceKind.REFERENCE
+    return ElementType.Q80 if is_quantised else ElementType.F32

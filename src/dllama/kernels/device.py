@@ -40,7 +40,7 @@ class QuantizedRows(Protocol):
 
 
 Rows: TypeAlias = QuantizedRows | Buffer
-"""[T, n]: what `rows` makes, or a buffer."""
+"""[T, n]: what `quantised_rows` makes, or a buffer."""
 
 
 class Matrix(Protocol):
@@ -162,8 +162,8 @@ class Device(Protocol):
 
     def view(self, buffer: Buffer) -> HostView: ...
 
-    def rows(self, dtype: ElementType, max_rows: int, n: int) -> Rows:
-        """Memory for the inputs of products with weights of this type."""
+    def quantised_rows(self, max_rows: int, n: int) -> Rows:
+        """Memory for the inputs of products with weights of blocked types; those with others take buffers."""
         ...
 
     def matrix(self, dtype: ElementType, n_out: int, n_in: int) -> Matrix:

@@ -53,7 +53,7 @@ class Reference(HostMemory):
         self.attention_s = 0.0
         self._recording: ReferenceProgram | None = None
 
-    def rows(self, dtype: ElementType, max_rows: int, n: int) -> HostBuffer:
+    def quantised_rows(self, max_rows: int, n: int) -> HostBuffer:
         return self.buffer(max_rows, n)
 
     def matrix(self, dtype: ElementType, n_out: int, n_in: int) -> ReferenceMatrix:

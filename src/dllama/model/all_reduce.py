@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dllama.dtypes import BLOCK, ElementType, row_bytes
 from dllama.fabric import ExchangeTimes, Fabric, all_gather, all_to_all, exchange_all
-from dllama.kernels import Compute
+from dllama.kernels import Device
 
 Bytes = NDArray[np.uint8]
 
@@ -123,9 +123,9 @@ class Scattered:
     """Rank r adds up elements, whole blocks, [r * all // n, (r + 1) * all // n) of the parts."""
 
     def __init__(
-        self, compute: Compute, fabric: Fabric, wire: ElementType, memory: Bytes, n_bytes: int
+        self, device: Device, fabric: Fabric, wire: ElementType, memory: Bytes, n_bytes: int
     ) -> None:
-        self._compute, self._rank, self._wire = compute, fabric.rank, wire
+        self._device, self._rank, self._wire = device, fabric.rank, wire
         n_ranks, rank = fabric.n_ranks, fabric.rank
         unit = row_bytes(wire, BLOCK if wire.is_blocked else 1)
         edges = [r * (n_bytes // unit) // n_ranks * unit for r in range(n_ranks + 1)]
@@ -146,7 +146,7 @@ class Scattered:
 
     def _add_pieces(self) -> None:
         if self._wire is ElementType.Q80:
-            self._compute.sum_q80(self._own_piece, self._pieces)
+            self._device.sum_q80(self._own_piece, self._pieces)
             return
         total, pieces = self._own_piece.view(np.float32), self._pieces.view(np.float32)
         total[:] = pieces[0]

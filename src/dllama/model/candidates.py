@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama import kernels
-from dllama.kernels import Compute
+from dllama.kernels import Buffer, Device, HostView
 from dllama.model.logits import Candidates, LogitEdits, LogitMasks, LogitRows
 
 
@@ -41,19 +41,16 @@ def edit_logits(logits: NDArray[np.float32], wanted: LogitRows, first_id: int) -
         _apply_masks(logits, wanted.masks, first_id)
 
 
-def select_candidates(
-    compute: Compute, logits: NDArray[np.float32], wanted: LogitRows, first_id: int
-) -> RankCandidates:
-    """The candidates among `logits` [N, V_local], those after edits and masks, of the tokens from `first_id` on."""
-    n_rows, n_local = logits.shape
-    n = min(wanted.n_candidates, n_local)
+def select_candidates(device: Device, logits: Buffer, wanted: LogitRows, first_id: int) -> RankCandidates:
+    """The candidates among the first N rows of `logits` [at least N, V_local], those after edits and masks, of the
+    tokens from `first_id` on."""
+    n_rows, n = len(wanted.rows), min(wanted.n_candidates, logits.shape[1])
     ids, largest = np.empty((n_rows, n), np.int32), np.empty((n_rows, n), np.float32)
     sums = np.empty((2, n_rows), np.float64)
     if n_rows:
-        compute.top_candidates(ids, largest, sums, logits, wanted.temperature, first_id, n_rows)
-    return RankCandidates(
-        ids=ids, logits=largest, sums=sums, target_logits=_targets(logits, wanted.targets - first_id)
-    )
+        device.top_candidates(ids, largest, sums, logits, wanted.temperature, first_id, n_rows)
+    targets = _targets(device.view(logits), logits.shape[1], wanted.targets - first_id)
+    return RankCandidates(ids=ids, logits=largest, sums=sums, target_logits=targets)
 
 
 def merge_candidates(parts: Sequence[RankCandidates], wanted: LogitRows) -> Candidates:
@@ -92,10 +89,11 @@ def _apply_masks(logits: NDArray[np.float32], masks: LogitMasks, first_id: int) 
         logits[index, forbidden] = -np.inf
 
 
-def _targets(logits: NDArray[np.float32], places: NDArray[np.int32]) -> NDArray[np.float32]:
+def _targets(logits: HostView, n_local: int, places: NDArray[np.int32]) -> NDArray[np.float32]:
     """[N]: logits [N, V_local] at `places` [N], NaN for those that are no place here."""
     targets = np.full(len(places), np.nan, np.float32)
-    (here,) = np.nonzero(places.view(np.uint32) < logits.shape[1])  # negative ones are large without a sign
+    (here,) = np.nonzero(places.view(np.uint32) < n_local)  # negative ones are large without a sign
     if len(here):
-        targets[here] = logits[here, places[here]]
+        logits.pull(slice(0, len(places)))
+        targets[here] = logits.array[here, places[here]]
     return targets

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import errno
 import fcntl
+import math
 import mmap
 import os
 import tempfile
@@ -13,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType, row_bytes
 from dllama.errors import NotEnoughDiskError, UsageError
 from dllama.formats.guarded_map import guarded_map
-from dllama.kernels import BoundArray
+from dllama.kernels import Buffer, Device
 from dllama.model.config import ModelConfig
 from dllama.model.layers import Layer
 from dllama.sharding import RankSpans
@@ -79,12 +79,12 @@ def _position_bytes(layer: Layer, spans: RankSpans, dtype: ElementType) -> int:
 
 
 class KvCache:
-    """`keys[layer]` and `values[layer]`: [n_pages, K_local, page_size, E] float16 or float32, or for Q80 uint8
-    [n_pages, K_local, page_size, bytes of E / 32 blocks]; K_local and E are those of the layer's kind. Zeros at first.
-    `bound[layer]`: both, as operations take them."""
+    """`layers[index]`: keys and values, each [n_pages, K_local, page_size, E] float16 or float32, or for Q80 uint8
+    [n_pages, K_local, page_size, bytes of E / 32 blocks], K_local and E those of the kind. Zeros at first."""
 
     def __init__(
         self,
+        device: Device,
         config: ModelConfig,
         spans: RankSpans,
         shape: CacheShape,
@@ -92,43 +92,36 @@ class KvCache:
         directory: Path | None = None,
     ) -> None:
         """Raises NotEnoughDiskError or UsageError, with nothing left behind, when the file cannot be made."""
+        dtype = _NUMPY_TYPES[shape.dtype]
         self.page_size = shape.page_size
         self._file: _CacheFile | None = None
-        n_bytes = cache_bytes(config, spans, shape)
-        memory: NDArray[np.uint8]
+        self.layers: list[tuple[Buffer, Buffer]]
+        shapes = [_cache_dims(config.layer(index), spans, shape) for index in range(config.n_layers)]
         if storage is CacheStorage.DISK:
-            self._file = _CacheFile(directory, n_bytes)
-            memory = np.frombuffer(self._file.map, np.uint8)
+            self._file = _CacheFile(directory, cache_bytes(config, spans, shape))
+            memory = np.frombuffer(self._file.map, dtype)
+            borders = np.cumsum([2 * math.prod(dims) for dims in shapes])[:-1]
+            pairs = zip(np.split(memory, borders), shapes, strict=True)
+            arrays = [pair.reshape(2, *dims) for pair, dims in pairs]
+            self.layers = [(device.bind(keys), device.bind(values)) for keys, values in arrays]
         else:
-            memory = np.zeros(n_bytes, np.uint8)
-        self.keys: list[NDArray[Any]] = []
-        self.values: list[NDArray[Any]] = []
-        for index in range(config.n_layers):
-            part = 2 * shape.n_positions * _position_bytes(config.layer(index), spans, shape.dtype)
-            keys, values = _keys_and_values(memory[:part], config.layer(index), spans, shape)
-            self.keys.append(keys)
-            self.values.append(values)
-            memory = memory[part:]
-        self.bound = [
-            (BoundArray(keys), BoundArray(values))
-            for keys, values in zip(self.keys, self.values, strict=True)
-        ]
+            self.layers = [
+                (device.buffer(*dims, dtype=dtype), device.buffer(*dims, dtype=dtype)) for dims in shapes
+            ]
 
     def close(self) -> None:
         """Gives the memory back and removes the file. The cache must not be used afterwards."""
-        self.keys, self.values, self.bound = [], [], []
+        self.layers = []
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-def _keys_and_values(
-    memory: NDArray[np.uint8], layer: Layer, spans: RankSpans, shape: CacheShape
-) -> NDArray[Any]:
-    """[2, n_pages, K_local, page_size, E or bytes of its blocks] in `memory`."""
+def _cache_dims(layer: Layer, spans: RankSpans, shape: CacheShape) -> tuple[int, ...]:
+    """[n_pages, K_local, page_size, E or bytes of its blocks] of a layer's keys, or of its values."""
     rows = layer.mixer.cache(spans)
-    dtype = _NUMPY_TYPES[shape.dtype]
-    return memory.view(dtype).reshape(2, shape.n_pages, rows.n_heads, shape.page_size, -1)
+    width = row_bytes(shape.dtype, rows.width) // _NUMPY_TYPES[shape.dtype].itemsize
+    return shape.n_pages, rows.n_heads, shape.page_size, width
 
 
 class _CacheFile:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric
-from dllama.kernels import BoundArray, Compute, Q80Rows
+from dllama.kernels import Buffer, Device, Rows
 from dllama.model.all_reduce import (
     Bytes,
     Direct,
@@ -36,20 +35,20 @@ class PartialSums:
 
     def __init__(
         self,
-        compute: Compute,
+        device: Device,
         fabric: Fabric,
-        x: NDArray[np.float32],
-        partial: NDArray[np.float32],
+        x: Buffer,
+        partial: Buffer,
         wire: ElementType,
         plan: ReducePlan,
         timeout_s: float,
         trace: Trace,
     ) -> None:
         """`x` [max_rows, D] is the residual stream, `partial` [max_rows, D] this rank's part of what is to be added."""
-        self._reducer = _Reducer(compute, fabric, wire, plan, Courier(timeout_s, trace))
+        self._reducer = _Reducer(device, fabric, wire, plan, Courier(timeout_s, trace))
         self._x, self._partial = x, partial
         self._row_bytes = wire_row_bytes(x.shape[1], wire)
-        n_rows = len(x) + _HALF_ROWS if fabric.n_ranks > 1 else 0
+        n_rows = x.shape[0] + _HALF_ROWS if fabric.n_ranks > 1 else 0
         self._memory = np.empty(buffer_bytes(n_rows * self._row_bytes, fabric.n_ranks), np.uint8)
 
     def close(self) -> None:
@@ -78,8 +77,9 @@ class PartialSums:
 
     def _run(self, rows: slice, n_rows: int, memory: Bytes) -> RowSums:
         """The sums of these rows of a step that has `n_rows` in all."""
-        n_run = rows.stop - rows.start
-        return RowSums(self._reducer, self._x[rows], self._partial[:n_run], rows, n_rows, memory)
+        device = self._reducer.device
+        x, partial = device.part(self._x, rows), device.part(self._partial, slice(0, rows.stop - rows.start))
+        return RowSums(self._reducer, x, partial, rows, n_rows, memory)
 
 
 class RowSums:
@@ -89,8 +89,8 @@ class RowSums:
     def __init__(
         self,
         reducer: _Reducer,
-        x: NDArray[np.float32],
-        partial: NDArray[np.float32],
+        x: Buffer,
+        partial: Buffer,
         rows: slice,
         n_step_rows: int,
         memory: Bytes,
@@ -99,47 +99,56 @@ class RowSums:
 
         `out` is where products go: `partial`, or, of one rank alone, which `adds` them at once, `x`.
         """
-        self.x = BoundArray(x)
+        device = reducer.device
+        self.x = x
         self.rows = rows
-        self.n_rows = len(x)
+        self.n_rows, dim = x.shape
         self._reducer = reducer
         self._is_q80 = reducer.wire is ElementType.Q80
-        self._residual = x
-        self._overlaps = len(x) < n_step_rows
+        self._residual = device.view(x)
+        self._overlaps = self.n_rows < n_step_rows
         self._is_posted = False
-        self._partial = partial
         self.adds = reducer.fabric.n_ranks == 1
-        self.out = self.x if self.adds else BoundArray(partial)
+        self.out = x if self.adds else partial
         if self.adds:
             return
-        row_bytes = wire_row_bytes(x.shape[1], reducer.wire)
-        self._reduction = reducer.reduction(len(x) * row_bytes, n_step_rows * row_bytes, memory)
-        self._own = self._reduction.own.reshape(len(x), row_bytes)
-        self._bound_own = BoundArray(self._own)
+        row_bytes = wire_row_bytes(dim, reducer.wire)
+        self._reduction = reducer.reduction(self.n_rows * row_bytes, n_step_rows * row_bytes, memory)
+        self._partial = device.view(partial)
+        self._own = self._reduction.own.reshape(self.n_rows, row_bytes)
+        self._bound_own = device.bind(self._own)
         parts = self._reduction.parts
-        self._parts = BoundArray(parts if self._is_q80 else parts.view(np.float32))
+        self._parts = device.bind(parts if self._is_q80 else parts.view(np.float32))
         self._rounds = reducer.plan.rounds and isinstance(self._reduction, Direct)
 
     def bring(self, inputs: Inputs) -> None:
         """x := the step's inputs; complete after `wait`. Raises PeerError when a rank is lost."""
+        residual = self._residual
         if isinstance(inputs, np.ndarray):
-            self._residual[:] = inputs[self.rows]
+            residual.array[:] = inputs[self.rows]
+            residual.push()
             return
-        self._start(lambda timeout_s: inputs.bring(self._residual, self.rows, timeout_s), SpanName.INPUTS)
 
-    # `encode` and `add`, or `add_norm`, are operations of Compute only, so that they can be recorded.
+        def bring(timeout_s: float) -> None:
+            inputs.bring(residual.array, self.rows, timeout_s)
+            residual.push()
+
+        self._start(bring, SpanName.INPUTS)
+
+    # `encode` and `add`, or `add_norm`, are operations of the device only, so that they can be recorded.
 
     def encode(self) -> None:
         """Own part := partial, which may be changed once it is sent."""
         if self._is_q80 and not self.adds:
-            self._reducer.compute.encode_q80(self._bound_own, self.out, self.n_rows)
+            self._reducer.device.encode_q80(self._bound_own, self.out, self.n_rows)
 
     def send(self) -> None:
         """Exchanges the parts. Raises PeerError when a rank is lost."""
         if self.adds:
             return
         if not self._is_q80:
-            self._own[:] = self._partial.view(np.uint8)
+            self._partial.pull()
+            self._own[:] = self._partial.array.view(np.uint8)
         self._start(self._reduction.run, SpanName.EXCHANGE)
 
     def wait(self) -> None:
@@ -150,22 +159,22 @@ class RowSums:
 
     def add(self) -> None:
         """x += the sum of the parts."""
-        compute = self._reducer.compute
+        device = self._reducer.device
         if self.adds:
             return
         if self._is_q80:
-            compute.add_q80(self.x, self._parts, self.n_rows, self._rounds)
+            device.add_q80(self.x, self._parts, self.n_rows, self._rounds)
         else:
-            compute.add_f32(self.x, self._parts, self.n_rows)
+            device.add_f32(self.x, self._parts, self.n_rows)
 
-    def add_norm(self, out: Q80Rows | BoundArray, weight: BoundArray, eps: float) -> None:
+    def add_norm(self, out: Rows, weight: Buffer, eps: float) -> None:
         """`add`, then out := x after the norm."""
-        compute = self._reducer.compute
+        device = self._reducer.device
         if self._is_q80 and not self.adds:
-            compute.add_norm_q80(out, self.x, self._parts, weight, eps, self.n_rows, self._rounds)
+            device.add_norm_q80(out, self.x, self._parts, weight, eps, self.n_rows, self._rounds)
         else:
             self.add()
-            compute.rms_norm(out, self.x, weight, eps, self.n_rows)
+            device.rms_norm(out, self.x, weight, eps, self.n_rows)
 
     def _start(self, transfer: Transfer, name: SpanName) -> None:
         """At once or, where another run is to be computed meanwhile, beside it."""
@@ -180,7 +189,7 @@ class RowSums:
 class _Reducer:
     """What all sums of a session share."""
 
-    compute: Compute
+    device: Device
     fabric: Fabric
     wire: ElementType
     plan: ReducePlan
@@ -190,5 +199,5 @@ class _Reducer:
         """The exchange for parts of `n_bytes`, in a step whose parts have `n_step_bytes`."""
         scatter_bytes = self.plan.scatter_bytes
         if scatter_bytes is not None and n_step_bytes >= scatter_bytes:
-            return Scattered(self.compute, self.fabric, self.wire, memory, n_bytes)
+            return Scattered(self.device, self.fabric, self.wire, memory, n_bytes)
         return Direct(self.fabric, memory, n_bytes)

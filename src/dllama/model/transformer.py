@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric
-from dllama.kernels import BoundArray, Compute, Program
+from dllama.kernels import Buffer, Device, Program, Rows
 from dllama.model.all_reduce import ReducePlan, wire_row_bytes
 from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, edit_logits, select_candidates
 from dllama.model.inputs import Inputs
 from dllama.model.kv_cache import KvCache
 from dllama.model.layers import (
-    Buffer,
+    BufferShape,
     FeedForward,
     Mixer,
     RowPlaces,
-    Rows,
     Workspace,
     normed_buffer,
     normed_buffers,
@@ -80,7 +79,7 @@ class Transformer:
 
     def __init__(
         self,
-        compute: Compute,
+        device: Device,
         model: ModelSpec,
         spans: RankSpans,
         weights: ModelWeights,
@@ -90,18 +89,20 @@ class Transformer:
         reduce_plan: ReducePlan,
     ) -> None:
         config = model.config
-        self._compute, self._model, self._config = compute, model, config
+        self._device, self._model, self._config = device, model, config
         self._weights, self._cache = weights, cache
-        self._angles = {rope: BoundArray(rope_table(*rope, limits.max_positions)) for rope in _ropes(model)}
+        self._angles = {
+            rope: _table(device, rope_table(*rope, limits.max_positions)) for rope in _ropes(model)
+        }
         n_rows, vocabulary = limits.max_rows, spans[VOCABULARY]
-        self._x = np.empty((n_rows, config.dim), np.float32)  # residual stream
-        partial = np.empty((n_rows if fabric.n_ranks > 1 else 0, config.dim), np.float32)
+        self._x = device.buffer(n_rows, config.dim)  # residual stream
+        partial = device.buffer(n_rows if fabric.n_ranks > 1 else 0, config.dim)
         self.trace = Trace()
         self.sums = PartialSums(
-            compute, fabric, self._x, partial, limits.wire, reduce_plan, limits.timeout_s, self.trace
+            device, fabric, self._x, partial, limits.wire, reduce_plan, limits.timeout_s, self.trace
         )
         self._workspace = Workspace(
-            compute,
+            device,
             rank=fabric.rank,
             spans=spans,
             dim=config.dim,
@@ -110,7 +111,7 @@ class Transformer:
             max_rows=n_rows,
         )
         self._inputs = [self._normed(index) for index in range(config.n_layers)]
-        self._logits = np.empty((limits.max_logit_rows, len(vocabulary)), np.float32)
+        self._logits = device.buffer(limits.max_logit_rows, len(vocabulary))
         self._first_id = vocabulary.start
         self._n_rows, self._n_logits = 0, 0  # of the last step
 
@@ -127,7 +128,6 @@ class Transformer:
         """
         self._n_rows, self._n_logits = batch.n_rows, len(batch.wanted.rows)
         trace, start_s = self.trace, self.trace.clock()
-        x = self._x[: batch.n_rows]
         self._place(batch)
         runs = self._steps.get(batch.n_rows) or self._prepare(batch.n_rows)
         for run in runs:
@@ -149,7 +149,7 @@ class Transformer:
             run.sums.wait()
             run.end.run()
         span_s = trace.clock()
-        candidates = self._head(x, batch.wanted)
+        candidates = self._head(batch.wanted)
         trace.add(SpanName.HEAD, span_s)
         trace.add(SpanName.STEP, start_s)
         return candidates
@@ -157,19 +157,18 @@ class Transformer:
     @property
     def logits(self) -> NDArray[np.float32]:
         """[N, V_local] of the rows wanted by the last step, after edits and masks; the next step overwrites it."""
-        return self._logits[: self._n_logits]
-
-    @property
-    def residual(self) -> NDArray[np.float32]:
-        """[T, D]: all rows of the last step behind the last layer, before the norm; the next step overwrites it."""
-        return self._x[: self._n_rows]
+        view, wanted = self._device.view(self._logits), slice(0, self._n_logits)
+        view.pull(wanted)
+        return view.array[wanted]
 
     def hidden(self) -> NDArray[np.float32]:
         """[T, D]: all rows of the last step after the final norm, a copy. The same on every rank."""
-        normed = np.empty((self._n_rows, self._config.dim), np.float32)
+        normed = self._device.buffer(self._n_rows, self._config.dim)
         final_norm, eps = self._weights.final_norm, self._config.norm_eps
-        self._compute.rms_norm(normed, self._x[: self._n_rows], final_norm, eps, self._n_rows)
-        return normed
+        self._device.rms_norm(normed, self._x, final_norm, eps, self._n_rows)
+        view = self._device.view(normed)
+        view.pull()
+        return view.array
 
     def close(self) -> None:
         """Gives its memory back, and ends its thread; to be called once, when the fabric has been closed."""
@@ -196,11 +195,9 @@ class Transformer:
         return self._steps[n_rows]
 
     def _record(self, run: RowSums) -> RunPrograms:
-        record, layers = self._compute.record, range(self._config.n_layers)
+        record, bind, layers = self._device.record, self._device.bind, range(self._config.n_layers)
         rows = RowPlaces(
-            BoundArray(self._positions[run.rows]),
-            BoundArray(self._sequence[run.rows]),
-            BoundArray(self._page_table),
+            bind(self._positions[run.rows]), bind(self._sequence[run.rows]), bind(self._page_table)
         )
         return RunPrograms(
             run,
@@ -212,7 +209,7 @@ class Transformer:
     def _mix(self, index: int, run: RowSums, rows: RowPlaces) -> None:
         mixer, weights = self._config.layer(index).mixer, self._weights.layers[index]
         self._norm(run, self._inputs[index].mixer, weights.vectors["attention_norm"], adds=index > 0)
-        cache, angles = self._cache.bound[index], self._angles[mixer.rope, mixer.head_dim]
+        cache, angles = self._cache.layers[index], self._angles[mixer.rope, mixer.head_dim]
         mixer.compute(self._workspace, weights, cache, angles, run, rows)  # this rank's part of [T, D]
         run.encode()
 
@@ -222,7 +219,7 @@ class Transformer:
         feed_forward.compute(self._workspace, weights, run)  # this rank's part of [T, D]
         run.encode()
 
-    def _norm(self, run: RowSums, outs: list[Rows], weight: BoundArray, adds: bool) -> None:
+    def _norm(self, run: RowSums, outs: list[Rows], weight: Buffer, adds: bool) -> None:
         """Each of `outs` := x after the norm; with `adds` once the parts of the last sum are added: x of these rows is
         complete then."""
         first, *others = outs
@@ -231,7 +228,7 @@ class Transformer:
         else:
             others = outs
         for out in others:
-            self._compute.rms_norm(out, run.x, weight, self._config.norm_eps, run.n_rows)
+            self._device.rms_norm(out, run.x, weight, self._config.norm_eps, run.n_rows)
 
     def _normed(self, index: int) -> LayerInputs:
         layer, type_of = self._config.layer(index), self._weights.layers[index].type_of
@@ -242,15 +239,26 @@ class Transformer:
 
         return LayerInputs(rows(layer.mixer), rows(layer.feed_forward))
 
-    def _head(self, x: NDArray[np.float32], wanted: LogitRows) -> RankCandidates:
-        if len(wanted.rows):
-            chosen = np.ascontiguousarray(x[wanted.rows])
+    def _head(self, wanted: LogitRows) -> RankCandidates:
+        device, n = self._device, len(wanted.rows)
+        if n:
             head, eps = self._weights.head, self._config.norm_eps
             normed = self._workspace.normed(head.dtype)
-            self._compute.rms_norm(normed, chosen, self._weights.final_norm, eps, len(chosen))
-            self._compute.matmul(self._logits, head, normed, len(chosen))  # [N, V_local]
-            edit_logits(self.logits, wanted, self._first_id)
-        return select_candidates(self._compute, self.logits, wanted, self._first_id)
+            device.rms_norm(normed, device.take(self._x, wanted.rows), self._weights.final_norm, eps, n)
+            device.matmul(self._logits, head, normed, n)  # [N, V_local]
+            if wanted.edits is not None or wanted.masks is not None:
+                edit_logits(self.logits, wanted, self._first_id)
+                device.view(self._logits).push(slice(0, n))
+        return select_candidates(device, self._logits, wanted, self._first_id)
+
+
+def _table(device: Device, values: NDArray[np.float32]) -> Buffer:
+    """A buffer with these values."""
+    buffer = device.buffer(*values.shape)
+    view = device.view(buffer)
+    view.array[:] = values
+    view.push()
+    return buffer
 
 
 def _ropes(model: ModelSpec) -> list[tuple[Rope | None, int]]:
@@ -259,7 +267,7 @@ def _ropes(model: ModelSpec) -> list[tuple[Rope | None, int]]:
     return list(dict.fromkeys((mixer.rope, mixer.head_dim) for mixer in mixers))
 
 
-def _buffers(model: ModelSpec, spans: RankSpans) -> list[Buffer]:
+def _buffers(model: ModelSpec, spans: RankSpans) -> list[BufferShape]:
     """All that a rank computes a step in, each once."""
     dim = model.config.dim
     buffers = {normed_buffer(dim, model.types.outer["head"]): None}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.errors import NumericalError
-from dllama.kernels import BoundArray, Compute, PackedMatrix
+from dllama.kernels import Buffer, Device, HostView, Matrix
 from dllama.model.layers import LayerWeights, StackedMatrices
 from dllama.model.tensors import ModelSpec
 from dllama.sharding import RankSpans, Shard, Tensor, shard_of
@@ -23,8 +23,8 @@ _Place: TypeAlias = Callable[[int, Bytes], bool]
 class ModelWeights:
     """Memory for everything that one rank holds, filled shard by shard with `put`."""
 
-    def __init__(self, compute: Compute, model: ModelSpec, spans: RankSpans) -> None:
-        self._compute, self._spans = compute, spans
+    def __init__(self, device: Device, model: ModelSpec, spans: RankSpans) -> None:
+        self._device, self._spans = device, spans
         self._places: dict[str, _Place] = {}
         self.layers: list[LayerWeights] = [
             self._weights(f"layers.{index}.", model.layer(index)) for index in range(model.config.n_layers)
@@ -32,12 +32,12 @@ class ModelWeights:
         self._outer = self._weights("", model.outer)
 
     @property
-    def final_norm(self) -> BoundArray:
+    def final_norm(self) -> Buffer:
         """[D]"""
         return self._outer.vectors["final_norm"]
 
     @property
-    def head(self) -> PackedMatrix:
+    def head(self) -> Matrix:
         """[V_local, D]"""
         return self._outer.matrices["head"].matrices[0]
 
@@ -76,14 +76,14 @@ class ModelWeights:
         types = {tensor.name: tensor.dtype for tensor in tensors}
         return LayerWeights(matrices, experts, vectors, types.__getitem__)
 
-    def _vector(self, prefix: str, shards: list[Shard]) -> BoundArray:
-        values = np.zeros(sum(len(shard.cols) for shard in shards), np.float32)
+    def _vector(self, prefix: str, shards: list[Shard]) -> Buffer:
+        values = self._device.buffer(sum(len(shard.cols) for shard in shards))
+        view = self._device.view(values)
         first = 0
         for shard in shards:
-            part = values[first : first + len(shard.cols)]
-            self._places[prefix + shard.name] = _vector_place(part)
-            first += len(part)
-        return BoundArray(values)
+            self._places[prefix + shard.name] = _vector_place(view, first)
+            first += len(shard.cols)
+        return values
 
     def _stacked(self, shards: list[Shard]) -> tuple[StackedMatrices, dict[str, _Place]]:
         """One packed matrix for each run of neighbours of one type, and where the rows of each tensor go."""
@@ -91,7 +91,7 @@ class ModelWeights:
         column = 0
         for run in _runs_of_one_type(shards):
             n_out = sum(len(shard.rows) for shard in run)
-            packed = PackedMatrix(self._compute, run[0].tensor.dtype, n_out, len(run[0].cols))
+            packed = self._device.matrix(run[0].tensor.dtype, n_out, len(run[0].cols))
             matrices.append(packed)
             first_columns.append(column)
             first = 0
@@ -120,7 +120,7 @@ def _runs_of_one_type(shards: list[Shard]) -> list[list[Shard]]:
     return runs
 
 
-def _matrix_place(packed: PackedMatrix, first: int) -> _Place:
+def _matrix_place(packed: Matrix, first: int) -> _Place:
     return lambda row, rows: packed.pack(first + row, rows)
 
 
@@ -139,11 +139,13 @@ def _stack_place(places: list[_Place], n_rows: int) -> _Place:
     return place
 
 
-def _vector_place(values: NDArray[np.float32]) -> _Place:
+def _vector_place(vector: HostView, first: int) -> _Place:
     def place(row: int, rows: Bytes) -> bool:
         assert row == 0, "a vector is one row"
         part = np.ascontiguousarray(rows).reshape(-1).view(np.float32)
-        values[: len(part)] = part  # all of it, or none in a round that has nothing of it
+        where = slice(first, first + len(part))  # all of it, or none in a round that has nothing of it
+        vector.array[where] = part
+        vector.push(where)
         return bool(np.isfinite(part).all())
 
     return place

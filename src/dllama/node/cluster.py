@@ -15,7 +15,7 @@ from dllama.checkpoint import Checkpoint
 from dllama.dtypes import ElementType
 from dllama.errors import NumericalError, PeerError, PeerLostError
 from dllama.fabric import PEER_TIMEOUT_S, Fabric, Job, gather, send_frame, send_frames
-from dllama.kernels import Compute
+from dllama.kernels import Device
 from dllama.model import (
     VOCABULARY,
     Algorithm,
@@ -121,7 +121,7 @@ class Cluster:
     def open(
         cls,
         checkpoint: Checkpoint,
-        compute: Compute,
+        device: Device,
         options: ClusterOptions,
         on_progress: Callable[[int, int], None],
     ) -> Cluster:
@@ -135,11 +135,11 @@ class Cluster:
         shards = plan_spans(checkpoint.model.axes, options.shares)
         with shortages_told(), contextlib.ExitStack() as stack:
             crew = stack.enter_context(contextlib.closing(greet_crew(options.workers, options.job, session)))
-            welcomes = [_own_welcome(compute, options.node), *crew.welcomes]
+            welcomes = [_own_welcome(device, options.node), *crew.welcomes]
             most_threads = max(welcome.n_threads for welcome in welcomes)
             plan = _session_plan(session, checkpoint.model, shards, options, crew, most_threads)
             check_memory(_node_memory(plan, options, crew))
-            memory = stack.enter_context(contextlib.closing(RankMemory(compute, plan, options.node)))
+            memory = stack.enter_context(contextlib.closing(RankMemory(device, plan, options.node)))
             fabric = crew.join(
                 Kind.PLAN,
                 lambda rank: dataclasses.replace(plan, rank=rank).encode(),
@@ -301,13 +301,13 @@ class Cluster:
         ]
 
 
-def _own_welcome(compute: Compute, node: NodeSettings) -> Welcome:
+def _own_welcome(device: Device, node: NodeSettings) -> Welcome:
     """What a worker would say of this node."""
     return Welcome(
         machine=machine_id(),
         available_bytes=available_memory_bytes(),
-        n_threads=compute.n_threads,
-        isa=compute.isa,
+        n_threads=device.n_threads,
+        isa=device.isa,
         kv_on_disk=node.kv_storage is CacheStorage.DISK,
     )
 

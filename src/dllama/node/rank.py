@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric
-from dllama.kernels import Compute
+from dllama.kernels import Device
 from dllama.model import CacheStorage, KvCache, ModelWeights, ReducePlan, Transformer
 from dllama.node.messages import SessionPlan
 
@@ -23,14 +23,16 @@ class NodeSettings:
 class RankMemory:
     """Weights, cache and buffers of one rank, allocated here and given back by `close`, whoever still holds this."""
 
-    def __init__(self, compute: Compute, plan: SessionPlan, settings: NodeSettings) -> None:
-        self._compute = compute
+    def __init__(self, device: Device, plan: SessionPlan, settings: NodeSettings) -> None:
+        self._device = device
         self.plan = plan
         self._spans = plan.shards.ranks[plan.rank]
-        self.cache = KvCache(plan.config, self._spans, plan.cache, settings.kv_storage, settings.kv_directory)
+        self.cache = KvCache(
+            device, plan.config, self._spans, plan.cache, settings.kv_storage, settings.kv_directory
+        )
         self._transformer: Transformer | None = None
         try:
-            self.weights = ModelWeights(compute, plan.model, self._spans)
+            self.weights = ModelWeights(device, plan.model, self._spans)
         except BaseException:
             self.cache.close()
             raise
@@ -40,7 +42,7 @@ class RankMemory:
         assert self._transformer is None, "one rank has one forward pass"
         plan = self.plan
         self._transformer = Transformer(
-            self._compute,
+            self._device,
             plan.model,
             self._spans,
             self.weights,

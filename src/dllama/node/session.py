@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from dllama.errors import DllamaError, PeerError, PeerProtocolError
 from dllama.fabric import Fabric, gather, receive_frame, send_frame
-from dllama.kernels import Compute
+from dllama.kernels import Device
 from dllama.model import VOCABULARY, CacheStorage, ReducePlan, Transformer
 from dllama.node.greeting import raise_refusal
 from dllama.node.input_rows import step_inputs
@@ -28,9 +28,9 @@ from dllama.node.tracing import answer_clock, answer_trace
 class WorkerSession:
     """The cores and the memory of this node, at the service of one root after another."""
 
-    def __init__(self, compute: Compute, settings: NodeSettings, on_event: Callable[[str], None]) -> None:
+    def __init__(self, device: Device, settings: NodeSettings, on_event: Callable[[str], None]) -> None:
         """`on_event` gets a line for people at each turn."""
-        self._compute = compute
+        self._device = device
         self._settings = settings
         self._on_event = on_event
 
@@ -39,8 +39,8 @@ class WorkerSession:
         return Welcome(
             machine=machine_id(),
             available_bytes=available_memory_bytes(),
-            n_threads=self._compute.n_threads,
-            isa=self._compute.isa,
+            n_threads=self._device.n_threads,
+            isa=self._device.isa,
             kv_on_disk=self._settings.kv_storage is CacheStorage.DISK,
         )
 
@@ -58,7 +58,7 @@ class WorkerSession:
                 with shortages_told():
                     self._check_memory(plan)
                     memory = stack.enter_context(
-                        contextlib.closing(RankMemory(self._compute, plan, self._settings))
+                        contextlib.closing(RankMemory(self._device, plan, self._settings))
                     )
                     fabric = root.join(plan.session, plan.rank, plan.addresses, plan.peer_timeout_s)
                     stack.enter_context(contextlib.closing(fabric))

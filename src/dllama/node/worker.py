@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from dllama.errors import DllamaError, PeerLostError, let_go_of_frames
 from dllama.fabric import Job
-from dllama.kernels import Compute
+from dllama.kernels import Device
 from dllama.node.door import Door
 from dllama.node.messages import Kind, Refusal
 from dllama.node.rank import NodeSettings
@@ -26,13 +26,13 @@ class Worker:
     def __init__(
         self,
         listener: socket.socket,
-        compute: Compute,
+        device: Device,
         settings: NodeSettings,
         on_event: Callable[[str], None],
     ) -> None:
         """Takes the listening socket over. `on_event` gets a line for people at each turn."""
         self._on_event = on_event
-        self._session = WorkerSession(compute, settings, on_event)
+        self._session = WorkerSession(device, settings, on_event)
         self._door = Door(listener, self._session.welcome, on_event)
 
     def serve(self) -> None:
@@ -56,9 +56,9 @@ class Worker:
             self._door.release()
 
 
-def serve_job(job: Job, compute: Compute, settings: NodeSettings, on_event: Callable[[str], None]) -> None:
+def serve_job(job: Job, device: Device, settings: NodeSettings, on_event: Callable[[str], None]) -> None:
     """Serves the root of an MPI job, one session after another, until it leaves."""
-    session = WorkerSession(compute, settings, on_event)
+    session = WorkerSession(device, settings, on_event)
     with contextlib.suppress(PeerLostError):
         while True:
             root = JobRoot(job, lambda: (Kind.WELCOME, session.welcome().encode()))

@@ -20,12 +20,13 @@ from dllama.formats.gguf.types import GgmlType
 
 Float32 = NDArray[np.float32]
 Integers = NDArray[np.integer[Any]]
+Entries = NDArray[np.unsignedinteger[Any]]
 Blocks = NDArray[np.void]
 """Blocks `[n]` of a structured type."""
 
 TABLES = Path(__file__).with_name("codebooks.npz")
 
-_DELTA = np.float32(0.125)  # what IQ1 adds to, or takes from, each of its -1, 0 and 1
+_EIGHTH = np.float32(0.125)  # what IQ1 adds to, or takes from, each of its -1, 0 and 1
 _SEVENS = np.arange(0, 28, 7, dtype=np.uint32)
 _THREES = np.arange(0, 12, 3, dtype=np.uint16)
 _TWOS = np.arange(0, 8, 2, dtype=np.uint8)
@@ -49,17 +50,34 @@ LAYOUTS: Mapping[GgmlType, np.dtype[Any]] = MappingProxyType(
 
 
 @functools.cache
-def _table(name: str) -> Float32:
-    """`[entries, 4 or 8]`."""
+def _table(name: str) -> Entries:
+    """The 4 or 8 magnitudes of each entry."""
     with np.load(TABLES) as tables:
-        return np.asarray(tables[name], np.float32)
+        return _as_entries(tables[name])
 
 
 @functools.cache
-def _signs_of_bytes() -> Float32:
-    """1 or -1 for each bit of a byte, `[256, 8]`."""
+def _eighths() -> Entries:
+    """IQ1's table in eighths: 1 is added to each, and taken from each in the second half."""
+    with np.load(TABLES) as tables:
+        return _as_entries(np.concatenate([8 * tables["iq1"] + 1, 8 * tables["iq1"] - 1]))
+
+
+@functools.cache
+def _signs_of_bytes() -> Entries:
+    """1 or -1 for each bit of a byte."""
     bits = np.arange(256, dtype=np.uint8)[:, None] >> _ONES & 1
-    return np.where(bits == 0, np.float32(1), np.float32(-1))
+    return _as_entries(1 - 2 * bits.astype(np.int8))
+
+
+def _as_entries(table: NDArray[np.int8]) -> Entries:
+    """Each row of 4 or 8 as one number: decoding is twice as fast as with rows of floats."""
+    return np.ascontiguousarray(table, np.int8).view(np.dtype(f"u{table.shape[1]}"))[:, 0]
+
+
+def _look_up(table: Entries, places: Integers) -> NDArray[np.int8]:
+    """The entries at `places [n, ...]`, one after another: `[n, elements]`."""
+    return table[places].reshape(len(places), -1).view(np.int8)
 
 
 @functools.cache
@@ -70,10 +88,9 @@ def _whole_bytes() -> Integers:
     return whole
 
 
-def _signed(magnitudes: Float32, signs: Integers) -> Float32:
-    """`magnitudes [n, 8, ...]`, 32 in each group, by `signs [n, 8, 4]`, a byte for 8 elements: `[n, 8, 32]`."""
-    values = magnitudes.reshape(*signs.shape, 8) * _signs_of_bytes()[signs]
-    return values.reshape(*signs.shape[:2], 32)
+def _signed(magnitudes: NDArray[np.int8], signs: Integers) -> NDArray[np.int8]:
+    """`magnitudes [n, 256]` by `signs [n, 8, 4]`, a byte for 8 elements."""
+    return magnitudes * _look_up(_signs_of_bytes(), signs)
 
 
 def _whole_signs(seven_bits: Integers) -> Integers:
@@ -81,9 +98,9 @@ def _whole_signs(seven_bits: Integers) -> Integers:
     return _whole_bytes()[seven_bits]
 
 
-def _by_scale(scale: Float32, values: Float32) -> Float32:
-    """`scale [n, R]` times R runs of `values`, which are 256 for each of n: `[n, R, 256 / R]`."""
-    product: Float32 = scale[..., None] * values.reshape(*scale.shape, -1)
+def _by_scale(scale: Float32, values: NDArray[np.int8]) -> Float32:
+    """`scale [n, R]` times R runs of `values [n, 256]`: `[n, R, 256 / R]`."""
+    product: Float32 = scale[..., None] * values.reshape(*scale.shape, -1).astype(np.float32)
     return product
 
 
@@ -104,26 +121,26 @@ def _iq2_xxs(blocks: Blocks) -> Float32:
     groups = blocks["groups"]
     signs = _whole_signs(groups["signs"][..., None] >> _SEVENS & 127)
     scale = _half_scale(blocks, groups["signs"] >> 28, 0.25)
-    return _by_scale(scale, _signed(_table("iq2_xxs")[groups["places"]], signs))
+    return _by_scale(scale, _signed(_look_up(_table("iq2_xxs"), groups["places"]), signs))
 
 
 def _iq2_xs(blocks: Blocks) -> Float32:
     """A place has nine bits and its signs seven; each 16 elements have a scale."""
     places = blocks["places"]
-    values = _signed(_table("iq2_xs")[places & 511], _whole_signs(places >> 9))
+    values = _signed(_look_up(_table("iq2_xs"), places & 511), _whole_signs(places >> 9))
     return _by_scale(_half_scale(blocks, _nibbles(blocks["scales"]), 0.25), values)
 
 
 def _iq2_s(blocks: Blocks) -> Float32:
     places = blocks["places"] | (blocks["high"][..., None] >> _TWOS & 3).astype(np.uint16) << 8
-    values = _signed(_table("iq2_s")[places], blocks["signs"])
+    values = _signed(_look_up(_table("iq2_s"), places), blocks["signs"])
     return _by_scale(_half_scale(blocks, _nibbles(blocks["scales"]), 0.25), values)
 
 
 def _iq3_xxs(blocks: Blocks) -> Float32:
     signs = _whole_signs(blocks["signs"][..., None] >> _SEVENS & 127)
     scale = _half_scale(blocks, blocks["signs"] >> 28, 0.5)
-    return _by_scale(scale, _signed(_table("iq3_xxs")[blocks["places"]], signs))
+    return _by_scale(scale, _signed(_look_up(_table("iq3_xxs"), blocks["places"]), signs))
 
 
 def _iq3_s(blocks: Blocks) -> Float32:
@@ -131,16 +148,15 @@ def _iq3_s(blocks: Blocks) -> Float32:
     scale = blocks["scale"].astype(np.float32)[:, None] * (
         1 + 2 * _nibbles(blocks["scales"]).astype(np.float32)
     )
-    return _by_scale(scale, _signed(_table("iq3_s")[places], blocks["signs"]))
+    return _by_scale(scale, _signed(_look_up(_table("iq3_s"), places), blocks["signs"]))
 
 
 def _iq1_s(blocks: Blocks) -> Float32:
     """The 16 bits of a group: four times three high bits of a place, three of the scale, the sign of what is added."""
     high = blocks["high"]
-    places = blocks["places"] | (high[..., None] >> _THREES & 7) << 8
+    places = blocks["places"] | (high[..., None] >> _THREES & 7) << 8 | (high >> 15 << 11)[..., None]
     scale = blocks["scale"].astype(np.float32)[:, None] * (2 * (high >> 12 & 7).astype(np.float32) + 1)
-    delta = np.where(high >> 15 == 0, _DELTA, -_DELTA)
-    return _by_scale(scale, _table("iq1")[places] + delta[..., None, None])
+    return _by_scale(scale * _EIGHTH, _look_up(_eighths(), places))
 
 
 def _iq1_m(blocks: Blocks) -> Float32:
@@ -151,9 +167,8 @@ def _iq1_m(blocks: Blocks) -> Float32:
     whole = np.bitwise_or.reduce(bits, axis=-1).astype(np.uint16).view(np.float16).astype(np.float32)
     scale = whole[:, None] * (2 * (packed[..., None] >> _THREES & 7).astype(np.float32) + 1).reshape(-1, 16)
     high = np.stack([blocks["high"] & 15, blocks["high"] >> 4], axis=-1).reshape(-1, 8, 4)
-    places = blocks["places"] | (high & 7).astype(np.uint16) << 8
-    delta = np.where(high >> 3 == 0, _DELTA, -_DELTA)
-    return _by_scale(scale, _table("iq1")[places] + delta[..., None])
+    places = blocks["places"] | high.astype(np.uint16) << 8
+    return _by_scale(scale * _EIGHTH, _look_up(_eighths(), places))
 
 
 DECODERS: Mapping[GgmlType, Callable[[Blocks], Float32]] = MappingProxyType(

@@ -4,10 +4,9 @@ from dllama.model.layers.attention import Attention, CacheRows
 from dllama.model.layers.dense import Activation, Dense
 from dllama.model.layers.layer import FeedForward, Layer, Mixer, normed_buffers
 from dllama.model.layers.workspace import (
-    Buffer,
+    BufferShape,
     LayerWeights,
     RowPlaces,
-    Rows,
     StackedMatrices,
     TypeOf,
     Workspace,
@@ -17,7 +16,7 @@ from dllama.model.layers.workspace import (
 __all__ = [
     "Activation",
     "Attention",
-    "Buffer",
+    "BufferShape",
     "CacheRows",
     "Dense",
     "FeedForward",
@@ -25,7 +24,6 @@ __all__ = [
     "LayerWeights",
     "Mixer",
     "RowPlaces",
-    "Rows",
     "StackedMatrices",
     "TypeOf",
     "Workspace",

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from dllama.dtypes import BLOCK, ElementType
-from dllama.kernels import BoundArray, Q80Rows
-from dllama.model.layers.workspace import Buffer, LayerWeights, RowPlaces, TypeOf, Workspace
+from dllama.kernels import Buffer
+from dllama.model.layers.workspace import BufferShape, LayerWeights, RowPlaces, TypeOf, Workspace
 from dllama.model.limits import fault_in_sizes
 from dllama.model.partial_sums import RowSums
 from dllama.model.rope import Rope, RopeStyle
@@ -27,9 +27,9 @@ class CacheRows(NamedTuple):
 
 
 class _Buffers(NamedTuple):
-    qkv: Buffer  # [T, (H_local + 2 K_local) E]
-    mixed: Buffer  # [T, H_local E], where attention cannot write what `attended` takes
-    attended: Buffer  # [T, H_local E]
+    qkv: BufferShape  # [T, (H_local + 2 K_local) E]
+    mixed: BufferShape  # [T, H_local E], where attention cannot write what `attended` takes
+    attended: BufferShape  # [T, H_local E]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,23 +95,25 @@ class Attention:
     def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> _Buffers:
         n_q = len(spans[self.axis]) * self.head_dim
         n_kv = self.cache(spans).n_heads * self.head_dim
-        attended = Buffer("attended", n_q, type_of("o").is_blocked)
+        attended = BufferShape("attended", n_q, type_of("o").is_blocked)
         mixes_floats = attended.quantised and self.head_dim % BLOCK != 0
         return _Buffers(
-            Buffer("qkv", n_q + 2 * n_kv), Buffer("mixed", n_q) if mixes_floats else attended, attended
+            BufferShape("qkv", n_q + 2 * n_kv),
+            BufferShape("mixed", n_q) if mixes_floats else attended,
+            attended,
         )
 
     def compute(
         self,
         on: Workspace,
         layer: LayerWeights,
-        cache: tuple[BoundArray, BoundArray],
-        angles: BoundArray,
+        cache: tuple[Buffer, Buffer],
+        angles: Buffer,
         run: RowSums,
         rows: RowPlaces,
     ) -> None:
         """run.out [T, D] := this rank's part of the layer's output, of its heads; `angles` are the rope's."""
-        compute, n_rows, (keys, values) = on.compute, run.n_rows, cache
+        device, n_rows, (keys, values) = on.device, run.n_rows, cache
         buffers = self.buffers(on.dim, on.spans, layer.type_of)
         qkv, mixed, attended = on.floats(buffers.qkv), on[buffers.mixed], on[buffers.attended]
         n_heads, first_head = len(on.spans[self.axis]), on.spans[self.axis].start
@@ -119,24 +121,24 @@ class Attention:
 
         on.product(qkv, layer.matrices["qkv"], on.normed, n_rows)  # [T, (H_local + 2 K_local) E]
         if self.qkv_bias:
-            compute.add_bias(qkv, layer.vectors["qkv_bias"], n_rows)
+            device.add_bias(qkv, layer.vectors["qkv_bias"], n_rows)
         if self.qk_norm:
-            compute.head_rms_norm(qkv, layer.vectors["q_norm"], on.eps, 0, n_heads, n_rows)
-            compute.head_rms_norm(qkv, layer.vectors["k_norm"], on.eps, n_heads, n_kv_heads, n_rows)
-        compute.rope_store(
+            device.head_rms_norm(qkv, layer.vectors["q_norm"], on.eps, 0, n_heads, n_rows)
+            device.head_rms_norm(qkv, layer.vectors["k_norm"], on.eps, n_heads, n_kv_heads, n_rows)
+        device.rope_store(
             qkv, angles, rows.positions, rows.sequence, rows.page_table, keys, values,
             n_heads, self.rope is not None and self.rope.style is RopeStyle.HALVES, n_rows,
         )  # fmt: skip
-        compute.attention(
+        device.attention(
             mixed, qkv, rows.positions, rows.sequence, rows.page_table, keys, values,
             n_heads, first_head % self.group, self.group, self.window or 0, n_rows,
         )  # fmt: skip
-        if isinstance(attended, Q80Rows) and isinstance(mixed, BoundArray):
-            compute.quantize_rows(attended, mixed, n_rows)
+        if buffers.mixed != buffers.attended:
+            device.quantize_rows(attended, on.floats(buffers.mixed), n_rows)
         (o,) = layer.matrices["o"].matrices
-        compute.matmul(run.out, o, attended, n_rows, run.adds)  # [T, D], this rank's heads
+        device.matmul(run.out, o, attended, n_rows, run.adds)  # [T, D], this rank's heads
         if self.o_bias and on.rank == 0:
-            compute.add_bias(run.out, layer.vectors["o_bias"], n_rows)
+            device.add_bias(run.out, layer.vectors["o_bias"], n_rows)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Attention:

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from dllama.model.layers.workspace import Buffer, LayerWeights, TypeOf, Workspace
+from dllama.model.layers.workspace import BufferShape, LayerWeights, TypeOf, Workspace
 from dllama.model.limits import fault_in_sizes
 from dllama.model.partial_sums import RowSums
 from dllama.sharding import Along, Cut, RankSpans, Tensor
@@ -22,8 +22,8 @@ class Activation(enum.StrEnum):
 
 
 class _Buffers(NamedTuple):
-    gate_up: Buffer  # [T, 2 F_local]
-    activated: Buffer  # [T, F_local]
+    gate_up: BufferShape  # [T, 2 F_local]
+    activated: BufferShape  # [T, F_local]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,11 +47,13 @@ class Dense:
 
     def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> _Buffers:
         n = len(spans[self.axis])
-        return _Buffers(Buffer("gate_up", 2 * n), Buffer("activated", n, type_of("down").is_blocked))
+        return _Buffers(
+            BufferShape("gate_up", 2 * n), BufferShape("activated", n, type_of("down").is_blocked)
+        )
 
     def compute(self, on: Workspace, layer: LayerWeights, run: RowSums) -> None:
         """run.out [T, D] := this rank's part of the layer's output, of its columns."""
-        compute, n_rows = on.compute, run.n_rows
+        device, n_rows = on.device, run.n_rows
         buffers = self.buffers(on.dim, on.spans, layer.type_of)
         gate_up, activated = on.floats(buffers.gate_up), on[buffers.activated]
         weights = layer.matrices["gate_up"]
@@ -60,12 +62,12 @@ class Dense:
             len(weights.matrices) == 1
         ):  # act(gate) * up: [T, F_local], by way of [T, 2 F_local] for a few rows
             (matrix,) = weights.matrices
-            compute.gated_matmul(activated, matrix, on.normed(matrix.dtype), gate_up, n_rows, self.activation)
+            device.gated_matmul(activated, matrix, on.normed(matrix.dtype), gate_up, n_rows, self.activation)
         else:
             on.product(gate_up, weights, on.normed, n_rows)
-            compute.silu_mul(activated, gate_up, n_rows, self.activation)
+            device.silu_mul(activated, gate_up, n_rows, self.activation)
         (down,) = layer.matrices["down"].matrices
-        compute.matmul(run.out, down, activated, n_rows, run.adds)  # [T, D], this rank's columns
+        device.matmul(run.out, down, activated, n_rows, run.adds)  # [T, D], this rank's columns
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Dense:

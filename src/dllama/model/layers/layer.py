@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from dllama.dtypes import ElementType
 from dllama.model.layers.attention import Attention
 from dllama.model.layers.dense import Dense
-from dllama.model.layers.workspace import Buffer, TypeOf, normed_buffer
+from dllama.model.layers.workspace import BufferShape, TypeOf, normed_buffer
 from dllama.sharding import Along, RankSpans, Tensor
 
 Mixer: TypeAlias = Attention
@@ -40,7 +40,7 @@ class Layer:
         tensors += [Tensor(name, (dim,), ElementType.F32) for name in ("attention_norm", "ffn_norm")]
         return sorted(tensors, key=lambda tensor: tensor.name.endswith("_norm"))
 
-    def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> Iterator[Buffer]:
+    def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> Iterator[BufferShape]:
         """All that a rank computes the layer in."""
         yield from self.mixer.buffers(dim, spans, type_of)
         yield from self.feed_forward.buffers(dim, spans, type_of)
@@ -65,7 +65,7 @@ class Layer:
         )
 
 
-def normed_buffers(dim: int, tensors: Iterable[Tensor]) -> list[Buffer]:
+def normed_buffers(dim: int, tensors: Iterable[Tensor]) -> list[BufferShape]:
     """What the norm before these tensors writes: for each way in which matrices take their input, if they take it."""
     inputs = {
         normed_buffer(dim, tensor.dtype): None

@@ -6,22 +6,17 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-import numpy as np
-
 from dllama.dtypes import ElementType
-from dllama.kernels import BoundArray, Compute, PackedMatrix, Q80Rows
+from dllama.kernels import Buffer, Device, Matrix, Rows
 from dllama.sharding import RankSpans
-
-Rows: TypeAlias = Q80Rows | BoundArray
-"""The input of a matrix product: quantised for blocked types of weights, float32 for others."""
 
 TypeOf: TypeAlias = Callable[[str], ElementType]
 """The element type of a layer's matrix, by the tensor's name."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Buffer:
-    """Rows of `n` numbers, float32 or quantised. Layers that ask for the same one share it."""
+class BufferShape:
+    """Rows of `n` numbers: float32, or as weights of blocked types take them. Layers that ask for the same share it."""
 
     name: str
     n: int
@@ -36,9 +31,9 @@ class Buffer:
 class RowPlaces:
     """Where rows stand in their sequences (see StepBatch), as operations take them."""
 
-    positions: BoundArray
-    sequence: BoundArray
-    page_table: BoundArray
+    positions: Buffer
+    sequence: Buffer
+    page_table: Buffer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +41,7 @@ class StackedMatrices:
     """Matrices that share an input: their outputs stand side by side in one buffer. Those of one element type are one
     packed matrix; `first_columns` says where each begins."""
 
-    matrices: tuple[PackedMatrix, ...]
+    matrices: tuple[Matrix, ...]
     first_columns: tuple[int, ...]
 
 
@@ -57,7 +52,7 @@ class LayerWeights:
     matrices: dict[str, StackedMatrices]
     experts: dict[str, list[StackedMatrices]]
     """Of stacks: one entry for each matrix of the stack."""
-    vectors: dict[str, BoundArray]
+    vectors: dict[str, Buffer]
     type_of: TypeOf
 
 
@@ -66,50 +61,46 @@ class Workspace:
 
     def __init__(
         self,
-        compute: Compute,
+        device: Device,
         *,
         rank: int,
         spans: RankSpans,
         dim: int,
         eps: float,
-        buffers: Iterable[Buffer],
+        buffers: Iterable[BufferShape],
         max_rows: int,
     ) -> None:
-        self.compute, self.rank, self.spans, self.dim, self.eps = compute, rank, spans, dim, eps
-        self._buffers: dict[Buffer, Rows] = {}
-        for buffer in buffers:
-            if buffer not in self._buffers:
-                self._buffers[buffer] = _rows(buffer, max_rows)
+        self.device, self.rank, self.spans, self.dim, self.eps = device, rank, spans, dim, eps
+        self._floats: dict[BufferShape, Buffer] = {}
+        self._quantised: dict[BufferShape, Rows] = {}
+        for buffer in dict.fromkeys(buffers):
+            if buffer.quantised:
+                self._quantised[buffer] = device.quantised_rows(max_rows, buffer.n)
+            else:
+                self._floats[buffer] = device.buffer(max_rows, buffer.n)
 
-    def __getitem__(self, buffer: Buffer) -> Rows:
-        return self._buffers[buffer]
+    def __getitem__(self, buffer: BufferShape) -> Rows:
+        return self._quantised[buffer] if buffer.quantised else self._floats[buffer]
 
-    def floats(self, buffer: Buffer) -> BoundArray:
-        rows = self._buffers[buffer]
-        assert isinstance(rows, BoundArray), buffer
-        return rows
+    def floats(self, buffer: BufferShape) -> Buffer:
+        return self._floats[buffer]
 
     def normed(self, dtype: ElementType) -> Rows:
         """The input of the layer's products after its norm [T, D], as matrices of that type take it."""
-        return self._buffers[normed_buffer(self.dim, dtype)]
+        return self[normed_buffer(self.dim, dtype)]
 
     def product(
-        self, out: BoundArray, weights: StackedMatrices, x: Callable[[ElementType], Rows], n_rows: int
+        self, out: Buffer, weights: StackedMatrices, x: Callable[[ElementType], Rows], n_rows: int
     ) -> None:
         """out [T, n] := the products of `x` with all of the matrices, side by side."""
         for matrix, column in zip(weights.matrices, weights.first_columns, strict=True):
-            self.compute.matmul(out, matrix, x(matrix.dtype), n_rows, first_column=column)
+            self.device.matmul(out, matrix, x(matrix.dtype), n_rows, first_column=column)
 
     def close(self) -> None:
         """Gives the memory back."""
-        self._buffers.clear()
+        self._floats.clear()
+        self._quantised.clear()
 
 
-def normed_buffer(dim: int, dtype: ElementType) -> Buffer:
-    return Buffer("normed", dim, dtype.is_blocked)
-
-
-def _rows(buffer: Buffer, max_rows: int) -> Rows:
-    if buffer.quantised:
-        return Q80Rows(max_rows, buffer.n)
-    return BoundArray(np.empty((max_rows, buffer.n), np.float32))
+def normed_buffer(dim: int, dtype: ElementType) -> BufferShape:
+    return BufferShape("normed", dim, dtype.is_blocked)
