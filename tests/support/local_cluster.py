@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.checkpoint import open_checkpoint
+from dllama.checkpoint import Checkpoint, open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.fabric import Fabric, local_fabrics
 from dllama.kernels import Cpu, Device
@@ -38,7 +38,7 @@ class LocalCluster:
 
     def __init__(
         self,
-        model: Path,
+        model: Path | Checkpoint,
         *,
         shares: Sequence[float] = (1.0,),
         weight_type: ElementType | None = ElementType.F32,
@@ -53,7 +53,8 @@ class LocalCluster:
         node: NodeSettings | None = None,
         reduce_plan: ReducePlan | None = None,
     ) -> None:
-        self._checkpoint = open_checkpoint(model, weight_type)
+        """`weight_type` is what the weights of a directory become."""
+        self._checkpoint = open_checkpoint(model, weight_type) if isinstance(model, Path) else model
         self.config: ModelConfig = self._checkpoint.config
         self.cache = CacheShape(
             n_pages=n_pages, page_size=page_size, dtype=cache_type or default_cache_type(wire)

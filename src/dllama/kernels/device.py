@@ -152,6 +152,10 @@ class Device(Protocol):
         """These rows of the buffer: the same memory."""
         ...
 
+    def flat(self, buffer: Buffer) -> Buffer:
+        """All of it as one row, [1, n]: the same memory."""
+        ...
+
     def take(self, buffer: Buffer, rows: NDArray[np.int32]) -> Buffer:
         """Copies of these rows, in this order."""
         ...

@@ -49,6 +49,9 @@ class HostMemory:
     def part(self, buffer: Buffer, rows: slice) -> HostBuffer:
         return HostBuffer(array_of(buffer)[rows])
 
+    def flat(self, buffer: Buffer) -> HostBuffer:
+        return HostBuffer(array_of(buffer).reshape(1, -1))
+
     def take(self, buffer: Buffer, rows: NDArray[np.int32]) -> HostBuffer:
         return HostBuffer(array_of(buffer)[rows])
 

@@ -26,6 +26,15 @@ _HALF_ROWS = 16
 """Rows that matrix products take together: the first half of a step is a multiple."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """`nothing`: weights of zero, with which a norm writes zeros."""
+
+    weight: Buffer
+    eps: float
+    nothing: Buffer
+
+
 class PartialSums:
     """Adds every rank's partial sums to the residual stream, so that all ranks hold the same bits.
 
@@ -43,9 +52,15 @@ class PartialSums:
         plan: ReducePlan,
         timeout_s: float,
         trace: Trace,
+        *,
+        input_scale: float = 1.0,
+        norms: bool = False,
     ) -> None:
-        """`x` [max_rows, D] is the residual stream, `partial` [max_rows, D] this rank's part of what is to be added."""
-        self._reducer = _Reducer(device, fabric, wire, plan, Courier(timeout_s, trace))
+        """`x` [max_rows, D] is the residual stream, `partial` [max_rows, D] this rank's part of what is to be added.
+        Inputs are multiplied with `input_scale`. `norms`: sums may be normed before they are added (see RowSums.add),
+        so one rank alone does not add its products at once."""
+        courier = Courier(timeout_s, trace)
+        self._reducer = _Reducer(device, fabric, wire, plan, courier, np.float32(input_scale), norms)
         self._x, self._partial = x, partial
         self._row_bytes = wire_row_bytes(x.shape[1], wire)
         n_rows = x.shape[0] + _HALF_ROWS if fabric.n_ranks > 1 else 0
@@ -108,9 +123,13 @@ class RowSums:
         self._residual = device.view(x)
         self._overlaps = self.n_rows < n_step_rows
         self._is_posted = False
-        self.adds = reducer.fabric.n_ranks == 1
+        self._is_alone = reducer.fabric.n_ranks == 1
+        self.adds = self._is_alone and not reducer.norms
         self.out = x if self.adds else partial
         if self.adds:
+            return
+        self._total = device.flat(partial)
+        if self._is_alone:
             return
         row_bytes = wire_row_bytes(dim, reducer.wire)
         self._reduction = reducer.reduction(self.n_rows * row_bytes, n_step_rows * row_bytes, memory)
@@ -125,12 +144,14 @@ class RowSums:
         """x := the step's inputs; complete after `wait`. Raises PeerError when a rank is lost."""
         residual = self._residual
         if isinstance(inputs, np.ndarray):
-            residual.array[:] = inputs[self.rows]
+            np.multiply(inputs[self.rows], self._reducer.input_scale, out=residual.array)
             residual.push()
             return
 
         def bring(timeout_s: float) -> None:
             inputs.bring(residual.array, self.rows, timeout_s)
+            if self._reducer.input_scale != 1:
+                residual.array *= self._reducer.input_scale
             residual.push()
 
         self._start(bring, SpanName.INPUTS)
@@ -139,12 +160,12 @@ class RowSums:
 
     def encode(self) -> None:
         """Own part := partial, which may be changed once it is sent."""
-        if self._is_q80 and not self.adds:
+        if self._is_q80 and not self._is_alone:
             self._reducer.device.encode_q80(self._bound_own, self.out, self.n_rows)
 
     def send(self) -> None:
         """Exchanges the parts. Raises PeerError when a rank is lost."""
-        if self.adds:
+        if self._is_alone:
             return
         if not self._is_q80:
             self._partial.pull()
@@ -157,24 +178,38 @@ class RowSums:
             self._is_posted = False
             self._reducer.courier.wait()
 
-    def add(self) -> None:
-        """x += the sum of the parts."""
-        device = self._reducer.device
+    def add(self, after: Norm | None = None) -> None:
+        """x += the sum of the parts, after a norm of its own if there is one."""
         if self.adds:
             return
-        if self._is_q80:
-            device.add_q80(self.x, self._parts, self.n_rows, self._rounds)
-        else:
-            device.add_f32(self.x, self._parts, self.n_rows)
+        if after is None:
+            self._add_parts(self.x)
+            return
+        device = self._reducer.device
+        if not self._is_alone:  # the own part has been sent: its memory takes the sum
+            device.rms_norm(self.out, self.x, after.nothing, after.eps, self.n_rows)  # zeros
+            self._add_parts(self.out)
+        device.rms_norm(self.out, self.out, after.weight, after.eps, self.n_rows)
+        device.add_f32(self.x, self._total, self.n_rows)
 
-    def add_norm(self, out: Rows, weight: Buffer, eps: float) -> None:
+    def add_norm(self, out: Rows, norm: Norm, after: Norm | None = None) -> None:
         """`add`, then out := x after the norm."""
         device = self._reducer.device
-        if self._is_q80 and not self.adds:
-            device.add_norm_q80(out, self.x, self._parts, weight, eps, self.n_rows, self._rounds)
+        if self._is_q80 and not self._is_alone and after is None:
+            device.add_norm_q80(out, self.x, self._parts, norm.weight, norm.eps, self.n_rows, self._rounds)
         else:
-            self.add()
-            device.rms_norm(out, self.x, weight, eps, self.n_rows)
+            self.add(after)
+            device.rms_norm(out, self.x, norm.weight, norm.eps, self.n_rows)
+
+    def _add_parts(self, x: Buffer) -> None:
+        """x += the sum of the parts; one rank alone has its own only."""
+        device = self._reducer.device
+        if self._is_alone:
+            device.add_f32(x, self._total, self.n_rows)
+        elif self._is_q80:
+            device.add_q80(x, self._parts, self.n_rows, self._rounds)
+        else:
+            device.add_f32(x, self._parts, self.n_rows)
 
     def _start(self, transfer: Transfer, name: SpanName) -> None:
         """At once or, where another run is to be computed meanwhile, beside it."""
@@ -194,6 +229,8 @@ class _Reducer:
     wire: ElementType
     plan: ReducePlan
     courier: Courier
+    input_scale: np.float32
+    norms: bool
 
     def reduction(self, n_bytes: int, n_step_bytes: int, memory: Bytes) -> Reduction:
         """The exchange for parts of `n_bytes`, in a step whose parts have `n_step_bytes`."""

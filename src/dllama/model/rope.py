@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,21 +73,31 @@ class Rope:
         return cls(**values | {"style": RopeStyle(values["style"]), "scaling": scaling})
 
 
-def rope_table(rope: Rope | None, head_dim: int, n_positions: int) -> NDArray[np.float32]:
+class Angles(NamedTuple):
+    """What queries and keys are multiplied with: the rotation of a rope, or none, in heads of `head_dim`, and a factor
+    that makes both larger."""
+
+    rope: Rope | None
+    head_dim: int
+    factor: float = 1.0
+
+
+def rope_table(of: Angles, n_positions: int) -> NDArray[np.float32]:
     """[n_positions, E/2, 2] float32: cosine and sine of position x frequency for each pair; 1 and 0 for those that do
-    not rotate, which without a rope is all of them."""
+    not rotate, which without a rope is all of them; all times the factor."""
+    rope, head_dim, factor = of
     n_rotated = 0 if rope is None else rope.n_rotated or head_dim
-    frequencies, magnitude = np.empty(0), 1.0
+    frequencies, magnitude = np.empty(0), factor
     if rope is not None:
         frequencies = rope.theta ** -(np.arange(0, n_rotated, 2, dtype=np.float64) / n_rotated)
         if isinstance(rope.scaling, YarnScaling):
             frequencies = _yarn(frequencies, rope.scaling, rope.theta)
-            magnitude = rope.scaling.attention_factor
+            magnitude = factor * rope.scaling.attention_factor
         elif rope.scaling is not None:
             frequencies = _llama3(frequencies, rope.scaling)
     table = np.empty((n_positions, head_dim // 2, 2), np.float32)
     n_pairs = n_rotated // 2
-    table[:, n_pairs:] = (1, 0)
+    table[:, n_pairs:] = (factor, 0)
     for first in range(0, n_positions, 4096):  # in pieces: the float64 angles of a long context are large
         positions = np.arange(first, min(first + 4096, n_positions))
         angles = np.outer(positions, frequencies)

@@ -17,11 +17,13 @@ from dllama.kernels import Buffer, Device, Program, Rows
 from dllama.model.all_reduce import ReducePlan, wire_row_bytes
 from dllama.model.batch import StepBatch
 from dllama.model.candidates import RankCandidates, edit_logits, select_candidates
+from dllama.model.config import ModelConfig
 from dllama.model.inputs import Inputs
 from dllama.model.kv_cache import KvCache
 from dllama.model.layers import (
     BufferShape,
     FeedForward,
+    LayerWeights,
     Mixer,
     RowPlaces,
     Workspace,
@@ -29,8 +31,8 @@ from dllama.model.layers import (
     normed_buffers,
 )
 from dllama.model.logits import LogitRows
-from dllama.model.partial_sums import PartialSums, RowSums
-from dllama.model.rope import Rope, rope_table
+from dllama.model.partial_sums import Norm, PartialSums, RowSums
+from dllama.model.rope import Angles, rope_table
 from dllama.model.tensors import VOCABULARY, ModelSpec
 from dllama.model.trace import SpanName, Trace
 from dllama.model.weights import ModelWeights
@@ -70,6 +72,16 @@ class LayerInputs:
     feed_forward: list[Rows]
 
 
+@dataclasses.dataclass(frozen=True)
+class LayerNorms:
+    """Before each part of a layer, and after it, where there is one."""
+
+    mixer: Norm
+    after_mixer: Norm | None
+    feed_forward: Norm
+    after_feed_forward: Norm | None
+
+
 _KEPT_STEPS = 32
 """Numbers of rows whose programs are kept: those of decoding, and the usual parts of prompts."""
 
@@ -91,16 +103,15 @@ class Transformer:
         config = model.config
         self._device, self._model, self._config = device, model, config
         self._weights, self._cache = weights, cache
-        self._angles = {
-            rope: _table(device, rope_table(*rope, limits.max_positions)) for rope in _ropes(model)
-        }
+        self._angles = {of: _table(device, rope_table(of, limits.max_positions)) for of in _angles(model)}
         n_rows, vocabulary = limits.max_rows, spans[VOCABULARY]
         self._x = device.buffer(n_rows, config.dim)  # residual stream
-        partial = device.buffer(n_rows if fabric.n_ranks > 1 else 0, config.dim)
+        partial = device.buffer(n_rows if _has_partial(config, fabric.n_ranks) else 0, config.dim)
         self.trace = Trace()
         self.sums = PartialSums(
-            device, fabric, self._x, partial, limits.wire, reduce_plan, limits.timeout_s, self.trace
-        )
+            device, fabric, self._x, partial, limits.wire, reduce_plan, limits.timeout_s, self.trace,
+            input_scale=config.embedding_scale, norms=_norms_sums(config),
+        )  # fmt: skip
         self._workspace = Workspace(
             device,
             rank=fabric.rank,
@@ -111,6 +122,7 @@ class Transformer:
             max_rows=n_rows,
         )
         self._inputs = [self._normed(index) for index in range(config.n_layers)]
+        self._norms = self._all_norms()
         self._logits = device.buffer(limits.max_logit_rows, len(vocabulary))
         self._first_id = vocabulary.start
         self._n_rows, self._n_logits = 0, 0  # of the last step
@@ -175,6 +187,7 @@ class Transformer:
         self._steps.clear()
         self._angles.clear()
         self._inputs.clear()
+        self._norms.clear()
         self._workspace.close()
         self.sums.close()
         del self._weights, self._cache, self._x, self._logits, self._page_table
@@ -203,32 +216,53 @@ class Transformer:
             run,
             [record(self._mix, index, run, rows) for index in layers],
             [record(self._feed_forward, index, run) for index in layers],
-            record(run.add),
+            record(run.add, self._norms[-1].after_feed_forward),
         )
 
     def _mix(self, index: int, run: RowSums, rows: RowPlaces) -> None:
         mixer, weights = self._config.layer(index).mixer, self._weights.layers[index]
-        self._norm(run, self._inputs[index].mixer, weights.vectors["attention_norm"], adds=index > 0)
-        cache, angles = self._cache.layers[index], self._angles[mixer.rope, mixer.head_dim]
+        inputs, norm = self._inputs[index].mixer, self._norms[index].mixer
+        if index > 0:
+            self._add_norm(run, inputs, norm, self._norms[index - 1].after_feed_forward)
+        else:
+            self._norm(run, inputs, norm)
+        cache, angles = self._cache.layers[index], self._angles[mixer.angles]
         mixer.compute(self._workspace, weights, cache, angles, run, rows)  # this rank's part of [T, D]
         run.encode()
 
     def _feed_forward(self, index: int, run: RowSums) -> None:
         feed_forward, weights = self._config.layer(index).feed_forward, self._weights.layers[index]
-        self._norm(run, self._inputs[index].feed_forward, weights.vectors["ffn_norm"], adds=True)
+        norms = self._norms[index]
+        self._add_norm(run, self._inputs[index].feed_forward, norms.feed_forward, norms.after_mixer)
         feed_forward.compute(self._workspace, weights, run)  # this rank's part of [T, D]
         run.encode()
 
-    def _norm(self, run: RowSums, outs: list[Rows], weight: Buffer, adds: bool) -> None:
-        """Each of `outs` := x after the norm; with `adds` once the parts of the last sum are added: x of these rows is
-        complete then."""
-        first, *others = outs
-        if adds:
-            run.add_norm(first, weight, self._config.norm_eps)
-        else:
-            others = outs
-        for out in others:
-            self._device.rms_norm(out, run.x, weight, self._config.norm_eps, run.n_rows)
+    def _add_norm(self, run: RowSums, outs: list[Rows], norm: Norm, after: Norm | None) -> None:
+        """x += the sum of the parts, after its own norm if there is one: x of these rows is complete. Then each of
+        `outs` := x after the norm."""
+        run.add_norm(outs[0], norm, after)
+        self._norm(run, outs[1:], norm)
+
+    def _norm(self, run: RowSums, outs: list[Rows], norm: Norm) -> None:
+        for out in outs:
+            self._device.rms_norm(out, run.x, norm.weight, norm.eps, run.n_rows)
+
+    def _all_norms(self) -> list[LayerNorms]:
+        """Those of each layer."""
+        nothing = self._device.buffer(self._config.dim)
+
+        def norm(weights: LayerWeights, name: str) -> Norm | None:
+            weight = weights.vectors.get(name)
+            return None if weight is None else Norm(weight, self._config.norm_eps, nothing)
+
+        norms = []
+        for weights in self._weights.layers:
+            mixer, feed_forward = norm(weights, "attention_norm"), norm(weights, "ffn_norm")
+            assert mixer is not None
+            assert feed_forward is not None
+            after = norm(weights, "post_attention_norm"), norm(weights, "post_ffn_norm")
+            norms.append(LayerNorms(mixer, after[0], feed_forward, after[1]))
+        return norms
 
     def _normed(self, index: int) -> LayerInputs:
         layer, type_of = self._config.layer(index), self._weights.layers[index].type_of
@@ -261,10 +295,18 @@ def _table(device: Device, values: NDArray[np.float32]) -> Buffer:
     return buffer
 
 
-def _ropes(model: ModelSpec) -> list[tuple[Rope | None, int]]:
-    """The ropes that there are, with the width of the heads that they turn."""
-    mixers = [layer.mixer for layer in model.config.kinds]
-    return list(dict.fromkeys((mixer.rope, mixer.head_dim) for mixer in mixers))
+def _angles(model: ModelSpec) -> list[Angles]:
+    """Those that there are, each once."""
+    return list(dict.fromkeys(layer.mixer.angles for layer in model.config.kinds))
+
+
+def _norms_sums(config: ModelConfig) -> bool:
+    return any(layer.norms_after for layer in config.kinds)
+
+
+def _has_partial(config: ModelConfig, n_ranks: int) -> bool:
+    """Whether products go anywhere before they are added to the residual stream."""
+    return n_ranks > 1 or _norms_sums(config)
 
 
 def _buffers(model: ModelSpec, spans: RankSpans) -> list[BufferShape]:
@@ -279,11 +321,11 @@ def _buffers(model: ModelSpec, spans: RankSpans) -> list[BufferShape]:
 def buffer_row_bytes(model: ModelSpec, spans: RankSpans, n_ranks: int, wire: ElementType) -> int:
     """Bytes that the buffers of Transformer take for each row of a step."""
     dim = model.config.dim
-    residual = 4 * dim * (2 if n_ranks > 1 else 1)
+    residual = 4 * dim * (2 if _has_partial(model.config, n_ranks) else 1)
     wires = n_ranks * wire_row_bytes(dim, wire)
     return residual + sum(buffer.row_bytes for buffer in _buffers(model, spans)) + wires
 
 
 def table_bytes(model: ModelSpec, n_positions: int) -> int:
     """Bytes of the angles of all ropes."""
-    return sum(4 * n_positions * head_dim for _, head_dim in _ropes(model))
+    return sum(4 * n_positions * angles.head_dim for angles in _angles(model))

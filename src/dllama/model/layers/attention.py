@@ -7,6 +7,7 @@ T rows of the step, D model width, H query heads, K KV heads, E head width; `_lo
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from dllama.kernels import Buffer
 from dllama.model.layers.workspace import BufferShape, LayerWeights, RowPlaces, TypeOf, Workspace
 from dllama.model.limits import fault_in_sizes
 from dllama.model.partial_sums import RowSums
-from dllama.model.rope import Rope, RopeStyle
+from dllama.model.rope import Angles, Rope, RopeStyle
 from dllama.sharding import Along, Cut, RankSpans, Tensor
 
 
@@ -35,7 +36,8 @@ class _Buffers(NamedTuple):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attention:
     """`rope` None: positions are not told apart. `window`: how many of the last positions a row attends to, itself
-    among them; None: all. `qk_norm`: each head of the queries and keys is normed by itself, with one weight for all."""
+    among them; None: all. `qk_norm`: each head of the queries and keys is normed by itself, with one weight for all.
+    `scale`: what the products of queries and keys are multiplied with; None: E^-1/2."""
 
     n_heads: int
     n_kv_heads: int
@@ -45,6 +47,7 @@ class Attention:
     qkv_bias: bool = False
     o_bias: bool = False
     qk_norm: bool = False
+    scale: float | None = None
 
     @property
     def group(self) -> int:
@@ -66,7 +69,16 @@ class Attention:
             return f"head_dim is {self.head_dim}, but rope turns pairs and needs an even number"
         if self.window is not None:
             fault = fault_in_sizes(sliding_window=self.window)
+        if self.scale is not None and not 1e-10 < self.scale < 1e10:
+            fault = f"the scale of attention is {self.scale}, which cannot be (above 0)"
         return fault or (self.rope and self.rope.fault(self.head_dim)) or None
+
+    @property
+    def angles(self) -> Angles:
+        """What turns queries and keys. Operations multiply their products with E^-1/2; another scale is a factor that
+        both have half of."""
+        factor = 1.0 if self.scale is None else math.sqrt(self.scale * math.sqrt(self.head_dim))
+        return Angles(self.rope, self.head_dim, factor)
 
     def tensors(self, dim: int, type_of: TypeOf) -> Iterator[Tensor]:
         """Rows of q and k are in the order of the rope's style."""

@@ -27,8 +27,11 @@ _FEED_FORWARDS: Mapping[str, Callable[[dict[str, Any]], FeedForward]] = MappingP
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
+    """`norms_after`: what each part computes is normed before it is added to the residual stream."""
+
     mixer: Mixer
     feed_forward: FeedForward
+    norms_after: bool = False
 
     def fault(self) -> str | None:
         """What is impossible in it, as the end of a sentence, or None."""
@@ -37,7 +40,9 @@ class Layer:
     def tensors(self, dim: int, type_of: TypeOf) -> list[Tensor]:
         """In the order of the `.m` file: norms come last."""
         tensors = [*self.mixer.tensors(dim, type_of), *self.feed_forward.tensors(dim, type_of)]
-        tensors += [Tensor(name, (dim,), ElementType.F32) for name in ("attention_norm", "ffn_norm")]
+        norms = ["attention_norm", "ffn_norm"]
+        norms += ["post_attention_norm", "post_ffn_norm"] if self.norms_after else []
+        tensors += [Tensor(name, (dim,), ElementType.F32) for name in norms]
         return sorted(tensors, key=lambda tensor: tensor.name.endswith("_norm"))
 
     def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> Iterator[BufferShape]:
@@ -51,6 +56,7 @@ class Layer:
             "mixer": {"kind": type(self.mixer).__name__.lower()} | dataclasses.asdict(self.mixer),
             "feed_forward": {"kind": type(self.feed_forward).__name__.lower()}
             | dataclasses.asdict(self.feed_forward),
+            "norms_after": self.norms_after,
         }
 
     @classmethod
