@@ -12,7 +12,7 @@ from dllama.model.layer_runs import from_runs, to_runs
 NamedTypes: TypeAlias = Mapping[str, ElementType]
 """Element types by the names of tensors, those of a layer without `layers.N.`"""
 
-MATRIX_TYPES = (ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80)
+MATRIX_TYPES = tuple(dtype for dtype in ElementType if dtype is not ElementType.BF16)
 """Those that a matrix may have in memory: the kernels multiply them."""
 
 
