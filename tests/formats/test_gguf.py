@@ -154,10 +154,12 @@ def test_reads_what_the_gguf_package_writes(tmp_path: Path) -> None:
     assert file.bytes_of("q").tobytes() == quantized.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real vocabularies are not beside the project")
-@pytest.mark.parametrize("name", ["phi-3"])
-def test_real_vocabularies_are_read_as_the_gguf_package_reads_them(name: str) -> None:
-    path = REAL / f"ggml-vocab-{name}.gguf"
+@pytest.mark.parametrize(
+    "path", [REAL / f"ggml-vocab-{name}.gguf" for name in ("phi-3", "llama-spm")], ids=lambda path: path.stem
+)
+def test_real_vocabularies_are_read_as_the_gguf_package_reads_them(path: Path) -> None:
     ours, theirs = GgufFile(path), gguf.GGUFReader(path)
     fields = {key: field for key, field in theirs.fields.items() if not key.startswith("GGUF.")}
     assert set(ours.metadata) == set(fields)
