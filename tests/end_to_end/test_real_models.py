@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from support.api_process import CHAT as CHAT_PATH
+from support.api_process import ApiProcess
 from support.processes import WorkerPool, run_well
-from support.real_models import SMOLLM2, needs_smollm2
+from support.real_models import SMOLLM2, SMOLLM2_GGUF, needs_smollm2, needs_smollm2_gguf
 
 pytestmark = [needs_smollm2, pytest.mark.slow]
 
@@ -31,3 +33,17 @@ def test_the_converted_model_says_the_same(tmp_path: Path) -> None:
     model, tokenizer = tmp_path / "dllama_model_smol_f16.m", tmp_path / "dllama_tokenizer_smol.t"
     chat = ("chat", "--model", model, "--tokenizer", tokenizer, "--max-seq-len", 256, "--temperature", 0)
     assert run_well(*chat, stdin="What is the capital of France?").out == "The capital of France is Paris.\n"
+
+
+@needs_smollm2_gguf
+def test_a_gguf_file_brings_its_tokenizer_and_template(pool: WorkerPool) -> None:
+    """To a chat on three nodes, and to the API: the answer ends where the model ends it."""
+    model = ("--model", SMOLLM2_GGUF, "--weights-float-type", "f16", "--max-seq-len", 256)
+    workers = ("--workers", *pool.addresses(2))
+    done = run_well("chat", *model, "--temperature", 0, *workers, stdin="What is the capital of France?")
+    assert done.out == "The capital of France is Paris.\n"
+    with ApiProcess(*model) as api:
+        body = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
+        choice = api.post(CHAT_PATH, body).json()["choices"][0]
+    assert choice["message"]["content"] == "The capital of France is Paris."
+    assert choice["finish_reason"] == "stop"

@@ -13,9 +13,17 @@ import numpy as np
 import pytest
 import tokenizers
 
-from dllama.tokenizer import load_tokenizer
+from dllama.tokenizer import ChatTemplate, load_tokenizer
 from dllama.tokenizer.pipeline import is_control_name
 from support.gguf_tokenizers import byte_level, sentencepiece, write_vocabulary
+from support.real_models import (
+    GEMMA3_GGUF,
+    SMOLLM2,
+    SMOLLM2_GGUF,
+    needs_gemma3_gguf,
+    needs_smollm2,
+    needs_smollm2_gguf,
+)
 
 VOCABULARIES = sorted((Path(__file__).parents[3] / "shared" / "real" / "gguf-vocab").glob("*.gguf"))
 BETWEEN = "\n__ggml_vocab_test__\n"
@@ -60,6 +68,39 @@ def test_published_tokenizers(name: str | None, tmp_path: Path, nasty_texts: lis
         ids = library.encode(text, add_special_tokens=False).ids
         assert tokenizer.encode(text) == ids, repr(text)
         assert tokenizer.decode(ids) in (text, unicodedata.normalize("NFC", text)), repr(text)
+
+
+@pytest.mark.slow
+@needs_smollm2
+@needs_smollm2_gguf
+def test_smollm2(nasty_texts: list[str]) -> None:
+    """Digits one by one, and 21 bytes that have no token; the template and the end of a turn are in the file."""
+    by_gguf, by_json = load_tokenizer(SMOLLM2_GGUF), load_tokenizer(SMOLLM2)
+    for text in [*nasty_texts, *_random_texts(2000)]:
+        assert by_gguf.encode(text) == by_json.encode(text), repr(text)
+    assert by_gguf.chat_template == by_json.chat_template is not None
+    assert by_gguf.special_tokens == by_json.special_tokens
+    assert by_gguf.special_tokens["<|im_end|>"] in by_gguf.eos_ids
+    messages = [{"role": "user", "content": "What is <|im_end|>?"}]
+    templates = [ChatTemplate.of(tokenizer) for tokenizer in (by_gguf, by_json)]
+    ids = [template.render(messages, add_generation_prompt=True) for template in templates]
+    assert ids[0] == ids[1]
+    for template in templates:
+        template.close()
+
+
+@pytest.mark.slow
+@needs_gemma3_gguf
+def test_gemma_3(nasty_texts: list[str]) -> None:
+    """The file of llama.cpp gives the ids of the published tokenizer.json."""
+    if not (TOKENIZERS / "gemma3").is_dir():
+        pytest.skip("the published tokenizer is not here: tools/real_tokenizers.py")
+    tokenizer, library = load_tokenizer(GEMMA3_GGUF), _library(TOKENIZERS / "gemma3" / "tokenizer.json")
+    for text in [*nasty_texts, *_random_texts(2000)]:
+        ids = library.encode(text, add_special_tokens=False).ids
+        assert tokenizer.encode(text) == ids, repr(text)
+        assert tokenizer.decode(ids) == text, repr(text)
+    assert (tokenizer.bos_id, tokenizer.add_bos, tokenizer.eos_ids) == (2, True, (1, 106))
 
 
 def _library(tokenizer_json: Path) -> tokenizers.Tokenizer:
