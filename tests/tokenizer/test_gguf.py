@@ -351,6 +351,7 @@ def test_directories_and_parts(tmp_path: Path, qwen: dict[str, Any], qwen_direct
         ({"model": "none"}, ["'none'"]),
         ({"pre": "not-yet-known"}, ["'not-yet-known'", "tokenizer.json"]),
         ({"merges": None}, ["merges"]),
+        ({"model": "gemma4", "merges": None}, ["merges"]),
         ({"merges": ["ab"]}, ["'ab'", "no two tokens"]),
         ({"merges": ["a "]}, ["'a '", "no two tokens"]),
         ({"merges": [b"\xff"]}, ["no two tokens"]),

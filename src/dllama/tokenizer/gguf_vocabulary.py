@@ -33,8 +33,8 @@ _log = logging.getLogger(__name__)
 _WITH_SPACES_AS_PIECES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
 """Merges as of a byte-level vocabulary, pieces as SentencePiece writes them."""
 
-_NO_MERGES = "kimi-k2"
-"""Made for tiktoken: its files may have no merges, since they follow from the tokens."""
+_NEED_NO_MERGES = ("kimi-k2",)
+"""Made for tiktoken: their files may have no merges, since they follow from the tokens."""
 
 _WAY_OUT = "give the model's tokenizer.json as the tokenizer instead"
 
@@ -59,9 +59,7 @@ def _parse_byte_level(metadata: Metadata, tokens: GgufTokens) -> Parsed:
         return _parse_merges_of_pieces(metadata, tokens)
     rule = _split_rule(metadata, name)
     vocabulary = _vocabulary(metadata, tokens, order=sorted(tokens.ids_of(*_MERGING)))
-    merges = _sound_merges(metadata, tokens)
-    if merges is None and name != _NO_MERGES:
-        raise TokenizerError(f"it has no tokenizer.ggml.merges; {_WAY_OUT}")
+    merges = _sound_merges(metadata, tokens, may_be_missing=name in _NEED_NO_MERGES)
     return Parsed(
         pipeline=byte_level_pipeline(vocabulary, rule, merges),
         tokens=_bytes_of(vocabulary, PieceStyle.BYTE_LEVEL),
@@ -159,15 +157,9 @@ def _split_rule(metadata: Metadata, name: str | None) -> SplitRule:
 
 
 def _vocabulary(metadata: Metadata, tokens: GgufTokens, order: Sequence[int] = ()) -> Vocabulary:
-    """Names of the kind `<|name|>` belong to templates, whatever the file has them for (see is_control_name)."""
     special = tokens.ids_of(TokenType.CONTROL, TokenType.UNKNOWN)
     whole = tokens.ids_of(TokenType.USER_DEFINED)
     unknown = find_id(metadata, "unknown", tokens)
-    named_alike = frozenset[int]()
-    if metadata.find("general.architecture", str) == "phi3":
-        # Known from its tokenizer.json alone: the white space after these is theirs.
-        plain = ("<unk>", "<s>", "<|endoftext|>")
-        named_alike = frozenset(i for i in special | whole if tokens.pieces[i] not in plain)
     return Vocabulary(
         pieces=tokens.pieces,
         order=order,
@@ -175,8 +167,16 @@ def _vocabulary(metadata: Metadata, tokens: GgufTokens, order: Sequence[int] = (
         whole=whole,
         byte_pieces=tokens.ids_of(TokenType.BYTE),
         unknown=min(tokens.ids_of(TokenType.UNKNOWN), default=None) if unknown is None else unknown,
-        takes_space=named_alike,
+        takes_space=_takers_of_space(metadata, tokens, special | whole),
     )
+
+
+def _takers_of_space(metadata: Metadata, tokens: GgufTokens, named: frozenset[int]) -> frozenset[int]:
+    """Those of the `named` tokens to which the white space after them belongs. The tokenizer.json of Phi 3 says it; a
+    GGUF file cannot."""
+    if metadata.find("general.architecture", str) != "phi3":
+        return frozenset()
+    return frozenset(i for i in named if tokens.pieces[i] not in ("<unk>", "<s>", "<|endoftext|>"))
 
 
 def _best_first(tokens: GgufTokens, scores: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[int]:
@@ -188,11 +188,15 @@ def _best_first(tokens: GgufTokens, scores: np.ndarray[tuple[int], np.dtype[np.f
     return [*user_defined, *normal]
 
 
-def _sound_merges(metadata: Metadata, tokens: GgufTokens) -> list[Merge] | None:
-    """Those that make a token out of two."""
+def _sound_merges(
+    metadata: Metadata, tokens: GgufTokens, *, may_be_missing: bool = False
+) -> list[Merge] | None:
+    """Those that make a token out of two. Raises TokenizerError where there are none at all."""
     merges = read_merges(metadata)
     if merges is None:
-        return None
+        if may_be_missing:
+            return None
+        raise TokenizerError(f"it has no tokenizer.ggml.merges; {_WAY_OUT}")
     known = set(tokens.pieces)
     sound = [
         (left, right) for left, right in merges if left in known and right in known and left + right in known
