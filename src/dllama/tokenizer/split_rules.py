@@ -123,7 +123,8 @@ _BAILING = _any_of(
 _RULES: tuple[tuple[SplitRule, str], ...] = (
     (DEFAULT, "default"),
     (LLAMA_3, "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano"),
-    (SplitRule(patterns=LLAMA_3.patterns), "dbrx smaug-bpe chatglm-bpe glm4"),
+    (SplitRule(patterns=LLAMA_3.patterns), "dbrx smaug-bpe chatglm-bpe"),
+    (SplitRule(patterns=LLAMA_3.patterns, keeps_words=True), "glm4"),
     (QWEN, "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2"),
     (SplitRule(patterns=QWEN.patterns), "hunyuan solar-open grok-2"),
     (TEKKEN, "tekken"),
@@ -135,7 +136,8 @@ _RULES: tuple[tuple[SplitRule, str], ...] = (
         " jina-es jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe",
     ),
     (dataclasses.replace(_GPT_2_RULE, composes=True), "mpt olmo"),
-    (_GPT_4O, "gpt-4o llama4 kanana2 talkie minimax-m2 granite-embed-multi-97m"),
+    (_GPT_4O, "gpt-4o llama4 kanana2 talkie minimax-m2"),
+    (dataclasses.replace(_GPT_4O, keeps_words=True), "granite-embed-multi-97m"),
     (_DEEPSEEK_3_RULE, "deepseek-v3 hunyuan-dense joyai-llm hy_v4"),
     (
         SplitRule(
@@ -211,8 +213,10 @@ _RULES: tuple[tuple[SplitRule, str], ...] = (
     (
         SplitRule(
             patterns=(
-                r"\p{Han}+",
-                _words_by_case(_BY_THREE, but=r"&&[^\p{Han}]", after_signs=r"[\r\n]*"),
+                _any_of(
+                    r"\p{Han}+",
+                    _words_by_case(_BY_THREE, but=r"&&[^\p{Han}]", after_signs=r"[\r\n]*"),
+                ),
             ),
         ),
         "kimi-k2",
