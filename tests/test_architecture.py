@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "dllama"
 FLOORS = {
     "cli": 7, "__main__": 8,
     "server": 6, "bench": 6,
-    "engine": 5, "node": 5,
+    "engine": 5, "node": 5, "calibration": 5,
     "checkpoint": 4, "planner": 4,
     "families": 3,
     "model": 2, "tokenizer": 2,

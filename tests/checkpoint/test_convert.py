@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dllama.checkpoint import ConvertProgress, convert_model, open_checkpoint
+from dllama.checkpoint import ConvertProgress, chunks, convert_model, open_checkpoint
 from dllama.checkpoint import convert as convert_module
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughDiskError, NumericalError, UsageError
@@ -33,8 +33,8 @@ def test_progress_reaches_the_end_and_never_turns_back(tmp_path: Path) -> None:
 def test_the_file_does_not_depend_on_the_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(GOLDENS / "llama-gqa")
     convert_model(checkpoint, tmp_path / "large.m")
-    monkeypatch.setattr(convert_module, "_CHUNK_ELEMENTS", 1000)
-    monkeypatch.setattr(convert_module, "_LET_GO_ELEMENTS", 5000)
+    monkeypatch.setattr(chunks, "CHUNK_ELEMENTS", 1000)
+    monkeypatch.setattr(convert_module, "LET_GO_ELEMENTS", 5000)
     events: list[ConvertProgress] = []
     convert_model(checkpoint, tmp_path / "small.m", events.append)
     assert len(events) > 100

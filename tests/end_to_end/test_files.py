@@ -27,6 +27,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model where something can be kept beside it."""
+    return Path(shutil.copytree(DEMO_MODEL, tmp_path_factory.mktemp("original") / "demo"))
+
+
 def ids_of(folder: Path, *arguments: object) -> list[int]:
     path = folder / "ids.json"
     run_well(*inference(*arguments, "--ignore-eos", "--report", path, steps=STEPS))
@@ -37,8 +43,9 @@ def ids_of(folder: Path, *arguments: object) -> list[int]:
 
 
 @pytest.mark.parametrize("weight_type", ["q40", "q80", "f16", "f32"])
-def test_a_converted_model_gives_the_ids_of_its_directory(weight_type: str, folder: Path) -> None:
-    done = run_well("convert", "hf", DEMO_MODEL, weight_type, "demo", "--output-dir", folder)
+def test_a_converted_model_gives_the_ids_of_its_directory(weight_type: str, folder: Path, demo: Path) -> None:
+    """Of q40 too: both know which weights matter."""
+    done = run_well("convert", "hf", demo, weight_type, "demo", "--output-dir", folder)
     model = folder / f"dllama_model_demo_{weight_type}.m"
     assert f"{model}: 4.2 M weights" in done.out
     assert "100" in done.err or "writing" in done.err  # the progress has ended
@@ -47,9 +54,54 @@ def test_a_converted_model_gives_the_ids_of_its_directory(weight_type: str, fold
         from_file = ids_of(
             folder, "--model", model, "--tokenizer", folder / "dllama_tokenizer_demo.t", *buffers
         )
-        assert from_file == ids_of(folder, "--weights-float-type", weight_type, *buffers)
+        assert from_file == ids_of(folder, "--model", demo, "--weights-float-type", weight_type, *buffers)
     model.unlink()
     assert [path.name for path in folder.iterdir()] == ["dllama_tokenizer_demo.t"]
+
+
+def test_importance_is_found_once_and_kept(demo: Path, tmp_path: Path) -> None:
+    """Where it cannot be kept it is found each time."""
+    folder = Path(shutil.copytree(demo, tmp_path / "demo", ignore=shutil.ignore_patterns("dllama-*")))
+    command = ("convert", "hf", folder, "q40", "demo", "--output-dir", tmp_path)
+    model, kept = tmp_path / "dllama_model_demo_q40.m", folder / "dllama-importance.safetensors"
+    blindly = run_well(*command, "--importance", "none")
+    assert "importance" not in blindly.err
+    assert not kept.exists()
+    without = model.read_bytes()
+    first = run_well(*command)
+    assert f"kept in {kept}" in first.err
+    assert len(model.read_bytes()) == len(without)
+    assert model.read_bytes() != without
+    found, weighed = kept.read_bytes(), model.read_bytes()
+    again = run_well(*command)
+    assert "found before" in again.err
+    assert model.read_bytes() == weighed
+    text = tmp_path / "text.txt"
+    text.write_text("A dog and a cat. " * 9)
+    run_well(*command, "--importance", text)
+    assert kept.read_bytes() != found
+    kept.write_bytes(b"no such file")
+    done = run_dllama(*command)
+    assert (done.code, str(kept) in done.error_line) == (1, True)
+
+
+def test_a_gguf_file_of_four_bits(demo: Path, tmp_path: Path) -> None:
+    run_well("convert", "hf", demo, "iq4nl", "demo", "--output-dir", tmp_path)
+    model, text = tmp_path / "dllama_model_demo_iq4nl.gguf", tmp_path / "text.txt"
+    text.write_text("Once upon a time there was a small dog. The cat sat on the mat. " * 10)
+    out = run_well("perplexity", "--model", model, "--reference", demo, "--file", text).out
+    (mean,) = re.findall(r"^mean KL divergence: (.*)$", out, re.MULTILINE)
+    assert 0 < float(mean) < 0.1
+    assert len(ids_of(tmp_path, "--model", model)) == STEPS
+
+
+def test_weights_that_are_rounded_blindly_are_said_to_be(demo: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(demo, tmp_path / "demo", ignore=shutil.ignore_patterns("dllama-*")))
+    command = inference("--model", folder, steps=8)
+    assert f"dllama convert hf {folder} q40 NAME" in run_well(*command).err
+    run_well("convert", "hf", folder, "q40", "demo", "--output-dir", tmp_path)
+    assert "dllama convert" not in run_well(*command).err
+    assert "dllama convert" not in run_well(*command, "--weights-float-type", "q80").err
 
 
 @pytest.mark.parametrize("weight_type", ["q40", "q80", "f16", "f32"])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dllama.checkpoint.gguf.source import GgufSource
 from dllama.checkpoint.hf.source import CONFIG_FILE, HfSource
+from dllama.checkpoint.importance import Importance, importance_file, read_importance
 from dllama.checkpoint.m.source import MSource
 from dllama.checkpoint.recipes import Recipe, fill
 from dllama.checkpoint.source import TensorSource
@@ -25,6 +26,10 @@ DEFAULT_WEIGHT_TYPE = ElementType.Q40
 """What the weights of a Hugging Face directory become when nobody asks for anything else."""
 
 WEIGHT_TYPES = (ElementType.Q40, ElementType.Q80, ElementType.F16, ElementType.F32)
+"""Those of `.m` files, and of all that may be asked for."""
+
+GGUF_WEIGHT_TYPES = (ElementType.IQ4NL,)
+"""What else a directory's weights may become."""
 
 
 class Checkpoint:
@@ -42,6 +47,8 @@ class Checkpoint:
         self.model = model
         self.header = header
         self.tensors = {tensor.name: tensor for tensor in model}
+        self.importance: Importance = {}
+        """What `read` weighs errors by where it quantises; it may be set before the first one."""
         self._source = source
 
     @property
@@ -77,7 +84,7 @@ class Checkpoint:
         if out is None:
             out = np.empty((n_rows, row_bytes(tensor.dtype, n_cols)), dtype=np.uint8)
         assert out.shape == (n_rows, row_bytes(tensor.dtype, n_cols)), name
-        fill(out, tensor.dtype, recipe, range(*rows), range(*cols))
+        fill(out, tensor.dtype, recipe, range(*rows), range(*cols), self.importance.get(name))
         return out
 
     def is_stored(self, name: str) -> bool:
@@ -123,7 +130,7 @@ def open_checkpoint(path: Path, weight_type: ElementType | None = None) -> Check
     so is q40 or q80 where rows are not whole blocks. Raises ModelFileError or UnsupportedModelError for whatever is
     wrong with the files.
     """
-    assert weight_type is None or weight_type in WEIGHT_TYPES, weight_type
+    assert weight_type is None or weight_type in (*WEIGHT_TYPES, *GGUF_WEIGHT_TYPES), weight_type
     try:
         is_directory = stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError as error:
@@ -149,6 +156,9 @@ def open_checkpoint(path: Path, weight_type: ElementType | None = None) -> Check
     source = HfSource(folder, DEFAULT_WEIGHT_TYPE if weight_type is None else weight_type)
     checkpoint = Checkpoint(path, source.model, source)
     _check_blocks(checkpoint)
+    checkpoint.importance = read_importance(
+        importance_file(path), {name: tensor.n_cols for name, tensor in checkpoint.tensors.items()}
+    )
     return checkpoint
 
 

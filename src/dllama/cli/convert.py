@@ -8,27 +8,49 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dllama.checkpoint import ConvertProgress, convert_model, open_checkpoint
+from dllama.checkpoint import (
+    GGUF_WEIGHT_TYPES,
+    ConvertProgress,
+    convert_model,
+    convert_to_gguf,
+    open_checkpoint,
+)
 from dllama.checkpoint.m.config import extensions
 from dllama.cli.console import note, progress_count
+from dllama.cli.importance import importance_for
 from dllama.cli.options import WEIGHT_TYPES
 from dllama.dtypes import ElementType
 from dllama.errors import UnsupportedModelError, UsageError
 from dllama.formats.t_file import write_t_file
+from dllama.node import default_threads
 from dllama.tokenizer.convert import convert_tokenizer
+from dllama.tokenizer.to_gguf import tokenizer_to_gguf
+
+_WEIGHED_TYPES = (ElementType.Q40, ElementType.IQ4NL)
+"""Fine enough a type loses too little for importance to matter."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("convert", help="write .m and .t files")
     kinds = parser.add_subparsers(metavar="hf|tokenizer", required=True)
-    model = kinds.add_parser("hf", help="a Hugging Face model directory to dllama_model_NAME_TYPE.m")
+    model = kinds.add_parser("hf", help="a Hugging Face model directory to dllama_model_NAME_TYPE.m or .gguf")
     model.add_argument("directory", type=Path)
-    model.add_argument("type", choices=WEIGHT_TYPES)
+    model.add_argument(
+        "type",
+        choices=[*WEIGHT_TYPES, *(dtype.label for dtype in GGUF_WEIGHT_TYPES)],
+        help="iq4nl, as small as q40 and better, goes into a GGUF file, which llama.cpp reads too",
+    )
     model.add_argument("name")
     model.add_argument(
         "--compatible",
         action="store_true",
         help="fail where Distributed Llama would refuse the file, instead of writing one that only dllama reads",
+    )
+    model.add_argument(
+        "--importance",
+        metavar="TEXT",
+        help="a text that the model reads to find out which weights matter, for q40 and iq4nl; none: they are taken to"
+        " matter all the same (default: what was found before, else found with a text of dllama's own)",
     )
     model.set_defaults(command=_convert_model)
     tokenizer = kinds.add_parser("tokenizer", help="its tokenizer to dllama_tokenizer_NAME.t")
@@ -40,16 +62,29 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _convert_model(args: argparse.Namespace) -> None:
-    path = _output_path(args.output_dir, f"dllama_model_{args.name}_{args.type}.m")
     weight_type = ElementType.from_label(args.type)
+    is_gguf = weight_type in GGUF_WEIGHT_TYPES
+    suffix = "gguf" if is_gguf else "m"
+    path = _output_path(args.output_dir, f"dllama_model_{args.name}_{args.type}.{suffix}")
+    if is_gguf and not args.directory.is_dir():
+        raise UsageError(f"{args.directory} is no directory: {args.type} is what the model of one becomes")
     with contextlib.closing(open_checkpoint(args.directory, weight_type)) as checkpoint:
-        _agree_to_extensions(extensions(checkpoint.config), args)
+        if is_gguf:
+            tokenizer = tokenizer_to_gguf(args.directory)
+        else:
+            _agree_to_extensions(extensions(checkpoint.config), args)
+        if weight_type in _WEIGHED_TYPES and args.directory.is_dir():
+            checkpoint.importance = importance_for(checkpoint, args.importance)
         with progress_count(f"writing {path.name}", "M weights", 1e6) as advance:
 
             def on_progress(progress: ConvertProgress) -> None:
                 advance(progress.done_weights, progress.total_weights)
 
-            report = convert_model(checkpoint, path, on_progress)
+            n_threads = default_threads()
+            if is_gguf:
+                report = convert_to_gguf(checkpoint, path, args.name, tokenizer, on_progress, n_threads)
+            else:
+                report = convert_model(checkpoint, path, on_progress, n_threads)
     for line in report.notes:
         note(line)
     print(f"{path}: {report.n_weights / 1e6:.1f} M weights, {report.n_bytes / 1e6:.1f} MB")

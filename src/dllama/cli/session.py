@@ -58,6 +58,11 @@ def open_session(
             "directory (Llama, Mistral, Qwen) and give it with --model"
         )
     with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
+        if options.model is not None and _rounds_blindly(checkpoint):
+            on_note(
+                f"weights are rounded as if all mattered the same: `dllama convert hf {path} q40 NAME` finds out which"
+                " do, and what it finds is used from then on, also where the directory is run as it is"
+            )
         config = checkpoint.config
         tokenizer = load_tokenizer(tokenizer_path(options.tokenizer, path, on_note))
         check_vocab(tokenizer, config.vocab_size)
@@ -102,6 +107,12 @@ def connect(
     """See Cluster.open."""
     with progress_count("loading", "MB", 1e6, on_note) as on_progress:
         return Cluster.open(checkpoint, device, options, on_progress)
+
+
+def _rounds_blindly(checkpoint: Checkpoint) -> bool:
+    """Whether weights of a directory become four bits, and nothing is known of how much each matters."""
+    is_coarse = any(dtype.is_blocked and dtype is not ElementType.Q80 for dtype in checkpoint.model.types.all)
+    return checkpoint.header is None and is_coarse and not checkpoint.importance
 
 
 def n_sequences(n_texts: int, max_seq_len: int) -> int:

@@ -16,6 +16,7 @@ import math
 import os
 import reprlib
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -104,6 +105,18 @@ def open_safetensors_directory(directory: Path) -> dict[str, SafetensorsFile]:
     raise ModelFileError(
         f"{directory}: has neither {SINGLE_FILE} nor {INDEX_FILE}; download the model's safetensors files"
     )
+
+
+def safetensors_header(shapes: Mapping[str, Sequence[int]]) -> bytes:
+    """What a file begins with whose float32 tensors follow in this order."""
+    entries, at = {}, 0
+    for name, shape in shapes.items():
+        n_bytes = 4 * math.prod(shape)
+        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [at, at + n_bytes]}
+        at += n_bytes
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of their elements
+    return _LENGTH.pack(len(header)) + header
 
 
 def _open_shards(index: Path) -> dict[str, SafetensorsFile]:

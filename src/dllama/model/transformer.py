@@ -173,6 +173,13 @@ class Transformer:
         view.pull(wanted)
         return view.array[wanted]
 
+    @property
+    def residual(self) -> NDArray[np.float32]:
+        """[T, D]: all rows of the last step behind the last layer, before the norm; the next step overwrites it."""
+        view, rows = self._device.view(self._x), slice(0, self._n_rows)
+        view.pull(rows)
+        return view.array[rows]
+
     def hidden(self) -> NDArray[np.float32]:
         """[T, D]: all rows of the last step after the final norm, a copy. The same on every rank."""
         normed = self._device.buffer(self._n_rows, self._config.dim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -30,6 +31,10 @@ _COMPARED_ROWS = 64
 """Enough to tell a copy from another head."""
 
 
+_EXACT_HEADS = (ElementType.IQ4NL,)
+"""With layers of these types the head is q80: it has a say in every token, and few of the bytes."""
+
+
 class HfSource:
     """TensorSource of a directory with config.json and safetensors, whose weights become `weight_type`."""
 
@@ -39,7 +44,7 @@ class HfSource:
         Raises ModelFileError or UnsupportedModelError naming the file, and the key or the tensor.
         """
         model = read_hf_config(directory / CONFIG_FILE)
-        self.model = ModelSpec.uniform(model.config, weight_type)
+        self.model = _with_head(ModelSpec.uniform(model.config, weight_type))
         self._family = model.family
         self._file_of = open_safetensors_directory(directory)
         self._directory = directory
@@ -135,3 +140,10 @@ class HfSource:
                 " (tie_word_embeddings): they differ",
                 self._directory,
             )
+
+
+def _with_head(model: ModelSpec) -> ModelSpec:
+    if model.types.outer["head"] not in _EXACT_HEADS:
+        return model
+    types = dataclasses.replace(model.types, outer={**model.types.outer, "head": ElementType.Q80})
+    return dataclasses.replace(model, types=types)

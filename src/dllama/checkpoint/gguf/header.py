@@ -1,0 +1,96 @@
+"""A ModelConfig as the metadata of a GGUF file, and the tensor that says how Llama 3.1's rope is stretched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.errors import UnsupportedModelError
+from dllama.formats.gguf import NewValue
+from dllama.model import Attention, Dense, ModelConfig, Rope, RopeScaling
+from dllama.model.rope import Angles, rope_table
+
+_ARCHITECTURE_OF: Mapping[str, str] = MappingProxyType(
+    {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+)
+"""Our family to `general.architecture`."""
+
+_UNUSED = 5
+"""The type of a token that no text has."""
+
+
+def metadata_of_config(config: ModelConfig, name: str) -> dict[str, NewValue]:
+    """`name` is the model's, for people. Raises UnsupportedModelError for what is not written."""
+    attention, dense, rope = _only_layer(config)
+    architecture = _ARCHITECTURE_OF[config.family]
+    values: dict[str, NewValue] = {
+        "block_count": config.n_layers,
+        "context_length": min(config.max_seq_len, attention.window or config.max_seq_len),
+        "embedding_length": config.dim,
+        "feed_forward_length": dense.ffn_dim,
+        "attention.head_count": attention.n_heads,
+        "attention.head_count_kv": attention.n_kv_heads,
+        "attention.key_length": attention.head_dim,
+        "attention.value_length": attention.head_dim,
+        "attention.layer_norm_rms_epsilon": float(config.norm_eps),
+        "rope.freq_base": float(rope.theta),
+        "rope.dimension_count": attention.head_dim,
+        "vocab_size": config.vocab_size,
+    }
+    general: dict[str, NewValue] = {
+        "general.architecture": architecture,
+        "general.name": name,
+        "general.quantization_version": 2,
+    }
+    return general | {f"{architecture}.{key}": value for key, value in values.items()}
+
+
+def with_unused_tokens(tokenizer: Mapping[str, NewValue], vocab_size: int) -> dict[str, NewValue]:
+    """The tokenizer's keys, with a token for each row of the embedding: llama.cpp asks for as many."""
+    values = dict(tokenizer)
+    pieces = values.get("tokenizer.ggml.tokens")
+    if not isinstance(pieces, Sequence) or len(pieces) >= vocab_size:
+        return values
+    n_more = vocab_size - len(pieces)
+    values["tokenizer.ggml.tokens"] = [*pieces, *(f"[PAD{len(pieces) + i}]" for i in range(n_more))]
+    for key, filler in (("token_type", _UNUSED), ("scores", 0.0)):
+        of_tokens = values.get(f"tokenizer.ggml.{key}")
+        if isinstance(of_tokens, np.ndarray):
+            values[f"tokenizer.ggml.{key}"] = np.append(of_tokens, np.full(n_more, filler, of_tokens.dtype))
+    return values
+
+
+def rope_factors(config: ModelConfig) -> NDArray[np.float32] | None:
+    """[E/2], by what the frequency of each pair is divided; None when they are as they are."""
+    attention, _, rope = _only_layer(config)
+    if rope.scaling is None:
+        return None
+    plain = Rope(theta=rope.theta, style=rope.style)
+    angles = [_angles(each, attention.head_dim) for each in (plain, rope)]
+    return (angles[0] / angles[1]).astype(np.float32)
+
+
+def _angles(rope: Rope, head_dim: int) -> NDArray[np.float64]:
+    """[E/2]: by how much each pair turns from one position to the next."""
+    cosines, sines = rope_table(Angles(rope, head_dim), 2)[1].astype(np.float64).T
+    return np.asarray(np.arctan2(sines, cosines))
+
+
+def _only_layer(config: ModelConfig) -> tuple[Attention, Dense, Rope]:
+    layer = config.kinds[0]
+    mixer, feed_forward = layer.mixer, layer.feed_forward
+    is_known = config.family in _ARCHITECTURE_OF and len(config.kinds) == 1
+    if (
+        not is_known
+        or not isinstance(mixer, Attention)
+        or not isinstance(feed_forward, Dense)
+        or mixer.rope is None
+        or not isinstance(mixer.rope.scaling, RopeScaling | None)
+    ):
+        raise UnsupportedModelError(
+            f"a {config.family} model like this one is not written into GGUF files; convert to q40, which is a .m file"
+        )
+    return mixer, feed_forward, mixer.rope

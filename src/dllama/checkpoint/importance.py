@@ -1,0 +1,66 @@
+"""How much each input of a matrix counts: what quantising weighs errors by, kept in a file beside the model.
+
+A safetensors file with a float32 vector for each matrix, by the names of the tensors: the mean square of each of
+its inputs while the model read some text (calibration/).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dllama.errors import ModelFileError
+from dllama.formats.atomic import write_atomically
+from dllama.formats.hf_folders import model_folder
+from dllama.formats.safetensors import SafetensorsFile, safetensors_header
+
+Importance: TypeAlias = Mapping[str, NDArray[np.float32]]
+"""By the names of matrices, [n_cols] of each. One that is not there has columns that all count the same."""
+
+_FILE = "dllama-importance.safetensors"
+
+
+def importance_file(directory: Path) -> Path:
+    """Where that of the model in `directory` is kept."""
+    return model_folder(directory) / _FILE
+
+
+def read_importance(path: Path, n_cols: Mapping[str, int]) -> Importance:
+    """Nothing when there is no such file; `n_cols` are those of the model's matrices.
+
+    Raises ModelFileError when it is damaged, or of another model.
+    """
+    if not os.path.lexists(path):
+        return {}
+    file = SafetensorsFile(path)
+    try:
+        importance = {}
+        for name in file.tensors.keys() & n_cols.keys():
+            content = file.bytes_of(name)
+            if len(content) != 4 * n_cols[name]:
+                raise _damaged(path)
+            importance[name] = content.view(np.float32).copy()
+    finally:
+        file.close()
+    if not all(np.isfinite(values).all() and (values >= 0).all() for values in importance.values()):
+        raise _damaged(path)
+    return importance
+
+
+def write_importance(path: Path, importance: Importance) -> None:
+    """Raises UsageError when it cannot be written, NotEnoughDiskError."""
+    with write_atomically(path) as file:
+        file.write(safetensors_header({name: values.shape for name, values in importance.items()}))
+        for values in importance.values():
+            file.write(np.ascontiguousarray(values, np.float32).data)
+
+
+def _damaged(path: Path) -> ModelFileError:
+    return ModelFileError(
+        f"{path}: is damaged, or is another model's: delete it, and convert the model again"
+    )

@@ -1,0 +1,53 @@
+"""What `convert` knows of how much each weight matters: kept beside the model, or collected now."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from dllama.calibration import calibration_text, collect_importance
+from dllama.checkpoint import Checkpoint, Importance, importance_file, open_checkpoint, write_importance
+from dllama.cli.console import note, progress_count
+from dllama.cli.text_input import read_text
+from dllama.dtypes import ElementType
+from dllama.errors import TokenizerError, UsageError
+from dllama.node import default_threads
+from dllama.tokenizer import load_tokenizer
+
+NO_IMPORTANCE = "none"
+
+
+def importance_for(checkpoint: Checkpoint, choice: str | None) -> Importance:
+    """That of the model in a directory. `choice`: a text to collect it on, `none`, or None: what is kept beside the
+    model, else collected on a text of dllama's own. What is collected is kept."""
+    if choice == NO_IMPORTANCE:
+        return {}
+    directory, path = checkpoint.path, importance_file(checkpoint.path)
+    if choice is None and checkpoint.importance:
+        note(f"importance: {path}, found before (--importance)")
+        return checkpoint.importance
+    text = calibration_text() if choice is None else read_text(Path(choice))
+    try:
+        ids = load_tokenizer(directory).encode(text)
+    except TokenizerError as error:
+        if choice is not None:
+            raise
+        note(f"all weights count the same, since there is no text that the model can read: {error}")
+        return {}
+    return _collected(directory, ids, path)
+
+
+def _collected(directory: Path, ids: list[int], path: Path) -> Importance:
+    note(f"importance: the model reads {len(ids)} tokens, so that rounding spares the weights that matter")
+    with (
+        contextlib.closing(open_checkpoint(directory, ElementType.Q80)) as checkpoint,
+        progress_count("importance", "layers") as advance,
+    ):
+        importance = collect_importance(checkpoint, default_threads(), ids, advance)
+    try:
+        write_importance(path, importance)
+    except UsageError as error:
+        note(f"{error}: importance is collected again the next time")
+    else:
+        note(f"importance: kept in {path}, also for when the directory is run as it is")
+    return importance

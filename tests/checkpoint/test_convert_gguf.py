@@ -1,0 +1,122 @@
+"""A directory as a GGUF file: what it says is what was meant, to dllama and to the `gguf` package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from dllama.checkpoint import convert_to_gguf, open_checkpoint
+from dllama.checkpoint.gguf.header import with_unused_tokens
+from dllama.dtypes import ElementType
+from dllama.errors import UnsupportedModelError
+from dllama.kernels import oracle
+from dllama.tokenizer import load_tokenizer
+from dllama.tokenizer.convert import PROBE
+from dllama.tokenizer.to_gguf import tokenizer_to_gguf
+from support.local_cluster import GOLDENS
+from support.processes import DEMO_MODEL
+
+IQ4NL = ElementType.IQ4NL
+GOLDEN = ["llama-gqa", "llama-mqa-tied", "llama-head-dim", "llama3-scaled", "mistral-gqa", "qwen2-gqa-tied"]
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_config_comes_back(name: str, tmp_path: Path) -> None:
+    """But for what numbers lose as float32."""
+    with_types = open_checkpoint(GOLDENS / name, IQ4NL)
+    convert_to_gguf(with_types, tmp_path / "model.gguf", "some", {})
+    read, meant = open_checkpoint(tmp_path / "model.gguf").config, with_types.config
+    assert (read.dim, read.vocab_size, read.max_seq_len) == (meant.dim, meant.vocab_size, meant.max_seq_len)
+    assert read.layer_kinds == meant.layer_kinds
+    assert read.norm_eps == pytest.approx(meant.norm_eps, rel=1e-6)
+    (ours,), (kind,) = meant.kinds, read.kinds
+    assert kind.feed_forward == ours.feed_forward
+    for field in ("n_heads", "n_kv_heads", "head_dim", "qkv_bias", "qk_norm"):
+        assert getattr(kind.mixer, field) == getattr(ours.mixer, field), field
+    assert kind.mixer.rope is not None
+    assert ours.mixer.rope is not None
+    assert kind.mixer.rope.style == ours.mixer.rope.style
+    assert kind.mixer.rope.theta == pytest.approx(ours.mixer.rope.theta)
+    assert type(kind.mixer.rope.scaling) is type(ours.mixer.rope.scaling)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_tensors_are_those_of_the_directory(name: str, tmp_path: Path) -> None:
+    directory = open_checkpoint(GOLDENS / name, IQ4NL)
+    convert_to_gguf(directory, tmp_path / "model.gguf", "some", {})
+    read = open_checkpoint(tmp_path / "model.gguf")
+    for tensor in directory.tensors.values():
+        if tensor.name == "embedding":
+            continue
+        whole = (0, tensor.stacked_rows), (0, tensor.n_cols)
+        values = oracle.decode(tensor.dtype, directory.read(tensor.name, *whole), tensor.n_cols)
+        recipe = read.recipe(tensor.name)
+        stored = oracle.decode(
+            recipe.dtype, recipe.take(range(recipe.n_rows), range(recipe.n_cols)), recipe.n_cols
+        )
+        np.testing.assert_array_equal(stored, values, err_msg=tensor.name)
+
+
+def test_the_gguf_package_reads_it(tmp_path: Path) -> None:
+    directory = open_checkpoint(GOLDENS / "qwen2-gqa-tied", IQ4NL)
+    report = convert_to_gguf(directory, tmp_path / "model.gguf", "some name", {}, n_threads=3)
+    reader = gguf.GGUFReader(report.path)
+    assert report.n_bytes == report.path.stat().st_size
+    assert reader.fields["general.name"].contents() == "some name"
+    types = {tensor.name: tensor.tensor_type for tensor in reader.tensors}
+    assert types["token_embd.weight"] is gguf.GGMLQuantizationType.Q8_0
+    assert "output.weight" not in types
+    assert types["blk.0.attn_q.weight"] is gguf.GGMLQuantizationType.IQ4_NL
+    assert types["blk.0.attn_norm.weight"] is gguf.GGMLQuantizationType.F32
+    down = next(tensor for tensor in reader.tensors if tensor.name == "blk.1.ffn_down.weight")
+    tensor = directory.tensors["layers.1.down"]
+    blocks = directory.read(tensor.name, (0, tensor.n_rows), (0, tensor.n_cols))
+    np.testing.assert_array_equal(down.data.view(np.uint8).reshape(blocks.shape), blocks)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_the_file_does_not_depend_on_threads(n_threads: int, tmp_path: Path) -> None:
+    directory = open_checkpoint(GOLDENS / "llama-gqa", IQ4NL)
+    for n, path in ((1, tmp_path / "one"), (n_threads, tmp_path / "many")):
+        convert_to_gguf(directory, path, "some", {}, n_threads=n)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
+
+
+def test_the_tokenizer_comes_back(tmp_path: Path) -> None:
+    directory = open_checkpoint(DEMO_MODEL, IQ4NL)
+    path, meant = tmp_path / "model.gguf", load_tokenizer(DEMO_MODEL)
+    metadata = tokenizer_to_gguf(DEMO_MODEL)
+    convert_to_gguf(directory, path, "demo", metadata)
+    read = load_tokenizer(path)
+    for text in (PROBE, "Once upon a time there was a small dog.", "", "  two  spaces\n\n\n1234567"):
+        assert read.encode(text, add_bos=True) == meant.encode(text, add_bos=True)
+        assert read.decode(read.encode(text)) == text
+    assert (read.bos_id, read.add_bos, read.chat_template) == (
+        meant.bos_id,
+        meant.add_bos,
+        meant.chat_template,
+    )
+    assert set(meant.eos_ids) <= {*read.eos_ids, *meant.eos_ids[1:]}
+
+
+def test_what_is_not_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="convert to q40"):
+        convert_to_gguf(open_checkpoint(GOLDENS / "llama-yarn", IQ4NL), tmp_path / "model.gguf", "some", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_without_a_token_get_one() -> None:
+    """llama.cpp wants as many tokens as there are rows."""
+    tokenizer = {
+        "tokenizer.ggml.tokens": ["a", "b"],
+        "tokenizer.ggml.token_type": np.array([1, 3], np.int32),
+        "tokenizer.ggml.merges": ["a b"],
+    }
+    values = with_unused_tokens(tokenizer, 4)
+    assert values["tokenizer.ggml.tokens"] == ["a", "b", "[PAD2]", "[PAD3]"]
+    np.testing.assert_array_equal(values["tokenizer.ggml.token_type"], [1, 3, 5, 5])
+    assert values["tokenizer.ggml.merges"] == ["a b"]
+    assert with_unused_tokens(tokenizer, 2) == tokenizer
