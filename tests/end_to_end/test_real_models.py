@@ -11,7 +11,7 @@ from support.api_process import ApiProcess
 from support.processes import WorkerPool, run_well
 from support.real_models import SMOLLM2, SMOLLM2_GGUF, needs_smollm2, needs_smollm2_gguf
 
-pytestmark = [needs_smollm2, pytest.mark.slow]
+pytestmark = [needs_smollm2, needs_smollm2_gguf, pytest.mark.slow]
 
 CHAT = ("chat", "--model", SMOLLM2, "--weights-float-type", "f16", "--max-seq-len", 256, "--temperature", 0)
 
@@ -47,3 +47,19 @@ def test_a_gguf_file_brings_its_tokenizer_and_template(pool: WorkerPool) -> None
         choice = api.post(CHAT_PATH, body).json()["choices"][0]
     assert choice["message"]["content"] == "The capital of France is Paris."
     assert choice["finish_reason"] == "stop"
+
+
+def test_a_gguf_file_brings_all_that_it_needs(pool: WorkerPool) -> None:
+    """Tokenizer and chat template too; in float32, where the answer is not on the edge."""
+    chat = ("chat", "--model", SMOLLM2_GGUF, "--max-seq-len", 256, "--temperature", 0)
+    exact = (*chat, "--weights-float-type", "f32", "--buffer-float-type", "f32")
+    for workers in ((), ("--workers", *pool.addresses(2))):
+        done = run_well(*exact, *workers, stdin="What is the capital of France?")
+        assert done.out == "The capital of France is Paris.\n"
+
+
+def test_a_gguf_file_runs_in_its_own_types_on_any_number_of_nodes(pool: WorkerPool) -> None:
+    prompt = ("--prompt", "The capital of France is", "--steps", 7, "--temperature", 0)
+    for workers in ((), ("--workers", *pool.addresses(2))):
+        done = run_well("inference", "--model", SMOLLM2_GGUF, *prompt, *workers)
+        assert "|  Paris\n" in done.out

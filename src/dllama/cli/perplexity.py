@@ -39,7 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--reference-float-type",
         choices=WEIGHT_TYPES,
-        help="for a reference that is a directory: quantise to (default f32, which is exact)",
+        help="for a reference that is a directory or a GGUF file: quantise to (default f32, which is exact)",
     )
     parser.add_argument(
         "--reference-device",
