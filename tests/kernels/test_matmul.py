@@ -97,8 +97,9 @@ def test_products_that_stand_side_by_side(
     compute: Compute, rng: np.random.Generator, dtype: ElementType, n_rows: int
 ) -> None:
     """Matrices of different types share a buffer; what is beside the columns of one stays as it is."""
-    matrix, _ = packed(compute, dtype, rng.standard_normal((83, 160)).astype(np.float32))
-    x = rng.standard_normal((n_rows, 160)).astype(np.float32)
+    n_in = whole_blocks(dtype, 160)
+    matrix = random_matrix(compute, rng, dtype, 83, n_in)
+    x = rng.standard_normal((n_rows, n_in)).astype(np.float32)
     source = quantized(compute, x)[0] if dtype.is_blocked else x
     product = np.empty((n_rows, 83), np.float32)
     compute.matmul(product, matrix, source, n_rows)
