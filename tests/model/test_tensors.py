@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from dllama.checkpoint.hf.config import model_from_hf
 from dllama.dtypes import ElementType
+from dllama.fabric import local_fabrics
 from dllama.families import family_named
-from dllama.model import ModelSpec
-from dllama.sharding import Tensor
+from dllama.model import Layer, ModelConfig, ModelSpec, TensorTypes
+from dllama.node.info import NodeRecords
+from dllama.node.memory import memory_need, session_shape
+from dllama.node.messages import SessionPlan, Welcome
+from dllama.node.timing import Timeline
+from dllama.sharding import Tensor, plan_spans
+from support.alike import Alike
+
+WELCOME = Welcome(machine="m", available_bytes=1 << 30, n_threads=4, isa="avx2", kv_on_disk=False)
 
 
 def model_of(family: str, n_layers: int = 1) -> ModelSpec:
@@ -68,3 +81,64 @@ def test_every_tensor_has_a_name_of_its_own_in_hugging_face() -> None:
         names = [family_named(family).hf_name(tensor.name) for tensor in model_of(family, 12)]
         assert len(set(names)) == len(names)
     assert family_named("llama").hf_name("layers.11.gate") == "model.layers.11.mlp.gate_proj.weight"
+
+
+def test_tens_of_thousands_of_tensors_are_planned_as_quickly_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work and bytes follow the kinds of layers: 56 000 tensors here, of layers of two kinds and three mixtures of
+    types, as in the files of others."""
+    usual = Alike(n_layers=4000, qkv_bias=True, qk_norm=True)
+    (kind,) = usual.config.kinds
+    windowed = dataclasses.replace(kind, mixer=dataclasses.replace(kind.mixer, window=512))
+    layers = [windowed if index % 6 < 5 else kind for index in range(4000)]
+    config = ModelConfig.of_layers(
+        layers, family="llama", dim=4096, vocab_size=128256, max_seq_len=8192, norm_eps=1e-5
+    )
+    matrices = usual.model.types.kinds[0]
+    mixtures = [matrices | {"down": dtype, "v": dtype} for dtype in (ElementType.Q4K, ElementType.Q6K)]
+    types = TensorTypes.of_layers(
+        {"head": ElementType.Q6K}, [matrices, *(mixtures[index * 8 // 4000 % 2] for index in range(3999))]
+    )
+    n_listed = 0
+    list_tensors = Layer.tensors
+
+    def tensors(*arguments: Any) -> list[Tensor]:
+        nonlocal n_listed
+        n_listed += 1
+        return list_tensors(*arguments)
+
+    monkeypatch.setattr(Layer, "tensors", tensors)
+    model = ModelSpec(config, types)
+    shards = plan_spans(model.axes, [3, 1, 1])
+    cache, limits = session_shape(
+        model,
+        shards,
+        max_seq_len=4096,
+        n_sequences=1,
+        wire=ElementType.Q80,
+        cache_type=ElementType.F16,
+        timeout_s=5.0,
+    )
+    needs = [memory_need(model, shards, rank, cache, limits, kv_on_disk=False) for rank in range(3)]
+    addresses = ("", "10.0.0.1:1", "10.0.0.1:2")
+    plan = SessionPlan(
+        session="a", rank=1, addresses=addresses, model=model, shards=shards, cache=cache, limits=limits
+    )
+    assert sum(need.weight_bytes for need in needs) > 4000 * 3 * 4096 * 14336 / 2
+    records = NodeRecords(plan, ["a", "b", "c"], [WELCOME] * 3)
+    fabric = local_fabrics(3)[0]
+    before = n_listed
+    for _ in range(10):
+        records.now(fabric, Timeline())
+    assert n_listed == before
+    assert n_listed < 100
+    payload = plan.encode()
+    assert len(payload) < 64_000
+    assert SessionPlan.decode(payload, "root") == plan
+    assert n_listed < 200
+    assert sum(len(tensors) * n for tensors, n in model.alike) > 40_000
+
+
+def test_layers_in_a_row_that_are_alike_take_one_entry() -> None:
+    model = Alike(n_layers=4000).model
+    assert len(json.dumps(model.to_json())) < 1000
+    assert ModelSpec.from_json(json.loads(json.dumps(model.to_json()))) == model
