@@ -42,17 +42,15 @@ struct MaddBlock {
     static_assert(n_fitting >= 1, "a sum of a pair fits");
 
     template <int NT, int NG>
-    static void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+    static INLINE void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
                     __m256i dot[parts][NT][NG]) {
         if constexpr (n_fitting >= 8 && parts == 1) {
             __m256i pairs[NT][NG];
             UNROLL for (int t = 0; t < NT; t++) UNROLL for (int n = 0; n < NG; n++) pairs[t][n] = _mm256_setzero_si256();
             for_quads([&](auto g) __attribute__((always_inline)) {
                 constexpr int G = decltype(g)::value;
-                __m256i first[NG], second[NG];
-                UNROLL for (int n = 0; n < NG; n++) Weights::template pair<G>(runs[n], first[n], second[n]);
-                multiply<NT, NG>(first, x, 4 * G, pairs);
-                multiply<NT, NG>(second, x, 16 + 4 * G, pairs);
+                multiply<G, 0, NT, NG>(runs, x, pairs);
+                multiply<G, 1, NT, NG>(runs, x, pairs);
             });
             start<NT, NG>(x_sum, dot[0]);
             widen<NT, NG>(pairs, dot[0]);
@@ -65,7 +63,7 @@ struct MaddBlock {
 
 private:
     template <int NT, int NG>
-    static void start(const int32_t* const x_sum[NT], __m256i sums[NT][NG]) {
+    static INLINE void start(const int32_t* const x_sum[NT], __m256i sums[NT][NG]) {
         UNROLL for (int t = 0; t < NT; t++) {
             const __m256i first = Weights::offset ? _mm256_set1_epi32(-Weights::offset * *x_sum[t]) : _mm256_setzero_si256();
             UNROLL for (int n = 0; n < NG; n++) sums[t][n] = first;
@@ -74,26 +72,27 @@ private:
 
     // Columns 0 to 15 of a run, or 16 to 31.
     template <int HALF, int NT, int NG>
-    static void half_run(const uint8_t* const runs[NG], const int8_t* const x[NT], __m256i sums[NT][NG]) {
+    static INLINE void half_run(const uint8_t* const runs[NG], const int8_t* const x[NT], __m256i sums[NT][NG]) {
         __m256i pairs[NT][NG];
         for_quads([&](auto g) __attribute__((always_inline)) {
             constexpr int G = decltype(g)::value;
             if constexpr (G % n_together == 0)
                 UNROLL for (int t = 0; t < NT; t++) UNROLL for (int n = 0; n < NG; n++) pairs[t][n] = _mm256_setzero_si256();
-            __m256i w[2][NG];
-            UNROLL for (int n = 0; n < NG; n++) Weights::template pair<G>(runs[n], w[0][n], w[1][n]);
-            multiply<NT, NG>(w[HALF], x, 16 * HALF + 4 * G, pairs);
+            multiply<G, HALF, NT, NG>(runs, x, pairs);
             if constexpr (G % n_together == n_together - 1) widen<NT, NG>(pairs, sums);
         });
     }
     static constexpr int n_together = n_fitting >= 4 ? 4 : n_fitting >= 2 ? 2 : 1;
 
-    template <int NT, int NG>
-    static void multiply(const __m256i w[NG], const int8_t* const x[NT], int column, __m256i pairs[NT][NG]) {
-        __m256i magnitude[NG];
-        UNROLL for (int n = 0; n < NG; n++) magnitude[n] = is_signed ? _mm256_abs_epi8(w[n]) : w[n];
+    template <int G, int HALF, int NT, int NG>
+    static INLINE void multiply(const uint8_t* const runs[NG], const int8_t* const x[NT], __m256i pairs[NT][NG]) {
+        __m256i w[NG], magnitude[NG];
+        UNROLL for (int n = 0; n < NG; n++) {
+            w[n] = Weights::template half<G, HALF>(runs[n]);
+            magnitude[n] = is_signed ? _mm256_abs_epi8(w[n]) : w[n];
+        }
         UNROLL for (int t = 0; t < NT; t++) {
-            const __m256i xt = four_of(x[t] + column);
+            const __m256i xt = four_of(x[t] + 16 * HALF + 4 * G);
             UNROLL for (int n = 0; n < NG; n++) {
                 const __m256i signed_x = is_signed ? _mm256_sign_epi8(xt, w[n]) : xt;
                 pairs[t][n] = _mm256_add_epi16(pairs[t][n], _mm256_maddubs_epi16(magnitude[n], signed_x));
@@ -102,7 +101,7 @@ private:
     }
 
     template <int NT, int NG>
-    static void widen(const __m256i pairs[NT][NG], __m256i sums[NT][NG]) {
+    static INLINE void widen(const __m256i pairs[NT][NG], __m256i sums[NT][NG]) {
         UNROLL for (int t = 0; t < NT; t++)
             UNROLL for (int n = 0; n < NG; n++)
                 sums[t][n] = _mm256_add_epi32(sums[t][n], _mm256_madd_epi16(pairs[t][n], _mm256_set1_epi16(1)));

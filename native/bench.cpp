@@ -2,7 +2,7 @@
 // same buffer, and operations per second of products with many rows.
 //
 //   cmake -S . -B build/bench -DDLLAMA_BENCH=ON && cmake --build build/bench --target dllama_bench
-//   build/bench/dllama_bench [isa] [threads] [rows|candidates|decode|prefill|pack|attention]
+//   build/bench/dllama_bench [isa] [threads] [rows|candidates|decode|prefill|pack|attention] [type of weights]
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -263,11 +263,13 @@ struct Bench {
     }
 };
 
-void run_all(Bench& bench, const std::string& only) {
+void run_all(Bench& bench, const std::string& only, const std::string& only_type) {
     const auto wanted = [&](const char* part) { return only.empty() || only == part; };
     std::vector<ElementType> types;
     for (int number = 0; number < kElementTypes; number++)
-        if (bench.kernels.has_product(ElementType(number))) types.push_back(ElementType(number));
+        if (bench.kernels.has_product(ElementType(number)) &&
+            (only_type.empty() || only_type == traits_of(ElementType(number)).name))
+            types.push_back(ElementType(number));
     if (wanted("rows")) bench.starting(), bench.rows();
     if (wanted("candidates")) {
         for (int n : {128256, 64128, 16032})
@@ -279,10 +281,12 @@ void run_all(Bench& bench, const std::string& only) {
             for (const auto& s : {std::pair{2048, 2048}, {5632, 2048}, {2048, 5632}}) bench.matmul(type, s.first, s.second, 1);
     }
     if (wanted("prefill")) {
-        for (int n_rows : {2, 3, 4, 5, 8, 16, 33, 64, 128, 256}) bench.matmul(ElementType::q40, 2048, 2048, n_rows);
-        for (ElementType type : types)
+        for (ElementType type : types) {
+            for (int n_rows : {2, 3, 4, 5, 8, 16, 33, 64, 128, 256})
+                if (type == ElementType::q40 || !only_type.empty()) bench.matmul(type, 2048, 2048, n_rows);
             for (const auto& s : {std::pair{2048, 2048}, {5632, 2048}, {2048, 5632}, {16384, 2048}, {2048, 8192}})
                 bench.matmul(type, s.first, s.second, 512);
+        }
     }
     if (wanted("pack")) {
         bench.convert(ElementType::q40);
@@ -308,7 +312,7 @@ int main(int argc, char** argv) {
         if (isa != tables[i]->isa) continue;
         Bench bench(tables[i], n_threads);
         std::printf("%s, %d threads\n", tables[i]->isa, n_threads);
-        run_all(bench, argc > 3 ? argv[3] : "");
+        run_all(bench, argc > 3 ? argv[3] : "", argc > 4 ? argv[4] : "");
         return 0;
     }
     std::fprintf(stderr, "no such instruction set here: %s\n", isa.c_str());

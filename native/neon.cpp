@@ -47,7 +47,7 @@ struct MullBlock {
     static_assert(32767 / (127 * largest) >= 2, "else two of them");
 
     template <int NT, int NG>
-    static void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+    static INLINE void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
                     int32x4_t dot[parts][NT][NG]) {
         if constexpr (is_narrow)
             narrow<NT, NG>(runs, x, x_sum, dot);
@@ -57,13 +57,14 @@ struct MullBlock {
 
 private:
     template <int NT, int NG>
-    static void narrow(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+    static INLINE void narrow(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
                        int32x4_t dot[parts][NT][NG]) {
         int16x8_t low[parts][NT][NG], high[parts][NT][NG];
         for_quads([&](auto g) __attribute__((always_inline)) {
             constexpr int G = decltype(g)::value;
             uint8x16_t first[NG], second[NG];
-            for (int n = 0; n < NG; n++) Weights::template pair<G>(runs[n], first[n], second[n]);
+            for (int n = 0; n < NG; n++)
+                first[n] = Weights::template half<G, 0>(runs[n]), second[n] = Weights::template half<G, 1>(runs[n]);
             for (int t = 0; t < NT; t++) {
                 const int8x16_t x_first = four_of<G>(vld1q_s8(x[t])), x_second = four_of<G>(vld1q_s8(x[t] + 16));
                 for (int n = 0; n < NG; n++) {
@@ -81,14 +82,14 @@ private:
     }
 
     template <bool IS_FIRST>
-    static void add(int16x8_t& low, int16x8_t& high, int8x16_t w, int8x16_t x) {
+    static INLINE void add(int16x8_t& low, int16x8_t& high, int8x16_t w, int8x16_t x) {
         low = IS_FIRST ? vmull_s8(vget_low_s8(w), vget_low_s8(x)) : vmlal_s8(low, vget_low_s8(w), vget_low_s8(x));
         high = IS_FIRST ? vmull_high_s8(w, x) : vmlal_high_s8(high, w, x);
     }
 
     // Two products in an int16 reach 2 * 128 * 127 = 32512 (activations are never -128); more are added in int32.
     template <int NT, int NG>
-    static void wide(const uint8_t* const runs[NG], const int8_t* const x[NT], int32x4_t dot[NT][NG]) {
+    static INLINE void wide(const uint8_t* const runs[NG], const int8_t* const x[NT], int32x4_t dot[NT][NG]) {
         static_assert(is_narrow || (parts == 1 && Weights::offset == 0), "sums are the products'");
         int32x4_t low[NT][NG], high[NT][NG];
         for (int t = 0; t < NT; t++)
@@ -96,7 +97,8 @@ private:
         for_quads([&](auto g) __attribute__((always_inline)) {
             constexpr int G = decltype(g)::value;
             uint8x16_t first[NG], second[NG];
-            for (int n = 0; n < NG; n++) Weights::template pair<G>(runs[n], first[n], second[n]);
+            for (int n = 0; n < NG; n++)
+                first[n] = Weights::template half<G, 0>(runs[n]), second[n] = Weights::template half<G, 1>(runs[n]);
             for (int t = 0; t < NT; t++) {
                 const int8x16_t x_first = four_of<G>(vld1q_s8(x[t])), x_second = four_of<G>(vld1q_s8(x[t] + 16));
                 for (int n = 0; n < NG; n++) {

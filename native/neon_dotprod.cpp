@@ -33,7 +33,7 @@ struct DotBlock {
     static constexpr int parts = meaning_of(type).scales_of_run;
 
     template <int NT, int NG>
-    static void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+    static INLINE void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
                     int32x4_t dot[parts][NT][NG]) {
         const Activations<NT> a(x);
         for (int t = 0; t < NT; t++) {
@@ -44,9 +44,8 @@ struct DotBlock {
         for_quads([&](auto g) __attribute__((always_inline)) {
             constexpr int G = decltype(g)::value;
             for (int n = 0; n < NG; n++) {
-                uint8x16_t first, second;
-                Weights::template pair<G>(runs[n], first, second);
-                const int8x16_t w_first = vreinterpretq_s8_u8(first), w_second = vreinterpretq_s8_u8(second);
+                const int8x16_t w_first = vreinterpretq_s8_u8(Weights::template half<G, 0>(runs[n]));
+                const int8x16_t w_second = vreinterpretq_s8_u8(Weights::template half<G, 1>(runs[n]));
                 for (int t = 0; t < NT; t++) {
                     dot[0][t][n] = vdotq_laneq_s32(dot[0][t][n], w_first, a.first[t], G);
                     dot[parts - 1][t][n] = vdotq_laneq_s32(dot[parts - 1][t][n], w_second, a.second[t], G);

@@ -69,7 +69,7 @@ struct PairQuants {
 
     // Rows 2 * HALF and the next of a tile: columns 8G to 8G + 7 of a run, and those 16 further on.
     template <int G, int HALF>
-    static void pair(const uint8_t* run, int8x16_t& first, int8x16_t& second) {
+    static INLINE void pair(const uint8_t* run, int8x16_t& first, int8x16_t& second) {
         const uint8_t* low = run + shape.planes * 16;
         uint8x16_t a, b;
         if constexpr (type == ElementType::q80) {
@@ -113,7 +113,7 @@ struct SquareBlock {
     static constexpr int parts = meaning_of(type).scales_of_run;
 
     template <int NT, int NG>
-    static void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+    static INLINE void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
                     int32x4_t dot[parts][NT][NG]) {
         const Activations<NT> a(x);
         Squares<NT, NG> squares[parts];
@@ -130,7 +130,7 @@ struct SquareBlock {
 
 private:
     template <int G, int HALF, int NT, int NG>
-    static void add(const uint8_t* run, int n, const Activations<NT>& x, Squares<NT, NG> squares[parts]) {
+    static INLINE void add(const uint8_t* run, int n, const Activations<NT>& x, Squares<NT, NG> squares[parts]) {
         int8x16_t first, second;
         Weights::template pair<G, HALF>(run, first, second);
         squares[0].add(n, HALF, first, x, G);

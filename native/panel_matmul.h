@@ -51,24 +51,25 @@ struct alignas(64) Panel {
     float minima[MIN ? kPanelBlocks : 1][NG][kPanelRows];
 };
 
-// Of one tile of a panel: each quad of columns and each vector of scales is `apart` registers from the one before it.
+// Of one tile of a panel.
 struct PanelTile {
     uint8_t* weights;
     float *scales, *minima;
-    int apart;
 };
 
 // How a type's weights become a panel.
 struct PanelFormat {
-    void (*unpack)(const uint8_t* blocks, int n_blocks, PanelTile to);
+    using Unpack = void (*)(const uint8_t* blocks, int n_blocks, PanelTile to);
+    Unpack unpack[kPanelTiles];  // into a panel of one tile, of two
     int offset;            // of the unsigned weights
     int runs, block_bytes;  // runs of 32 columns in a block, and its bytes in a tile
 };
 
-template <class Block>
+// Each quad of columns and each vector of scales is NG registers from the one before it.
+template <class Block, int NG>
 void unpack_tile(const uint8_t* block, int n_blocks, PanelTile to) {
     using Scales = TileScales<Avx512, Block::type>;
-    const int step = to.apart * kPanelRows;
+    constexpr int step = NG * kPanelRows;
     for (int b = 0; b < n_blocks; b += Scales::runs, block += Scales::tile_block_bytes) {
         if constexpr (Scales::runs == 1) {
             _mm512_store_ps(to.scales, Scales::scale(block));
@@ -77,13 +78,12 @@ void unpack_tile(const uint8_t* block, int n_blocks, PanelTile to) {
             Scales::read(block, to.scales, to.minima, step);
         }
         to.scales += Scales::runs * Scales::parts * step, to.minima += Scales::runs * step;
-        for (int run = 0; run < Scales::runs; run++, to.weights += kQuadsOfBlock * to.apart * 64)
+        for (int run = 0; run < Scales::runs; run++, to.weights += kQuadsOfBlock * NG * 64)
             for_quads([&](auto g) __attribute__((always_inline)) {
                 constexpr int G = decltype(g)::value;
-                __m512i first, second;
-                Block::Weights::template pair<G>(Scales::run_at(block, run), first, second);
-                _mm512_store_si512(to.weights + G * to.apart * 64, first);
-                _mm512_store_si512(to.weights + (G + 4) * to.apart * 64, second);
+                const uint8_t* quants = Scales::run_at(block, run);
+                _mm512_store_si512(to.weights + G * NG * 64, Block::Weights::template half<G, 0>(quants));
+                _mm512_store_si512(to.weights + (G + 4) * NG * 64, Block::Weights::template half<G, 1>(quants));
             });
     }
 }
@@ -266,8 +266,8 @@ private:
             to.first = block == 0, to.last = block + n_blocks == m_.n_blocks;
             alignas(64) Panel<P, MIN, NG> panel;
             for (int n = 0; n < NG; n++)
-                format_.unpack(at(tile + n * apart, block), n_blocks,
-                               {panel.weights[0][0][n], panel.scales[0][n], panel.minima[0][n], NG});
+                format_.unpack[NG - 1](at(tile + n * apart, block), n_blocks,
+                                       {panel.weights[0][0][n], panel.scales[0][n], panel.minima[0][n]});
             Ahead ahead{to.last ? after : at(tile, block + n_blocks), apart * m_.tile_bytes, 0};
             all_rows<NG>(panel, block, n_blocks, to, ahead);
         }
@@ -376,7 +376,7 @@ void panel_gated_tiles(const PanelFormat& format, const GatedMatmul& g, int tile
 template <class Block>
 constexpr PanelFormat panel_format() {
     using Scales = TileScales<Avx512, Block::type>;
-    return {unpack_tile<Block>, Block::Weights::offset, Scales::runs, Scales::tile_block_bytes};
+    return {{unpack_tile<Block, 1>, unpack_tile<Block, 2>}, Block::Weights::offset, Scales::runs, Scales::tile_block_bytes};
 }
 
 template <class Block>

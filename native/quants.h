@@ -8,6 +8,7 @@
 #pragma once
 
 #include "block_layout.h"
+#include "row_kernels.h"
 
 namespace dllama {
 namespace {
@@ -30,29 +31,28 @@ struct Quants {
     static constexpr bool has_parts = meaning.scales_of_run > 1;
     static constexpr int offset = meaning.is_table || is_q80 ? (SIGNED ? 0 : 128) : SIGNED && has_parts ? 0 : meaning.offset;
 
-    // Columns 4G to 4G + 3 of a run in `first`, those 16 further on in `second`.
-    template <int G>
-    static void pair(const uint8_t* run, B& first, B& second) {
+    // Columns 4G to 4G + 3 of the first or second half of a run.
+    template <int G, int HALF>
+    static INLINE B half(const uint8_t* run) {
         const uint8_t* low = run + shape.planes * V::kBytes;
         if constexpr (is_q80) {
-            first = V::load(low + G * V::kBytes), second = V::load(low + (G + 4) * V::kBytes);
-            if constexpr (!SIGNED) first = V::flip_sign(first), second = V::flip_sign(second);
+            const B b = V::load(low + (G + 4 * HALF) * V::kBytes);
+            return SIGNED ? b : V::flip_sign(b);
         } else {
             const B w = V::load(low + G * V::kBytes);
-            first = V::low(w), second = V::high(w);
+            const B b = HALF ? V::high(w) : V::low(w);
             if constexpr (meaning.is_table) {
-                first = V::lookup(table(), first), second = V::lookup(table(), second);
+                return V::lookup(table(), b);
+            } else if constexpr (shape.planes == 1) {
+                return V::template merge<4 * (1 - HALF) - G, 0x10>(b, V::load(run));
+            } else if constexpr (shape.planes == 2) {
+                const B whole = V::template merge<4 - 2 * G, 0x30>(b, V::load(run + HALF * V::kBytes));
+                if constexpr (SIGNED)
+                    return V::template subtract<meaning.offset>(whole);
+                else
+                    return whole;
             } else {
-                if constexpr (shape.planes == 1) {
-                    const B plane = V::load(run);
-                    first = V::template merge<4 - G, 0x10>(first, plane);
-                    second = V::template merge<-G, 0x10>(second, plane);
-                } else if constexpr (shape.planes == 2) {
-                    first = V::template merge<4 - 2 * G, 0x30>(first, V::load(run));
-                    second = V::template merge<4 - 2 * G, 0x30>(second, V::load(run + V::kBytes));
-                }
-                if constexpr (SIGNED && has_parts)
-                    first = V::template subtract<meaning.offset>(first), second = V::template subtract<meaning.offset>(second);
+                return b;
             }
         }
     }

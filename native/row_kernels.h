@@ -10,6 +10,9 @@
 #define UNROLL _Pragma("GCC unroll 8")
 #define UNROLL_ALL _Pragma("GCC unroll 16")
 
+// For what works on arrays of registers: GCC keeps them in memory where it leaves a call.
+#define INLINE inline __attribute__((always_inline))
+
 namespace dllama {
 namespace {
 

@@ -32,7 +32,7 @@ struct VnniBlock {
     static constexpr int parts = meaning_of(type).scales_of_run;
 
     template <int NT, int NG>
-    static void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
+    static INLINE void dot(const uint8_t* const runs[NG], const int8_t* const x[NT], const int32_t* const x_sum[NT],
                     typename V::I dot[parts][NT][NG]) {
         for (int t = 0; t < NT; t++) {
             int32_t sums[2] = {*x_sum[t], 0};
@@ -42,16 +42,20 @@ struct VnniBlock {
         }
         for_quads([&](auto g) __attribute__((always_inline)) {
             constexpr int G = decltype(g)::value;
-            typename V::B first[NG], second[NG];
-            UNROLL for (int n = 0; n < NG; n++) Weights::template pair<G>(runs[n], first[n], second[n]);
-            UNROLL for (int t = 0; t < NT; t++) {
-                const typename V::I x_first = four_of<V>(x[t] + 4 * G), x_second = four_of<V>(x[t] + 16 + 4 * G);
-                UNROLL for (int n = 0; n < NG; n++) {
-                    dot[0][t][n] = V::dot(dot[0][t][n], first[n], x_first);
-                    dot[parts - 1][t][n] = V::dot(dot[parts - 1][t][n], second[n], x_second);
-                }
-            }
+            add<G, 0, NT, NG>(runs, x, dot[0]);
+            add<G, 1, NT, NG>(runs, x, dot[parts - 1]);
         });
+    }
+
+private:
+    template <int G, int HALF, int NT, int NG>
+    static INLINE void add(const uint8_t* const runs[NG], const int8_t* const x[NT], typename V::I dot[NT][NG]) {
+        typename V::B w[NG];
+        UNROLL for (int n = 0; n < NG; n++) w[n] = Weights::template half<G, HALF>(runs[n]);
+        UNROLL for (int t = 0; t < NT; t++) {
+            const typename V::I xt = four_of<V>(x[t] + 16 * HALF + 4 * G);
+            UNROLL for (int n = 0; n < NG; n++) dot[t][n] = V::dot(dot[t][n], w[n], xt);
+        }
     }
 };
 
