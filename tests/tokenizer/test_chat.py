@@ -138,6 +138,11 @@ def test_special_tokens_in_tools_and_other_variables_are_text(qwen: Tokenizer) -
             "<s>Be brief.<｜User｜>Hi<｜Assistant｜>Hello!<｜end▁of▁sentence｜><｜User｜>Bye<｜Assistant｜><think>\n",
         ),
         ("mistral", "<s>[INST] Be brief.\n\nHi [/INST] Hello!</s>[INST] Bye [/INST]"),
+        (
+            "gemma",
+            "<s><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello!<end_of_turn>\n"
+            "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n",
+        ),
     ],
 )
 def test_built_in_templates(name: str, expected: str, llama_2: Tokenizer) -> None:

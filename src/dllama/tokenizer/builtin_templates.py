@@ -1,6 +1,6 @@
 """Chat templates by name, for tokenizers that come without one.
 
-The formats are public: Llama 2 and 3 (Meta's model cards), ChatML (Qwen), DeepSeek R1, Mistral 7B Instruct.
+The formats are public: Llama 2 and 3 (Meta's model cards), ChatML (Qwen), DeepSeek R1, Mistral 7B Instruct, Gemma.
 `special_tokens` and `add_bos` are the tokenizer's own.
 """
 
@@ -84,18 +84,40 @@ _MISTRAL = """\
 {%- endfor -%}
 """
 
+_GEMMA = """\
+{%- set system = '' -%}
+{%- if messages and messages[0].role == 'system' -%}
+    {%- set system = messages[0].content + '\\n\\n' -%}
+    {%- set messages = messages[1:] -%}
+{%- endif -%}
+{{- bos_token -}}
+{%- for message in messages -%}
+    {%- if message.role in ('user', 'assistant') -%}
+        {{- '<start_of_turn>' + ('user' if message.role == 'user' else 'model') + '\\n' -}}
+        {{- (system if loop.first else '') + message.content.strip() + '<end_of_turn>\\n' -}}
+    {%- else -%}
+        {{- raise_exception('gemma knows system (first), user and assistant, not ' + message.role) -}}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<start_of_turn>model\\n' -}}
+{%- endif -%}
+"""
+
 BUILTIN_TEMPLATES = {
     "llama2": _LLAMA_2,
     "llama3": _LLAMA_3,
     "deepSeek3": _DEEPSEEK_3,
     "chatml": _CHATML,
     "mistral": _MISTRAL,
+    "gemma": _GEMMA,
 }
 
 _TELLING_TOKENS = {
     "<|start_header_id|>": "llama3",
     "<|im_start|>": "chatml",
     "<｜Assistant｜>": "deepSeek3",
+    "<start_of_turn>": "gemma",
     "[INST]": "mistral",
     "<s>": "llama2",
 }
