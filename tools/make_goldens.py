@@ -26,6 +26,8 @@ import transformers
 
 GOLDENS = Path(__file__).resolve().parent.parent / "tests" / "goldens"
 N_GREEDY = 64
+# Of routers: between the last expert that is taken and the first that is not.
+SMALLEST_ROUTER_GAP = 0.0005
 # Logits here reach 7 to 10 and agree between programs to about 1e-5 of that.
 SMALLEST_GAP = 0.02
 
@@ -38,6 +40,7 @@ LLAMA3_ROPE = {
     # short, so that all three kinds of frequencies occur in a head of 16 or 32
     "original_max_position_embeddings": 64,
 }
+EXPERTS = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 64, "head_dim": 16}
 # short contexts, so that a text of 100 tokens goes beyond the one that is stretched
 YARN_ROPE = {
     "rope_type": "yarn",
@@ -105,6 +108,14 @@ GOLDENS_WANTED = [
     Golden(
         "qwen3-yarn", "qwen3", sizes(64, 128, 4, 2, head_dim=32, rope_parameters=YARN_ROPE, **EPS_6), 40, BF16
     ),
+    Golden("qwen3-moe", "qwen3_moe", sizes(64, 96, 8, 2, norm_topk_prob=True, **EXPERTS, **EPS_6), 32, BF16),
+    Golden(
+        "qwen3-moe-mixed",
+        "qwen3_moe",
+        sizes(64, 96, 8, 4, num_hidden_layers=3, mlp_only_layers=[1], **EXPERTS, **TIED),
+        32,
+        BF16,
+    ),
     Golden("qwen3-shards", "qwen3", sizes(96, 192, 8, 2, head_dim=16, **TIED, **EPS_6), 40, BF16, "150KB"),
 ]
 
@@ -129,7 +140,7 @@ def random_model(golden: Golden, seed: int) -> transformers.PreTrainedModel:
             else:
                 # q and k twice as large, for attention that picks rather than averages
                 gain = 2.0 if "q_proj" in name or "k_proj" in name else 1.0
-                parameter.copy_(gain * torch.randn_like(parameter) / parameter.shape[1] ** 0.5)
+                parameter.copy_(gain * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5)
             parameter.copy_(parameter.to(golden.dtype).float())
     return model.eval()
 
@@ -145,6 +156,16 @@ def greedy(model: transformers.PreTrainedModel, prompt: torch.Tensor) -> tuple[l
     return ids[len(prompt) :].tolist(), gap
 
 
+def router_gap(model: transformers.PreTrainedModel, ids: torch.Tensor) -> float:
+    """By how much the last expert that is taken leads the next one, where that is least."""
+    top_k = getattr(model.config, "num_experts_per_tok", None)
+    if top_k is None:
+        return float("inf")
+    logits = torch.cat(model(ids[None], use_cache=False, output_router_logits=True).router_logits)
+    best = torch.topk(logits, top_k + 1).values
+    return float((best[:, -2] - best[:, -1]).min())
+
+
 def make(golden: Golden) -> None:
     for seed in range(1000):
         model = random_model(golden, seed)
@@ -152,7 +173,8 @@ def make(golden: Golden) -> None:
         with torch.inference_mode():
             ids, gap = greedy(model, prompt)
             logits = model(prompt[None], use_cache=False).logits[0].numpy()
-        if gap >= SMALLEST_GAP and len(set(ids)) >= N_GREEDY // 4:
+            routed = router_gap(model, torch.cat([prompt, torch.tensor(ids)]))
+        if gap >= SMALLEST_GAP and routed >= SMALLEST_ROUTER_GAP and len(set(ids)) >= N_GREEDY // 4:
             break
     else:
         raise SystemExit(f"{golden.name}: no seed gives clear choices")

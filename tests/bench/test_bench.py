@@ -51,6 +51,16 @@ def test_a_context_is_read_at_each_step(tmp_path: Path) -> None:
     assert 0 < values["decode_attention_fraction"] < 1
 
 
+def test_of_experts_those_that_are_chosen_count(tmp_path: Path) -> None:
+    values = bench(
+        tmp_path / "numbers.json", *("--shape", "qwen3-30b-a3b", "--layers", 1, "--prompt", 4, "--gen", 2)
+    )
+    attention, router = 2048 * (2 * 4096 + 2 * 512), 4 * 2048 * 128
+    experts, head = 8 * 3 * 2048 * 768, 2048 * 151936
+    wanted = (attention + experts + head) * 18 / 32 + router
+    assert values["weight_bytes_per_token"] == pytest.approx(wanted, rel=0.001)
+
+
 def test_what_travels_is_counted_for_each_token(tmp_path: Path) -> None:
     with worker_processes(1) as (worker,):
         values = bench(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dllama.checkpoint import Checkpoint, convert_model, open_checkpoint
 from dllama.dtypes import ElementType
-from dllama.model import Activation, RopeStyle, YarnScaling
+from dllama.model import Activation, Experts, RopeStyle, YarnScaling
 from support.alike import Alike, alike
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
@@ -21,10 +21,11 @@ Array = NDArray[np.float32]
 
 
 def tensor(checkpoint: Checkpoint, name: str) -> Array:
-    """A whole tensor, float32 [n_rows, n_cols]; F32 checkpoints only."""
+    """A whole tensor, float32 [n_rows, n_cols], or [n_stacked, n_rows, n_cols]; F32 checkpoints only."""
     spec = checkpoint.tensors[name]
-    read = checkpoint.read(name, (0, spec.n_rows), (0, spec.n_cols))
-    return np.frombuffer(read.tobytes(), dtype=np.float32).reshape(spec.n_rows, spec.n_cols)
+    read = checkpoint.read(name, (0, spec.stacked_rows), (0, spec.n_cols))
+    values = np.frombuffer(read.tobytes(), dtype=np.float32).reshape(spec.n_stacked, spec.n_rows, spec.n_cols)
+    return values if spec.n_stacked > 1 else values[0]
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
@@ -113,6 +114,25 @@ def mlp(checkpoint: Checkpoint, prefix: str, x: Array) -> Array:
     return (gate * (x @ tensor(checkpoint, prefix + "up").T)) @ tensor(checkpoint, prefix + "down").T
 
 
+def mixture(checkpoint: Checkpoint, layer: int, x: Array) -> Array:
+    experts, prefix = checkpoint.config.layer(layer).feed_forward, f"layers.{layer}."
+    assert isinstance(experts, Experts)
+    gate, up, down = (tensor(checkpoint, f"{prefix}experts_{part}") for part in ("gate", "up", "down"))
+    logits = x @ tensor(checkpoint, prefix + "router").T
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    chosen = np.argsort(-logits, axis=1, kind="stable")[:, : experts.top_k]
+    out = np.zeros_like(x)
+    for row, ids in enumerate(chosen):
+        weights = probabilities[row, ids]
+        if experts.renormalised:
+            weights = weights / weights.sum()
+        for expert, weight in zip(ids, weights, strict=True):
+            gated = gate[expert] @ x[row]
+            out[row] += weight * (down[expert] @ (gated / (1 + np.exp(-gated)) * (up[expert] @ x[row])))
+    return out
+
+
 def forward(checkpoint: Checkpoint, ids: NDArray[np.int32]) -> Array:
     """Logits [T, V] of one sequence."""
     eps = checkpoint.config.norm_eps
@@ -122,7 +142,8 @@ def forward(checkpoint: Checkpoint, ids: NDArray[np.int32]) -> Array:
         normed = rms_norm(x, tensor(checkpoint, prefix + "attention_norm")[0], eps)
         x = x + attention(checkpoint, prefix, normed)
         normed = rms_norm(x, tensor(checkpoint, prefix + "ffn_norm")[0], eps)
-        x = x + mlp(checkpoint, prefix, normed)
+        is_mixture = prefix + "router" in checkpoint.tensors
+        x = x + (mixture(checkpoint, layer, normed) if is_mixture else mlp(checkpoint, prefix, normed))
     return rms_norm(x, tensor(checkpoint, "final_norm")[0], eps) @ tensor(checkpoint, "head").T
 
 
@@ -135,7 +156,7 @@ def assert_logits_close(got: Array, wanted: Array) -> None:
 
 def test_there_are_goldens_of_every_family() -> None:
     families = {open_checkpoint(GOLDENS / name, ElementType.F32).config.family for name in NAMES}
-    assert families == {"llama", "mistral", "qwen2", "qwen3"}
+    assert families == {"llama", "mistral", "qwen2", "qwen3", "qwen3_moe"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -145,7 +166,7 @@ def test_a_directory_gives_the_logits_of_transformers(name: str) -> None:
     assert_logits_close(forward(checkpoint, golden["prompt_ids"]), golden["logits"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "qwen3-moe-mixed"])
 def test_a_converted_model_gives_the_logits_of_transformers(name: str, tmp_path: Path) -> None:
     golden = np.load(GOLDENS / name / "golden.npz")
     source = open_checkpoint(GOLDENS / name, ElementType.F32)

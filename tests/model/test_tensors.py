@@ -24,7 +24,7 @@ from support.alike import Alike
 WELCOME = Welcome(machine="m", available_bytes=1 << 30, n_threads=4, isa="avx2", kv_on_disk=False)
 
 
-def model_of(family: str, n_layers: int = 1) -> ModelSpec:
+def model_of(family: str, n_layers: int = 1, **more: object) -> ModelSpec:
     values = {
         "model_type": family,
         "hidden_size": 64,
@@ -35,7 +35,10 @@ def model_of(family: str, n_layers: int = 1) -> ModelSpec:
         "head_dim": 32,
         "vocab_size": 100,
         "max_position_embeddings": 128,
-    }
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+    } | more
     config = model_from_hf(values, Path("config.json")).config
     return ModelSpec.uniform(config, ElementType.Q40)
 
@@ -68,6 +71,39 @@ def test_qwen3_has_head_norms_before_the_norms() -> None:
     assert names[8:12] == [f"layers.0.{part}" for part in ("q_norm", "k_norm", "attention_norm", "ffn_norm")]
 
 
+def test_qwen3_moe_has_a_router_and_stacks_of_experts() -> None:
+    model = model_of("qwen3_moe", 2, mlp_only_layers=[0])
+    tensors = {tensor.name: tensor for tensor in model}
+    assert "layers.0.router" not in tensors
+    assert tensors["layers.0.gate"].shape == (96, 64)
+    names = list(tensors)
+    first = names.index("layers.1.router")
+    assert names[first : first + 5] == [
+        f"layers.1.{part}" for part in ("router", "experts_gate", "experts_down", "experts_up", "q_norm")
+    ]
+    assert tensors["layers.1.experts_gate"].shape == tensors["layers.1.experts_up"].shape == (8, 32, 64)
+    assert tensors["layers.1.experts_down"].shape == (8, 64, 32)
+    assert tensors["layers.1.router"].dtype is ElementType.F32
+    assert model.types.uniform is ElementType.Q40  # the router has a type of its own
+    assert [axis.name for axis in model.axes] == [
+        "4 heads", "96 FFN columns", "32 expert columns", "vocabulary rows"
+    ]  # fmt: skip
+
+
+def test_a_step_reads_the_experts_that_its_rows_choose() -> None:
+    model = model_of("qwen3_moe")
+    spans = plan_spans(model.axes, [1.0]).ranks[0]
+    tensors = {tensor.name.removeprefix("layers.0."): tensor for tensor in model.held()}
+    experts = [tensor for name, tensor in tensors.items() if name.startswith("experts_")]
+    others = sum(tensor.n_bytes for tensor in tensors.values()) - sum(tensor.n_bytes for tensor in experts)
+    of_experts = sum(tensor.n_bytes for tensor in experts)
+    assert model.read_bytes(spans, 1) == others + of_experts * 2 / 8
+    assert model.read_bytes(spans, 2) == others + round(of_experts * (1 - 0.75**2))
+    assert model.read_bytes(spans, 1000) == model.shard_bytes(spans)
+    assert tensors["experts_up"].elements_of_row == 2 * 32 * 64
+    assert tensors["q"].elements_of_row == 128 * 64
+
+
 def test_sizes_in_bytes() -> None:
     tensor = Tensor("q", (3, 64), ElementType.Q40)
     assert (tensor.n_elements, tensor.row_bytes, tensor.n_bytes, tensor.fits_blocks) == (192, 36, 108, True)
@@ -77,8 +113,12 @@ def test_sizes_in_bytes() -> None:
 
 
 def test_every_tensor_has_a_name_of_its_own_in_hugging_face() -> None:
-    for family in ("llama", "mistral", "qwen2", "qwen3"):
-        names = [family_named(family).hf_name(tensor.name) for tensor in model_of(family, 12)]
+    for family in ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe"):
+        names = [
+            family_named(family).hf_name(tensor.name, number)
+            for tensor in model_of(family, 12, decoder_sparse_step=2)
+            for number in range(tensor.n_stacked)
+        ]
         assert len(set(names)) == len(names)
     assert family_named("llama").hf_name("layers.11.gate") == "model.layers.11.mlp.gate_proj.weight"
 

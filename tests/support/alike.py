@@ -73,14 +73,15 @@ class Alike:
 
 
 def alike(config: ModelConfig, weight_type: ElementType = ElementType.Q40) -> Alike:
-    """The numbers of a model whose layers are alike."""
-    (layer,) = config.kinds
+    """The numbers of a model whose layers are alike, but for those of a mixture of experts."""
+    layer = config.kinds[0]
     mixer, rope = layer.mixer, layer.mixer.rope
+    assert all(kind.mixer == mixer for kind in config.kinds)
     assert rope is not None
     return Alike(
         family=config.family,
         dim=config.dim,
-        ffn_dim=layer.feed_forward.ffn_dim,
+        ffn_dim=layer.feed_forward.ffn_dim if isinstance(layer.feed_forward, Dense) else 0,
         n_layers=config.n_layers,
         n_heads=mixer.n_heads,
         n_kv_heads=mixer.n_kv_heads,

@@ -15,7 +15,13 @@ from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.formats.gguf import GgmlType
 
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3moe",
+}
 NAMES = {
     "embedding": "token_embd.weight",
     "final_norm": "output_norm.weight",
@@ -32,6 +38,10 @@ NAMES = {
     "gate": "ffn_gate.weight",
     "down": "ffn_down.weight",
     "up": "ffn_up.weight",
+    "router": "ffn_gate_inp.weight",
+    "experts_gate": "ffn_gate_exps.weight",
+    "experts_down": "ffn_down_exps.weight",
+    "experts_up": "ffn_up_exps.weight",
     "attention_norm": "attn_norm.weight",
     "ffn_norm": "ffn_norm.weight",
 }
@@ -62,6 +72,12 @@ def keys_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "rope.freq_base": float(config["rope_parameters"]["rope_theta"]),
         "rope.dimension_count": head_dim,
     }
+    if "num_experts_per_tok" in config:
+        keys |= {
+            "expert_count": config.get("num_local_experts") or config["num_experts"],
+            "expert_used_count": config["num_experts_per_tok"],
+            "expert_feed_forward_length": config["moe_intermediate_size"],
+        }
     rope = config["rope_parameters"]
     kind, factor = rope["rope_type"], float(rope.get("factor", 1))
     if kind in ("linear", "yarn"):
@@ -125,10 +141,10 @@ def write_model(
         stored = gguf_name(name)
         if stored in changed or (name == "head" and config["tie_word_embeddings"]):
             continue
-        read = checkpoint.read(name, (0, spec.n_rows), (0, spec.n_cols)).tobytes()
-        values = np.frombuffer(read, np.float32).reshape(spec.n_rows, spec.n_cols)
-        if spec.n_rows == 1:
-            writer.add_tensor(stored, values[0])
+        read = checkpoint.read(name, (0, spec.stacked_rows), (0, spec.n_cols)).tobytes()
+        values = np.frombuffer(read, np.float32).reshape(spec.shape)
+        if spec.is_vector or spec.is_table:
+            writer.add_tensor(stored, values)
         else:
             kind = gguf.GGMLQuantizationType(type_of(name))
             writer.add_tensor(stored, gguf.quantize(values, kind), raw_dtype=kind)

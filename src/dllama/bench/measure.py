@@ -93,13 +93,14 @@ def measure_speed(
     both = [_beside(limits.read_gb_per_s, bench.decode) for _ in range(load.n_repeats + 1)][1:]
     decodes = [(one, limit) for (one, _), limit in both]
     gop = 2e-9 * load.n_prompt * _layer_weights(cluster.model) / cluster.n_nodes
-    gb = 1e-9 * load.n_gen * cluster.weight_bytes
+    step_bytes = cluster.read_bytes(load.n_sequences)
+    gb = 1e-9 * load.n_gen * step_bytes
     cache_gb = 1e-9 * load.n_gen * bench.context_bytes
     n_tokens = load.n_gen * load.n_sequences
     return Speed(
         prefill_tok_per_s=Spread.of([load.n_prompt / one.seconds for one, _ in prefills]),
         decode_tok_per_s=Spread.of([n_tokens / one.seconds for one, _ in decodes]),
-        weight_bytes_per_token=cluster.weight_bytes,
+        weight_bytes_per_token=step_bytes,
         decode_gb_per_s=statistics.median(gb / one.seconds for one, _ in decodes),
         read_gb_per_s=statistics.median(limit for _, limit in decodes),
         decode_fraction_of_read=statistics.median(gb / one.seconds / limit for one, limit in decodes),
@@ -258,8 +259,8 @@ class _Bench:
 
 
 def _layer_weights(model: ModelSpec) -> int:
-    """Weights that every token of a prompt is multiplied with: all matrices but the head."""
+    """Weights that each token of a prompt is multiplied with: all matrices but the head, of experts the chosen ones."""
     of_layers = [(tensors, n) for tensors, n in model.alike if tensors is not model.outer]
     return sum(
-        n * tensor.n_elements for tensors, n in of_layers for tensor in tensors if not tensor.is_vector
+        n * tensor.elements_of_row for tensors, n in of_layers for tensor in tensors if not tensor.is_vector
     )

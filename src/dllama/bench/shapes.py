@@ -16,6 +16,7 @@ from dllama.model import (
     Activation,
     Attention,
     Dense,
+    Experts,
     Layer,
     ModelConfig,
     ModelSpec,
@@ -40,7 +41,7 @@ def _shape(
         dim=dim,
         vocab_size=vocab_size,
         max_seq_len=max_seq_len,
-        norm_eps=1e-6 if family == "qwen3" else 1e-5,
+        norm_eps=1e-6 if family.startswith("qwen3") else 1e-5,
     )
 
 
@@ -66,6 +67,21 @@ def _qwen3(dim: int, ffn: int, layers: int, heads: int, kv: int, width: int) -> 
     return _shape("qwen3", dim, layer, layers, 151936, 40960)
 
 
+def _qwen3_moe(
+    dim: int, layers: int, heads: int, kv: int, width: int, experts: int, top_k: int, expert_dim: int
+) -> ModelConfig:
+    rope = Rope(theta=1e6, style=RopeStyle.HALVES)
+    attention = Attention(n_heads=heads, n_kv_heads=kv, head_dim=width, rope=rope, qk_norm=True)
+    mixture = Experts(
+        n_experts=experts,
+        top_k=top_k,
+        expert_dim=expert_dim,
+        activation=Activation.SILU,
+        renormalised=True,
+    )
+    return _shape("qwen3_moe", dim, Layer(mixer=attention, feed_forward=mixture), layers, 151936, 40960)
+
+
 SHAPES: dict[str, ModelConfig] = {
     "tinyllama-1.1b": _llama(2048, 5632, 22, 32, 4, 64, vocab=32000, length=16384),
     "llama-3.2-1b": _llama(2048, 8192, 16, 32, 8, 64),
@@ -75,6 +91,8 @@ SHAPES: dict[str, ModelConfig] = {
     "llama-3.1-405b": _llama(16384, 53248, 126, 128, 8, 128),
     "qwen3-0.6b": _qwen3(1024, 3072, 28, 16, 8, 128),
     "qwen3-8b": _qwen3(4096, 12288, 36, 32, 8, 128),
+    "qwen3-30b-a3b": _qwen3_moe(2048, 48, 32, 4, 128, 128, 8, 768),
+    "qwen3-235b-a22b": _qwen3_moe(4096, 94, 64, 4, 128, 128, 8, 1536),
 }
 """TinyLlama was made for 2048 positions; a longer context costs nothing here."""
 

@@ -93,9 +93,8 @@ class _Layer:
     def mean_squares(self) -> Iterator[tuple[str, Floats]]:
         (layer,) = self._weights.layers
         for tensor in self._model.layer(0):
-            for matrix in (
-                layer.matrices[tensor.group or tensor.name].matrices if not tensor.is_vector else ()
-            ):
+            stacked = layer.matrices.get(tensor.group or tensor.name)
+            for matrix in stacked.matrices if stacked else ():
                 values = self._watch.mean_squares(matrix)
                 if values is not None:
                     yield tensor.name, values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -19,9 +19,10 @@ CHUNK_ELEMENTS = 1 << 20
 
 
 def chunks_of(
-    checkpoint: Checkpoint, tensors: Sequence[Tensor], n_threads: int
+    checkpoint: Checkpoint, parts: Iterable[tuple[Tensor, range]], n_threads: int
 ) -> Iterator[tuple[Tensor, NDArray[np.uint8]]]:
-    """Every tensor in its type, run of rows after run of rows, checked for NaN. Raises NumericalError."""
+    """Tensors, or some rows of them, each in its type, run of rows after run of rows, checked for NaN. Raises
+    NumericalError."""
 
     def read(tensor: Tensor, rows: range) -> NDArray[np.uint8]:
         out = np.empty((len(rows), tensor.row_bytes), np.uint8)
@@ -32,7 +33,7 @@ def chunks_of(
     pool = ThreadPoolExecutor(n_threads)
     ahead: collections.deque[tuple[Tensor, Future[NDArray[np.uint8]]]] = collections.deque()
     try:
-        for tensor, rows in _runs(tensors):
+        for tensor, rows in _runs(parts):
             ahead.append((tensor, pool.submit(read, tensor, rows)))
             if len(ahead) > n_threads:
                 first, chunk = ahead.popleft()
@@ -43,8 +44,8 @@ def chunks_of(
         pool.shutdown(cancel_futures=True)
 
 
-def _runs(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, range]]:
-    for tensor in tensors:
+def _runs(parts: Iterable[tuple[Tensor, range]]) -> Iterator[tuple[Tensor, range]]:
+    for tensor, rows in parts:
         rows_at_once = max(1, CHUNK_ELEMENTS // tensor.n_cols)
-        for start in range(0, tensor.stacked_rows, rows_at_once):
-            yield tensor, range(start, min(start + rows_at_once, tensor.stacked_rows))
+        for start in range(0, len(rows), rows_at_once):
+            yield tensor, rows[start : start + rows_at_once]

@@ -9,6 +9,7 @@ from pathlib import Path
 from dllama.checkpoint.checkpoint import Checkpoint
 from dllama.checkpoint.chunks import chunks_of
 from dllama.checkpoint.m.config import header_from_config, header_notes
+from dllama.checkpoint.m.layout import in_file_order
 from dllama.errors import UnsupportedModelError
 from dllama.formats.atomic import require_free_space, write_atomically
 from dllama.formats.m_file import encode_header
@@ -64,7 +65,7 @@ def convert_model(
     with write_atomically(out_path) as file:
         file.write(header)
         done_bytes = len(header)
-        for tensor, chunk in chunks_of(checkpoint, tensors, n_threads):
+        for tensor, chunk in chunks_of(checkpoint, in_file_order(tensors), n_threads):
             file.write(chunk.data)
             done_weights += chunk.shape[0] * tensor.n_cols
             done_bytes += chunk.nbytes

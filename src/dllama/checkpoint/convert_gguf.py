@@ -50,7 +50,8 @@ def convert_to_gguf(
     with write_gguf(out_path, metadata, table) as writer:
         if factors is not None:
             writer.write(ROPE_FACTORS, factors.view(np.uint8))
-        for tensor, chunk in chunks_of(checkpoint, tensors, n_threads):
+        whole = [(tensor, range(tensor.stacked_rows)) for tensor in tensors]
+        for tensor, chunk in chunks_of(checkpoint, whole, n_threads):
             writer.write(gguf_name(config.family, tensor.name), chunk)
             done_weights += len(chunk) * tensor.n_cols
             done_bytes += chunk.nbytes

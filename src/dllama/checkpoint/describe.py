@@ -32,6 +32,8 @@ class ModelDescription:
     tensors: list[TensorDescription]
     """In the order of the `.m` file."""
     n_weights: int
+    n_weights_of_token: int
+    """Those that each token is multiplied with: of experts, the chosen ones."""
     n_bytes: int
     """Bytes of all tensors in the types in which they are used."""
 
@@ -55,5 +57,6 @@ def describe(checkpoint: Checkpoint) -> ModelDescription:
         header=checkpoint.header,
         tensors=tensors,
         n_weights=sum(tensor.n_rows * tensor.n_cols for tensor in tensors),
+        n_weights_of_token=sum(tensor.elements_of_row for tensor in checkpoint.tensors.values()),
         n_bytes=sum(tensor.n_bytes for tensor in tensors),
     )

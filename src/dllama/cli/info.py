@@ -106,6 +106,8 @@ def _tensor_table(model: ModelDescription) -> Table:
     table.add_section()
     table.add_row("all", "", "", "", "", str(len(model.tensors)), f"{model.n_bytes / 1e6:.2f}")
     table.caption = f"{model.n_weights / 1e6:.1f} M weights"
+    if model.n_weights_of_token < model.n_weights:
+        table.caption += f", {model.n_weights_of_token / 1e6:.1f} M of them for each token"
     return table
 
 

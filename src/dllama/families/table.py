@@ -28,6 +28,10 @@ _HF_NAMES: Mapping[str, str] = MappingProxyType(
         "gate": "model.layers.{layer}.mlp.gate_proj.weight",
         "down": "model.layers.{layer}.mlp.down_proj.weight",
         "up": "model.layers.{layer}.mlp.up_proj.weight",
+        "router": "model.layers.{layer}.mlp.gate.weight",
+        "experts_gate": "model.layers.{layer}.mlp.experts.{number}.gate_proj.weight",
+        "experts_down": "model.layers.{layer}.mlp.experts.{number}.down_proj.weight",
+        "experts_up": "model.layers.{layer}.mlp.experts.{number}.up_proj.weight",
         "attention_norm": "model.layers.{layer}.input_layernorm.weight",
         "ffn_norm": "model.layers.{layer}.post_attention_layernorm.weight",
         "final_norm": "model.norm.weight",
@@ -46,6 +50,8 @@ class Family:
     """The order that q and k rows have once they are read. Hugging Face always stores halves."""
     qkv_bias: bool = False
     qk_norm: bool = False
+    has_experts: bool = False
+    """In some layers, or all."""
     window_is_optional: bool = False
     """The window counts only with `use_sliding_window`, and only from layer `max_window_layers` on."""
     hf_defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -53,13 +59,14 @@ class Family:
     hf_names: Mapping[str, str] = dataclasses.field(default_factory=lambda: _HF_NAMES)
     """Our name of a tensor (without `layers.N.`) to the name in the safetensors files."""
 
-    def hf_name(self, name: str) -> str:
-        """The Hugging Face name of our `name`: `layers.3.q` is `model.layers.3.self_attn.q_proj.weight`."""
+    def hf_name(self, name: str, number: int = 0) -> str:
+        """The Hugging Face name of our `name`: `layers.3.q` is `model.layers.3.self_attn.q_proj.weight`. `number`:
+        which matrix of a stack."""
         prefix, _, rest = name.partition(".")
         if prefix != "layers":
             return self.hf_names[name]
         layer, _, part = rest.partition(".")
-        return self.hf_names[part].format(layer=layer)
+        return self.hf_names[part].format(layer=layer, number=number)
 
 
 _ROWS = (
@@ -92,6 +99,23 @@ _ROWS = (
         window_is_optional=True,
         hf_defaults=MappingProxyType(
             {"num_key_value_heads": 32, "head_dim": 128, "sliding_window": 4096, "max_window_layers": 28}
+        ),
+    ),
+    Family(
+        name="qwen3_moe",
+        title="Qwen 3 (mixtures of experts)",
+        rope_style=RopeStyle.HALVES,
+        qk_norm=True,
+        has_experts=True,
+        window_is_optional=True,
+        hf_defaults=MappingProxyType(
+            {
+                "num_key_value_heads": 4,
+                "sliding_window": 4096,
+                "max_window_layers": 0,
+                "num_experts_per_tok": 8,
+                "moe_intermediate_size": 768,
+            }
         ),
     ),
 )

@@ -14,7 +14,7 @@ from dllama.model.kv_cache import (
     cache_bytes,
     check_cache_type,
 )
-from dllama.model.layers import Activation, Attention, Dense, Layer
+from dllama.model.layers import Activation, Attention, Dense, Experts, Layer
 from dllama.model.logits import MOST_CANDIDATES, Candidates, LogitEdits, LogitMasks, LogitRows
 from dllama.model.rope import Rope, RopeScaling, RopeStyle, YarnScaling
 from dllama.model.tensors import VOCABULARY, ModelSpec
@@ -38,6 +38,7 @@ __all__ = [
     "CacheStorage",
     "Candidates",
     "Dense",
+    "Experts",
     "Inputs",
     "KvCache",
     "Layer",

@@ -11,6 +11,7 @@ LARGEST: Mapping[str, int] = MappingProxyType(
     {
         "dim": 1 << 18,
         "ffn_dim": 1 << 21,
+        "n_experts": 1 << 13,
         "n_layers": 1 << 12,
         "n_heads": 1 << 13,
         "n_kv_heads": 1 << 13,

@@ -88,6 +88,16 @@ class ModelSpec:
         """Bytes of all weights that a rank with these spans holds."""
         return sum(n * shard_of(tensor, spans).n_bytes for tensors, n in self.alike for tensor in tensors)
 
+    def read_bytes(self, spans: RankSpans, n_rows: int) -> int:
+        """Bytes of weights that such a rank reads in a step of so many rows."""
+        return round(
+            sum(
+                n * shard_of(tensor, spans).n_bytes * tensor.part_read(n_rows)
+                for tensors, n in self.alike
+                for tensor in tensors
+            )
+        )
+
     @functools.cached_property
     def _kinds(self) -> dict[tuple[int, int], tuple[Tensor, ...]]:
         """By the numbers of a layer's kind and of its types."""
@@ -97,7 +107,7 @@ class ModelSpec:
 
 
 def _matrix_types(tensors: Iterable[Tensor]) -> NamedTypes:
-    return {tensor.name: tensor.dtype for tensor in tensors if not tensor.is_vector}
+    return {tensor.name: tensor.dtype for tensor in tensors if tensor.is_packed}
 
 
 def _head(config: ModelConfig, dtype: ElementType) -> Tensor:

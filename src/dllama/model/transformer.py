@@ -21,7 +21,7 @@ from dllama.model.config import ModelConfig
 from dllama.model.inputs import Inputs
 from dllama.model.kv_cache import KvCache
 from dllama.model.layers import (
-    BufferShape,
+    AnyShape,
     FeedForward,
     LayerWeights,
     Mixer,
@@ -316,10 +316,10 @@ def _has_partial(config: ModelConfig, n_ranks: int) -> bool:
     return n_ranks > 1 or _norms_sums(config)
 
 
-def _buffers(model: ModelSpec, spans: RankSpans) -> list[BufferShape]:
+def _buffers(model: ModelSpec, spans: RankSpans) -> list[AnyShape]:
     """All that a rank computes a step in, each once."""
     dim = model.config.dim
-    buffers = {normed_buffer(dim, model.types.outer["head"]): None}
+    buffers: dict[AnyShape, None] = {normed_buffer(dim, model.types.outer["head"]): None}
     for layer, type_of in model.layer_kinds():
         buffers |= dict.fromkeys(layer.buffers(dim, spans, type_of))
     return list(buffers)

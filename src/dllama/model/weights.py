@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.errors import NumericalError
-from dllama.kernels import Buffer, Device, HostView, Matrix
+from dllama.kernels import Buffer, Device, HostView, Matrix, MatrixStack
 from dllama.model.layers import LayerWeights, StackedMatrices
 from dllama.model.tensors import ModelSpec
 from dllama.sharding import RankSpans, Shard, Tensor, shard_of
@@ -63,18 +63,19 @@ class ModelWeights:
         groups: dict[str, list[Shard]] = {}
         for tensor in tensors:
             groups.setdefault(tensor.group or tensor.name, []).append(shard_of(tensor, self._spans))
-        matrices, experts, vectors = {}, {}, {}
+        matrices, stacks, tables, vectors = {}, {}, {}, {}
         for name, shards in groups.items():
             first = shards[0].tensor
             if first.is_vector:
                 vectors[name] = self._vector(prefix, shards)
+            elif first.is_table:
+                tables[name] = self._table(prefix, shards[0])
             elif len(first.shape) == 2:
-                matrices[name], places = self._stacked(shards)
-                self._places |= {prefix + each: place for each, place in places.items()}
+                matrices[name] = self._stacked(prefix, shards)
             else:
-                experts[name] = self._experts(prefix, shards)
+                stacks[name] = self._stack(prefix, shards)
         types = {tensor.name: tensor.dtype for tensor in tensors}
-        return LayerWeights(matrices, experts, vectors, types.__getitem__)
+        return LayerWeights(matrices, stacks, tables, vectors, types.__getitem__)
 
     def _vector(self, prefix: str, shards: list[Shard]) -> Buffer:
         values = self._device.buffer(sum(len(shard.cols) for shard in shards))
@@ -85,9 +86,14 @@ class ModelWeights:
             first += len(shard.cols)
         return values
 
-    def _stacked(self, shards: list[Shard]) -> tuple[StackedMatrices, dict[str, _Place]]:
-        """One packed matrix for each run of neighbours of one type, and where the rows of each tensor go."""
-        matrices, first_columns, places = [], [], {}
+    def _table(self, prefix: str, shard: Shard) -> Buffer:
+        values = self._device.buffer(shard.n_rows, len(shard.cols))
+        self._places[prefix + shard.name] = _table_place(self._device.view(values))
+        return values
+
+    def _stacked(self, prefix: str, shards: list[Shard]) -> StackedMatrices:
+        """One packed matrix for each run of neighbours of one type."""
+        matrices, first_columns = [], []
         column = 0
         for run in _runs_of_one_type(shards):
             n_out = sum(len(shard.rows) for shard in run)
@@ -96,18 +102,19 @@ class ModelWeights:
             first_columns.append(column)
             first = 0
             for shard in run:
-                places[shard.name] = _matrix_place(packed, first)
+                self._places[prefix + shard.name] = _matrix_place(packed, first)
                 first += len(shard.rows)
             column += n_out
-        return StackedMatrices(tuple(matrices), tuple(first_columns)), places
+        return StackedMatrices(tuple(matrices), tuple(first_columns))
 
-    def _experts(self, prefix: str, shards: list[Shard]) -> list[StackedMatrices]:
-        """The matrices of a stack, each with those of the same number in the other tensors of the group."""
-        stacked = [self._stacked(shards) for _ in range(shards[0].tensor.n_stacked)]
-        for shard in shards:
-            places = [places[shard.name] for _, places in stacked]
-            self._places[prefix + shard.name] = _stack_place(places, len(shard.rows))
-        return [matrices for matrices, _ in stacked]
+    def _stack(self, prefix: str, shards: list[Shard]) -> MatrixStack:
+        """The matrices of all stacks, those of the same number side by side. All are of one type and shape."""
+        first, n_parts = shards[0], len(shards)
+        n_matrices = first.tensor.n_stacked * n_parts
+        packed = self._device.stack(first.tensor.dtype, n_matrices, len(first.rows), len(first.cols))
+        for part, shard in enumerate(shards):
+            self._places[prefix + shard.name] = _stack_place(packed, part, n_parts)
+        return packed
 
 
 def _runs_of_one_type(shards: list[Shard]) -> list[list[Shard]]:
@@ -124,17 +131,28 @@ def _matrix_place(packed: Matrix, first: int) -> _Place:
     return lambda row, rows: packed.pack(first + row, rows)
 
 
-def _stack_place(places: list[_Place], n_rows: int) -> _Place:
-    """Rows are counted through all matrices of the stack, `n_rows` in each."""
+def _stack_place(packed: MatrixStack, part: int, n_parts: int) -> _Place:
+    """Rows are counted through all matrices of a tensor, which are every `n_parts`-th of those that are packed."""
 
     def place(row: int, rows: Bytes) -> bool:
-        finite = True
+        is_finite = True
         while len(rows):
-            number, within = divmod(row, n_rows)
-            part = rows[: n_rows - within]
-            finite &= places[number](within, part)
-            row, rows = row + len(part), rows[len(part) :]
-        return finite
+            number, within = divmod(row, packed.n_out)
+            some = rows[: packed.n_out - within]
+            is_finite &= packed.pack(number * n_parts + part, within, some)
+            row, rows = row + len(some), rows[len(some) :]
+        return is_finite
+
+    return place
+
+
+def _table_place(table: HostView) -> _Place:
+    def place(row: int, rows: Bytes) -> bool:
+        part = np.ascontiguousarray(rows).view(np.float32)
+        where = slice(row, row + len(part))
+        table.array[where] = part
+        table.push(where)
+        return bool(np.isfinite(part).all())
 
     return place
 

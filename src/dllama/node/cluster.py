@@ -181,10 +181,9 @@ class Cluster:
     def n_nodes(self) -> int:
         return self._plan.shards.n_ranks
 
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of this node's own shards."""
-        return self._plan.model.shard_bytes(self._plan.shards.ranks[0])
+    def read_bytes(self, n_rows: int) -> int:
+        """Bytes of this node's own shards that a step of so many rows reads: of experts, those that are chosen."""
+        return self._plan.model.read_bytes(self._plan.shards.ranks[0], n_rows)
 
     @property
     def kv_bytes(self) -> int:

@@ -42,7 +42,8 @@ class Tensor:
 
     `cut` None: every rank holds all of it. A vector that is cut has no rows: it is cut along its columns.
     `group` names the packed matrix, or vector, that it is part of, with those that share its input and its type; by
-    itself it is its own.
+    itself it is its own. `is_table`: a matrix whose float32 rows are used as they are.
+    `n_chosen`: through how many matrices of a stack each row of a step goes.
     """
 
     name: str
@@ -50,6 +51,13 @@ class Tensor:
     dtype: ElementType
     cut: Cut | None = None
     group: str = ""
+    is_table: bool = False
+    n_chosen: int = 1
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is part of a packed matrix, as the inputs of products want it."""
+        return not self.is_vector and not self.is_table
 
     @property
     def is_vector(self) -> bool:
@@ -84,6 +92,20 @@ class Tensor:
     @property
     def n_bytes(self) -> int:
         return self.stacked_rows * self.row_bytes
+
+    @property
+    def elements_of_row(self) -> int:
+        """Those that each row of a step is multiplied with."""
+        return self.n_elements // self.n_stacked * self.n_chosen
+
+    def part_read(self, n_rows: int) -> float:
+        """The part of it that a step of so many rows reads, where they are spread evenly over a stack."""
+        return 1 - (1 - self.n_chosen / self.n_stacked) ** n_rows
+
+    @property
+    def matrix_bytes(self) -> int:
+        """Of each matrix of a stack."""
+        return self.n_rows * self.row_bytes
 
     @property
     def fits_blocks(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from dllama.checkpoint.hf.config import model_from_hf, read_hf_config
 from dllama.errors import DllamaError, ModelFileError, UnsupportedModelError
 from dllama.families import known_families
-from dllama.model import Activation, ModelConfig, RopeScaling, RopeStyle, YarnScaling
+from dllama.model import Activation, Dense, Experts, ModelConfig, RopeScaling, RopeStyle, YarnScaling
 from support.alike import Alike, alike
 
 PATH = Path("somewhere/config.json")
@@ -306,3 +307,55 @@ def test_a_plan_carries_yarn() -> None:
 
 def test_an_epsilon_of_a_float32() -> None:
     assert config_of(rms_norm_eps=9.999999747378752e-06).norm_eps == 1e-5
+
+
+class TestExperts:
+    MOE = LLAMA | {
+        "model_type": "qwen3_moe",
+        "num_hidden_layers": 6,
+        "num_experts": 16,
+        "num_experts_per_tok": 4,
+        "moe_intermediate_size": 48,
+    }
+    EXPERTS = Experts(n_experts=16, top_k=4, expert_dim=48, activation=Activation.SILU, renormalised=False)
+    DENSE = Dense(ffn_dim=256, activation=Activation.SILU)
+
+    def layers(self, **changes: Any) -> str:
+        """The kind of each layer's feed-forward: d or e."""
+        config = model_from_hf(self.MOE | changes, PATH).config
+        kinds = [config.layer(index).feed_forward for index in range(config.n_layers)]
+        assert set(kinds) <= {self.DENSE, self.EXPERTS}
+        return "".join("d" if kind == self.DENSE else "e" for kind in kinds)
+
+    def test_all_layers_have_them_unless_it_is_said(self) -> None:
+        assert self.layers() == "eeeeee"
+        assert self.layers(decoder_sparse_step=2) == "dedede"
+        assert self.layers(mlp_only_layers=[0, 5]) == "deeeed"
+        assert self.layers(decoder_sparse_step=3, mlp_only_layers=[2]) == "ddddde"
+
+    def test_they_survive_json(self) -> None:
+        config = model_from_hf(self.MOE | {"mlp_only_layers": [1]}, PATH).config
+        assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+    def test_both_names_of_their_number(self) -> None:
+        values = {key: value for key, value in self.MOE.items() if key != "num_experts"}
+        config = model_from_hf(values | {"num_local_experts": 16, "norm_topk_prob": True}, PATH).config
+        (kind,) = config.kinds
+        assert kind.feed_forward == dataclasses.replace(self.EXPERTS, renormalised=True)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "word"),
+        [
+            ("num_experts", 0, "n_experts is 0"),
+            ("num_experts", 1 << 40, "n_experts"),
+            ("num_experts", ..., "num_experts"),
+            ("num_experts_per_tok", 17, "17 of 16 experts"),
+            ("num_experts_per_tok", 0, "0 of 16 experts"),
+            ("moe_intermediate_size", "wide", "moe_intermediate_size"),
+            ("decoder_sparse_step", 0, "decoder_sparse_step"),
+            ("mlp_only_layers", 3, "mlp_only_layers"),
+            ("norm_topk_prob", 1, "norm_topk_prob"),
+        ],
+    )
+    def test_what_cannot_be_is_named(self, key: str, value: Any, word: str) -> None:
+        assert word in refusal(ModelFileError, **self.MOE | {key: value})

@@ -18,7 +18,7 @@ from dllama.checkpoint.m.config import (
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.formats.m_file import MKey
-from dllama.model import Activation, RopeScaling, RopeStyle, YarnScaling
+from dllama.model import Activation, Experts, ModelConfig, RopeScaling, RopeStyle, YarnScaling
 from support.alike import Alike, alike
 
 PATH = Path("somewhere/model.m")
@@ -212,10 +212,49 @@ def test_values_that_cannot_be_are_named(key: MKey, value: int, word: str) -> No
         ({MKey.ARCHITECTURE: 0xABCD05}, "0xABCD05"),
         ({MKey.ARCHITECTURE: 0xABCD01, MKey.N_EXPERTS: 8}, "Grok-1"),
         ({MKey.ARCHITECTURE: 0xABCD02, MKey.N_EXPERTS: 8}, "Mixtral"),
-        ({MKey.ARCHITECTURE: 0xABCD02, MKey.N_EXPERTS: 128, MKey.MOE_FFN_DIM: 768}, "qwen3_moe"),
         ({MKey.N_EXPERTS: 8}, "8 experts"),
     ],
 )
 def test_other_architectures_are_named(changes: dict[MKey, int], word: str) -> None:
     with pytest.raises(UnsupportedModelError, match=word):
         model_of(header_of(LLAMA) | changes)
+
+
+def qwen3_moe(renormalised: bool = True) -> ModelConfig:
+    """Qwen3-30B-A3B."""
+    layer = QWEN3.config.kinds[0]
+    experts = Experts(
+        n_experts=128, top_k=8, expert_dim=768, activation=Activation.SILU, renormalised=renormalised
+    )
+    kinds = (dataclasses.replace(layer, feed_forward=experts),)
+    return dataclasses.replace(QWEN3.config, family="qwen3_moe", kinds=kinds)
+
+
+def test_a_mixture_of_experts_in_the_numbers_of_distributed_llama() -> None:
+    header = dict(header_from_config(qwen3_moe(), ElementType.Q40))
+    assert header[MKey.ARCHITECTURE] == 0xABCD02
+    wanted = {MKey.FFN_DIM: 6144, MKey.N_EXPERTS: 128, MKey.N_ACTIVE_EXPERTS: 8, MKey.MOE_FFN_DIM: 768}
+    assert {key: header[key] for key in wanted} == wanted
+    assert config_from_header(header, PATH) == qwen3_moe()
+
+
+@pytest.mark.parametrize("key", [MKey.N_EXPERTS, MKey.N_ACTIVE_EXPERTS, MKey.MOE_FFN_DIM])
+def test_a_mixture_needs_its_numbers(key: MKey) -> None:
+    header = dict(header_from_config(qwen3_moe(), ElementType.Q40))
+    for value in (0, -1, 1 << 30):
+        with pytest.raises(ModelFileError, match="damaged"):
+            config_from_header(header | {key: value}, PATH)
+    del header[key]
+    with pytest.raises(ModelFileError, match=f"lacks the key {int(key)}"):
+        config_from_header(header, PATH)
+
+
+def test_weights_that_do_not_sum_to_1_have_no_key() -> None:
+    with pytest.raises(UnsupportedModelError, match="no keys"):
+        header_from_config(qwen3_moe(renormalised=False), ElementType.Q40)
+
+
+def test_layers_of_two_kinds_have_no_keys() -> None:
+    config = dataclasses.replace(qwen3_moe(), kinds=(*qwen3_moe().kinds, *QWEN3.config.kinds))
+    with pytest.raises(UnsupportedModelError, match="no keys for a qwen3_moe model like this one"):
+        header_from_config(config, ElementType.Q40)

@@ -17,6 +17,7 @@ from dllama.checkpoint.gguf.names import FAMILY_OF, ROPE_FACTORS, gguf_name
 from dllama.checkpoint.gguf.rope import rope_values
 from dllama.checkpoint.hf.config import HfModel, model_from_hf
 from dllama.errors import ModelFileError, UnsupportedModelError
+from dllama.families.table import family_named
 from dllama.formats.gguf import GgufFile, Metadata, Texts
 from dllama.model import shortest_float32
 from dllama.plain_text import LONGEST_NAME, plain_line
@@ -134,11 +135,23 @@ def _values(file: GgufFile, keys: Keys) -> dict[str, Any]:
         "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
         "tie_word_embeddings": gguf_name(family, "head") not in file.tensors,
     }
+    if keys.whole("expert_count", 0) > 0:
+        values |= _expert_values(keys)
     factors = None
     if ROPE_FACTORS in file.tensors:
         factors = file.bytes_of(ROPE_FACTORS)
     values |= rope_values(keys, max_seq_len, head_dim, factors)
     return values
+
+
+def _expert_values(keys: Keys) -> dict[str, Any]:
+    """What llama.cpp takes for granted: that the weights of the chosen experts sum to 1."""
+    return {
+        "num_experts": keys.whole("expert_count"),
+        "num_experts_per_tok": keys.whole("expert_used_count"),
+        "moe_intermediate_size": keys.whole("expert_feed_forward_length"),
+        "norm_topk_prob": True,
+    }
 
 
 def _vocab_size(file: GgufFile, embedding: str) -> int:
@@ -148,7 +161,10 @@ def _vocab_size(file: GgufFile, embedding: str) -> int:
 
 
 def _refuse_what_would_be_missed(keys: Keys) -> None:
+    has_experts = family_named(FAMILY_OF[keys.architecture]).has_experts
     for key, neutral in _NEUTRAL.items():
+        if key == "expert_count" and has_experts:
+            continue
         value = keys.metadata.get(keys.name(key))
         if value is not None and (isinstance(value, np.ndarray | Texts) or value not in neutral):
             shown = (

@@ -10,6 +10,7 @@ FAMILY_OF: Mapping[str, str] = MappingProxyType(
         "llama": "llama",  # Mistral's models too
         "qwen2": "qwen2",
         "qwen3": "qwen3",
+        "qwen3moe": "qwen3_moe",
     }
 )
 """`general.architecture` to the name of our family."""
@@ -29,6 +30,10 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "gate": "blk.{layer}.ffn_gate.weight",
         "down": "blk.{layer}.ffn_down.weight",
         "up": "blk.{layer}.ffn_up.weight",
+        "router": "blk.{layer}.ffn_gate_inp.weight",
+        "experts_gate": "blk.{layer}.ffn_gate_exps.weight",
+        "experts_down": "blk.{layer}.ffn_down_exps.weight",
+        "experts_up": "blk.{layer}.ffn_up_exps.weight",
         "attention_norm": "blk.{layer}.attn_norm.weight",
         "ffn_norm": "blk.{layer}.ffn_norm.weight",
         "final_norm": "output_norm.weight",

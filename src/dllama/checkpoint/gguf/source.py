@@ -50,8 +50,9 @@ class GgufSource:
         types = {
             tensor.name: weight_type or self._memory_type(tensor.name)
             for tensor in as_floats.held()
-            if not tensor.is_vector
+            if tensor.is_packed
         }
+        self._make_experts_agree(types)
         self.model = ModelSpec(self.config, TensorTypes.of_names(types, self.config.n_layers))
         self._tensors = {tensor.name: tensor for tensor in self.model}
         self._refuse_what_would_be_missed()
@@ -116,6 +117,20 @@ class GgufSource:
                 f" of {self.config.n_layers} layers; without it the answers would be wrong"
             )
 
+    def _make_experts_agree(self, types: dict[str, ElementType]) -> None:
+        """Gate and up projections of one layer's experts are packed together, so they have one type."""
+        n_differing = 0
+        for gate in [name for name in types if name.endswith(".experts_gate")]:
+            up = gate.removesuffix("gate") + "up"
+            if types[gate] is not types[up]:
+                types[gate] = types[up] = ElementType.Q80
+                n_differing += 1
+        if n_differing:
+            _log.warning(
+                "%s: gate and up projections of experts differ in type in %d layers: in memory they are q80",
+                self._file.path, n_differing,
+            )  # fmt: skip
+
     def _is_zero_bias(self, name: str, tensor: GgufTensor) -> bool:
         if not name.endswith(".bias") or tensor.type not in _FLOATS:
             return False
@@ -127,7 +142,7 @@ class GgufSource:
 
     def _say_what_is_quantised_anew(self) -> None:
         """Not of the embedding, of which rows are read as they are needed."""
-        matrices = [tensor for tensor in self.model.held() if not tensor.is_vector]
+        matrices = [tensor for tensor in self.model.held() if tensor.is_packed]
         kinds = [self._file.tensors[self._stored_name(tensor.name)].type for tensor in matrices]
         for kind, n in Counter(kinds).items():
             if memory_type(kind) is not kind.element_type:

@@ -1,8 +1,8 @@
 """A Hugging Face config.json becomes a ModelConfig.
 
 Meaning and defaults of the keys are those of transformers' configuration classes (LlamaConfig, MistralConfig,
-Qwen2Config, Qwen3Config, and `modeling_rope_utils.py` for the rope). Both spellings of the rope are read:
-`rope_theta` with `rope_scaling`, and transformers 5's `rope_parameters`.
+Qwen2Config, Qwen3Config, Qwen3MoeConfig, and `modeling_rope_utils.py` for the rope). Both spellings of the rope are
+read: `rope_theta` with `rope_scaling`, and transformers 5's `rope_parameters`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dllama.checkpoint.hf.feed_forward import read_feed_forwards
 from dllama.checkpoint.hf.keys import HfKeys
 from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_config
 from dllama.checkpoint.hf.rope import read_hf_rope
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families.table import Family, family_named, known_families
 from dllama.formats.plain_files import read_json_object
-from dllama.model import Activation, Attention, Dense, Layer, ModelConfig, Rope, shortest_float32
+from dllama.model import Attention, Layer, ModelConfig, Rope, shortest_float32
 from dllama.model.limits import fault_in_sizes
 
-_ACTIVATIONS = {
-    "silu": Activation.SILU,
-    "swish": Activation.SILU,
-    "gelu_pytorch_tanh": Activation.GELU,
-    "gelu_new": Activation.GELU,
-}
 _DEFAULT_NORM_EPS = 1e-6
 
 
@@ -78,9 +73,8 @@ def model_from_hf(values: Mapping[str, Any], path: Path) -> HfModel:
         qkv_bias=family.qkv_bias,
         qk_norm=family.qk_norm,
     )
-    dense = Dense(ffn_dim=keys.whole("intermediate_size"), activation=_activation(keys))
     config = ModelConfig.of_layers(
-        [Layer(mixer=attention, feed_forward=dense)] * n_layers,
+        [Layer(mixer=attention, feed_forward=each) for each in read_feed_forwards(keys, family, n_layers)],
         family=family.name,
         dim=dim,
         vocab_size=keys.whole("vocab_size"),
@@ -101,16 +95,6 @@ def _head_dim(keys: HfKeys, dim: int, n_heads: int) -> int:
             f"{keys.path}: hidden_size {dim} is no multiple of num_attention_heads {n_heads}"
         )
     return dim // n_heads
-
-
-def _activation(keys: HfKeys) -> Activation:
-    name = keys.get("hidden_act", "silu")
-    if not isinstance(name, str) or name not in _ACTIVATIONS:
-        known = ", ".join(_ACTIVATIONS)
-        raise keys.unsupported(
-            f"the activation {reprlib.repr(name)} (hidden_act) is not supported; supported are {known}"
-        )
-    return _ACTIVATIONS[name]
 
 
 def _window(keys: HfKeys, family: Family, n_layers: int, max_seq_len: int) -> int | None:

@@ -16,7 +16,7 @@ from dllama.checkpoint.hf.extras import (
     unused_sentence,
 )
 from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_tensors
-from dllama.checkpoint.recipes import Recipe, halves_to_pairs, stored
+from dllama.checkpoint.recipes import Recipe, halves_to_pairs, stack, stored
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.formats.safetensors import SafetensorsFile, open_safetensors_directory
@@ -51,7 +51,8 @@ class HfSource:
         self._tensors = {tensor.name: tensor for tensor in self.model}
         self._tied_head = model.tied_head and self._family.hf_name("head") not in self._file_of
         for tensor in self._tensors.values():
-            self._check(tensor)
+            for name in self._stored_names(tensor):
+                self._check(name, tensor)
         self._refuse_what_would_be_missed()
         if model.tied_head and not self._tied_head:
             self._say_that_the_stored_head_counts()
@@ -65,19 +66,23 @@ class HfSource:
         return halves_to_pairs(matrix, mixer.head_dim) if is_paired else matrix
 
     def _stored(self, name: str) -> Recipe:
-        tensor, stored_name = self._tensors[name], self._stored_name(name)
-        file = self._file_of[stored_name]
-        dtype = file.tensors[stored_name].element_type
-        assert dtype is not None  # _check has seen to it
-        rows = file.bytes_of(stored_name).reshape(tensor.n_rows, -1)
-        return stored(rows, tensor.n_cols, dtype, f"{file.path}: {stored_name}")
+        tensor = self._tensors[name]
+        parts = []
+        for stored_name in self._stored_names(tensor):
+            file = self._file_of[stored_name]
+            dtype = file.tensors[stored_name].element_type
+            assert dtype is not None  # _check has seen to it
+            rows = file.bytes_of(stored_name).reshape(tensor.n_rows, -1)
+            parts.append(stored(rows, tensor.n_cols, dtype, f"{file.path}: {stored_name}"))
+        return stack(parts)
 
     def check(self) -> None:
         for file in self._files():
             file.check()
 
     def check_tensor(self, name: str) -> None:
-        self._file_of[self._stored_name(name)].check()
+        for file in {self._file_of[each] for each in self._stored_names(self._tensors[name])}:
+            file.check()
 
     def let_go(self) -> None:
         for file in self._files():
@@ -90,11 +95,12 @@ class HfSource:
     def _files(self) -> set[SafetensorsFile]:
         return set(self._file_of.values())
 
-    def _stored_name(self, name: str) -> str:
-        return self._family.hf_name("embedding" if name == "head" and self._tied_head else name)
+    def _stored_names(self, tensor: Tensor) -> list[str]:
+        """One, or one for each matrix of a stack."""
+        name = "embedding" if tensor.name == "head" and self._tied_head else tensor.name
+        return [self._family.hf_name(name, number) for number in range(tensor.n_stacked)]
 
-    def _check(self, wanted: Tensor) -> None:
-        name = self._stored_name(wanted.name)
+    def _check(self, name: str, wanted: Tensor) -> None:
         file = self._file_of.get(name)
         scheme = scheme_of_tensors(name, self._file_of)
         if scheme is not None:
@@ -102,7 +108,7 @@ class HfSource:
         if file is None:
             raise ModelFileError(f"{self._directory}: the tensor {name} is in none of the safetensors files")
         tensor = file.tensors[name]
-        expected = wanted.shape
+        expected = wanted.shape[-2:]
         if tensor.shape not in (expected, (wanted.n_rows, wanted.n_cols)):
             raise ModelFileError(
                 f"{file.path}: {name} has the shape {list(tensor.shape)}, config.json asks for"
@@ -115,7 +121,8 @@ class HfSource:
 
     def _refuse_what_would_be_missed(self) -> None:
         """A tensor that is no part of the forward pass here, and would be in the model's own."""
-        known = {self._stored_name(name) for name in self._tensors} | {self._family.hf_name("head")}
+        known = {name for tensor in self._tensors.values() for name in self._stored_names(tensor)}
+        known.add(self._family.hf_name("head"))
         unused = []
         for name, file in self._file_of.items():
             if name in known or is_bookkeeping(name):

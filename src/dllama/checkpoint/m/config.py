@@ -28,6 +28,7 @@ from dllama.model import (
     Activation,
     Attention,
     Dense,
+    Experts,
     Layer,
     ModelConfig,
     Rope,
@@ -39,8 +40,14 @@ from dllama.model.limits import fault_in_sizes
 T = TypeVar("T")
 
 _LLAMA, _QWEN3, _QWEN3_MOE, _QWEN2 = 0xABCD00, 0xABCD01, 0xABCD02, 0xD11A02
-_FAMILY_OF = {_LLAMA: "llama", _QWEN3: "qwen3", _QWEN2: "qwen2"}
-_ARCHITECTURE_OF = {"llama": _LLAMA, "mistral": _LLAMA, "qwen3": _QWEN3, "qwen2": _QWEN2}
+_FAMILY_OF = {_LLAMA: "llama", _QWEN3: "qwen3", _QWEN3_MOE: "qwen3_moe", _QWEN2: "qwen2"}
+_ARCHITECTURE_OF = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen3": _QWEN3,
+    "qwen3_moe": _QWEN3_MOE,
+    "qwen2": _QWEN2,
+}
 _ACTIVATIONS = {0: Activation.GELU, 1: Activation.SILU}
 _WEIGHT_TYPES = (ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80)
 _NORM_EPSILONS = {5: 1e-5, 6: 1e-6}
@@ -97,14 +104,12 @@ def config_from_header(pairs: Mapping[MKey, int], path: Path) -> ModelConfig:
         qkv_bias=family.qkv_bias,
         qk_norm=family.qk_norm,
     )
-    dense = Dense(
-        ffn_dim=pairs[MKey.FFN_DIM], activation=_choice(pairs, MKey.ACTIVATION, 1, _ACTIVATIONS, path)
-    )
+    feed_forward = _feed_forward(pairs, family, path)
     n_layers = pairs[MKey.N_LAYERS]
     fault = fault_in_sizes(n_layers=n_layers)
     if not fault:
         config = ModelConfig.of_layers(
-            [Layer(mixer=attention, feed_forward=dense)] * n_layers,
+            [Layer(mixer=attention, feed_forward=feed_forward)] * n_layers,
             family=family.name,
             dim=dim,
             vocab_size=pairs[MKey.VOCAB_SIZE],
@@ -124,24 +129,27 @@ def weight_type_of(pairs: Mapping[MKey, int], path: Path) -> ElementType:
 
 def header_from_config(config: ModelConfig, weight_type: ElementType) -> list[tuple[MKey, int]]:
     """The pairs that describe `config`, whose layers are alike. What an older reader takes for granted is left out."""
-    attention, dense, rope = _only_layer(config)
+    attention, feed_forward, rope = _only_layer(config)
+    experts = feed_forward if isinstance(feed_forward, Experts) else None
     pairs = [
         (MKey.VERSION, 0),
         (MKey.ARCHITECTURE, _ARCHITECTURE_OF[config.family]),
         (MKey.DIM, config.dim),
-        (MKey.FFN_DIM, dense.ffn_dim),
+        (MKey.FFN_DIM, _ffn_dim(feed_forward)),
         (MKey.N_LAYERS, config.n_layers),
         (MKey.N_HEADS, attention.n_heads),
         (MKey.N_KV_HEADS, attention.n_kv_heads),
-        (MKey.N_EXPERTS, 0),
-        (MKey.N_ACTIVE_EXPERTS, 0),
+        (MKey.N_EXPERTS, experts.n_experts if experts else 0),
+        (MKey.N_ACTIVE_EXPERTS, experts.top_k if experts else 0),
         (MKey.VOCAB_SIZE, config.vocab_size),
         (MKey.MAX_SEQ_LEN, min(config.max_seq_len, attention.window or config.max_seq_len)),
-        (MKey.ACTIVATION, 0 if dense.activation is Activation.GELU else 1),
+        (MKey.ACTIVATION, 0 if feed_forward.activation is Activation.GELU else 1),
         (MKey.WEIGHT_TYPE, int(weight_type)),
         number_pair(MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, rope.theta),
         *scaling_pairs(rope),
     ]
+    if experts:
+        pairs.append((MKey.MOE_FFN_DIM, experts.expert_dim))
     if attention.head_dim * attention.n_heads != config.dim:
         pairs.append((MKey.HEAD_DIM, attention.head_dim))
     # 1e-5 is 9.999999747378752e-06 where it has been a float32, as in a GGUF file
@@ -172,12 +180,36 @@ def extensions(config: ModelConfig) -> list[str]:
     return names
 
 
-def _only_layer(config: ModelConfig) -> tuple[Attention, Dense, Rope]:
+def _only_layer(config: ModelConfig) -> tuple[Attention, Dense | Experts, Rope]:
     """What all layers are. Raises UnsupportedModelError for what the format has no keys for."""
     layer = config.kinds[0]
-    if len(config.kinds) > 1 or layer.mixer.rope is None:
+    is_known = not isinstance(layer.feed_forward, Experts) or layer.feed_forward.renormalised
+    if len(config.kinds) > 1 or layer.mixer.rope is None or not is_known:
         raise UnsupportedModelError(f"the .m format has no keys for a {config.family} model like this one")
     return layer.mixer, layer.feed_forward, layer.mixer.rope
+
+
+def _feed_forward(pairs: Mapping[MKey, int], family: Family, path: Path) -> Dense | Experts:
+    activation = _choice(pairs, MKey.ACTIVATION, 1, _ACTIVATIONS, path)
+    if not family.has_experts:
+        return Dense(ffn_dim=pairs[MKey.FFN_DIM], activation=activation)
+    for key in (MKey.N_EXPERTS, MKey.N_ACTIVE_EXPERTS, MKey.MOE_FFN_DIM):
+        if key not in pairs:
+            raise ModelFileError(f"{path}: its header lacks the key {int(key)} ({key.name})")
+    return Experts(
+        n_experts=pairs[MKey.N_EXPERTS],
+        top_k=pairs[MKey.N_ACTIVE_EXPERTS],
+        expert_dim=pairs[MKey.MOE_FFN_DIM],
+        activation=activation,
+        renormalised=True,
+    )
+
+
+def _ffn_dim(feed_forward: Dense | Experts) -> int:
+    """Of experts what Qwen's config.json says of them too, though nothing has this width."""
+    if isinstance(feed_forward, Experts):
+        return feed_forward.top_k * feed_forward.expert_dim
+    return feed_forward.ffn_dim
 
 
 def _family(pairs: Mapping[MKey, int], path: Path) -> Family:
@@ -185,13 +217,13 @@ def _family(pairs: Mapping[MKey, int], path: Path) -> Family:
     # Until 0.10 the numbers of qwen3 and qwen3_moe meant Grok-1 and Mixtral, which have no key above 18.
     is_old = pairs.get(MKey.N_EXPERTS, 0) > 0 and not pairs.keys() & {MKey.HEAD_DIM, MKey.MOE_FFN_DIM}
     what = None
-    if architecture == _QWEN3_MOE:
-        what = "Mixtral" if is_old else "qwen3_moe"
+    if architecture == _QWEN3_MOE and is_old:
+        what = "Mixtral"
     elif architecture == _QWEN3 and is_old:
         what = "Grok-1"
     elif architecture not in _FAMILY_OF:
         what = f"the unknown architecture 0x{architecture & 0xFFFFFFFF:X}"
-    elif pairs.get(MKey.N_EXPERTS, 0) > 0:
+    elif pairs.get(MKey.N_EXPERTS, 0) > 0 and architecture != _QWEN3_MOE:
         what = f"{_FAMILY_OF[architecture]} with {pairs[MKey.N_EXPERTS]} experts"
     if what is not None:
         known = ", ".join(_ARCHITECTURE_OF)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dllama.checkpoint.m.config import config_from_header, weight_type_of
-from dllama.checkpoint.recipes import Recipe, stored
+from dllama.checkpoint.m.layout import in_file_order
+from dllama.checkpoint.recipes import Recipe, stack, stored
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UsageError
 from dllama.formats.m_file import MFile
@@ -36,31 +37,37 @@ class MSource:
         """For people."""
         return {f"{int(key)} {key.name.lower()}": str(value) for key, value in self._file.pairs.items()}
 
-    def _layout(self, tensors: list[Tensor], path: Path) -> dict[str, int]:
-        """Where each tensor starts, counted from the end of the header."""
-        starts, at = {}, 0
+    def _layout(self, tensors: list[Tensor], path: Path) -> dict[str, list[int]]:
+        """Where the matrices of each tensor start, counted from the end of the header."""
         for tensor in tensors:
             if not tensor.fits_blocks:
                 raise ModelFileError(
                     f"{path}: is damaged: rows of {tensor.name} have {tensor.n_cols} elements, which are no whole"
                     f" blocks of {tensor.dtype.label}"
                 )
-            starts[tensor.name] = at
-            at += tensor.n_bytes
-        expected, found = self._file.header_bytes + at, self._file.file_bytes
+        # The size first: matrices are not counted through on the word of a header.
+        expected = self._file.header_bytes + sum(tensor.n_bytes for tensor in tensors)
+        found = self._file.file_bytes
         if found != expected:
             what = "truncated" if found < expected else "too long"
             raise ModelFileError(
                 f"{path}: is {what}: it has {found} bytes, its header asks for {expected};"
                 " copy or convert it again"
             )
+        starts: dict[str, list[int]] = {tensor.name: [] for tensor in tensors}
+        at = 0
+        for tensor, _ in in_file_order(tensors):
+            starts[tensor.name].append(at)
+            at += tensor.matrix_bytes
         return starts
 
     def recipe(self, name: str) -> Recipe:
-        tensor, start = self._tensors[name], self._starts[name]
-        data = self._file.tensor_bytes[start : start + tensor.n_bytes]
-        rows = data.reshape(tensor.stacked_rows, tensor.row_bytes)
-        return stored(rows, tensor.n_cols, tensor.dtype, f"{self._file.path}: {name}")
+        tensor, data = self._tensors[name], self._file.tensor_bytes
+        parts = []
+        for start in self._starts[name]:
+            rows = data[start : start + tensor.matrix_bytes].reshape(tensor.n_rows, tensor.row_bytes)
+            parts.append(stored(rows, tensor.n_cols, tensor.dtype, f"{self._file.path}: {name}"))
+        return stack(parts)
 
     def check(self) -> None:
         self._file.check()

@@ -2,8 +2,10 @@
 
 from dllama.model.layers.attention import Attention, CacheRows
 from dllama.model.layers.dense import Activation, Dense
+from dllama.model.layers.experts import Experts
 from dllama.model.layers.layer import FeedForward, Layer, Mixer, normed_buffers
 from dllama.model.layers.workspace import (
+    AnyShape,
     BufferShape,
     LayerWeights,
     RowPlaces,
@@ -15,10 +17,12 @@ from dllama.model.layers.workspace import (
 
 __all__ = [
     "Activation",
+    "AnyShape",
     "Attention",
     "BufferShape",
     "CacheRows",
     "Dense",
+    "Experts",
     "FeedForward",
     "Layer",
     "LayerWeights",

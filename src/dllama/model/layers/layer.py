@@ -11,17 +11,18 @@ from typing import Any, TypeAlias
 from dllama.dtypes import ElementType
 from dllama.model.layers.attention import Attention
 from dllama.model.layers.dense import Dense
-from dllama.model.layers.workspace import BufferShape, TypeOf, normed_buffer
+from dllama.model.layers.experts import Experts
+from dllama.model.layers.workspace import AnyShape, BufferShape, TypeOf, normed_buffer
 from dllama.sharding import Along, RankSpans, Tensor
 
 Mixer: TypeAlias = Attention
-FeedForward: TypeAlias = Dense
+FeedForward: TypeAlias = Dense | Experts
 
 _MIXERS: Mapping[str, Callable[[dict[str, Any]], Mixer]] = MappingProxyType(
     {"attention": Attention.from_json}
 )
 _FEED_FORWARDS: Mapping[str, Callable[[dict[str, Any]], FeedForward]] = MappingProxyType(
-    {"dense": Dense.from_json}
+    {"dense": Dense.from_json, "experts": Experts.from_json}
 )
 
 
@@ -45,7 +46,7 @@ class Layer:
         tensors += [Tensor(name, (dim,), ElementType.F32) for name in norms]
         return sorted(tensors, key=lambda tensor: tensor.name.endswith("_norm"))
 
-    def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> Iterator[BufferShape]:
+    def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> Iterator[AnyShape]:
         """All that a rank computes the layer in."""
         yield from self.mixer.buffers(dim, spans, type_of)
         yield from self.feed_forward.buffers(dim, spans, type_of)
@@ -76,7 +77,7 @@ def normed_buffers(dim: int, tensors: Iterable[Tensor]) -> list[BufferShape]:
     inputs = {
         normed_buffer(dim, tensor.dtype): None
         for tensor in tensors
-        if not tensor.is_vector and (tensor.cut is None or tensor.cut.along is Along.ROWS)
+        if tensor.is_packed and (tensor.cut is None or tensor.cut.along is Along.ROWS)
     }
     return list(inputs)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from dllama.dtypes import ElementType
-from dllama.kernels import Buffer, Device, Matrix, Rows
+from dllama.kernels import Buffer, Device, Matrix, MatrixStack, Routes, Rows
 from dllama.sharding import RankSpans
 
 TypeOf: TypeAlias = Callable[[str], ElementType]
@@ -16,15 +16,34 @@ TypeOf: TypeAlias = Callable[[str], ElementType]
 
 @dataclasses.dataclass(frozen=True)
 class BufferShape:
-    """Rows of `n` numbers: float32, or as weights of blocked types take them. Layers that ask for the same share it."""
+    """Rows of `n` numbers: float32, or as weights of blocked types take them; `per_row` of them for each row of a step.
+    Layers that ask for the same share it."""
 
     name: str
     n: int
     quantised: bool = False
+    per_row: int = 1
 
     @property
     def row_bytes(self) -> int:
-        return self.n + -(-self.n // 32) * 8 if self.quantised else 4 * self.n
+        """For each row of a step."""
+        return self.per_row * (self.n + -(-self.n // 32) * 8 if self.quantised else 4 * self.n)
+
+
+@dataclasses.dataclass(frozen=True)
+class RoutesShape:
+    """Where a router says which experts each row goes to."""
+
+    n_experts: int
+    top_k: int
+
+    @property
+    def row_bytes(self) -> int:
+        """A logit of each expert; number and weight of the chosen ones, by row and by expert."""
+        return 4 * (self.n_experts + 4 * self.top_k)
+
+
+AnyShape: TypeAlias = BufferShape | RoutesShape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +69,10 @@ class LayerWeights:
     """What one rank holds of a layer, by the names of groups of tensors: `qkv` are q, k and v. Vectors are float32."""
 
     matrices: dict[str, StackedMatrices]
-    experts: dict[str, list[StackedMatrices]]
-    """Of stacks: one entry for each matrix of the stack."""
+    stacks: dict[str, MatrixStack]
+    """Of stacks of one group the matrices of the same number stand together: gate 0, up 0, gate 1, up 1."""
+    tables: dict[str, Buffer]
+    """Float32 matrices as they are."""
     vectors: dict[str, Buffer]
     type_of: TypeOf
 
@@ -67,23 +88,29 @@ class Workspace:
         spans: RankSpans,
         dim: int,
         eps: float,
-        buffers: Iterable[BufferShape],
+        buffers: Iterable[AnyShape],
         max_rows: int,
     ) -> None:
         self.device, self.rank, self.spans, self.dim, self.eps = device, rank, spans, dim, eps
         self._floats: dict[BufferShape, Buffer] = {}
         self._quantised: dict[BufferShape, Rows] = {}
+        self._routes: dict[RoutesShape, Routes] = {}
         for buffer in dict.fromkeys(buffers):
-            if buffer.quantised:
-                self._quantised[buffer] = device.quantised_rows(max_rows, buffer.n)
+            if isinstance(buffer, RoutesShape):
+                self._routes[buffer] = device.routes(max_rows, buffer.n_experts, buffer.top_k)
+            elif buffer.quantised:
+                self._quantised[buffer] = device.quantised_rows(max_rows * buffer.per_row, buffer.n)
             else:
-                self._floats[buffer] = device.buffer(max_rows, buffer.n)
+                self._floats[buffer] = device.buffer(max_rows * buffer.per_row, buffer.n)
 
     def __getitem__(self, buffer: BufferShape) -> Rows:
         return self._quantised[buffer] if buffer.quantised else self._floats[buffer]
 
     def floats(self, buffer: BufferShape) -> Buffer:
         return self._floats[buffer]
+
+    def routes(self, shape: RoutesShape) -> Routes:
+        return self._routes[shape]
 
     def normed(self, dtype: ElementType) -> Rows:
         """The input of the layer's products after its norm [T, D], as matrices of that type take it."""
@@ -100,6 +127,7 @@ class Workspace:
         """Gives the memory back."""
         self._floats.clear()
         self._quantised.clear()
+        self._routes.clear()
 
 
 def normed_buffer(dim: int, dtype: ElementType) -> BufferShape:
