@@ -271,6 +271,7 @@ def test_ids_beyond_the_tokens_are_passed_over(
         (["<|end|>", "<|user|>"], ["<|end|>"]),
         (["<|end|>", "<|return|>", "<|call|>"], ["<|return|>", "<|call|>"]),
         (["<start_of_turn>", "<end_of_turn>", "<eos>"], ["<end_of_turn>", "<eos>"]),
+        (["<fim_prefix>", "<fim_pad>", "<reponame>"], ["<fim_pad>", "<reponame>"]),
         (["<｜end▁of▁sentence｜>"], ["<｜end▁of▁sentence｜>"]),
     ],
 )

@@ -39,8 +39,13 @@ _ENDS = (
     "<｜end▁of▁sentence｜>",
     "[e~[",
 )
-_ENDS_AMONG_CONTROLS = ("</s>", "<eos>")
-"""Elsewhere they may be words of HTML (Gemma 3)."""
+_ENDS_AMONG_CONTROLS = (
+    "</s>",
+    "<eos>",
+    *("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+    *("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>"),
+)
+"""Elsewhere the first two may be words of HTML (Gemma 3). The others begin something else in models of code."""
 
 _PART_OF_A_TURN = ("<|end|>", ({"<|return|>", "<|call|>"}, {"<|calls|>", "<|flush|>"}))
 """Does not end it where these are there too (gpt-oss, Solar)."""
