@@ -1,5 +1,8 @@
-"""Model families as data: what differs between them, and how their tensors are called."""
+"""Model families, one file each: a recipe for a ModelConfig, and how its tensors are called. They know no file format:
+keys are those of config.json, whatever file says them."""
 
-from dllama.families.table import Family, family_named, known_families
+from dllama.families.family import Family
+from dllama.families.keys import Keys
+from dllama.families.table import family_named, known_families
 
-__all__ = ["Family", "family_named", "known_families"]
+__all__ = ["Family", "Keys", "family_named", "known_families"]

@@ -141,15 +141,13 @@ class TestSlidingWindow:
         assert config_of(**window, layer_types=kinds).sliding_window == 256
         assert config_of(**window, layer_types=["full_attention"] * 2).sliding_window is None
 
-    def test_some_layers_only_is_refused(self) -> None:
-        message = refusal(
-            UnsupportedModelError,
-            model_type="qwen2",
-            sliding_window=256,
-            use_sliding_window=True,
-            max_window_layers=1,
-        )
-        assert "1 of 2 layers" in message
+    @pytest.mark.parametrize(
+        "said", [{"max_window_layers": 1}, {"layer_types": ["full_attention", "sliding_attention"]}]
+    )
+    def test_some_layers_only(self, said: dict[str, Any]) -> None:
+        values = {"model_type": "qwen2", "sliding_window": 256, "use_sliding_window": True}
+        config = model_from_hf(LLAMA | values | said, PATH).config
+        assert [config.layer(index).mixer.window for index in range(2)] == [None, 256]
 
 
 def test_unknown_family_lists_the_known() -> None:

@@ -17,10 +17,12 @@ from dllama.checkpoint.gguf.names import FAMILY_OF, ROPE_FACTORS, gguf_name
 from dllama.checkpoint.gguf.rope import rope_values
 from dllama.checkpoint.hf.config import HfModel, model_from_hf
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.families.table import family_named
 from dllama.formats.gguf import GgufFile, Metadata, Texts
 from dllama.model import shortest_float32
 from dllama.plain_text import LONGEST_NAME, plain_line
+
+_WITH_EXPERTS = ("qwen3moe",)
+"""Architectures in which experts are in their place."""
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
@@ -161,9 +163,8 @@ def _vocab_size(file: GgufFile, embedding: str) -> int:
 
 
 def _refuse_what_would_be_missed(keys: Keys) -> None:
-    has_experts = family_named(FAMILY_OF[keys.architecture]).has_experts
     for key, neutral in _NEUTRAL.items():
-        if key == "expert_count" and has_experts:
+        if key == "expert_count" and keys.architecture in _WITH_EXPERTS:
             continue
         value = keys.metadata.get(keys.name(key))
         if value is not None and (isinstance(value, np.ndarray | Texts) or value not in neutral):

@@ -22,7 +22,6 @@ from dllama.checkpoint.m.numbers import bits_of_float, float_of_bits, number, nu
 from dllama.checkpoint.m.rope import ROPE_HALVES, read_scaling, scaling_pairs
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.families.table import Family, family_named
 from dllama.formats.m_file import FIRST_OWN_KEY, MKey
 from dllama.model import (
     Activation,
@@ -48,6 +47,10 @@ _ARCHITECTURE_OF = {
     "qwen3_moe": _QWEN3_MOE,
     "qwen2": _QWEN2,
 }
+_IN_HALVES = ("qwen2", "qwen3", "qwen3_moe")
+_WITH_BIASES = ("qwen2",)
+_WITH_HEAD_NORMS = ("qwen3", "qwen3_moe")
+_WITH_EXPERTS = ("qwen3_moe",)
 _ACTIVATIONS = {0: Activation.GELU, 1: Activation.SILU}
 _WEIGHT_TYPES = (ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80)
 _NORM_EPSILONS = {5: 1e-5, 6: 1e-6}
@@ -83,7 +86,7 @@ def config_from_header(pairs: Mapping[MKey, int], path: Path) -> ModelConfig:
         if key not in pairs:
             raise ModelFileError(f"{path}: its header lacks the key {int(key)} ({key.name})")
     family = _family(pairs, path)
-    halves = family.rope_style is RopeStyle.HALVES or pairs.get(MKey.ROPE_TYPE) == ROPE_HALVES
+    halves = family in _IN_HALVES or pairs.get(MKey.ROPE_TYPE) == ROPE_HALVES
     dim, n_heads = pairs[MKey.DIM], pairs[MKey.N_HEADS]
     head_dim = pairs.get(MKey.HEAD_DIM, 0)
     if head_dim == 0:
@@ -99,10 +102,10 @@ def config_from_header(pairs: Mapping[MKey, int], path: Path) -> ModelConfig:
         rope=Rope(
             theta=number(pairs, MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, 10000.0),
             style=RopeStyle.HALVES if halves else RopeStyle.ADJACENT,
-            scaling=read_scaling(pairs, family.name == "llama", path),
+            scaling=read_scaling(pairs, family == "llama", path),
         ),
-        qkv_bias=family.qkv_bias,
-        qk_norm=family.qk_norm,
+        qkv_bias=family in _WITH_BIASES,
+        qk_norm=family in _WITH_HEAD_NORMS,
     )
     feed_forward = _feed_forward(pairs, family, path)
     n_layers = pairs[MKey.N_LAYERS]
@@ -110,7 +113,7 @@ def config_from_header(pairs: Mapping[MKey, int], path: Path) -> ModelConfig:
     if not fault:
         config = ModelConfig.of_layers(
             [Layer(mixer=attention, feed_forward=feed_forward)] * n_layers,
-            family=family.name,
+            family=family,
             dim=dim,
             vocab_size=pairs[MKey.VOCAB_SIZE],
             max_seq_len=pairs[MKey.MAX_SEQ_LEN],
@@ -189,9 +192,9 @@ def _only_layer(config: ModelConfig) -> tuple[Attention, Dense | Experts, Rope]:
     return layer.mixer, layer.feed_forward, layer.mixer.rope
 
 
-def _feed_forward(pairs: Mapping[MKey, int], family: Family, path: Path) -> Dense | Experts:
+def _feed_forward(pairs: Mapping[MKey, int], family: str, path: Path) -> Dense | Experts:
     activation = _choice(pairs, MKey.ACTIVATION, 1, _ACTIVATIONS, path)
-    if not family.has_experts:
+    if family not in _WITH_EXPERTS:
         return Dense(ffn_dim=pairs[MKey.FFN_DIM], activation=activation)
     for key in (MKey.N_EXPERTS, MKey.N_ACTIVE_EXPERTS, MKey.MOE_FFN_DIM):
         if key not in pairs:
@@ -212,7 +215,7 @@ def _ffn_dim(feed_forward: Dense | Experts) -> int:
     return feed_forward.ffn_dim
 
 
-def _family(pairs: Mapping[MKey, int], path: Path) -> Family:
+def _family(pairs: Mapping[MKey, int], path: Path) -> str:
     architecture = pairs[MKey.ARCHITECTURE]
     # Until 0.10 the numbers of qwen3 and qwen3_moe meant Grok-1 and Mixtral, which have no key above 18.
     is_old = pairs.get(MKey.N_EXPERTS, 0) > 0 and not pairs.keys() & {MKey.HEAD_DIM, MKey.MOE_FFN_DIM}
@@ -228,7 +231,7 @@ def _family(pairs: Mapping[MKey, int], path: Path) -> Family:
     if what is not None:
         known = ", ".join(_ARCHITECTURE_OF)
         raise UnsupportedModelError(f"{path}: holds {what}, which is not supported; supported are {known}")
-    return family_named(_FAMILY_OF[architecture])
+    return _FAMILY_OF[architecture]
 
 
 def _choice(pairs: Mapping[MKey, int], key: MKey, default: int, choices: Mapping[int, T], path: Path) -> T:

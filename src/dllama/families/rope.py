@@ -1,4 +1,4 @@
-"""The rope of a Hugging Face config.json.
+"""The rope of a model, by the keys of config.json.
 
 Meaning and defaults are those of transformers' `modeling_rope_utils.py`. Both spellings are read: `rope_theta` with
 `rope_scaling`, and transformers 5's `rope_parameters`.
@@ -10,8 +10,8 @@ import dataclasses
 import math
 import reprlib
 
-from dllama.checkpoint.hf.keys import HfKeys
 from dllama.errors import ModelFileError
+from dllama.families.keys import Keys
 from dllama.model import RopeScaling, YarnScaling, shortest_float32
 
 _DEFAULT_THETA = 10000.0
@@ -19,16 +19,16 @@ _ORIGINAL = "original_max_position_embeddings"
 
 
 @dataclasses.dataclass(frozen=True)
-class HfRope:
+class ReadRope:
     theta: float
     scaling: RopeScaling | YarnScaling | None
     max_seq_len: int
     """The longest text: where YaRN says how far it stretches, that far."""
 
 
-def read_hf_rope(keys: HfKeys, max_positions: int) -> HfRope:
+def read_rope(keys: Keys, max_positions: int) -> ReadRope:
     """The rope of a model of `max_positions` (max_position_embeddings). Errors name the file and the key."""
-    rope = keys.table("rope_parameters") or keys.table("rope_scaling") or HfKeys({}, keys.path)
+    rope = keys.table("rope_parameters") or keys.table("rope_scaling") or Keys({}, keys.path)
     theta = rope.number("rope_theta", keys.number("rope_theta", _DEFAULT_THETA))
     fraction = rope.number("partial_rotary_factor", keys.number("partial_rotary_factor", 1.0))
     if fraction != 1.0:
@@ -41,20 +41,20 @@ def read_hf_rope(keys: HfKeys, max_positions: int) -> HfRope:
     if kind == "yarn":
         scaling = _yarn(keys, rope, max_positions)
         stretched = int(min(scaling.factor * scaling.original_max_seq_len, 1 << 62))
-        return HfRope(theta, scaling, max(max_positions, stretched))
+        return ReadRope(theta, scaling, max(max_positions, stretched))
     if kind in ("default", "dynamic"):  # dynamic is for texts longer than max_positions, and there are none
-        return HfRope(theta, None, max_positions)
+        return ReadRope(theta, None, max_positions)
     if kind == "linear":
-        return HfRope(theta, _linear(rope.number("factor")), max_positions)
+        return ReadRope(theta, _linear(rope.number("factor")), max_positions)
     if kind == "llama3":
-        return HfRope(theta, _llama3(keys, rope, max_positions), max_positions)
+        return ReadRope(theta, _llama3(keys, rope, max_positions), max_positions)
     raise keys.unsupported(
         f"the rope scaling {reprlib.repr(kind)} is not supported; supported are default, linear, dynamic, llama3"
         " and yarn"
     )
 
 
-def _llama3(keys: HfKeys, rope: HfKeys, max_positions: int) -> RopeScaling:
+def _llama3(keys: Keys, rope: Keys, max_positions: int) -> RopeScaling:
     return RopeScaling(
         factor=rope.number("factor"),
         low_freq_factor=rope.number("low_freq_factor"),
@@ -72,7 +72,7 @@ def _linear(factor: float) -> RopeScaling:
     return RopeScaling(factor=factor, low_freq_factor=1.0, high_freq_factor=2.0, original_max_seq_len=1)
 
 
-def _yarn(keys: HfKeys, rope: HfKeys, max_positions: int) -> YarnScaling:
+def _yarn(keys: Keys, rope: Keys, max_positions: int) -> YarnScaling:
     original = _original(keys, rope, max_positions)
     if original < 1:
         raise ModelFileError(f"{keys.path}: {_ORIGINAL} is {original}, which cannot be (1 or more)")
@@ -96,6 +96,6 @@ def _yarn_magnitude(factor: float, scale: float) -> float:
     return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
 
 
-def _original(keys: HfKeys, rope: HfKeys, max_positions: int) -> int:
+def _original(keys: Keys, rope: Keys, max_positions: int) -> int:
     """The context that is stretched. Some write it beside the table, which then counts."""
     return keys.whole(_ORIGINAL, rope.whole(_ORIGINAL, max_positions))

@@ -1,4 +1,5 @@
-"""The keys of a Hugging Face config.json, each of the type that it has to have."""
+"""The numbers of a model by the names that config.json has for them, each of the type that it has to have. Readers of
+other formats say theirs by the same names."""
 
 from __future__ import annotations
 
@@ -15,11 +16,15 @@ _MISSING = object()
 
 
 @dataclasses.dataclass(frozen=True)
-class HfKeys:
+class Keys:
     """Typed access to a JSON object; every fault is a ModelFileError that names file and key. null is as if absent."""
 
     values: Mapping[str, Any]
     path: Path
+
+    def with_defaults(self, **defaults: Any) -> Keys:
+        """These, where a key is not there at all; null is then none."""
+        return Keys({**defaults, **self.values}, self.path)
 
     def get(self, key: str, default: Any = _MISSING) -> Any:
         value = self.values.get(key)
@@ -55,11 +60,11 @@ class HfKeys:
             raise ModelFileError(f"{self.path}: {key} must be true or false, not {reprlib.repr(value)}")
         return value
 
-    def table(self, key: str) -> HfKeys | None:
+    def table(self, key: str) -> Keys | None:
         value = self.get(key, None)
         if value is not None and not isinstance(value, dict):
             raise ModelFileError(f"{self.path}: {key} must be an object, not {reprlib.repr(value)}")
-        return None if value is None else HfKeys(value, self.path)
+        return None if value is None else Keys(value, self.path)
 
     def unsupported(self, what: str) -> UnsupportedModelError:
         return UnsupportedModelError(f"{self.path}: {what}")

@@ -1,0 +1,58 @@
+"""What a family is: how its configs are read, and how its tensors are called."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from dllama.families.keys import Keys
+from dllama.model import ModelConfig
+
+_USUAL_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "embedding": "model.embed_tokens.weight",
+        "q": "model.layers.{layer}.self_attn.q_proj.weight",
+        "k": "model.layers.{layer}.self_attn.k_proj.weight",
+        "v": "model.layers.{layer}.self_attn.v_proj.weight",
+        "o": "model.layers.{layer}.self_attn.o_proj.weight",
+        "q_bias": "model.layers.{layer}.self_attn.q_proj.bias",
+        "k_bias": "model.layers.{layer}.self_attn.k_proj.bias",
+        "v_bias": "model.layers.{layer}.self_attn.v_proj.bias",
+        "o_bias": "model.layers.{layer}.self_attn.o_proj.bias",
+        "q_norm": "model.layers.{layer}.self_attn.q_norm.weight",
+        "k_norm": "model.layers.{layer}.self_attn.k_norm.weight",
+        "gate": "model.layers.{layer}.mlp.gate_proj.weight",
+        "down": "model.layers.{layer}.mlp.down_proj.weight",
+        "up": "model.layers.{layer}.mlp.up_proj.weight",
+        "router": "model.layers.{layer}.mlp.gate.weight",
+        "experts_gate": "model.layers.{layer}.mlp.experts.{number}.gate_proj.weight",
+        "experts_down": "model.layers.{layer}.mlp.experts.{number}.down_proj.weight",
+        "experts_up": "model.layers.{layer}.mlp.experts.{number}.up_proj.weight",
+        "attention_norm": "model.layers.{layer}.input_layernorm.weight",
+        "ffn_norm": "model.layers.{layer}.post_attention_layernorm.weight",
+        "final_norm": "model.norm.weight",
+        "head": "lm_head.weight",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """`name` is `model_type` of a Hugging Face config.json."""
+
+    name: str
+    title: str
+    read: Callable[[Keys], ModelConfig]
+    """The config of a model by its keys, those of config.json whatever file says them. Raises ModelFileError where they
+    contradict themselves, UnsupportedModelError for what dllama does not do; both name the file and the key."""
+    other_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What its safetensors files call otherwise than most: our name of a tensor (without `layers.N.`) to theirs."""
+
+    def hf_name(self, name: str, number: int = 0) -> str:
+        """The Hugging Face name of our `name`: `layers.3.q` is `model.layers.3.self_attn.q_proj.weight`. `number`:
+        which matrix of a stack."""
+        prefix, _, rest = name.partition(".")
+        layer, _, part = rest.partition(".") if prefix == "layers" else ("", "", name)
+        pattern = self.other_names[part] if part in self.other_names else _USUAL_NAMES[part]
+        return pattern.format(layer=layer, number=number)
