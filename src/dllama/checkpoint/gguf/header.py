@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.errors import UnsupportedModelError
+from dllama.errors import TokenizerError, UnsupportedModelError
 from dllama.formats.gguf import NewValue
-from dllama.model import Attention, Dense, ModelConfig, Rope, RopeScaling
+from dllama.model import Activation, Attention, Dense, Layer, ModelConfig, Rope, YarnScaling
 from dllama.model.rope import Angles, rope_table
 
 _ARCHITECTURE_OF: Mapping[str, str] = MappingProxyType(
@@ -37,11 +38,13 @@ def metadata_of_config(config: ModelConfig, name: str) -> dict[str, NewValue]:
         "attention.value_length": attention.head_dim,
         "attention.layer_norm_rms_epsilon": float(config.norm_eps),
         "rope.freq_base": float(rope.theta),
-        "rope.dimension_count": attention.head_dim,
+        "rope.dimension_count": rope.n_rotated or attention.head_dim,
         "vocab_size": config.vocab_size,
+        **_scaling(config, rope),
     }
     general: dict[str, NewValue] = {
         "general.architecture": architecture,
+        "general.type": "model",
         "general.name": name,
         "general.quantization_version": 2,
     }
@@ -49,11 +52,17 @@ def metadata_of_config(config: ModelConfig, name: str) -> dict[str, NewValue]:
 
 
 def with_unused_tokens(tokenizer: Mapping[str, NewValue], vocab_size: int) -> dict[str, NewValue]:
-    """The tokenizer's keys, with a token for each row of the embedding: llama.cpp asks for as many."""
+    """The tokenizer's keys, with a token for each row of the embedding: llama.cpp asks for as many. Raises
+    TokenizerError when there are more."""
     values = dict(tokenizer)
     pieces = values.get("tokenizer.ggml.tokens")
-    if not isinstance(pieces, Sequence) or len(pieces) >= vocab_size:
+    if not isinstance(pieces, Sequence) or len(pieces) == vocab_size:
         return values
+    if len(pieces) > vocab_size:
+        raise TokenizerError(
+            f"the tokenizer has {len(pieces)} tokens and the model {vocab_size}, which llama.cpp does not read;"
+            " convert to q40, which is a .m file"
+        )
     n_more = vocab_size - len(pieces)
     values["tokenizer.ggml.tokens"] = [*pieces, *(f"[PAD{len(pieces) + i}]" for i in range(n_more))]
     for key, filler in (("token_type", _UNUSED), ("scores", 0.0)):
@@ -64,13 +73,42 @@ def with_unused_tokens(tokenizer: Mapping[str, NewValue], vocab_size: int) -> di
 
 
 def rope_factors(config: ModelConfig) -> NDArray[np.float32] | None:
-    """[E/2], by what the frequency of each pair is divided; None when they are as they are."""
+    """[E/2], by what the frequency of each pair is divided; None when they are as they are, or keys say it."""
+    factors = _divisors(config)
+    return None if factors is None or _is_one_number(factors) else factors
+
+
+def _divisors(config: ModelConfig) -> NDArray[np.float32] | None:
     attention, _, rope = _only_layer(config)
-    if rope.scaling is None:
+    if rope.scaling is None or isinstance(rope.scaling, YarnScaling):
         return None
-    plain = Rope(theta=rope.theta, style=rope.style)
-    angles = [_angles(each, attention.head_dim) for each in (plain, rope)]
+    plain = Rope(theta=rope.theta, style=rope.style, n_rotated=rope.n_rotated)
+    n_pairs = (rope.n_rotated or attention.head_dim) // 2
+    angles = [_angles(each, attention.head_dim)[:n_pairs] for each in (plain, rope)]
     return (angles[0] / angles[1]).astype(np.float32)
+
+
+def _is_one_number(factors: NDArray[np.float32]) -> bool:
+    """But for what cosines and sines lost as float32."""
+    return bool(np.ptp(factors) <= 8 * np.finfo(np.float32).eps * factors[0])
+
+
+def _scaling(config: ModelConfig, rope: Rope) -> dict[str, NewValue]:
+    """What keys say of it: llama.cpp multiplies by the attention factor, and then by what YaRN itself asks for."""
+    scaling, divisors = rope.scaling, _divisors(config)
+    if isinstance(scaling, YarnScaling):
+        usual = 1.0 if scaling.factor <= 1 else 1.0 + 0.1 * math.log(scaling.factor)
+        return {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": float(scaling.factor),
+            "rope.scaling.original_context_length": scaling.original_max_seq_len,
+            "rope.scaling.attn_factor": scaling.attention_factor / usual,
+            "rope.scaling.yarn_beta_fast": float(scaling.beta_fast),
+            "rope.scaling.yarn_beta_slow": float(scaling.beta_slow),
+        }
+    if scaling is not None and divisors is not None and _is_one_number(divisors):
+        return {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.factor)}
+    return {}
 
 
 def _angles(rope: Rope, head_dim: int) -> NDArray[np.float64]:
@@ -80,17 +118,35 @@ def _angles(rope: Rope, head_dim: int) -> NDArray[np.float64]:
 
 
 def _only_layer(config: ModelConfig) -> tuple[Attention, Dense, Rope]:
+    """Raises UnsupportedModelError unless all layers are alike, and all that is in them is said above."""
     layer = config.kinds[0]
     mixer, feed_forward = layer.mixer, layer.feed_forward
-    is_known = config.family in _ARCHITECTURE_OF and len(config.kinds) == 1
+    is_known = config.family in _ARCHITECTURE_OF and len(config.kinds) == 1 and config.embedding_scale == 1
     if (
         not is_known
         or not isinstance(mixer, Attention)
         or not isinstance(feed_forward, Dense)
         or mixer.rope is None
-        or not isinstance(mixer.rope.scaling, RopeScaling | None)
+        or layer != _said_of(mixer, feed_forward)
+        or (isinstance(mixer.rope.scaling, YarnScaling) and not mixer.rope.scaling.truncate)
     ):
         raise UnsupportedModelError(
             f"a {config.family} model like this one is not written into GGUF files; convert to q40, which is a .m file"
         )
     return mixer, feed_forward, mixer.rope
+
+
+def _said_of(mixer: Attention, feed_forward: Dense) -> Layer:
+    """A layer of which a file with our keys and tensors says all."""
+    attention = Attention(
+        n_heads=mixer.n_heads,
+        n_kv_heads=mixer.n_kv_heads,
+        head_dim=mixer.head_dim,
+        rope=mixer.rope,
+        window=mixer.window,
+        qkv_bias=mixer.qkv_bias,
+        qk_norm=mixer.qk_norm,
+    )
+    return Layer(
+        mixer=attention, feed_forward=Dense(ffn_dim=feed_forward.ffn_dim, activation=Activation.SILU)
+    )
