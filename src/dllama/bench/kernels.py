@@ -12,8 +12,10 @@ import statistics
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dllama.bench.limits import Limits, seconds_of
+from dllama.bench.random_blocks import random_blocks
 from dllama.dtypes import ElementType, row_bytes
 from dllama.kernels import Compute, PackedMatrix, Q80Rows
 from dllama.model import PAGE_SIZE
@@ -103,15 +105,23 @@ def _cases(compute: Compute) -> Iterator[_Case]:
             yield make(compute, n_rows)
 
 
-_PRODUCTS = (ElementType.Q40, ElementType.Q80, ElementType.F16, ElementType.F32)
+_PLAIN = (ElementType.F16, ElementType.F32)
+_PRODUCTS = (*(dtype for dtype in ElementType if dtype.is_blocked), *_PLAIN)
+
+
+def _random_rows(dtype: ElementType) -> NDArray[np.uint8]:
+    """`[D, bytes of D elements]`: no number is large, subnormal (slow on some CPUs) or not finite."""
+    random = np.random.default_rng(0)
+    if dtype.is_blocked:
+        return random_blocks(random, dtype, _D * _D // dtype.block, 1).reshape(_D, -1)
+    numbers = random.standard_normal((_D, _D), np.float32)
+    return numbers.astype("<f2" if dtype is ElementType.F16 else "<f4").view(np.uint8)
 
 
 def _products(compute: Compute, dtype: ElementType) -> Iterator[_Case]:
     """[D, D] x [T, D]."""
     n_bytes = _D * row_bytes(dtype, _D)
-    rows = np.random.default_rng(0).integers(0, 256, (_D, row_bytes(dtype, _D)), np.uint8)
-    # In every type: no scale or number that is large, subnormal (slow on some CPUs) or not finite.
-    rows[:, 1::2] = rows[:, 1::2] & 0x3B | 0x20
+    rows = _random_rows(dtype)
     matrices = []
     for _ in range(-(-_BEYOND_CACHES // n_bytes)):
         matrix = PackedMatrix(compute, dtype, _D, _D)

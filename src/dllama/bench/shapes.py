@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dllama.bench.random_blocks import random_blocks
 from dllama.checkpoint import Checkpoint, Recipe
 from dllama.checkpoint.recipes import stored
-from dllama.dtypes import BLOCK, ElementType, row_bytes
+from dllama.dtypes import ElementType, row_bytes
 from dllama.errors import UsageError
 from dllama.model import (
     Activation,
@@ -136,8 +137,8 @@ class _RandomSource:
     def close(self) -> None: ...
 
     def _matrix(self, n_rows: int, n_cols: int, dtype: ElementType) -> Recipe:
-        pool = self._elements(n_rows * (BLOCK if dtype.is_blocked else 1) + n_cols, dtype, 1 / n_cols**0.5)
-        step = row_bytes(dtype, BLOCK) if dtype.is_blocked else row_bytes(dtype, 1)
+        pool = self._elements(n_rows * dtype.block + n_cols, dtype, 1 / n_cols**0.5)
+        step = dtype.block_bytes
         shape = (n_rows, row_bytes(dtype, n_cols))
         rows = np.lib.stride_tricks.as_strided(pool, shape, (step, 1), writeable=False)
         return stored(rows, n_cols, dtype, "random weights")
@@ -152,9 +153,5 @@ class _RandomSource:
                 return values.astype(np.float16).view(np.uint8)
             # What is float32 here (norms, the embedding) was bf16 when it was published.
             return (values.view(np.uint32) & 0xFFFF0000).view(np.uint8)
-        n_blocks = n // BLOCK
-        blocks = self._random.integers(0, 256, (n_blocks, row_bytes(dtype, BLOCK)), np.uint8)
-        # The deviation of 16, of 256 equally likely numbers.
-        step = scale / (4.6 if dtype is ElementType.Q40 else 74)
-        blocks[:, :2] = np.full((n_blocks, 1), step, np.float16).view(np.uint8)
+        blocks = random_blocks(self._random, dtype, n // dtype.block, scale)
         return blocks.reshape(-1)

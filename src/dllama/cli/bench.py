@@ -21,7 +21,7 @@ from dllama.bench import (
     random_checkpoint,
     shape_named,
 )
-from dllama.checkpoint import Checkpoint, open_checkpoint
+from dllama.checkpoint import WEIGHT_TYPES, Checkpoint, open_checkpoint
 from dllama.cli import bench_fabric, bench_kernels
 from dllama.cli.console import print_table, progress_count
 from dllama.cli.devices import DeviceKind, make_cpu
@@ -33,11 +33,13 @@ from dllama.formats.atomic import write_atomically
 from dllama.node import peak_rss_bytes
 
 _DEFAULT_SHAPE = "llama-3.2-1b"
+_WEIGHT_TYPES = [dtype.label for dtype in ElementType if dtype is not ElementType.BF16]
+"""Random weights have every type that there are kernels for."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("bench", help="measure speed")
-    add_model_flags(parser)
+    add_model_flags(parser, _WEIGHT_TYPES)
     parser.add_argument(
         "--shape",
         metavar="NAME",
@@ -113,6 +115,10 @@ def _checkpoint(args: argparse.Namespace) -> Checkpoint:
     weight_type = args.weights_float_type and ElementType.from_label(args.weights_float_type)
     if args.model and (args.shape or args.layers):
         raise UsageError("--model brings its own shape: leave --shape and --layers out")
+    if args.model and weight_type is not None and weight_type not in WEIGHT_TYPES:
+        raise UsageError(
+            f"nothing is quantised to {weight_type.label} here: it is for random weights (--shape)"
+        )
     if args.model:
         return open_checkpoint(args.model, weight_type)
     return random_checkpoint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -45,7 +45,7 @@ class ModelOptions:
     job: Job | None
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
+def add_model_flags(parser: argparse.ArgumentParser, weight_types: Sequence[str] = WEIGHT_TYPES) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model", type=Path, metavar="PATH", help="a .m or GGUF file, or a Hugging Face directory"
@@ -58,7 +58,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--weights-float-type",
-        choices=WEIGHT_TYPES,
+        choices=weight_types,
         help="quantise to: a directory (default q40), a GGUF file (default: the types that it has)",
     )
     group.add_argument(

@@ -26,7 +26,7 @@ MXFP4_VALUES = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12
 """What the four bits of MXFP4 stand for, twice the value of E2M1; scales are halved for it."""
 
 _SCALE, _MIN, _NIBBLES = ("scale", "<f2"), ("min", "<f2"), ("nibbles", "u1", 16)
-_LAYOUTS: Mapping[ElementType, np.dtype[np.void]] = MappingProxyType(
+LAYOUTS: Mapping[ElementType, np.dtype[np.void]] = MappingProxyType(
     {
         ElementType.Q40: np.dtype([_SCALE, _NIBBLES]),
         ElementType.Q41: np.dtype([_SCALE, _MIN, _NIBBLES]),
@@ -47,6 +47,7 @@ _LAYOUTS: Mapping[ElementType, np.dtype[np.void]] = MappingProxyType(
         ElementType.MXFP4: np.dtype([("exponent", "u1"), _NIBBLES]),
     }
 )
+"""The fields of a block of each blocked type. `scale` and `min` are float16."""
 
 
 def decode(dtype: ElementType, data: Bytes, n: int) -> Float32:
@@ -60,7 +61,7 @@ def decode(dtype: ElementType, data: Bytes, n: int) -> Float32:
     if dtype is ElementType.BF16:
         return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        return _DECODERS[dtype](data.view(_LAYOUTS[dtype])).reshape(len(data), n)
+        return _DECODERS[dtype](data.view(LAYOUTS[dtype])).reshape(len(data), n)
 
 
 def two_scales(scales: Bytes) -> tuple[Bytes, Bytes]:
