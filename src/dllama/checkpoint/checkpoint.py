@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -104,8 +105,13 @@ class Checkpoint:
             )
         self._source.check_tensor("embedding")
         out = np.empty((len(ids), 4 * self.config.dim), dtype=np.uint8)
-        fill(out, ElementType.F32, self._source.recipe("embedding"), ids, range(self.config.dim))
+        fill(out, ElementType.F32, self._embedding, ids, range(self.config.dim))
         return out.view(np.float32)
+
+    @functools.cached_property
+    def _embedding(self) -> Recipe:
+        """Asked for once: a token waits for its row."""
+        return self._source.recipe("embedding")
 
     def check(self) -> None:
         """Raises ModelFileError when a file has been written to since it was opened: to be asked once all is read, and

@@ -60,7 +60,7 @@ class PartialSums:
         Inputs are multiplied with `input_scale`. `norms`: sums may be normed before they are added (see RowSums.add),
         so one rank alone does not add its products at once."""
         courier = Courier(timeout_s, trace)
-        self._reducer = _Reducer(device, fabric, wire, plan, courier, np.float32(input_scale), norms)
+        self._reducer = _Reducer(device, fabric, wire, plan, courier, input_scale, norms)
         self._x, self._partial = x, partial
         self._row_bytes = wire_row_bytes(x.shape[1], wire)
         n_rows = x.shape[0] + _HALF_ROWS if fabric.n_ranks > 1 else 0
@@ -144,17 +144,21 @@ class RowSums:
         """x := the step's inputs; complete after `wait`. Raises PeerError when a rank is lost."""
         residual = self._residual
         if isinstance(inputs, np.ndarray):
-            np.multiply(inputs[self.rows], self._reducer.input_scale, out=residual.array)
+            residual.array[:] = inputs[self.rows]
+            self._scale_inputs()
             residual.push()
             return
 
         def bring(timeout_s: float) -> None:
             inputs.bring(residual.array, self.rows, timeout_s)
-            if self._reducer.input_scale != 1:
-                residual.array *= self._reducer.input_scale
+            self._scale_inputs()
             residual.push()
 
         self._start(bring, SpanName.INPUTS)
+
+    def _scale_inputs(self) -> None:
+        if self._reducer.input_scale != 1.0:
+            self._residual.array *= self._reducer.input_scale
 
     # `encode` and `add`, or `add_norm`, are operations of the device only, so that they can be recorded.
 
@@ -229,7 +233,7 @@ class _Reducer:
     wire: ElementType
     plan: ReducePlan
     courier: Courier
-    input_scale: np.float32
+    input_scale: float
     norms: bool
 
     def reduction(self, n_bytes: int, n_step_bytes: int, memory: Bytes) -> Reduction:

@@ -122,6 +122,7 @@ class Transformer:
             max_rows=n_rows,
         )
         self._inputs = [self._normed(index) for index in range(config.n_layers)]
+        self._head_input = self._workspace.normed(weights.head.dtype)
         self._norms = self._all_norms()
         self._logits = device.buffer(limits.max_logit_rows, len(vocabulary))
         self._first_id = vocabulary.start
@@ -197,7 +198,7 @@ class Transformer:
         self._norms.clear()
         self._workspace.close()
         self.sums.close()
-        del self._weights, self._cache, self._x, self._logits, self._page_table
+        del self._weights, self._cache, self._x, self._logits, self._page_table, self._head_input
 
     def _place(self, batch: StepBatch) -> None:
         """Where the programs find the rows of this step."""
@@ -284,7 +285,7 @@ class Transformer:
         device, n = self._device, len(wanted.rows)
         if n:
             head, eps = self._weights.head, self._config.norm_eps
-            normed = self._workspace.normed(head.dtype)
+            normed = self._head_input
             device.rms_norm(normed, device.take(self._x, wanted.rows), self._weights.final_norm, eps, n)
             device.matmul(self._logits, head, normed, n)  # [N, V_local]
             if wanted.edits is not None or wanted.masks is not None:

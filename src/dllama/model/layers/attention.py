@@ -126,7 +126,7 @@ class Attention:
     ) -> None:
         """run.out [T, D] := this rank's part of the layer's output, of its heads; `angles` are the rope's."""
         device, n_rows, (keys, values) = on.device, run.n_rows, cache
-        buffers = self.buffers(on.dim, on.spans, layer.type_of)
+        buffers = on.shapes(self, layer)
         qkv, mixed, attended = on.floats(buffers.qkv), on[buffers.mixed], on[buffers.attended]
         n_heads, first_head = len(on.spans[self.axis]), on.spans[self.axis].start
         n_kv_heads = self.cache(on.spans).n_heads

@@ -54,7 +54,7 @@ class Dense:
     def compute(self, on: Workspace, layer: LayerWeights, run: RowSums) -> None:
         """run.out [T, D] := this rank's part of the layer's output, of its columns."""
         device, n_rows = on.device, run.n_rows
-        buffers = self.buffers(on.dim, on.spans, layer.type_of)
+        buffers = on.shapes(self, layer)
         gate_up, activated = on.floats(buffers.gate_up), on[buffers.activated]
         weights = layer.matrices["gate_up"]
 

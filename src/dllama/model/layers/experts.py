@@ -68,7 +68,7 @@ class Experts:
     def compute(self, on: Workspace, layer: LayerWeights, run: RowSums) -> None:
         """run.out [T, D] := this rank's part of the layer's output, of its columns."""
         device, n_rows = on.device, run.n_rows
-        buffers = self.buffers(on.dim, on.spans, layer.type_of)
+        buffers = on.shapes(self, layer)
         routes, activated = on.routes(buffers.routes), on[buffers.activated]
         gate_up, down = layer.stacks["experts_gate_up"], layer.stacks["experts_down"]
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from dllama.dtypes import ElementType
 from dllama.kernels import Buffer, Device, Matrix, MatrixStack, Routes, Rows
 from dllama.sharding import RankSpans
+
+S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
 
 TypeOf: TypeAlias = Callable[[str], ElementType]
 """The element type of a layer's matrix, by the tensor's name."""
@@ -77,6 +80,14 @@ class LayerWeights:
     type_of: TypeOf
 
 
+class Part(Protocol[S_co]):
+    """A mixer or a feed-forward."""
+
+    def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> S_co:
+        """What a rank computes it in."""
+        ...
+
+
 class Workspace:
     """`rank` and `spans` are this rank's, `dim` and `eps` the model's."""
 
@@ -95,6 +106,8 @@ class Workspace:
         self._floats: dict[BufferShape, Buffer] = {}
         self._quantised: dict[BufferShape, Rows] = {}
         self._routes: dict[RoutesShape, Routes] = {}
+        self._shapes: dict[tuple[int, int], Any] = {}
+        self._normed: dict[ElementType, Rows] = {}
         for buffer in dict.fromkeys(buffers):
             if isinstance(buffer, RoutesShape):
                 self._routes[buffer] = device.routes(max_rows, buffer.n_experts, buffer.top_k)
@@ -109,12 +122,22 @@ class Workspace:
     def floats(self, buffer: BufferShape) -> Buffer:
         return self._floats[buffer]
 
+    def shapes(self, part: Part[S], layer: LayerWeights) -> S:
+        """What `part` of that layer computes in: worked out once, and not for each number of rows that is recorded."""
+        key = id(part), id(layer)
+        if key not in self._shapes:
+            self._shapes[key] = part.buffers(self.dim, self.spans, layer.type_of)
+        found: S = self._shapes[key]
+        return found
+
     def routes(self, shape: RoutesShape) -> Routes:
         return self._routes[shape]
 
     def normed(self, dtype: ElementType) -> Rows:
         """The input of the layer's products after its norm [T, D], as matrices of that type take it."""
-        return self[normed_buffer(self.dim, dtype)]
+        if dtype not in self._normed:
+            self._normed[dtype] = self[normed_buffer(self.dim, dtype)]
+        return self._normed[dtype]
 
     def product(
         self, out: Buffer, weights: StackedMatrices, x: Callable[[ElementType], Rows], n_rows: int
@@ -128,6 +151,8 @@ class Workspace:
         self._floats.clear()
         self._quantised.clear()
         self._routes.clear()
+        self._normed.clear()
+        self._shapes.clear()
 
 
 def normed_buffer(dim: int, dtype: ElementType) -> BufferShape:
