@@ -52,6 +52,18 @@ YARN_OF_ALL_KEYS = YARN_ROPE | {"beta_fast": 16, "beta_slow": 2, "attention_fact
 YARN_OF_MSCALES = YARN_ROPE | {"rope_theta": 10000.0, "mscale": 1.0, "mscale_all_dim": 0.5}
 DYNAMIC_ROPE = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}
+# one layer of each kind, a window shorter than the text, a scale that is not the usual one
+GEMMA3 = {
+    "head_dim": 32,
+    "sliding_window": 12,
+    "query_pre_attn_scalar": 48,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1000000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+    "rms_norm_eps": 1e-6,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +129,7 @@ GOLDENS_WANTED = [
         BF16,
     ),
     Golden("qwen3-shards", "qwen3", sizes(96, 192, 8, 2, head_dim=16, **TIED, **EPS_6), 40, BF16, "150KB"),
+    Golden("gemma3-two-kinds", "gemma3_text", sizes(64, 128, 4, 2, **GEMMA3), 40, BF16),
 ]
 
 
@@ -132,7 +145,8 @@ def random_model(golden: Golden, seed: int) -> transformers.PreTrainedModel:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:
-                parameter.copy_(1.0 + 0.25 * torch.randn_like(parameter))
+                added = 1.0 if golden.family.startswith("gemma") else 0.0  # by the class
+                parameter.copy_(1.0 - added + 0.25 * torch.randn_like(parameter))
             elif name.endswith(".bias"):
                 parameter.copy_(0.5 * torch.randn_like(parameter))
             elif "embed_tokens" in name or "lm_head" in name:

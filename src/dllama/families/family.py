@@ -49,6 +49,11 @@ class Family:
     other_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What its safetensors files call otherwise than most: our name of a tensor (without `layers.N.`) to theirs."""
 
+    norms_add_one: bool = False
+    """Its safetensors files have of each norm what is to be added to 1; GGUF files have the sum."""
+    ties_head: bool = False
+    """Whether the head is the embedding where config.json does not say (tie_word_embeddings)."""
+
     def hf_name(self, name: str, number: int = 0) -> str:
         """The Hugging Face name of our `name`: `layers.3.q` is `model.layers.3.self_attn.q_proj.weight`. `number`:
         which matrix of a stack."""

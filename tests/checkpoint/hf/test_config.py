@@ -150,6 +150,56 @@ class TestSlidingWindow:
         assert [config.layer(index).mixer.window for index in range(2)] == [None, 256]
 
 
+GEMMA3 = {
+    "model_type": "gemma3_text",
+    "hidden_size": 640,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 32768,
+    "sliding_window": 512,
+    "hidden_activation": "gelu_pytorch_tanh",
+}
+
+
+class TestGemma3:
+    def test_each_sixth_layer_sees_all_and_has_a_rope_of_its_own(self) -> None:
+        config = model_from_hf(GEMMA3 | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, PATH).config
+        mixers = [config.layer(index).mixer for index in range(12)]
+        assert [mixer.window for mixer in mixers] == ([512] * 5 + [None]) * 2
+        ropes = [mixer.rope for mixer in mixers]
+        assert [rope and (rope.theta, rope.scaling is None) for rope in ropes] == (
+            [(1e4, True)] * 5 + [(1e6, False)]
+        ) * 2
+        assert config.embedding_scale == 640**0.5
+        assert all(kind.norms_after for kind in config.kinds)
+        assert mixers[0].head_dim == 256
+        assert mixers[0].scale is None
+
+    def test_both_spellings_say_the_same(self) -> None:
+        newer = {
+            "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 2,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        }
+        older = {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "sliding_window_pattern": 6}
+        assert model_from_hf(GEMMA3 | newer, PATH).config == model_from_hf(GEMMA3 | older, PATH).config
+
+    def test_another_scale(self) -> None:
+        config = model_from_hf(GEMMA3 | {"query_pre_attn_scalar": 168}, PATH).config
+        assert config.kinds[0].mixer.scale == 168**-0.5
+
+    @pytest.mark.parametrize(
+        ("key", "value"), [("final_logit_softcapping", 30.0), ("use_bidirectional_attention", True)]
+    )
+    def test_what_would_be_missed_is_refused(self, key: str, value: object) -> None:
+        with pytest.raises(UnsupportedModelError, match=f"{key} is {value}"):
+            model_from_hf(GEMMA3 | {key: value}, PATH)
+
+
 def test_unknown_family_lists_the_known() -> None:
     message = refusal(UnsupportedModelError, model_type="gemma3")
     assert "'gemma3'" in message

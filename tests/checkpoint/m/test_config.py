@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dllama.checkpoint.hf.config import model_from_hf
 from dllama.checkpoint.m.config import (
     config_from_header,
     extensions,
@@ -257,4 +258,14 @@ def test_weights_that_do_not_sum_to_1_have_no_key() -> None:
 def test_layers_of_two_kinds_have_no_keys() -> None:
     config = dataclasses.replace(qwen3_moe(), kinds=(*qwen3_moe().kinds, *QWEN3.config.kinds))
     with pytest.raises(UnsupportedModelError, match="no keys for a qwen3_moe model like this one"):
+        header_from_config(config, ElementType.Q40)
+
+
+def test_gemma3_has_no_number() -> None:
+    values = {
+        "model_type": "gemma3_text", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "sliding_window_pattern": 1,
+    }  # fmt: skip
+    config = model_from_hf(values, Path("config.json")).config
+    with pytest.raises(UnsupportedModelError, match=r"no keys for a gemma3_text model"):
         header_from_config(config, ElementType.Q40)

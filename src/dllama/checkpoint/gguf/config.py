@@ -44,6 +44,8 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
 )
 """Keys that change what is computed, and the values with which they do not."""
 
+_GEMMA3_27B_LAYERS = 62
+
 _NO_MODELS: Mapping[str, str] = MappingProxyType(
     {
         "adapter": "is an adapter (LoRA), not a model; merge it into its base model first",
@@ -143,7 +145,22 @@ def _values(file: GgufFile, keys: Keys) -> dict[str, Any]:
     if ROPE_FACTORS in file.tensors:
         factors = file.bytes_of(ROPE_FACTORS)
     values |= rope_values(keys, max_seq_len, head_dim, factors)
+    if family == "gemma3_text":
+        values |= _gemma3_values(keys, values)
     return values
+
+
+def _gemma3_values(keys: Keys, values: Mapping[str, Any]) -> dict[str, Any]:
+    """As llama.cpp takes it: the scaling of the rope is that of layers without a window, each sixth; the model of 62
+    layers (27B) alone has another scale of attention."""
+    dim, n_heads = values["hidden_size"], values["num_attention_heads"]
+    has_other_scale = values["num_hidden_layers"] == _GEMMA3_27B_LAYERS
+    return {
+        "query_pre_attn_scalar": dim // max(n_heads, 1) if has_other_scale else values["head_dim"],
+        "sliding_window": keys.whole("attention.sliding_window"),
+        "sliding_window_pattern": keys.whole("attention.sliding_window_pattern", 6),
+        "rope_local_base_freq": keys.number("rope.freq_base_swa", 1e4),
+    }
 
 
 def _expert_values(keys: Keys) -> dict[str, Any]:

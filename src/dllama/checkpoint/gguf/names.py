@@ -11,6 +11,7 @@ FAMILY_OF: Mapping[str, str] = MappingProxyType(
         "qwen2": "qwen2",
         "qwen3": "qwen3",
         "qwen3moe": "qwen3_moe",
+        "gemma3": "gemma3_text",
     }
 )
 """`general.architecture` to the name of our family."""
@@ -36,6 +37,8 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "experts_up": "blk.{layer}.ffn_up_exps.weight",
         "attention_norm": "blk.{layer}.attn_norm.weight",
         "ffn_norm": "blk.{layer}.ffn_norm.weight",
+        "post_attention_norm": "blk.{layer}.post_attention_norm.weight",
+        "post_ffn_norm": "blk.{layer}.post_ffw_norm.weight",
         "final_norm": "output_norm.weight",
         "head": "output.weight",
     }

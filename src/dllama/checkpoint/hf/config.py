@@ -45,4 +45,4 @@ def model_from_hf(values: Mapping[str, Any], path: Path) -> HfModel:
     if scheme is not None:
         raise UnsupportedModelError(quantised_message(path, scheme))
     family, keys = family_named(model_type), Keys(values, path)
-    return HfModel(family.read(keys), family, keys.flag("tie_word_embeddings"))
+    return HfModel(family.read(keys), family, keys.flag("tie_word_embeddings", family.ties_head))

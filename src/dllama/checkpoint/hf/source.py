@@ -16,7 +16,7 @@ from dllama.checkpoint.hf.extras import (
     unused_sentence,
 )
 from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_tensors
-from dllama.checkpoint.recipes import Recipe, halves_to_pairs, stack, stored
+from dllama.checkpoint.recipes import Recipe, halves_to_pairs, plus, stack, stored
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.formats.safetensors import SafetensorsFile, open_safetensors_directory
@@ -59,6 +59,8 @@ class HfSource:
 
     def recipe(self, name: str) -> Recipe:
         matrix = self._stored(name)
+        if self._family.norms_add_one and name.endswith("_norm"):
+            return plus(matrix, 1.0)
         if not name.endswith((".q", ".k")):
             return matrix
         mixer = self.model.config.layer(int(name.split(".")[1])).mixer

@@ -177,7 +177,7 @@ def header_notes(config: ModelConfig) -> list[str]:
 
 def extensions(config: ModelConfig) -> list[str]:
     """What of a `.m` file of `config` only dllama reads: Distributed Llama refuses such a file."""
-    names = [f"the architecture {config.family}"] if _ARCHITECTURE_OF[config.family] == _QWEN2 else []
+    names = [f"the architecture {config.family}"] if config.family == "qwen2" else []
     keys = {key for key, _ in header_from_config(config, ElementType.Q40) if key >= FIRST_OWN_KEY}
     names += [_EXTENSIONS[key] for key in sorted(keys) if key in _EXTENSIONS]
     return names
@@ -187,6 +187,7 @@ def _only_layer(config: ModelConfig) -> tuple[Attention, Dense | Experts, Rope]:
     """What all layers are. Raises UnsupportedModelError for what the format has no keys for."""
     layer = config.kinds[0]
     is_known = not isinstance(layer.feed_forward, Experts) or layer.feed_forward.renormalised
+    is_known &= config.family in _ARCHITECTURE_OF
     if len(config.kinds) > 1 or layer.mixer.rope is None or not is_known:
         raise UnsupportedModelError(f"the .m format has no keys for a {config.family} model like this one")
     return layer.mixer, layer.feed_forward, layer.mixer.rope

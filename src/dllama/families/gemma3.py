@@ -1,0 +1,100 @@
+"""Gemma 3 (Gemma Team 2025, arXiv:2503.19786): most layers attend to a window and turn by a rope of their own, each
+sixth to all; norms before and after each part; the embedding is scaled. Its files have of each norm what is to be added
+to 1.
+
+Keys and defaults: Gemma3TextConfig of transformers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from dllama.errors import ModelFileError
+from dllama.families import reading
+from dllama.families.family import Family
+from dllama.families.keys import Keys
+from dllama.model import Attention, Layer, ModelConfig, RopeStyle
+
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+_UNSUPPORTED = ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention")
+
+
+def _read(keys: Keys) -> ModelConfig:
+    keys = keys.with_defaults(
+        num_key_value_heads=4,
+        head_dim=256,
+        hidden_act=keys.get("hidden_activation", "gelu_pytorch_tanh"),
+        max_position_embeddings=131072,
+        vocab_size=262208,
+        query_pre_attn_scalar=256,
+        sliding_window=4096,
+        sliding_window_pattern=keys.get("_sliding_window_pattern", 6),
+        rope_theta=1e6,
+        rope_local_base_freq=1e4,
+    )
+    for key in _UNSUPPORTED:
+        if keys.get(key, None):
+            raise keys.unsupported(
+                f"{key} is {keys.values[key]!r}, which is not supported; without it the answers would be wrong"
+            )
+    full = _with_rope(keys, _FULL)
+    window = reading.window(full)
+    of_kind = {
+        _FULL: _attention(full, window=None),
+        _SLIDING: _attention(_with_rope(keys, _SLIDING), window=window),
+    }
+    layers = [
+        Layer(mixer=of_kind[kind], feed_forward=reading.dense(keys), norms_after=True)
+        for kind in _layer_types(keys)
+    ]
+    dim = keys.whole("hidden_size")
+    return reading.model(full, "gemma3_text", layers, embedding_scale=max(dim, 1) ** 0.5)
+
+
+def _attention(keys: Keys, window: int | None) -> Attention:
+    attention = reading.attention(keys, RopeStyle.HALVES, window=window, qk_norm=True)
+    of = keys.number("query_pre_attn_scalar")
+    if of <= 0:
+        raise ModelFileError(f"{keys.path}: query_pre_attn_scalar is {of}, which cannot be (above 0)")
+    return dataclasses.replace(attention, scale=None if of == attention.head_dim else of**-0.5)
+
+
+def _with_rope(keys: Keys, kind: str) -> Keys:
+    """With the keys of one rope, that of layers of this kind. Scaling without a kind is that of the full ones."""
+    nested = keys.table("rope_parameters")
+    table = None if nested is None else nested.table(kind)
+    own: dict[str, Any] = {"rope_parameters": None if table is None else table.values}
+    if kind == _SLIDING:
+        own |= {"rope_theta": keys.number("rope_local_base_freq"), "rope_scaling": None}
+    return Keys({**keys.values, **own}, keys.path)
+
+
+def _layer_types(keys: Keys) -> list[str]:
+    n, kinds = reading.n_layers(keys), keys.get("layer_types", None)
+    if kinds is None:
+        every = keys.whole("sliding_window_pattern")
+        if every < 1:
+            raise ModelFileError(
+                f"{keys.path}: sliding_window_pattern is {every}, which cannot be (1 or more)"
+            )
+        return [_SLIDING if (layer + 1) % every else _FULL for layer in range(n)]
+    if not isinstance(kinds, list) or len(kinds) != n or not all(kind in (_FULL, _SLIDING) for kind in kinds):
+        raise ModelFileError(
+            f"{keys.path}: layer_types must list {_FULL} or {_SLIDING} for each of {n} layers"
+        )
+    return kinds
+
+
+GEMMA3 = Family(
+    name="gemma3_text",
+    title="Gemma 3 (text)",
+    read=_read,
+    other_names={
+        "post_attention_norm": "model.layers.{layer}.post_attention_layernorm.weight",
+        "ffn_norm": "model.layers.{layer}.pre_feedforward_layernorm.weight",
+        "post_ffn_norm": "model.layers.{layer}.post_feedforward_layernorm.weight",
+    },
+    norms_add_one=True,
+    ties_head=True,
+)
