@@ -24,9 +24,17 @@ F32, IQ4NL = ElementType.F32, ElementType.IQ4NL
 WRITTEN = [
     "llama-dynamic", "llama-gqa", "llama-head-dim", "llama-linear", "llama-mha", "llama-mqa-tied", "llama-yarn",
     "llama3-scaled", "mistral-gqa", "mistral-window", "mistral-yarn", "qwen2-gqa-tied", "qwen3-shards",
-    "qwen3-wide-heads", "qwen3-yarn",
+    "qwen3-wide-heads", "qwen3-yarn", "qwen3-moe",
 ]  # fmt: skip
-GOLDEN = ["llama-gqa", "llama-mqa-tied", "llama-head-dim", "llama3-scaled", "mistral-gqa", "qwen2-gqa-tied"]
+GOLDEN = [
+    "llama-gqa",
+    "llama-mqa-tied",
+    "llama-head-dim",
+    "llama3-scaled",
+    "mistral-gqa",
+    "qwen2-gqa-tied",
+    "qwen3-moe",
+]
 
 
 def close(values: Any) -> Any:
@@ -114,7 +122,7 @@ def test_the_tokenizer_comes_back(tmp_path: Path) -> None:
     assert set(meant.eos_ids) <= {*read.eos_ids, *meant.eos_ids[1:]}
 
 
-@pytest.mark.parametrize("name", ["llama-gelu", "qwen2-yarn"])
+@pytest.mark.parametrize("name", ["llama-gelu", "qwen2-yarn", "qwen3-moe-mixed"])
 def test_what_is_not_written_is_said(name: str, tmp_path: Path) -> None:
     """llama.cpp's llama has one activation, and its YaRN borders of whole pairs."""
     with pytest.raises(UnsupportedModelError, match="convert to q40"):

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from dllama.errors import TokenizerError, UnsupportedModelError
 from dllama.formats.gguf import NewValue
-from dllama.model import Activation, Attention, Dense, Layer, ModelConfig, Rope, YarnScaling
+from dllama.model import Activation, Attention, Dense, Experts, Layer, ModelConfig, Rope, YarnScaling
 from dllama.model.rope import Angles, rope_table
 
 _ARCHITECTURE_OF: Mapping[str, str] = MappingProxyType(
-    {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+    {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen3_moe": "qwen3moe"}
 )
 """Our family to `general.architecture`."""
 
@@ -25,13 +25,13 @@ _UNUSED = 5
 
 def metadata_of_config(config: ModelConfig, name: str) -> dict[str, NewValue]:
     """`name` is the model's, for people. Raises UnsupportedModelError for what is not written."""
-    attention, dense, rope = _only_layer(config)
+    attention, feed_forward, rope = _only_layer(config)
     architecture = _ARCHITECTURE_OF[config.family]
     values: dict[str, NewValue] = {
         "block_count": config.n_layers,
         "context_length": min(config.max_seq_len, attention.window or config.max_seq_len),
         "embedding_length": config.dim,
-        "feed_forward_length": dense.ffn_dim,
+        **_widths(feed_forward),
         "attention.head_count": attention.n_heads,
         "attention.head_count_kv": attention.n_kv_heads,
         "attention.key_length": attention.head_dim,
@@ -117,7 +117,19 @@ def _angles(rope: Rope, head_dim: int) -> NDArray[np.float64]:
     return np.asarray(np.arctan2(sines, cosines))
 
 
-def _only_layer(config: ModelConfig) -> tuple[Attention, Dense, Rope]:
+def _widths(feed_forward: Dense | Experts) -> dict[str, NewValue]:
+    """Of a model of experts alone `feed_forward_length` is what Qwen's config.json says, though nothing is as wide."""
+    if isinstance(feed_forward, Dense):
+        return {"feed_forward_length": feed_forward.ffn_dim}
+    return {
+        "feed_forward_length": feed_forward.top_k * feed_forward.expert_dim,
+        "expert_feed_forward_length": feed_forward.expert_dim,
+        "expert_count": feed_forward.n_experts,
+        "expert_used_count": feed_forward.top_k,
+    }
+
+
+def _only_layer(config: ModelConfig) -> tuple[Attention, Dense | Experts, Rope]:
     """Raises UnsupportedModelError unless all layers are alike, and all that is in them is said above."""
     layer = config.kinds[0]
     mixer, feed_forward = layer.mixer, layer.feed_forward
@@ -125,7 +137,6 @@ def _only_layer(config: ModelConfig) -> tuple[Attention, Dense, Rope]:
     if (
         not is_known
         or not isinstance(mixer, Attention)
-        or not isinstance(feed_forward, Dense)
         or mixer.rope is None
         or layer != _said_of(mixer, feed_forward)
         or (isinstance(mixer.rope.scaling, YarnScaling) and not mixer.rope.scaling.truncate)
@@ -136,7 +147,7 @@ def _only_layer(config: ModelConfig) -> tuple[Attention, Dense, Rope]:
     return mixer, feed_forward, mixer.rope
 
 
-def _said_of(mixer: Attention, feed_forward: Dense) -> Layer:
+def _said_of(mixer: Attention, feed_forward: Dense | Experts) -> Layer:
     """A layer of which a file with our keys and tensors says all."""
     attention = Attention(
         n_heads=mixer.n_heads,
@@ -147,6 +158,15 @@ def _said_of(mixer: Attention, feed_forward: Dense) -> Layer:
         qkv_bias=mixer.qkv_bias,
         qk_norm=mixer.qk_norm,
     )
-    return Layer(
-        mixer=attention, feed_forward=Dense(ffn_dim=feed_forward.ffn_dim, activation=Activation.SILU)
+    if isinstance(feed_forward, Dense):
+        return Layer(
+            mixer=attention, feed_forward=Dense(ffn_dim=feed_forward.ffn_dim, activation=Activation.SILU)
+        )
+    experts = Experts(
+        n_experts=feed_forward.n_experts,
+        top_k=feed_forward.top_k,
+        expert_dim=feed_forward.expert_dim,
+        activation=Activation.SILU,
+        renormalised=True,
     )
+    return Layer(mixer=attention, feed_forward=experts)
