@@ -129,7 +129,7 @@ GOLDENS_WANTED = [
         BF16,
     ),
     Golden("qwen3-shards", "qwen3", sizes(96, 192, 8, 2, head_dim=16, **TIED, **EPS_6), 40, BF16, "150KB"),
-    Golden("gemma3-two-kinds", "gemma3_text", sizes(64, 128, 4, 2, **GEMMA3), 40, BF16),
+    Golden("gemma3-two-kinds", "gemma3_text", sizes(96, 160, 6, 2, **GEMMA3), 40, BF16),
 ]
 
 

@@ -9,10 +9,18 @@ import pytest
 from support.api_process import CHAT as CHAT_PATH
 from support.api_process import ApiProcess
 from support.processes import WorkerPool, run_well
-from support.real_models import SMOLLM2, SMOLLM2_GGUF, needs_smollm2, needs_smollm2_gguf
+from support.real_models import (
+    GEMMA3_GGUF,
+    SMOLLM2,
+    SMOLLM2_GGUF,
+    needs_gemma3_gguf,
+    needs_smollm2,
+    needs_smollm2_gguf,
+)
 
 pytestmark = [needs_smollm2, needs_smollm2_gguf, pytest.mark.slow]
 
+PROSE = Path(__file__).parents[2] / "tools" / "quality" / "prose.txt"
 CHAT = ("chat", "--model", SMOLLM2, "--weights-float-type", "f16", "--max-seq-len", 256, "--temperature", 0)
 
 
@@ -63,3 +71,20 @@ def test_a_gguf_file_runs_in_its_own_types_on_any_number_of_nodes(pool: WorkerPo
     for workers in ((), ("--workers", *pool.addresses(2))):
         done = run_well("inference", "--model", SMOLLM2_GGUF, *prompt, *workers)
         assert "|  Paris\n" in done.out
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    "model",
+    [SMOLLM2_GGUF, pytest.param(GEMMA3_GGUF, marks=needs_gemma3_gguf)],
+    ids=["smollm2", "gemma3"],
+)
+def test_types_of_a_gguf_file_lose_little_beside_float32(model: Path, tmp_path: Path) -> None:
+    """On prose, against float32 arithmetic on the same dequantised weights; docs/quality.md has longer texts."""
+    text = tmp_path / "prose.txt"
+    text.write_text(PROSE.read_text()[:2500])
+    reference = ("--reference", model, "--reference-float-type", "f32")
+    done = run_well("perplexity", "--model", model, *reference, "--file", text, timeout_s=300)
+    found = dict(line.split(": ") for line in done.out.splitlines() if ": " in line)
+    assert float(found["mean KL divergence"]) <= 0.006
+    assert float(found["same first token"].rstrip(" %")) >= 95

@@ -72,16 +72,19 @@ class Alike:
         return ModelSpec.uniform(self.config, self.weight_type)
 
 
-def alike(config: ModelConfig, weight_type: ElementType = ElementType.Q40) -> Alike:
-    """The numbers of a model whose layers are alike, but for those of a mixture of experts."""
-    layer = config.kinds[0]
-    mixer, rope = layer.mixer, layer.mixer.rope
-    assert all(kind.mixer == mixer for kind in config.kinds)
+def alike(
+    config: ModelConfig, weight_type: ElementType = ElementType.Q40, *, layer: int | None = None
+) -> Alike:
+    """The numbers of a model whose layers are alike, but for those of a mixture of experts; or as if all of them were
+    as this `layer` is."""
+    of_layer = config.layer(layer or 0)
+    mixer, rope = of_layer.mixer, of_layer.mixer.rope
+    assert layer is not None or all(kind.mixer == mixer for kind in config.kinds)
     assert rope is not None
     return Alike(
         family=config.family,
         dim=config.dim,
-        ffn_dim=layer.feed_forward.ffn_dim if isinstance(layer.feed_forward, Dense) else 0,
+        ffn_dim=of_layer.feed_forward.ffn_dim if isinstance(of_layer.feed_forward, Dense) else 0,
         n_layers=config.n_layers,
         n_heads=mixer.n_heads,
         n_kv_heads=mixer.n_kv_heads,
@@ -92,7 +95,7 @@ def alike(config: ModelConfig, weight_type: ElementType = ElementType.Q40) -> Al
         rope_theta=rope.theta,
         rope_style=rope.style,
         rope_scaling=rope.scaling,
-        activation=layer.feed_forward.activation,
+        activation=of_layer.feed_forward.activation,
         qkv_bias=mixer.qkv_bias,
         qk_norm=mixer.qk_norm,
         sliding_window=mixer.window,
