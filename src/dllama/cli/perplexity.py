@@ -39,7 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--reference-float-type",
         choices=WEIGHT_TYPES,
-        help="quantise the reference to: a directory (default f32, which is exact), a GGUF file (default: the types that it has)",
+        help="quantise the reference to: a directory (default f32, exact), a GGUF file (default: the types it has)",
     )
     parser.add_argument(
         "--reference-device",
