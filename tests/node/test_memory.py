@@ -67,12 +67,21 @@ def test_a_cache_on_disk_needs_no_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_nodes", "most_threads", "max_rows"),
-    [(1, 1, 128), (1, 2, 256), (1, 16, 256), (1, None, 256), (2, 1, 256), (4, 4, 512)],
+    ("shape", "n_nodes", "most_threads", "max_rows"),
+    [
+        *[("llama-3.2-1b", 1, most_threads, 256) for most_threads in (2, 16, None)],
+        ("llama-3.2-1b", 1, 1, 128),
+        ("llama-3.2-1b", 2, 1, 256),
+        ("llama-3.2-1b", 4, 4, 512),
+        ("qwen3-30b-a3b", 1, 1, 512),  # 32 for each of 128 experts of which 8 are chosen
+        ("qwen3-235b-a22b", 1, 2, 256),  # what fits
+    ],
     ids=str,
 )
-def test_a_step_has_rows_for_all_threads(n_nodes: int, most_threads: int | None, max_rows: int) -> None:
-    model = shape_named("llama-3.2-1b", None, ElementType.Q40)
+def test_a_step_has_rows_for_all_threads_and_experts(
+    shape: str, n_nodes: int, most_threads: int | None, max_rows: int
+) -> None:
+    model = shape_named(shape, None, ElementType.Q40)
     _, limits = session_shape(
         model,
         plan_spans(model.axes, [1.0] * n_nodes),
@@ -84,7 +93,7 @@ def test_a_step_has_rows_for_all_threads(n_nodes: int, most_threads: int | None,
         most_threads=most_threads,
     )
     assert limits.max_rows == max_rows
-    large_bytes = max_rows * 2048 // 32 * 34 if max_rows >= 256 else None  # of Q80 blocks
+    large_bytes = max_rows * model.config.dim // 32 * 34 if max_rows >= 256 else None  # of Q80 blocks
     assert large_step_bytes(model.config, limits) == large_bytes
 
 

@@ -101,7 +101,8 @@ def session_shape(
     config = model.config
     check_cache_type(cache_type, config)
     per_row = max(buffer_row_bytes(model, spans, plan.n_ranks, wire) for spans in plan.ranks)
-    max_rows = _most_rows(_BUFFER_BUDGET_BYTES // per_row, most_threads, plan.n_ranks)
+    wanted = max(kind.feed_forward.wanted_rows for kind in config.kinds)
+    max_rows = _most_rows(_BUFFER_BUDGET_BYTES // per_row, most_threads, plan.n_ranks, wanted)
     limits = StepLimits(
         max_rows=max_rows,
         max_logit_rows=max(1, min(max_rows, _LOGIT_BUDGET_BYTES // (4 * config.vocab_size))),
@@ -121,10 +122,11 @@ def large_step_bytes(config: ModelConfig, limits: StepLimits) -> int | None:
     return limits.max_rows * wire_row_bytes(config.dim, limits.wire) if is_large else None
 
 
-def _most_rows(n_fitting: int, most_threads: int | None, n_ranks: int) -> int:
-    """Whole runs of a thread's rows where one fits; of several ranks, which may compute a step in two halves, two."""
+def _most_rows(n_fitting: int, most_threads: int | None, n_ranks: int, wanted: int) -> int:
+    """Whole runs of a thread's rows where one fits; of several ranks, which may compute a step in two halves, two. At
+    least as many as layers want, if they fit."""
     useful = _MAX_ROWS if most_threads is None else most_threads * _THREAD_ROWS * min(n_ranks, 2)
-    most = min(_MAX_ROWS, useful)
+    most = min(_MAX_ROWS, max(useful, wanted))
     unit = _THREAD_ROWS if n_fitting >= _THREAD_ROWS else _MIN_ROWS
     return max(_MIN_ROWS, min(most, n_fitting // unit * unit))
 

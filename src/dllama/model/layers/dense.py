@@ -35,6 +35,11 @@ class Dense:
     def axis(self) -> str:
         return f"{self.ffn_dim} FFN columns"
 
+    @property
+    def wanted_rows(self) -> int:
+        """Rows of a step with which products are quick, beyond what threads have use for."""
+        return 0
+
     def fault(self) -> str | None:
         """What is impossible in it, as the end of a sentence, or None."""
         return fault_in_sizes(ffn_dim=self.ffn_dim)
