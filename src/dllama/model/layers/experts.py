@@ -28,8 +28,8 @@ class _Buffers(NamedTuple):
 
 
 _ROWS_OF_EXPERT = 32
-"""Weights are unpacked for all rows of an expert: of 8 rows products reach 0.38 of the arithmetic peak, of 16 0.52, of 32
-0.58, of 128 0.62 (docs/log.md)."""
+"""Weights are unpacked for all rows of an expert: with 8 rows products reach 0.38 of the arithmetic peak, with 16 0.52,
+with 32 0.58, with 128 0.62 (docs/log.md)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
