@@ -173,6 +173,8 @@ void define_compute(nb::module_& m) {
         .def("quantize_rows", &Compute::quantize_rows, nb::arg("out"), nb::arg("x"), nb::arg("n_rows"))
         .def("rms_norm", &Compute::rms_norm, nb::arg("out"), nb::arg("x"), nb::arg("weight"), nb::arg("eps"),
              nb::arg("n_rows"))
+        .def("rms_norm_in_order", &Compute::rms_norm_in_order, nb::arg("out"), nb::arg("x"), nb::arg("weight"),
+             nb::arg("eps"), nb::arg("n_rows"))
         .def("silu_mul", &Compute::silu_mul, nb::arg("out"), nb::arg("gate_up"), nb::arg("n_rows"),
              nb::arg("activation"))
         .def("add_bias", &Compute::add_bias, nb::arg("x"), nb::arg("bias"), nb::arg("n_rows"))

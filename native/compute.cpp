@@ -67,6 +67,16 @@ void Compute::rms_norm(Object out, Object x, Object weight, float eps, int n_row
     });
 }
 
+void Compute::rms_norm_in_order(Object out, Object x, Object weight, float eps, int n_rows) {
+    const FloatRows from(x, "x", n_rows), to(out, "out", n_rows, Access::write);
+    const ArrayArg scale(weight, "weight", kFloat32, 1);
+    scale.need_size(0, from.n());
+    to.need_size(1, from.n());
+    run({out, x, weight}, [=, to = to.values(), from = from.values(), n = from.n(), scale = scale.data<float>()] {
+        ops_.rms_norm_in_order(to, from, scale, eps, n, n_rows);
+    });
+}
+
 void Compute::gated_matmul(Object out, Object matrix, Object x, Object scratch, int n_rows,
                            const std::string& activation) {
     const PackedMatrix* packed;

@@ -124,6 +124,13 @@ void Ops::quantize_rows(const RowsOut& out, const float* x, int n_rows) {
     });
 }
 
+void Ops::rms_norm_in_order(float* out, const float* x, const float* weight, float eps, int n, int n_rows) {
+    for_rows(n_rows, n, [&](int begin, int end) {
+        for (size_t at = size_t(begin) * n; at < size_t(end) * n; at += n)
+            kernels_.router_norm(out + at, x + at, weight, eps, n);
+    });
+}
+
 void Ops::rms_norm(const RowsOut& out, const float* x, const float* weight, float eps, int n_rows) {
     for_rows(n_rows, out.n, [&](int begin, int end) {
         for (int t = begin; t < end; t++) kernels_.rms_norm(out.at(t), x + size_t(t) * out.n, weight, eps, out.n);

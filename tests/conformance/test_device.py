@@ -10,11 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.kernels import Buffer, Cpu, Device, Reference, Rows, oracle
+from dllama.kernels import Buffer, Cpu, Device, Reference, Rows, experts_oracle, oracle
 from kernels.checks import EPS, Float32, Floats, assert_within
+from kernels.stored_weights import BLOCKED, FLOAT16_SCALES, PLAIN, parts, stored
 
 DEVICES: dict[str, Callable[[], Device]] = {"cpu": lambda: Cpu(2), "reference": Reference}
-WEIGHT_TYPES = [ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80]
+WEIGHT_TYPES = PLAIN + BLOCKED
 CACHE_TYPES = [ElementType.F32, ElementType.F16, ElementType.Q80]
 
 
@@ -84,16 +85,6 @@ def quantisation_step(device: Device, dtype: ElementType, x: Floats) -> Floats:
     return np.repeat(largest * (0.5 / 127 * (1 + 8 * EPS) + 2.0**-11) + 127 * 2.0**-25, BLOCK, axis=-1)
 
 
-def stored_weights(rng: np.random.Generator, dtype: ElementType, n_out: int, n_in: int) -> NDArray[np.uint8]:
-    """Rows as they lie in a file: of random blocks whose values are neither large nor NaN."""
-    if dtype in WEIGHT_TYPES:
-        return oracle.encode(dtype, normal(rng, n_out, n_in))
-    blocks = rng.integers(0, 256, (64 * n_out * n_in // dtype.block, dtype.block_bytes), np.uint8)
-    largest = np.abs(oracle.decode(dtype, blocks, dtype.block)).max(-1)
-    sound = blocks[(largest > 1e-3) & (largest < 1e3)]
-    return sound[: n_out * n_in // dtype.block].reshape(n_out, -1)
-
-
 # memory
 
 
@@ -133,7 +124,8 @@ def test_operations_reach_the_memory_of_a_bound_array(device: Device, rng: np.ra
 def test_matmul(
     device: Device, rng: np.random.Generator, dtype: ElementType, n_out: int, n_in: int, n_rows: int
 ) -> None:
-    data = oracle.encode(dtype, normal(rng, n_out, n_in))
+    n_in = whole_blocks(dtype, n_in)
+    data = stored(rng, dtype, n_out, n_in)
     matrix = device.matrix(dtype, n_out, n_in)
     assert (matrix.n_out, matrix.n_in, matrix.dtype) == (n_out, n_in, dtype)
     assert matrix.pack(0, data[: n_out // 2])
@@ -147,7 +139,8 @@ def test_matmul(
     device.matmul(wide, matrix, rows, n_rows, first_column=3)
 
     step = quantisation_step(device, dtype, x)
-    sizes = oracle.matmul(np.abs(weights), np.abs(x) + step)
+    scaled, minimums = parts(dtype, data, n_in)
+    sizes = oracle.matmul(np.abs(scaled) + np.abs(minimums), np.abs(x) + step)
     bound = oracle.matmul(np.abs(weights), step) + (n_in + 3) * EPS / 2 * sizes
     wanted = oracle.matmul(weights, x)
     got = read(device, out)
@@ -158,35 +151,44 @@ def test_matmul(
     assert_within(read(device, sums), before + wanted, bound + EPS * (np.abs(before) + sizes))
 
 
-@pytest.mark.parametrize("dtype", list(ElementType))
-def test_the_reference_multiplies_every_type(rng: np.random.Generator, dtype: ElementType) -> None:
-    device, data = Reference(), stored_weights(rng, dtype, 6, 512)
-    matrix = device.matrix(dtype, 6, 512)
-    assert matrix.pack(0, data)
-    weights, x = oracle.decode(dtype, data, 512), normal(rng, 3, 512)
-    out = device.buffer(3, 6)
+def whole_blocks(dtype: ElementType, n: int) -> int:
+    """The least number of whole blocks that n elements fit into, in elements."""
+    return -(-n // dtype.block) * dtype.block
+
+
+def test_the_reference_takes_what_only_embeddings_are(rng: np.random.Generator) -> None:
+    device, weights = Reference(), oracle.encode(ElementType.BF16, normal(rng, 6, 50))
+    matrix = device.matrix(ElementType.BF16, 6, 50)
+    assert matrix.pack(0, weights)
+    out, x = device.buffer(3, 6), normal(rng, 3, 50)
     device.matmul(out, matrix, put(device, x), 3)
-    bound = (512 + 3) * EPS / 2 * oracle.matmul(np.abs(weights), np.abs(x))
-    assert_within(read(device, out), oracle.matmul(weights, x), bound)
+    values = oracle.decode(ElementType.BF16, weights, 50)
+    bound = (50 + 3) * EPS / 2 * oracle.matmul(np.abs(values), np.abs(x))
+    assert_within(read(device, out), oracle.matmul(values, x), bound)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("dtype", WEIGHT_TYPES)
-def test_pack_tells_of_what_is_not_finite(device: Device, dtype: ElementType, bad: float) -> None:
-    data = oracle.encode(dtype, np.ones((3, 64), np.float32))
-    matrix = device.matrix(dtype, 3, 64)
+@pytest.mark.parametrize("dtype", [*PLAIN, *FLOAT16_SCALES])
+def test_pack_tells_of_what_is_not_finite(
+    device: Device, rng: np.random.Generator, dtype: ElementType, bad: float
+) -> None:
+    n_in = 2 * whole_blocks(dtype, 32)
+    data = stored(rng, dtype, 3, n_in)
+    matrix = device.matrix(dtype, 3, n_in)
     assert matrix.pack(0, data)
-    size = 4 if dtype is ElementType.F32 else 2
-    first = np.asarray([bad], np.float32 if size == 4 else np.float16).view(np.uint8)
-    data[1, :size] = first  # an element, or a block's scale
-    assert not matrix.pack(0, data)
+    element = np.float32 if dtype is ElementType.F32 else np.float16
+    damage = np.asarray([bad], element).view(np.uint8)
+    for at in FLOAT16_SCALES.get(dtype, (0,)):
+        damaged = data.copy()
+        damaged[1, at : at + len(damage)] = damage
+        assert not matrix.pack(0, damaged)
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu"])
 @pytest.mark.parametrize("dtype", WEIGHT_TYPES)
 def test_gated_matmul(device: Device, rng: np.random.Generator, dtype: ElementType, activation: str) -> None:
-    n_ffn, n_in, n_rows = 64, 96, 7
-    data = oracle.encode(dtype, normal(rng, 2 * n_ffn, n_in))
+    n_ffn, n_in, n_rows = 64, whole_blocks(dtype, 96), 7
+    data = stored(rng, dtype, 2 * n_ffn, n_in)
     matrix = device.matrix(dtype, 2 * n_ffn, n_in)
     assert matrix.pack(0, data)
     rows = put_rows(device, dtype, normal(rng, n_rows, n_in))
@@ -197,7 +199,7 @@ def test_gated_matmul(device: Device, rng: np.random.Generator, dtype: ElementTy
 
     gate_up = read(device, product).astype(np.float64)  # what the device itself multiplies to
     wanted, rounding = oracle.gated(gate_up, activation), gated_error(gate_up, activation)
-    step = quantisation_step(device, dtype, wanted + rounding)
+    step = quantisation_step(device, dtype, np.abs(wanted) + rounding)
     assert_within(read_rows(device, dtype, out, n_rows, n_ffn), wanted, rounding + step)
 
 
@@ -276,7 +278,8 @@ def make_step(rng: np.random.Generator, dtype: ElementType, head_dim: int) -> St
     runs = [(0, 11), (29, 1), (3, 5)]  # first position, rows
     page_table = rng.permutation(12).astype(np.int32).reshape(3, 4)
     caches = [
-        stored(normal(rng, 12 * N_KV * PAGE, head_dim), dtype).reshape(12, N_KV, PAGE, -1) for _ in range(2)
+        stored_cache(normal(rng, 12 * N_KV * PAGE, head_dim), dtype).reshape(12, N_KV, PAGE, -1)
+        for _ in range(2)
     ]
     n_rows = sum(n for _, n in runs)
     return Step(
@@ -289,7 +292,7 @@ def make_step(rng: np.random.Generator, dtype: ElementType, head_dim: int) -> St
     )
 
 
-def stored(rows: Float32, dtype: ElementType) -> NDArray[np.generic]:
+def stored_cache(rows: Float32, dtype: ElementType) -> NDArray[np.generic]:
     if dtype is ElementType.Q80:
         return oracle.encode(dtype, rows)
     return rows.astype(np.float16 if dtype is ElementType.F16 else np.float32)
@@ -355,7 +358,7 @@ def test_rope_store(device: Device, rng: np.random.Generator, dtype: ElementType
     page, slot = step.page_table[step.sequence, step.positions // PAGE], step.positions % PAGE
     for cache, first in ((step.keys, N_HEADS), (step.values, turned)):
         rows = np.ascontiguousarray(got[:, first : first + N_KV]).reshape(-1, 64)
-        cache[page, :, slot] = stored(rows, dtype).reshape(len(got), N_KV, -1)
+        cache[page, :, slot] = stored_cache(rows, dtype).reshape(len(got), N_KV, -1)
     np.testing.assert_array_equal(read(device, keys), step.keys)  # other positions are as they were
     np.testing.assert_array_equal(read(device, values), step.values)
 
@@ -426,6 +429,17 @@ def padded(x: Float32) -> Float32:
     return np.pad(x, [(0, 0), (0, -x.shape[1] % BLOCK)])
 
 
+@pytest.mark.parametrize("n", [1, 17, 96, 1056])
+def test_norms_in_order_have_the_same_bits(device: Device, rng: np.random.Generator, n: int) -> None:
+    x, weight = 3 * normal(rng, 140, n), normal(rng, n)
+    wanted = experts_oracle.fixed_order_norm(x, weight, 1e-5)
+    out, itself = device.buffer(140, n), put(device, x)
+    device.rms_norm_in_order(out, itself, put(device, weight), 1e-5, 140)
+    device.rms_norm_in_order(itself, itself, put(device, weight), 1e-5, 140)
+    np.testing.assert_array_equal(read(device, out), wanted)
+    np.testing.assert_array_equal(read(device, itself), wanted)
+
+
 # rows do not know of each other
 
 
@@ -433,9 +447,10 @@ def padded(x: Float32) -> Float32:
 def test_a_product_depends_on_its_own_row_only(
     device: Device, rng: np.random.Generator, dtype: ElementType
 ) -> None:
-    matrix = device.matrix(dtype, 50, 608)
-    assert matrix.pack(0, oracle.encode(dtype, normal(rng, 50, 608)))
-    x = normal(rng, 37, 608)
+    n_in = whole_blocks(dtype, 608)
+    matrix = device.matrix(dtype, 50, n_in)
+    assert matrix.pack(0, stored(rng, dtype, 50, n_in))
+    x = normal(rng, 37, n_in)
     together, alone = device.buffer(37, 50), device.buffer(1, 50)
     device.matmul(together, matrix, put_rows(device, dtype, x), 37)
     for row in range(0, 37, 4):

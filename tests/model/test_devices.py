@@ -1,4 +1,4 @@
-"""Ranks on other devices with quantised weights: near predictions, and the same bits of the residual stream on all."""
+"""Ranks on other devices: near predictions with quantised weights, and the same bits of the residual stream on all."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ import pytest
 from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
-from dllama.kernels import Cpu, Reference
-from dllama.model import Transformer
+from dllama.kernels import Cpu, Reference, supported_isas
+from dllama.model import (
+    Activation,
+    Attention,
+    Dense,
+    Layer,
+    ModelConfig,
+    ModelSpec,
+    Rope,
+    RopeStyle,
+)
 from support.local_cluster import LocalCluster
 from support.processes import DEMO_MODEL
+from support.random_model import random_model
 from support.sequences import CachedSequence, Run, Steps, Want
 
 IDS = np.random.default_rng(5).integers(3, 1000, 60).tolist()
@@ -30,17 +40,16 @@ def predictions(devices: str, weight_type: ElementType) -> NDArray[np.float64]:
         steps = Steps(cluster)
         steps.step([Run(CachedSequence(), IDS, Want.ALL)])
         logits = steps.whole_logits().astype(np.float64)
-        first, *others = (residual(transformer) for transformer in cluster._transformers)
-        for other in others:
-            np.testing.assert_array_equal(other, first)
+        assert_residuals_agree(cluster)
     return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
 
 
-def residual(transformer: Transformer) -> NDArray[np.float32]:
-    """[T, D] after the last layer."""
-    view = transformer._device.view(transformer._x)
-    view.pull()
-    return view.array[: len(IDS)]
+def assert_residuals_agree(cluster: LocalCluster) -> None:
+    """Of all ranks, after the last layer."""
+    views = [transformer._device.view(transformer._x) for transformer in cluster._transformers]
+    for view in views:
+        view.pull()
+        np.testing.assert_array_equal(view.array[: len(IDS)], views[0].array[: len(IDS)])
 
 
 @pytest.mark.parametrize("weight_type", [ElementType.Q40, ElementType.Q80], ids=str)
@@ -50,3 +59,20 @@ def test_predictions_are_near_those_of_the_reference(weight_type: ElementType) -
         got = predictions(devices, weight_type)
         divergence = (np.exp(exact) * (exact - got)).sum(axis=1).mean()
         assert 0 < divergence < MEAN_DIVERGENCE, devices
+
+
+@pytest.mark.parametrize("wire", [ElementType.F32, ElementType.Q80], ids=str)
+def test_sums_that_are_normed_have_the_same_bits(wire: ElementType) -> None:
+    layer = Layer(
+        mixer=Attention(n_heads=4, n_kv_heads=2, head_dim=32, rope=Rope(theta=1e4, style=RopeStyle.HALVES)),
+        feed_forward=Dense(ffn_dim=96, activation=Activation.GELU),
+        norms_after=True,
+    )
+    config = ModelConfig.of_layers(
+        [layer, layer], family="llama", dim=96, vocab_size=128, max_seq_len=64, norm_eps=1e-5
+    )
+    checkpoint, _ = random_model(ModelSpec.uniform(config, ElementType.F32))
+    devices = [Cpu(1, supported_isas()[0]), Reference(), Cpu(1, supported_isas()[-1])]
+    with LocalCluster(checkpoint, shares=(2, 1, 1), wire=wire, devices=devices) as cluster:
+        Steps(cluster).step([Run(CachedSequence(), [token % 128 for token in IDS], Want.ALL)])
+        assert_residuals_agree(cluster)

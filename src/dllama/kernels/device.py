@@ -319,6 +319,11 @@ class Device(Protocol):
     # sums over ranks. Their bits are the same on every device: float32 step by step, the first part first, and no fused
     # multiply-add. Q80 rows are whole blocks, 34 bytes each, the last one padded with zeros.
 
+    def rms_norm_in_order(self, out: Buffer, x: Buffer, weight: Buffer, eps: float, n_rows: int) -> None:
+        """rms_norm of a sum before it is added, so the same bits as well (experts_oracle.fixed_order_norm). `x` may be
+        `out`."""
+        ...
+
     def encode_q80(self, out: Buffer, x: Buffer, n_rows: int) -> None:
         """out [T, bytes of D values] uint8 := x [T, D]."""
         ...

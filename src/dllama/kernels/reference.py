@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.kernels import oracle
+from dllama.kernels import experts_oracle, oracle
 from dllama.kernels.device import Buffer, Matrix, MatrixStack, Routes, Rows
 from dllama.kernels.host_memory import HostBuffer, HostMemory, array_of
 from dllama.kernels.reference_attention import Cache, Places, attend, store
@@ -172,6 +172,16 @@ class Reference(HostMemory):
 
         def operation() -> None:
             to[:] = oracle.rms_norm(source, scale, eps)
+
+        self._do(operation)
+
+    def rms_norm_in_order(self, out: Buffer, x: Buffer, weight: Buffer, eps: float, n_rows: int) -> None:
+        to, source, scale = _floats(out, "out", n_rows), _floats(x, "x", n_rows), _vector(weight, "weight")
+        _need_columns(source, "x", len(scale))
+        _need_columns(to, "out", len(scale))
+
+        def operation() -> None:
+            to[:] = experts_oracle.fixed_order_norm(source, scale, eps)
 
         self._do(operation)
 

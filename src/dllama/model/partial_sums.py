@@ -193,7 +193,7 @@ class RowSums:
         if not self._is_alone:  # the own part has been sent: its memory takes the sum
             device.rms_norm(self.out, self.x, after.nothing, after.eps, self.n_rows)  # zeros
             self._add_parts(self.out)
-        device.rms_norm(self.out, self.out, after.weight, after.eps, self.n_rows)
+        device.rms_norm_in_order(self.out, self.out, after.weight, after.eps, self.n_rows)
         device.add_f32(self.x, self._total, self.n_rows)
 
     def add_norm(self, out: Rows, norm: Norm, after: Norm | None = None) -> None:

@@ -133,6 +133,7 @@ void rows(Ops& ops, int n, int n_rows) {
     std::vector<float> out(x.size());
     const RowsOut to{out.data(), nullptr, nullptr, nullptr, n};
     ops.rms_norm(to, x.data(), weight.data(), 1e-5f, n_rows);
+    ops.rms_norm_in_order(out.data(), x.data(), weight.data(), 1e-5f, n, n_rows);
     ops.silu_mul(to, gate_up.data(), Activation::silu, n_rows);
     ops.silu_mul(to, gate_up.data(), Activation::gelu, n_rows);
     if (n % kBlock == 0) {
