@@ -35,6 +35,7 @@ def read_hf_config(path: Path) -> HfModel:
 
 def model_from_hf(values: Mapping[str, Any], path: Path) -> HfModel:
     """The model that `values`, config.json's object, describes; `path` is for messages. Raises as above."""
+    values = _of_text(values)
     model_type = values.get("model_type")
     if not isinstance(model_type, str) or model_type not in known_families():
         known = ", ".join(known_families())
@@ -46,3 +47,9 @@ def model_from_hf(values: Mapping[str, Any], path: Path) -> HfModel:
         raise UnsupportedModelError(quantised_message(path, scheme))
     family, keys = family_named(model_type), Keys(values, path)
     return HfModel(family.read(keys), family, keys.flag("tie_word_embeddings", family.ties_head))
+
+
+def _of_text(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is said of the language model, where it is a part of one that sees or hears."""
+    text = values.get("text_config")
+    return text if isinstance(text, dict) and "model_type" in text else values

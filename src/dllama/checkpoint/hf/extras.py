@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,17 @@ _BOOKKEEPING = re.compile(
     r"(.*\.)?(rotary_emb\.\w+|inv_freq|cos_cached|sin_cached|attn\.bias|masked_bias|causal_mask|position_ids"
     r"|_extra_state|[kv]_scale|kv_scale)"
 )
-_DECODER = ("model.", "lm_head.", "base_model.")
+_DECODER = ("model.", "lm_head.", "base_model.", "language_model.")
+_OTHER_SENSES = re.compile(
+    r"(model\.)?(vision_tower|visual|vision_model|audio_tower|multi_modal_projector)\..*"
+)
+_LONGER = (
+    ("model.", "model.language_model."),
+    ("model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+)
+"""How names begin, and how they begin where the language model is a part of a larger one; two spellings."""
+
 _SHOWN = 3
 
 
@@ -27,8 +37,18 @@ def is_bookkeeping(name: str) -> bool:
 
 
 def is_in_decoder(name: str) -> bool:
-    """Whether the tensor belongs to what computes logits. Heads of other uses do not (v_head, score, classifier)."""
-    return name.startswith(_DECODER)
+    """Whether the tensor belongs to what computes logits. Heads of other uses do not (v_head, score, classifier), nor
+    what sees and hears."""
+    return name.startswith(_DECODER) and _OTHER_SENSES.fullmatch(name) is None
+
+
+def name_in_files(name: str, names: Collection[str]) -> str:
+    """What a tensor of a language model is called among `names`, where it may be a part of a larger model."""
+    if name not in names:
+        for own, longer in _LONGER:
+            if name.startswith(own) and longer + name.removeprefix(own) in names:
+                return longer + name.removeprefix(own)
+    return name
 
 
 def is_zero_bias(name: str, file: SafetensorsFile) -> bool:

@@ -13,6 +13,7 @@ from dllama.checkpoint.hf.extras import (
     is_bookkeeping,
     is_in_decoder,
     is_zero_bias,
+    name_in_files,
     unused_sentence,
 )
 from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_tensors
@@ -49,7 +50,7 @@ class HfSource:
         self._file_of = open_safetensors_directory(directory)
         self._directory = directory
         self._tensors = {tensor.name: tensor for tensor in self.model}
-        self._tied_head = model.tied_head and self._family.hf_name("head") not in self._file_of
+        self._tied_head = model.tied_head and self._in_files("head") not in self._file_of
         for tensor in self._tensors.values():
             for name in self._stored_names(tensor):
                 self._check(name, tensor)
@@ -100,7 +101,10 @@ class HfSource:
     def _stored_names(self, tensor: Tensor) -> list[str]:
         """One, or one for each matrix of a stack."""
         name = "embedding" if tensor.name == "head" and self._tied_head else tensor.name
-        return [self._family.hf_name(name, number) for number in range(tensor.n_stacked)]
+        return [self._in_files(name, number) for number in range(tensor.n_stacked)]
+
+    def _in_files(self, name: str, number: int = 0) -> str:
+        return name_in_files(self._family.hf_name(name, number), self._file_of)
 
     def _check(self, name: str, wanted: Tensor) -> None:
         file = self._file_of.get(name)
@@ -124,7 +128,7 @@ class HfSource:
     def _refuse_what_would_be_missed(self) -> None:
         """A tensor that is no part of the forward pass here, and would be in the model's own."""
         known = {name for tensor in self._tensors.values() for name in self._stored_names(tensor)}
-        known.add(self._family.hf_name("head"))
+        known.add(self._in_files("head"))
         unused = []
         for name, file in self._file_of.items():
             if name in known or is_bookkeeping(name):
