@@ -200,10 +200,14 @@ class _Bench:
         return run, bare
 
     def _decode(self, n_context: int) -> _Run:
-        texts = range(self._load.n_sequences)
+        """Texts have tokens of their own: those of mixtures go to other experts."""
+        texts = [self._tokens(self._load.n_gen) for _ in range(self._load.n_sequences)]
         return self._run(
-            [TokenChunk([token_id], place, self._pages(text), 1) for text in texts]
-            for place, token_id in enumerate(self._tokens(self._load.n_gen), start=n_context)
+            [
+                TokenChunk([token_id], n_context + step, self._pages(text), 1)
+                for text, token_id in enumerate(token_ids)
+            ]
+            for step, token_ids in enumerate(zip(*texts, strict=True))
         )
 
     def _touch_context(self, text: int) -> None:
