@@ -38,15 +38,16 @@ def opens_or_says_why(path: Path) -> None:
 
 
 @functools.cache
-def m_file(directory: Path) -> bytes:
-    convert_model(open_checkpoint(GOLDENS / "llama3-scaled"), directory / "sound.m")
+def m_file(directory: Path, golden: str) -> bytes:
+    convert_model(open_checkpoint(GOLDENS / golden), directory / "sound.m")
     return (directory / "sound.m").read_bytes()
 
 
+@pytest.mark.parametrize("golden", ["llama3-scaled", "qwen3-moe"])
 @MANY
 @given(index=st.integers(0, 39), value=INTERESTING)
-def test_any_word_of_an_m_header(tmp_path: Path, index: int, value: int) -> None:
-    data = bytearray(m_file(tmp_path))
+def test_any_word_of_an_m_header(tmp_path: Path, golden: str, index: int, value: int) -> None:
+    data = bytearray(m_file(tmp_path, golden))
     struct.pack_into("<i", data, 4 * index, value)
     path = tmp_path / "spoilt.m"
     path.write_bytes(data)
@@ -72,7 +73,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@pytest.mark.parametrize("golden", ["llama3-scaled", "mistral-window", "qwen2-odd"])
+@pytest.mark.parametrize("golden", ["llama3-scaled", "mistral-window", "qwen2-odd", "qwen3-moe-mixed"])
 @MANY
 @given(data=st.data(), value=JSON_VALUES)
 def test_any_value_in_config_json(tmp_path: Path, golden: str, data: st.DataObject, value: Any) -> None:
@@ -105,7 +106,7 @@ GGUF_KEYS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("golden", ["llama3-scaled", "llama-gqa", "qwen2-odd"])
+@pytest.mark.parametrize("golden", ["llama3-scaled", "llama-gqa", "qwen2-odd", "qwen3-moe"])
 @MANY
 @given(data=st.data(), value=GGUF_VALUES)
 def test_any_value_in_the_metadata_of_a_gguf_file(
