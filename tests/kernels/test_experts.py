@@ -11,7 +11,8 @@ from dllama.dtypes import ElementType
 from dllama.kernels import Compute, PackedStack, Q80Rows, RoutedRows, experts_oracle, oracle
 
 from .checks import EPS, assert_within
-from .stored_weights import PLAIN
+from .stored_weights import BLOCKED as ALL_BLOCKED
+from .stored_weights import PLAIN, stored
 from .test_matmul import packed, quantized
 
 Arrays = np.ndarray
@@ -247,20 +248,40 @@ def test_recorded_operations_follow_the_router(rng: np.random.Generator) -> None
         np.testing.assert_array_equal(out, of.run(compute, x)[0])
 
 
-def test_an_expert_is_a_matrix(compute: Compute, rng: np.random.Generator) -> None:
-    """One expert with a weight of 1 is a dense feed-forward, bit for bit."""
-    of = mixture(compute, rng, ElementType.Q40, 1, 96, 160)
-    x = rng.standard_normal((21, 160)).astype(np.float32)
-    routing = routed(compute, x, np.ones(160, np.float32), of.router, 1)
-    np.testing.assert_array_equal(routing.weights, np.ones((21, 1), np.float32))
+@pytest.mark.parametrize("n_rows", [3, 21])
+@pytest.mark.parametrize("dtype", ALL_BLOCKED)
+def test_experts_are_matrices(
+    compute: Compute, rng: np.random.Generator, dtype: ElementType, n_rows: int
+) -> None:
+    """Of every element type, bit for bit: an expert's projections are those of dense matrices with its bytes, and its
+    output is theirs by its weight."""
+    n_experts, n_ffn, dim = 3, 256, 512
+    gate_up_bytes = [stored(rng, dtype, 2 * n_ffn, dim) for _ in range(n_experts)]
+    down_bytes = [stored(rng, dtype, dim, n_ffn) for _ in range(n_experts)]
+    gate_up = PackedStack(compute, dtype, 2 * n_experts, n_ffn, dim)
+    down = PackedStack(compute, dtype, n_experts, dim, n_ffn)
+    for e in range(n_experts):
+        assert gate_up.pack(2 * e, 0, gate_up_bytes[e][:n_ffn])
+        assert gate_up.pack(2 * e + 1, 0, gate_up_bytes[e][n_ffn:])
+        assert down.pack(e, 0, down_bytes[e])
+    x, router = (rng.standard_normal((n, dim)).astype(np.float32) for n in (n_rows, n_experts))
+    routing = routed(compute, x, np.ones(dim, np.float32), router, 1, renormalised=False)
     source, _ = quantized(compute, x)
-    got, wanted = Q80Rows(21, 96), Q80Rows(21, 96)
-    compute.experts_gated(got, of.gate_up, source, routing, 21, "gelu")
-    gate_up = np.concatenate([of.gate[0], of.up[0]])
-    dense = packed(compute, ElementType.Q40, oracle.encode(ElementType.Q40, gate_up), gate_up.shape[1])
-    compute.gated_matmul(wanted, dense, source, np.empty((21, 192), np.float32), 21, "gelu")
-    np.testing.assert_array_equal(got.quants, wanted.quants)
-    np.testing.assert_array_equal(got.scales, wanted.scales)
+    activated, out = Q80Rows(n_rows, n_ffn), np.full((n_rows, dim), np.nan, np.float32)
+    compute.experts_gated(activated, gate_up, source, routing, n_rows, "gelu")
+    compute.experts_down(out, down, activated, routing, n_rows)
+    slot_row, _ = experts_oracle.by_slot(routing.ids)
+    for e in range(n_experts):
+        scratch, product = np.empty((n_rows, 2 * n_ffn), np.float32), np.empty((n_rows, dim), np.float32)
+        dense = Q80Rows(n_rows, n_ffn)
+        matrix = packed(compute, dtype, gate_up_bytes[e], dim)
+        compute.gated_matmul(dense, matrix, source, scratch, n_rows, "gelu")
+        compute.matmul(product, packed(compute, dtype, down_bytes[e], n_ffn), dense, n_rows)
+        slots = np.flatnonzero(routing.ids[slot_row, 0] == e)
+        rows = slot_row[slots]
+        np.testing.assert_array_equal(activated.quants[slots], dense.quants[rows])
+        np.testing.assert_array_equal(activated.scales[slots], dense.scales[rows])
+        np.testing.assert_array_equal(out[rows], routing.weights[rows] * product[rows])
 
 
 @pytest.mark.parametrize(
