@@ -44,20 +44,17 @@ class GgufSource:
         self._family = model.family.name
         self._tied_head = model.tied_head
         self.config = model.config
-        as_floats = ModelSpec.uniform(self.config, ElementType.F32)
+        as_floats = list(ModelSpec.uniform(self.config, ElementType.F32))
         for tensor in as_floats:
             self._check(tensor)
-        types = {
-            tensor.name: weight_type or self._memory_type(tensor.name)
-            for tensor in as_floats.held()
-            if tensor.is_packed
-        }
+        packed = [tensor.name for tensor in as_floats if tensor.is_packed and tensor.name != "embedding"]
+        types = {name: weight_type or self._memory_type(name) for name in packed}
         self._make_experts_agree(types)
         self.model = ModelSpec(self.config, TensorTypes.of_names(types, self.config.n_layers))
         self._tensors = {tensor.name: tensor for tensor in self.model}
         self._refuse_what_would_be_missed()
         if weight_type is None:
-            self._say_what_is_quantised_anew()
+            self._say_what_is_quantised_anew(packed)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -140,10 +137,9 @@ class GgufSource:
         )
         return not np.any(bits << 1)  # without the sign: -0 is 0
 
-    def _say_what_is_quantised_anew(self) -> None:
+    def _say_what_is_quantised_anew(self, matrices: list[str]) -> None:
         """Not of the embedding, of which rows are read as they are needed."""
-        matrices = [tensor for tensor in self.model.held() if tensor.is_packed]
-        kinds = [self._file.tensors[self._stored_name(tensor.name)].type for tensor in matrices]
+        kinds = [self._file.tensors[self._stored_name(name)].type for name in matrices]
         for kind, n in Counter(kinds).items():
             if memory_type(kind) is not kind.element_type:
                 _log.warning(
