@@ -89,8 +89,8 @@ struct Q6kQuantizer {
             const float *v = values + run * kRun, *w = weights + run * kRun;
             const float largest = largest_of(v, kRun);
             plain[run] = largest / -32;
-            scales[run] = is_weighted ? Search::find(v, w, kRun, largest, thorough).scale
-                                      : Search::find(v, w, kRun, largest, quick).scale;
+            scales[run] = is_weighted ? Search::find_roughly(v, w, kRun, largest, thorough)
+                                      : Search::find_roughly(v, w, kRun, largest, quick);
         }
         const float widest = largest_of(scales, kRuns);
         float units[kStarts] = {largest_of(plain, kRuns) / -128};
@@ -245,8 +245,7 @@ private:
             }
             F scale[N], minimum[N], error[N];
             for (int i = 0; i < N; i++) scale[i] = S::load(scales + i * S::W), minimum[i] = S::load(minima + i * S::W);
-            fit(scale, minimum, x, w);
-            sum_errors(error, scale, minimum, x, w);
+            fit(scale, minimum, error, x, w);
             float least_error;
             const int lane = K::best_lane(error, &least_error);
             if (least_error < best_error) {
@@ -257,8 +256,9 @@ private:
         return best;
     }
 
-    // Each line becomes that of weighted least squares for the levels that it gives; minima below 0 become 0.
-    static void fit(F scale[N], F minimum[N], const float* x, const float* w) {
+    // Each line becomes that of weighted least squares for the levels that it gives; minima below 0 become 0. error: less
+    // than nothing by how much the squares of what is left are less than those of x.
+    static void fit(F scale[N], F minimum[N], F error[N], const float* x, const float* w) {
         F inverse[N], products[N], squares[N], levels[N];
         F all = S::set1(0), sum = S::set1(0);
         for (int i = 0; i < N; i++) {
@@ -284,6 +284,8 @@ private:
             const F through_zero = S::div(products[i], squares[i]);
             scale[i] = S::select_less(below, zero, through_zero, slope);
             minimum[i] = S::select_less(below, zero, zero, below);
+            // sum(w x (x - line)) = sum(w x^2) - scale * products + minimum * sum, where the line is the best
+            error[i] = S::sub(S::mul(minimum[i], sum), S::mul(scale[i], products[i]));
         }
     }
 

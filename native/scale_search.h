@@ -103,7 +103,8 @@ struct ScaleSearch {
             for (int i = 0; i < N; i++)
                 d[i] = S::div(S::set1(largest), S::load(reaches.of + batch * kStarts + i * S::W));
             const float first = best.scale;
-            fit(d, x, w, n);
+            F gained[N];
+            fit(d, gained, x, w, n);
             float scales[kStarts], errors[kStarts];
             for (int i = 0; i < N; i++) S::store(scales + i * S::W, as_half(d[i]));
             if (batch == 0) scales[0] = first;
@@ -116,8 +117,27 @@ struct ScaleSearch {
         return best;
     }
 
-    // Each scale becomes that of least squares for the levels that it gives.
-    static void fit(F d[N], const float* x, const float* w, int n) {
+    // Nearly the best scale, in one pass where `find` makes two: not rounded, and judged by the levels that it was fitted
+    // to. For scales that are stored as whole numbers of something, so that they change again.
+    template <int n_batches>
+    static float find_roughly(const float* x, const float* w, int n, float largest, const Reaches<n_batches>& reaches) {
+        float best = largest / reaches.of[0], most = 0;
+        for (int batch = 0; batch < n_batches; batch++) {
+            F d[N], gained[N];
+            for (int i = 0; i < N; i++)
+                d[i] = S::div(S::set1(largest), S::load(reaches.of + batch * kStarts + i * S::W));
+            fit(d, gained, x, w, n);
+            float scales[kStarts], gains[kStarts];
+            for (int i = 0; i < N; i++) S::store(scales + i * S::W, d[i]), S::store(gains + i * S::W, gained[i]);
+            for (int i = 0; i < kStarts; i++)
+                if (gains[i] > most) most = gains[i], best = scales[i];
+        }
+        return best;
+    }
+
+    // Each scale becomes that of least squares for the levels that it gives; gained: by how much the squares of what is
+    // left are less than those of x.
+    static void fit(F d[N], F gained[N], const float* x, const float* w, int n) {
         F inverse[N], products[N], squares[N];
         for (int i = 0; i < N; i++) {
             inverse[i] = S::div(S::set1(1), d[i]);
@@ -131,7 +151,10 @@ struct ScaleSearch {
                 squares[i] = S::add(squares[i], S::mul(wj, S::mul(level, level)));
             }
         }
-        for (int i = 0; i < N; i++) d[i] = S::div(products[i], squares[i]);
+        for (int i = 0; i < N; i++) {
+            d[i] = S::div(products[i], squares[i]);
+            gained[i] = S::mul(products[i], d[i]);
+        }
     }
 
     static void sum_errors(F error[N], const F d[N], const float* x, const float* w, int n) {

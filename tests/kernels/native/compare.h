@@ -156,5 +156,6 @@ void conversions(const dllama::KernelTable& kernels, Report& report);
 void attentions(const dllama::KernelTable& kernels, Report& report);
 void candidates(const dllama::KernelTable& kernels, Report& report);
 void routers(const dllama::KernelTable& kernels, Report& report);
+void quantizations(const dllama::KernelTable& k, Report& report);
 
 }  // namespace compare
