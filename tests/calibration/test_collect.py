@@ -21,7 +21,9 @@ def collected(name: str, ids: list[int] = IDS) -> Importance:
         return collect_importance(checkpoint, 1, ids)
 
 
-@pytest.mark.parametrize("name", ["llama-gqa", "qwen2-gqa-tied", "qwen3-wide-heads", "mistral-window"])
+@pytest.mark.parametrize(
+    "name", ["llama-gqa", "qwen2-gqa-tied", "qwen3-wide-heads", "mistral-window", "qwen3-moe-mixed"]
+)
 def test_the_head_takes_what_the_whole_model_gives_it(name: str) -> None:
     """Bit for bit what comes out of all layers in a row: whatever steps it is computed in."""
     importance = collected(name)
@@ -50,6 +52,12 @@ def test_every_matrix_has_an_importance(name: str) -> None:
         shared = {"k": "q", "v": "q", "up": "gate"}.get(last)
         if shared is not None:
             np.testing.assert_array_equal(values, importance[f"{prefix}.{shared}"])
+
+
+def test_experts_have_none_yet() -> None:
+    """Each sees rows of its own."""
+    importance = collected("qwen3-moe")
+    assert {name.rpartition(".")[2] for name in importance} == {"q", "k", "v", "o", "head"}
 
 
 def test_the_inputs_of_the_first_layer_are_the_normed_embedding() -> None:

@@ -90,7 +90,7 @@ def test_quantising_is_within_its_step() -> None:
     """Q40 keeps 16 levels: half a step, and more at the ends, which the search may draw in by a quarter."""
     exact = open_checkpoint(GOLDENS / "llama-gqa", ElementType.F32)
     wanted = whole(exact, "layers.0.down").view(np.float32).reshape(-1, BLOCK)
-    blocks = whole(open_checkpoint(GOLDENS / "llama-gqa"), "layers.0.down").reshape(-1, 18)
+    blocks = whole(open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40), "layers.0.down").reshape(-1, 18)
     scales = blocks[:, :2].copy().view(np.float16).astype(np.float32)
     nibbles = np.concatenate([blocks[:, 2:] & 15, blocks[:, 2:] >> 4], axis=1).astype(np.float32)
     step = np.abs(scales)
@@ -117,7 +117,7 @@ def test_embed_takes_rows_of_the_embedding() -> None:
 
 @pytest.mark.parametrize("token_id", [-1, 256, 1 << 40])
 def test_embed_refuses_ids_outside_the_vocabulary(token_id: int) -> None:
-    checkpoint = open_checkpoint(GOLDENS / "llama-gqa")
+    checkpoint = open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40)
     with pytest.raises(TokenizerError, match=f"token id {token_id} is outside"):
         checkpoint.embed([1, token_id])
 
@@ -135,8 +135,10 @@ def test_pages_that_were_let_go_are_read_again(tmp_path: Path) -> None:
         view[0, 0] = 1
 
 
-def test_the_default_of_a_directory_is_q40_and_of_a_file_its_own(tmp_path: Path) -> None:
-    assert open_checkpoint(GOLDENS / "llama-gqa").model.types.uniform is ElementType.Q40
+def test_the_default_of_a_directory_is_iq4nl_and_of_a_file_its_own(tmp_path: Path) -> None:
+    types = open_checkpoint(GOLDENS / "llama-gqa").model.types
+    assert types.all == [ElementType.IQ4NL, ElementType.Q80]
+    assert types.outer == {"head": ElementType.Q80}
     convert_model(open_checkpoint(GOLDENS / "llama-gqa", ElementType.F32), tmp_path / "model.m")
     assert open_checkpoint(tmp_path / "model.m").model.types.uniform is ElementType.F32
     with pytest.raises(UsageError, match="its weights are f32, not q40"):
@@ -153,7 +155,7 @@ def test_rows_that_are_no_whole_blocks(weight_type: ElementType | None) -> None:
 
 
 def test_describe_counts_everything(tmp_path: Path) -> None:
-    convert_model(open_checkpoint(GOLDENS / "llama-gqa"), tmp_path / "model.m")
+    convert_model(open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40), tmp_path / "model.m")
     for path in (GOLDENS / "llama-gqa", tmp_path / "model.m"):
         checkpoint = open_checkpoint(path)
         description = describe(checkpoint)
@@ -297,7 +299,7 @@ class TestDamage:
     @pytest.mark.parametrize("change", [-1, -1000, 1, 4096])
     def test_truncated_or_overlong_m_file(self, tmp_path: Path, change: int) -> None:
         path = tmp_path / "model.m"
-        report = convert_model(open_checkpoint(GOLDENS / "llama-gqa"), path)
+        report = convert_model(open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40), path)
         data = path.read_bytes()
         assert len(data) == report.n_bytes
         path.write_bytes(data[:change] if change < 0 else data + bytes(change))

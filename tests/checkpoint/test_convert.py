@@ -20,7 +20,7 @@ Copy = Callable[[str], Any]
 
 def test_progress_reaches_the_end_and_never_turns_back(tmp_path: Path) -> None:
     events: list[ConvertProgress] = []
-    checkpoint = open_checkpoint(GOLDENS / "llama-gqa")
+    checkpoint = open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40)
     report = convert_model(checkpoint, tmp_path / "model.m", events.append)
     assert report.path == tmp_path / "model.m"
     assert report.n_bytes == report.path.stat().st_size == events[-1].done_bytes == events[-1].total_bytes
@@ -31,7 +31,7 @@ def test_progress_reaches_the_end_and_never_turns_back(tmp_path: Path) -> None:
 
 
 def test_the_file_does_not_depend_on_the_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = open_checkpoint(GOLDENS / "llama-gqa")
+    checkpoint = open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40)
     convert_model(checkpoint, tmp_path / "large.m")
     monkeypatch.setattr(chunks, "CHUNK_ELEMENTS", 1000)
     monkeypatch.setattr(convert_module, "LET_GO_ELEMENTS", 5000)
@@ -42,13 +42,13 @@ def test_the_file_does_not_depend_on_the_chunks(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_converted_file_converts_to_itself(tmp_path: Path) -> None:
-    convert_model(open_checkpoint(GOLDENS / "qwen2-gqa-tied"), tmp_path / "first.m")
+    convert_model(open_checkpoint(GOLDENS / "qwen2-gqa-tied", ElementType.Q40), tmp_path / "first.m")
     convert_model(open_checkpoint(tmp_path / "first.m"), tmp_path / "second.m")
     assert (tmp_path / "first.m").read_bytes() == (tmp_path / "second.m").read_bytes()
 
 
 def test_the_header_begins_as_distributed_llama_wants_it(tmp_path: Path) -> None:
-    convert_model(open_checkpoint(GOLDENS / "llama3-scaled"), tmp_path / "model.m")
+    convert_model(open_checkpoint(GOLDENS / "llama3-scaled", ElementType.Q40), tmp_path / "model.m")
     data = (tmp_path / "model.m").read_bytes()
     magic, header_bytes = struct.unpack("<ii", data[:8])
     pairs = dict(struct.iter_unpack("<ii", data[8:header_bytes]))
@@ -59,7 +59,7 @@ def test_the_header_begins_as_distributed_llama_wants_it(tmp_path: Path) -> None
 
 
 def test_a_sliding_window_is_said(tmp_path: Path) -> None:
-    report = convert_model(open_checkpoint(GOLDENS / "mistral-window"), tmp_path / "model.m")
+    report = convert_model(open_checkpoint(GOLDENS / "mistral-window", ElementType.Q40), tmp_path / "model.m")
     assert "from 256 to 12" in report.notes[0]
     assert open_checkpoint(tmp_path / "model.m").config.max_seq_len == 12
 
@@ -93,7 +93,9 @@ def test_an_interrupted_conversion_leaves_nothing_behind(tmp_path: Path) -> None
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert_model(open_checkpoint(GOLDENS / "llama-gqa"), tmp_path / "model.m", interrupt)
+        convert_model(
+            open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40), tmp_path / "model.m", interrupt
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,10 +105,12 @@ def test_a_full_disk_is_said_before_the_first_byte(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(convert_module, "require_free_space", no_room)
     with pytest.raises(NotEnoughDiskError):
-        convert_model(open_checkpoint(GOLDENS / "llama-gqa"), tmp_path / "model.m")
+        convert_model(open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40), tmp_path / "model.m")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write"):
-        convert_model(open_checkpoint(GOLDENS / "llama-gqa"), tmp_path / "nowhere" / "model.m")
+        convert_model(
+            open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q40), tmp_path / "nowhere" / "model.m"
+        )

@@ -39,7 +39,7 @@ def opens_or_says_why(path: Path) -> None:
 
 @functools.cache
 def m_file(directory: Path, golden: str) -> bytes:
-    convert_model(open_checkpoint(GOLDENS / golden), directory / "sound.m")
+    convert_model(open_checkpoint(GOLDENS / golden, ElementType.Q40), directory / "sound.m")
     return (directory / "sound.m").read_bytes()
 
 

@@ -98,7 +98,7 @@ def test_a_gguf_file_of_four_bits(demo: Path, tmp_path: Path) -> None:
 def test_weights_that_are_rounded_blindly_are_said_to_be(demo: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(demo, tmp_path / "demo", ignore=shutil.ignore_patterns("dllama-*")))
     command = inference("--model", folder, steps=8)
-    assert f"dllama convert hf {folder} q40 NAME" in run_well(*command).err
+    assert f"dllama convert hf {folder} iq4nl NAME" in run_well(*command).err
     run_well("convert", "hf", folder, "q40", "demo", "--output-dir", tmp_path)
     assert "dllama convert" not in run_well(*command).err
     assert "dllama convert" not in run_well(*command, "--weights-float-type", "q80").err
@@ -200,7 +200,8 @@ def test_info_of_a_directory() -> None:
         "layers.*.q",
         "2048",
         "256",
-        "q40",
+        "iq4nl",
+        "q80",
         "bf16",
         "final_norm",
         "all",

@@ -72,7 +72,8 @@ def test_report(tmp_path: Path, pool: WorkerPool) -> None:
     """Keys are the documented ones; bytes follow the formula: each rank sends all others its Q80 part twice for
     each layer, and the rest (inputs, headers) stays below 5 % of that and the embedded inputs."""
     addresses = pool.addresses(2)
-    report = report_of(tmp_path, "--ignore-eos", "--all-reduce", "direct", workers=addresses)
+    flags = ("--ignore-eos", "--all-reduce", "direct", "--weights-float-type", "q40")
+    report = report_of(tmp_path, *flags, workers=addresses)
     assert set(report) >= {
         "model", "nodes", "token_ids", "n_prompt_tokens", "n_generated_tokens", "text", "load", "prefill", "decode",
     }  # fmt: skip

@@ -56,9 +56,8 @@ def collect_importance(
 ) -> dict[str, Floats]:
     """By the names of matrices, [n_cols] of each.
 
-    `checkpoint` is one whose matrices are q80. Matrices that no row has come to, and those of experts, have no entry.
+    `checkpoint` is one that was opened for q80. Matrices that no row has come to, and those of experts, have no entry.
     """
-    assert all(dtype is ElementType.Q80 for dtype in checkpoint.model.types.all)
     x = checkpoint.embed(token_ids)  # [N, D]
     importance: dict[str, Floats] = {}
     n_layers = checkpoint.config.n_layers
@@ -104,9 +103,7 @@ class _Layer:
 def _layer(checkpoint: Checkpoint, index: int, n_threads: int) -> Iterator[_Layer]:
     """Layer `index` alone, loaded."""
     config = checkpoint.config
-    scale = (
-        config.embedding_scale if index == 0 else 1.0
-    )  # what comes in is embedded tokens for the first one alone
+    scale = config.embedding_scale if index == 0 else 1.0  # what comes into others is no embedded token
     config = dataclasses.replace(config, layer_kinds=(config.layer_kinds[index],), embedding_scale=scale)
     model = ModelSpec.uniform(config, ElementType.Q80)
     (spans,) = plan_spans(model.axes, (1.0,)).ranks

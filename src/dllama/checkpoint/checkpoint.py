@@ -23,8 +23,8 @@ from dllama.formats.gguf.folder import gguf_file
 from dllama.formats.hf_folders import missing, model_folder, what_instead
 from dllama.model import ModelConfig, ModelSpec
 
-DEFAULT_WEIGHT_TYPE = ElementType.Q40
-"""What the weights of a Hugging Face directory become when nobody asks for anything else."""
+DEFAULT_WEIGHT_TYPE = ElementType.IQ4NL
+"""What the weights of a Hugging Face directory become when nobody asks for anything else; the head is q80 then."""
 
 WEIGHT_TYPES = (ElementType.Q40, ElementType.Q80, ElementType.F16, ElementType.F32)
 """Those of `.m` files, and of all that may be asked for."""
@@ -131,10 +131,10 @@ def open_checkpoint(path: Path, weight_type: ElementType | None = None) -> Check
     """The model in a `.m` or GGUF file, in a Hugging Face directory, or in its folder in the Hub's cache. Reads no
     weights. A directory may hold a GGUF file instead; of a split one, `path` is the first part.
 
-    `weight_type` is what a directory's weights become, q40 when it is None, and those of a GGUF file, which otherwise
-    have the types that the file has. A `.m` file has a type of its own, and a different `weight_type` is a UsageError;
-    so is q40 or q80 where rows are not whole blocks. Raises ModelFileError or UnsupportedModelError for whatever is
-    wrong with the files.
+    `weight_type` is what a directory's weights become, iq4nl with the head in q80 when it is None, and those of a GGUF
+    file, which otherwise have the types that the file has. A `.m` file has a type of its own, and a different
+    `weight_type` is a UsageError; so is a blocked type where rows are not whole blocks. Raises ModelFileError or
+    UnsupportedModelError for whatever is wrong with the files.
     """
     assert weight_type is None or weight_type in (*WEIGHT_TYPES, *GGUF_WEIGHT_TYPES), weight_type
     try:

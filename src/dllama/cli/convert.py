@@ -37,7 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     model.add_argument("directory", type=Path)
     model.add_argument(
         "type",
-        choices=[*WEIGHT_TYPES, *(dtype.label for dtype in GGUF_WEIGHT_TYPES)],
+        choices=WEIGHT_TYPES,
         help="iq4nl, as small as q40 and better, goes into a GGUF file, which llama.cpp reads too",
     )
     model.add_argument("name")

@@ -27,7 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("info", help="describe a model and the memory that it needs")
     parser.add_argument("model", type=Path)
     parser.add_argument(
-        "--weights-float-type", choices=WEIGHT_TYPES, help="for a directory (default q40) or a GGUF file"
+        "--weights-float-type", choices=WEIGHT_TYPES, help="for a directory (default iq4nl) or a GGUF file"
     )
     parser.add_argument("--buffer-float-type", choices=BUFFER_TYPES)
     parser.add_argument(

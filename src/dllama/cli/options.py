@@ -21,7 +21,7 @@ from dllama.node import Address, NodeSettings, default_threads
 
 DEFAULTS = SamplingOptions()
 DEFAULT_MAX_SEQ_LEN = 8192
-WEIGHT_TYPES = ("q40", "q80", "f16", "f32")
+WEIGHT_TYPES = ("q40", "iq4nl", "q80", "f16", "f32")
 BUFFER_TYPES = ("q80", "f32")
 
 
@@ -59,12 +59,12 @@ def add_model_flags(parser: argparse.ArgumentParser, weight_types: Sequence[str]
     group.add_argument(
         "--weights-float-type",
         choices=weight_types,
-        help="quantise to: a directory (default q40), a GGUF file (default: the types that it has)",
+        help="quantise to: a directory (default iq4nl, the head q80), a GGUF file (default: the types that it has)",
     )
     group.add_argument(
         "--buffer-float-type",
         choices=BUFFER_TYPES,
-        help="what travels (default q80 for q40 and q80, else f32)",
+        help="what travels (default q80 for weights in blocks, else f32)",
     )
     group.add_argument(
         "--max-seq-len", type=positive_int, metavar="N", help="context (default: the model's, at most 8192)"

@@ -58,10 +58,11 @@ def open_session(
             "directory (Llama, Mistral, Qwen) and give it with --model"
         )
     with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
-        if options.model is not None and _rounds_blindly(checkpoint):
+        blind = _type_rounded_blindly(checkpoint)
+        if options.model is not None and blind is not None:
             on_note(
-                f"weights are rounded as if all mattered the same: `dllama convert hf {path} q40 NAME` finds out which"
-                " do, and what it finds is used from then on, also where the directory is run as it is"
+                f"weights are rounded as if all mattered the same: `dllama convert hf {path} {blind.label} NAME` finds"
+                " out which do, and what it finds is used from then on, also where the directory is run as it is"
             )
         config = checkpoint.config
         tokenizer = load_tokenizer(tokenizer_path(options.tokenizer, path, on_note))
@@ -109,10 +110,10 @@ def connect(
         return Cluster.open(checkpoint, device, options, on_progress)
 
 
-def _rounds_blindly(checkpoint: Checkpoint) -> bool:
-    """Whether weights of a directory become four bits, and nothing is known of how much each matters."""
-    is_coarse = any(dtype.is_blocked and dtype is not ElementType.Q80 for dtype in checkpoint.model.types.all)
-    return checkpoint.header is None and is_coarse and not checkpoint.importance
+def _type_rounded_blindly(checkpoint: Checkpoint) -> ElementType | None:
+    """What weights of a directory become that has four bits, where nothing is known of how much each matters."""
+    coarse = (dtype for dtype in checkpoint.model.types.all if dtype in (ElementType.Q40, ElementType.IQ4NL))
+    return next(coarse, None) if checkpoint.header is None and not checkpoint.importance else None
 
 
 def n_sequences(n_texts: int, max_seq_len: int) -> int:
