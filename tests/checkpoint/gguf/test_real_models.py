@@ -13,15 +13,19 @@ from dllama.dtypes import ElementType
 from dllama.kernels.blocks import decode
 from support.gguf_model import gguf_name
 from support.local_cluster import LocalCluster
-from support.real_models import SMOLLM2_GGUF, needs_smollm2_gguf
+from support.real_models import GEMMA3_GGUF, SMOLLM2_GGUF, needs_gemma3_gguf, needs_smollm2_gguf
 from support.sequences import CachedSequence, Run, Steps, Want
 
-GOLDEN = Path(__file__).resolve().parents[2] / "real_goldens" / "smollm2-q4_1.npz"
+GOLDENS = Path(__file__).resolve().parents[2] / "real_goldens"
 F32 = ElementType.F32
 
-pytestmark = needs_smollm2_gguf
+MODELS = [
+    pytest.param(SMOLLM2_GGUF, "smollm2-q4_1.npz", marks=needs_smollm2_gguf, id="smollm2"),
+    pytest.param(GEMMA3_GGUF, "gemma3-q4_k_m.npz", marks=needs_gemma3_gguf, id="gemma3"),
+]
 
 
+@needs_smollm2_gguf
 def test_values_of_smollm2_are_those_of_the_gguf_package() -> None:
     """Bit for bit, in the order of the file: its q and k are in adjacent pairs."""
     model = open_checkpoint(SMOLLM2_GGUF)
@@ -46,12 +50,13 @@ def test_values_of_smollm2_are_those_of_the_gguf_package() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shares", [(1.0,), (1.0, 1.0, 1.0)])
-def test_logits_are_those_of_transformers(shares: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("shares", [(1.0,), (1.0, 1.0, 1.0)], ids=len)
+@pytest.mark.parametrize(("model", "golden_name"), MODELS)
+def test_logits_are_those_of_transformers(model: Path, golden_name: str, shares: tuple[float, ...]) -> None:
     """With the same weights dequantised, in float32: within 1e-4 of the largest, as for every golden."""
-    golden = np.load(GOLDEN)
+    golden = np.load(GOLDENS / golden_name)
     prompt = golden["prompt_ids"].tolist()
-    with LocalCluster(SMOLLM2_GGUF, shares=shares, max_rows=128) as cluster:
+    with LocalCluster(model, shares=shares, max_rows=128) as cluster:
         steps, sequence = Steps(cluster), CachedSequence()
         steps.step([Run(sequence, prompt, Want.ALL)])
         logits = steps.whole_logits()[: len(prompt)]
