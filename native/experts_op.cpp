@@ -141,7 +141,7 @@ struct Scratch {
 // Tiles that chunks are multiples of: whole blocks of the output, and whole groups of a kernel.
 int tiles_together(const KernelTable& kernels) { return std::max(kernels.tile_group, kBlock / kernels.tile_rows); }
 
-// The same for the scratch of gate and up projections: as many columns as a chunk has at the most.
+// Columns of a gate, or of an up projection, that a chunk has at the most.
 int gated_columns(const ExpertsGated& g) { return divide_up(g.stack.n_out, kBlock) * kBlock; }
 
 size_t gated_scratch(const ExpertsGated& g) {
