@@ -153,12 +153,12 @@ size_t gated_scratch(const ExpertsGated& g) {
 void gate_rows(const KernelTable& kernels, const ExpertsGated& g, int expert, int tile, int tile_end, size_t slot,
                int n_rows, const Scratch& scratch) {
     const RowsOut out = rows_from(g.out, slot);
-    const auto fused = kernels.gated_matmul[g.stack.type];
-    if (fused && out.quants && n_rows >= kernels.gated_rows) {
+    if (out.quants && kernels.fuses_gate(g.stack.type, n_rows, g.stack.n_in / kBlock)) {
         const RowsOut& x = scratch.rows;
         const QuantMatmul product{g.stack.tile(2 * expert, 0), g.stack.tile_bytes, 2 * g.stack.n_out,
                                   g.stack.n_in / kBlock, x.quants, x.scales, x.sums, nullptr, 0};
-        return fused({product, g.activation, out.quants, out.scales, out.sums}, tile, tile_end, 0, n_rows);
+        const GatedMatmul gated{product, g.activation, out.quants, out.scales, out.sums};
+        return kernels.gated_matmul[g.stack.type](gated, tile, tile_end, 0, n_rows);
     }
     const int column = tile * kernels.tile_rows, columns = std::min(g.stack.n_out, tile_end * kernels.tile_rows) - column;
     float *gate = scratch.products, *up = gate + size_t(n_rows) * columns;

@@ -146,6 +146,9 @@ struct KernelTable {
     bool has_product(ElementType type) const { return matmul[type] || float_matmul[type]; }
     int gated_rows;    // from which `gated_matmul` pays
     int gated_blocks;  // that a row may have for it
+    bool fuses_gate(ElementType type, int n_rows, int n_blocks) const {
+        return gated_matmul[type] && n_rows >= gated_rows && n_blocks <= gated_blocks;
+    }
 
     void (*quantize)(const RowOut& out, const float* x, int n);
     void (*rms_norm)(const RowOut& out, const float* x, const float* weight, float eps, int n);

@@ -107,7 +107,7 @@ void Ops::matmul(const FloatMatmul& m, ElementType type, int n_rows) {
 void Ops::gated_matmul(const GatedMatmul& g, ElementType type, float* scratch, int n_rows) {
     const auto kernel = kernels_.gated_matmul[type];
     const int n = g.product.n_out / 2;
-    if (kernel && n_rows >= kernels_.gated_rows && g.product.n_blocks <= kernels_.gated_blocks) {
+    if (kernels_.fuses_gate(type, n_rows, g.product.n_blocks)) {
         for_tiles(n / kernels_.tile_rows, 2 * g.product.tile_bytes, n_rows,
                   [&](int tile, int tile_end, int row, int row_end) { kernel(g, tile, tile_end, row, row_end); });
         return;
