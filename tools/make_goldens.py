@@ -54,6 +54,7 @@ DYNAMIC_ROPE = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}
 # one layer of each kind, a window shorter than the text, a scale that is not the usual one
 GEMMA3 = {
+    "tie_word_embeddings": False,  # a scaled embedding that is the head too repeats itself
     "head_dim": 32,
     "sliding_window": 12,
     "query_pre_attn_scalar": 48,
