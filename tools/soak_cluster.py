@@ -44,7 +44,8 @@ _MEMORY_MB = 12.0
 _MAPPED_MB = 256.0
 """Arenas of malloc's (64 MB) and stacks of threads (8 MB) come and go."""
 
-_LOG_KB_PER_CYCLE = 64.0
+_LOG_KB_PER_REQUEST = 0.25
+"""A line for each; and a few for each fault."""
 
 
 def main() -> int:
@@ -69,7 +70,7 @@ def main() -> int:
         except NotBackError as error:
             console.print(f"[red]{error}[/red]\n{cluster.api.log_tail()}", highlight=False)
             return 1
-        tracebacks = {p.name: p.count_in_log("Traceback") for p in cluster.watched}
+        tracebacks = {p.name: p.tracebacks() for p in cluster.watched}
     if args.report:
         args.report.write_text(
             json.dumps([{n: dataclasses.asdict(f) for n, f in look.items()} for look in looks])
@@ -108,17 +109,18 @@ def soak(
 
 
 def report(
-    console: Console, looks: list[dict[str, Figures]], clients: Clients, tracebacks: dict[str, int]
+    console: Console, looks: list[dict[str, Figures]], clients: Clients, tracebacks: dict[str, list[str]]
 ) -> int:
     """Prints what was seen; returns the exit code."""
     table = Table("process", "what", "before any load", "start (warm)", "end", "grew")
     n_grown = 0
+    n_asked = sum(clients.outcomes.values())
     first, warm, last = looks[0], looks[1 : 1 + _N_WARM], looks[-3:]
     for name in first:
         for field in dataclasses.fields(Figures):
             start = max(getattr(look[name], field.name) for look in warm)
             end = statistics.median(getattr(look[name], field.name) for look in last)
-            has_grown = end - start > _allowed(field.name, start, len(looks) - _N_WARM)
+            has_grown = end - start > _allowed(field.name, start, n_asked)
             n_grown += has_grown
             before = getattr(first[name], field.name)
             table.add_row(
@@ -129,21 +131,21 @@ def report(
         console.print(f"{n:6} {what}: {outcome}", highlight=False)
     for (what, outcome), n in clients.faults.items():
         console.print(f"[red]{what} ended {n} times with: {outcome}[/red]", highlight=False)
-    for name, n in tracebacks.items():
-        if n:
-            console.print(f"[red]{n} tracebacks in the log of {name}[/red]")
+    for name, texts in tracebacks.items():
+        for text in texts:
+            console.print(f"in the log of {name}:\n{text}", style="red", highlight=False, markup=False)
     is_good = not n_grown and not clients.faults and not any(tracebacks.values())
     console.print("as at the start" if is_good else "[red]not as at the start[/red]")
     return 0 if is_good else 1
 
 
-def _allowed(what: str, start: float, n_cycles: int) -> float:
+def _allowed(what: str, start: float, n_asked: int) -> float:
     """By how much a figure may differ from the start."""
     return {
         "memory_mb": _MEMORY_MB,
         "mapped_mb": _MAPPED_MB,
         "mappings": 0.05 * start,
-        "log_kb": _LOG_KB_PER_CYCLE * n_cycles,
+        "log_kb": _LOG_KB_PER_REQUEST * n_asked,
     }.get(what, 0.0)
 
 

@@ -176,6 +176,20 @@ def test_a_process_that_is_killed_is_no_fault_of_the_grammar(
     assert place_in(grammars, schema).allowed_ids
 
 
+def test_a_model_that_goes_away_is_no_error_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grammar that is being read, one that waits for it, and one that comes just afterwards: clients try again."""
+    monkeypatch.setattr("dllama.server.grammar_check._TIME_S", 1000.0)
+    grammars = GrammarCompiler(TOKENIZER, PADDED_VOCAB)
+    promises = [grammars.json_schema({"allOf": PATTERNS}, "x") for _ in range(2)]
+    grammars.close()
+    promises += [grammars.json_schema({"type": "integer"}, "x"), grammars.lark('start: "a"', "tools")]
+    for promise in promises:
+        error = promise.exception(10)
+        assert isinstance(error, SystemLimitError) or (isinstance(error, ApiError) and error.status == 503), (
+            error
+        )
+
+
 def test_the_end_waits_for_no_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dllama.server.grammar_check._TIME_S", 1000.0)
     grammars = GrammarCompiler(TOKENIZER, PADDED_VOCAB)

@@ -19,6 +19,7 @@ from soak.held import Held
 
 START_S = 60.0
 MODEL = "demo"
+_TRACEBACK_LINES = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +67,11 @@ class Program:
     def log_tail(self, n_lines: int = 12) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-n_lines:])
 
-    def count_in_log(self, text: str) -> int:
-        return self._log.read_text(errors="replace").count(text)
+    def tracebacks(self) -> list[str]:
+        """Those in the log, each with the line before it and the error at its end."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        begins = [number for number, line in enumerate(lines) if line.startswith("Traceback")]
+        return ["\n".join(lines[max(begin - 1, 0) : begin + _TRACEBACK_LINES]) for begin in begins]
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:

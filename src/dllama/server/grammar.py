@@ -122,7 +122,7 @@ class GrammarCompiler:
         self, schema: Mapping[str, Any], param: str, n: int = 1
     ) -> Future[list[GrammarConstraint]]:
         """Constraints for `n` texts. The future raises ApiError for a schema that is unsound, asks for what llguidance
-        does not know, or takes too long."""
+        does not know, or takes too long, and when the model goes away meanwhile, or has gone."""
         return self._promised(lambda: _json_grammar(schema), param, n)
 
     def lark(self, grammar: str, param: str, n: int = 1) -> Future[list[GrammarConstraint]]:
@@ -198,15 +198,27 @@ class _Vocabulary:
 
 
 def _submit(pool: Executor, work: Callable[[], None], promise: Future[list[GrammarConstraint]]) -> None:
-    """Does `work` unless the promise is cancelled before. The promise fails with it, and is cancelled with it."""
+    """Does `work` unless the promise is cancelled before. The promise fails with it, and when the pool is shut down."""
 
     def settle(done: Future[None]) -> None:
-        if done.cancelled():
-            promise.cancel()
-        elif (error := done.exception()) and promise.set_running_or_notify_cancel():
+        error = _model_gone() if done.cancelled() else done.exception()
+        if error is not None and promise.set_running_or_notify_cancel():
             promise.set_exception(error)
 
-    pool.submit(lambda: None if promise.cancelled() else work()).add_done_callback(settle)
+    try:
+        future = pool.submit(lambda: None if promise.cancelled() else work())
+    except RuntimeError:  # it has been shut down
+        future = Future()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+    future.add_done_callback(settle)
+
+
+def _model_gone() -> ApiError:
+    return ApiError(
+        "the model went away while the grammar was read: try again",
+        status=503, code="model_not_ready", headers={"Retry-After": "1"},
+    )  # fmt: skip
 
 
 def _json_grammar(schema: Mapping[str, Any]) -> str:
