@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dllama.calibration import calibration_text, collect, collect_importance
 from dllama.checkpoint import Importance, open_checkpoint
+from dllama.cli import importance as cli_importance
 from dllama.dtypes import ElementType
 from dllama.engine import TokenChunk, ragged_batch
+from dllama.errors import NotEnoughMemoryError, NumericalError
 from support.local_cluster import GOLDENS, LocalCluster
+from support.processes import DEMO_MODEL
 
 IDS = [(7 * i * i + 3 * i) % 251 for i in range(70)]
 
@@ -95,3 +99,24 @@ def test_the_text_is_a_few_thousand_words_of_many_kinds() -> None:
     assert 1500 < len(text.split()) < 5000
     for fragment in ("```python", "| city |", '"station"', "User: ", "bibliothèque"):
         assert fragment in text
+
+
+def test_what_is_computed_has_to_be_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that are numbers may still be too large: what they give is said, and not taken for importance."""
+    with contextlib.closing(open_checkpoint(GOLDENS / "llama-gqa", ElementType.Q80)) as checkpoint:
+        embed = checkpoint.embed
+        monkeypatch.setattr(checkpoint, "embed", lambda ids: np.full_like(embed(ids), np.inf))
+        with pytest.raises(NumericalError, match="layer 0 computes NaN"):
+            collect_importance(checkpoint, 1, IDS)
+
+
+def test_a_text_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The demo model's directory is read, not written to."""
+    text = tmp_path / "text.txt"
+    text.write_text("a cat and a dog " * 100)
+    monkeypatch.setattr(cli_importance, "available_memory_bytes", lambda: 50_000)
+    with (
+        contextlib.closing(open_checkpoint(DEMO_MODEL, ElementType.Q40)) as checkpoint,
+        pytest.raises(NotEnoughMemoryError, match=r"text\.txt has \d+ tokens"),
+    ):
+        cli_importance.importance_for(checkpoint, str(text))

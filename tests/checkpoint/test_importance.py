@@ -69,7 +69,9 @@ def test_a_part_is_the_part_of_the_whole(directory: Path) -> None:
     np.testing.assert_array_equal(part, whole[1:5, 18:])
 
 
-@pytest.mark.parametrize("fault", ["another length", "not finite", "negative", "cut short", "no header"])
+@pytest.mark.parametrize(
+    "fault", ["another length", "another type", "not finite", "negative", "cut short", "no header", "empty"]
+)
 def test_a_damaged_file_is_named(directory: Path, fault: str) -> None:
     path = importance_file(directory)
     importance = dict(some_importance(directory))
@@ -80,12 +82,23 @@ def test_a_damaged_file_is_named(directory: Path, fault: str) -> None:
     elif fault == "negative":
         importance[NAME][0] = -1
     write_importance(path, importance)
+    if fault == "another type":
+        path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"'))
     if fault == "cut short":
         path.write_bytes(path.read_bytes()[:-1])
     elif fault == "no header":
         path.write_bytes(b"{}")
-    with pytest.raises(ModelFileError, match=r"dllama-importance\.safetensors"):
+    elif fault == "empty":
+        path.write_bytes(b"")
+    with pytest.raises(ModelFileError, match=r"dllama-importance\.safetensors: .*delete it"):
         open_checkpoint(directory)
+    assert open_checkpoint(directory, with_importance=False).importance == {}
+
+
+def test_what_is_not_rounded_needs_no_importance(directory: Path) -> None:
+    """A damaged file does no harm there."""
+    importance_file(directory).write_bytes(b"{}")
+    assert open_checkpoint(directory, ElementType.F32).importance == {}
 
 
 def test_names_that_the_model_does_not_have_are_passed_over(directory: Path) -> None:

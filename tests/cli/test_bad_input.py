@@ -229,6 +229,30 @@ def test_nan_in_the_weights_of_a_directory(tmp_path: Path) -> None:
     assert list(output.iterdir()) == []
 
 
+def test_a_text_without_tokens_for_importance(tmp_path: Path) -> None:
+    """It left a file of NaN beside the model, which then could not be opened any more."""
+    model, output, text = tmp_path / "model", tmp_path / "output", tmp_path / "empty.txt"
+    shutil.copytree(DEMO_MODEL, model)
+    before = sorted(model.iterdir())
+    output.mkdir()
+    text.touch()
+    convert = ("convert", "hf", model, "q40", "x", "--output-dir", output, "--importance", text)
+    fails(run_dllama(*convert), 2, "empty.txt has no tokens")
+    assert sorted(model.iterdir()) == before
+    assert list(output.iterdir()) == []
+
+
+def test_a_damaged_importance_is_replaced_where_one_is_asked_for(tmp_path: Path) -> None:
+    model, text = tmp_path / "model", tmp_path / "text.txt"
+    shutil.copytree(DEMO_MODEL, model)
+    (model / "dllama-importance.safetensors").write_bytes(b"{}")
+    text.write_text("Once upon a time there was a cat.")
+    convert = ("convert", "hf", model, "q40", "x", "--output-dir", tmp_path)
+    fails(run_dllama(*convert), 1, "dllama-importance.safetensors: is damaged", "delete it")
+    assert run_dllama(*convert, "--importance", text).code == 0
+    assert run_dllama(*convert).code == 0
+
+
 def test_a_file_that_only_dllama_reads(tmp_path: Path) -> None:
     """Is said when it is written, and not written where it is to be for others."""
     convert = ("convert", "hf", GOLDENS / "qwen2-yarn", "f32", "x", "--output-dir", tmp_path)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dllama.calibration.watch import WatchingCpu
 from dllama.checkpoint import Checkpoint
 from dllama.dtypes import ElementType
+from dllama.errors import NumericalError
 from dllama.fabric.local import local_fabrics
 from dllama.model import (
     PAGE_SIZE,
@@ -48,6 +49,11 @@ def calibration_text() -> str:
     return importlib.resources.files("dllama.calibration").joinpath("text.txt").read_text("utf-8")
 
 
+def text_bytes(n_tokens: int, dim: int) -> int:
+    """Memory that a text takes while it is read: of each token what goes into a layer, and what comes out normed."""
+    return 2 * 4 * n_tokens * dim
+
+
 def collect_importance(
     checkpoint: Checkpoint,
     n_threads: int,
@@ -56,14 +62,21 @@ def collect_importance(
 ) -> dict[str, Floats]:
     """By the names of matrices, [n_cols] of each.
 
-    `checkpoint` is one that was opened for q80. Matrices that no row has come to, and those of experts, have no entry.
+    `checkpoint` is one that was opened for q80, `token_ids` are one at least. Matrices that no row has come to, and
+    those of experts, have no entry. Raises NumericalError where the model computes NaN or infinity.
     """
+    assert token_ids
     x = checkpoint.embed(token_ids)  # [N, D]
     importance: dict[str, Floats] = {}
     n_layers = checkpoint.config.n_layers
     for index in range(n_layers):
         with _layer(checkpoint, index, n_threads) as layer:
             normed = layer.run(x)
+            if not np.isfinite(normed).all():
+                raise NumericalError(
+                    f"{checkpoint.path}: layer {index} computes NaN or infinity: the model's files are damaged,"
+                    " get them again"
+                )
             importance |= {f"layers.{index}.{name}": values for name, values in layer.mean_squares()}
         checkpoint.let_go()
         on_progress(index + 1, n_layers)

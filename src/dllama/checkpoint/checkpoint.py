@@ -127,14 +127,17 @@ class Checkpoint:
         self._source.close()
 
 
-def open_checkpoint(path: Path, weight_type: ElementType | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: Path, weight_type: ElementType | None = None, *, with_importance: bool = True
+) -> Checkpoint:
     """The model in a `.m` or GGUF file, in a Hugging Face directory, or in its folder in the Hub's cache. Reads no
     weights. A directory may hold a GGUF file instead; of a split one, `path` is the first part.
 
     `weight_type` is what a directory's weights become, iq4nl with the head in q80 when it is None, and those of a GGUF
     file, which otherwise have the types that the file has. A `.m` file has a type of its own, and a different
-    `weight_type` is a UsageError; so is a blocked type where rows are not whole blocks. Raises ModelFileError or
-    UnsupportedModelError for whatever is wrong with the files.
+    `weight_type` is a UsageError; so is a blocked type where rows are not whole blocks. Without `with_importance`
+    nobody looks for what is known of a directory's weights. Raises ModelFileError or UnsupportedModelError for whatever
+    is wrong with the files.
     """
     assert weight_type is None or weight_type in (*WEIGHT_TYPES, *GGUF_WEIGHT_TYPES), weight_type
     try:
@@ -159,12 +162,14 @@ def open_checkpoint(path: Path, weight_type: ElementType | None = None) -> Check
         instead = what_instead(folder)
         if instead is not None:
             raise UnsupportedModelError(f"{path}: {instead}")
-    source = HfSource(folder, DEFAULT_WEIGHT_TYPE if weight_type is None else weight_type)
+    weight_type = DEFAULT_WEIGHT_TYPE if weight_type is None else weight_type
+    source = HfSource(folder, weight_type)
     checkpoint = Checkpoint(path, source.model, source)
     _check_blocks(checkpoint)
-    checkpoint.importance = read_importance(
-        importance_file(path), {name: tensor.n_cols for name, tensor in checkpoint.tensors.items()}
-    )
+    if with_importance and weight_type.is_blocked:
+        checkpoint.importance = read_importance(
+            importance_file(path), {name: tensor.n_cols for name, tensor in checkpoint.tensors.items()}
+        )
     return checkpoint
 
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError
 from dllama.formats.atomic import write_atomically
 from dllama.formats.hf_folders import model_folder
@@ -37,12 +38,15 @@ def read_importance(path: Path, n_cols: Mapping[str, int]) -> Importance:
     """
     if not os.path.lexists(path):
         return {}
-    file = SafetensorsFile(path)
+    try:
+        file = SafetensorsFile(path)
+    except ModelFileError as error:
+        raise _damaged(path) from error
     try:
         importance = {}
         for name in file.tensors.keys() & n_cols.keys():
             content = file.bytes_of(name)
-            if len(content) != 4 * n_cols[name]:
+            if file.tensors[name].element_type is not ElementType.F32 or len(content) != 4 * n_cols[name]:
                 raise _damaged(path)
             importance[name] = content.view(np.float32).copy()
     finally:
@@ -62,5 +66,6 @@ def write_importance(path: Path, importance: Importance) -> None:
 
 def _damaged(path: Path) -> ModelFileError:
     return ModelFileError(
-        f"{path}: is damaged, or is another model's: delete it, and convert the model again"
+        f"{path}: is damaged, or is another model's: delete it (it says which weights matter, and convert finds that"
+        " out again)"
     )

@@ -68,7 +68,10 @@ def _convert_model(args: argparse.Namespace) -> None:
     path = _output_path(args.output_dir, f"dllama_model_{args.name}_{args.type}.{suffix}")
     if is_gguf and not args.directory.is_dir():
         raise UsageError(f"{args.directory} is no directory: {args.type} is what the model of one becomes")
-    with contextlib.closing(open_checkpoint(args.directory, weight_type)) as checkpoint:
+    is_known = args.importance is None  # what is found anew does not depend on what was found before
+    with contextlib.closing(
+        open_checkpoint(args.directory, weight_type, with_importance=is_known)
+    ) as checkpoint:
         if is_gguf:
             tokenizer = tokenizer_to_gguf(args.directory)
         else:

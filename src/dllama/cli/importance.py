@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from dllama.calibration import calibration_text, collect_importance
+from dllama.calibration import calibration_text, collect_importance, text_bytes
 from dllama.checkpoint import Checkpoint, Importance, importance_file, open_checkpoint, write_importance
 from dllama.cli.console import note, progress_count
 from dllama.cli.text_input import read_text
 from dllama.dtypes import ElementType
-from dllama.errors import TokenizerError, UsageError
-from dllama.node import default_threads
+from dllama.errors import NotEnoughDiskError, NotEnoughMemoryError, TokenizerError, UsageError
+from dllama.node import available_memory_bytes, default_threads
 from dllama.tokenizer import load_tokenizer
 
 NO_IMPORTANCE = "none"
@@ -34,19 +34,32 @@ def importance_for(checkpoint: Checkpoint, choice: str | None) -> Importance:
             raise
         note(f"all weights count the same, since there is no text that the model can read: {error}")
         return {}
+    if not ids:
+        raise UsageError(f"{choice} has no tokens, so that it says nothing of which weights matter")
+    _check_memory(len(ids), checkpoint.config.dim, choice)
     return _collected(directory, ids, path)
+
+
+def _check_memory(n_tokens: int, dim: int, text: str | None) -> None:
+    """Raises NotEnoughMemoryError where a text is too long: of each token a layer's input and output are kept."""
+    needed, available = text_bytes(n_tokens, dim), available_memory_bytes()
+    if needed > available:
+        raise NotEnoughMemoryError(
+            f"{text or 'the text'} has {n_tokens} tokens, which take {needed / 1e9:.1f} GB while the model reads them,"
+            f" and {available / 1e9:.1f} GB are free: some thousand tokens are enough"
+        )
 
 
 def _collected(directory: Path, ids: list[int], path: Path) -> Importance:
     note(f"importance: the model reads {len(ids)} tokens, so that rounding spares the weights that matter")
     with (
-        contextlib.closing(open_checkpoint(directory, ElementType.Q80)) as checkpoint,
+        contextlib.closing(open_checkpoint(directory, ElementType.Q80, with_importance=False)) as checkpoint,
         progress_count("importance", "layers") as advance,
     ):
         importance = collect_importance(checkpoint, default_threads(), ids, advance)
     try:
         write_importance(path, importance)
-    except UsageError as error:
+    except (UsageError, NotEnoughDiskError) as error:
         note(f"{error}: importance is collected again the next time")
     else:
         note(f"importance: kept in {path}, also for when the directory is run as it is")
