@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dllama.bench import shape_named
+from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughMemoryError
-from dllama.model import VOCABULARY, cache_bytes
+from dllama.kernels import Cpu, Device, Reference, decodes_weights
+from dllama.model import VOCABULARY, ModelWeights, cache_bytes
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import (
     MemoryNeed,
@@ -19,9 +22,10 @@ from dllama.node.memory import (
     check_memory,
     large_step_bytes,
     memory_need,
+    node_memory,
     session_shape,
 )
-from dllama.node.messages import SessionPlan
+from dllama.node.messages import SessionPlan, Welcome
 from dllama.node.step_message import max_answer_bytes, max_step_bytes
 from dllama.sharding import plan_spans
 from support.local_cluster import GOLDENS, LocalCluster
@@ -104,6 +108,30 @@ def test_what_is_needed_is_what_is_allocated(plan: SessionPlan) -> None:
         n_kv = 2 * plan.config.n_layers * rows.n_heads * plan.cache.n_positions * rows.width
         assert need.kv_bytes == 2 * n_kv  # float16
         assert need.memory_bytes == need.weight_bytes + need.kv_bytes + need.other_bytes
+
+
+@pytest.mark.parametrize("golden", ["llama-gqa", "qwen3-moe"])
+@pytest.mark.parametrize("device", [Cpu(1), Reference()], ids=["cpu", "reference"])
+def test_weights_take_what_a_device_says_that_they_do(golden: str, device: Device) -> None:
+    """The reference holds them decoded, so a node with it needs more; the cpu packs them into whole tiles."""
+    with contextlib.closing(open_checkpoint(GOLDENS / golden, ElementType.Q80)) as checkpoint:
+        model = checkpoint.model
+    plan = dataclasses.replace(small_plan(), model=model, shards=plan_spans(model.axes, [1.0, 1.0]), rank=1)
+    welcome = Welcome("a", GB, 1, device.isa, False)
+    spans = plan.shards.ranks[1]
+    weights = ModelWeights(device, model, spans)
+    held = [weights.final_norm.nbytes, weights.head.nbytes]
+    for layer in weights.layers:
+        held += [matrix.nbytes for stacked in layer.matrices.values() for matrix in stacked.matrices]
+        held += [
+            each.nbytes for each in (*layer.stacks.values(), *layer.tables.values(), *layer.vectors.values())
+        ]
+    need = node_memory("this node", welcome, plan).need
+    if decodes_weights(device.isa):
+        assert need.weight_bytes == sum(held)
+    else:
+        assert need.weight_bytes == model.shard_bytes(spans)
+        assert need.weight_bytes <= sum(held)
 
 
 CACHE_BITS = [(ElementType.F16, 16), (ElementType.F32, 32), (ElementType.Q80, 8.5)]

@@ -30,7 +30,7 @@ from dllama._native import (
 )
 from dllama.kernels.cpu import Cpu
 from dllama.kernels.device import Buffer, Device, HostView, Matrix, MatrixStack, Program, Routes, Rows
-from dllama.kernels.reference import Reference
+from dllama.kernels.reference import Reference, decodes_weights
 
 __all__ = [
     "BoundArray",
@@ -50,6 +50,7 @@ __all__ = [
     "Routes",
     "Rows",
     "convert",
+    "decodes_weights",
     "merge_candidates",
     "quantize",
     "supported_isas",

@@ -25,6 +25,11 @@ Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 
+def decodes_weights(isa: str) -> bool:
+    """Whether a device that says so of itself holds matrices, and rows that others quantise, as float32."""
+    return isa == Reference.isa
+
+
 class ReferenceProgram:
     """See Program."""
 

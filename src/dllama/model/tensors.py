@@ -88,6 +88,10 @@ class ModelSpec:
         """Bytes of all weights that a rank with these spans holds."""
         return sum(n * shard_of(tensor, spans).n_bytes for tensors, n in self.alike for tensor in tensors)
 
+    def shard_elements(self, spans: RankSpans) -> int:
+        """How many weights such a rank holds."""
+        return sum(n * shard_of(tensor, spans).n_elements for tensors, n in self.alike for tensor in tensors)
+
     def read_bytes(self, spans: RankSpans, n_rows: int) -> int:
         """Bytes of weights that such a rank reads in a step of so many rows."""
         return round(

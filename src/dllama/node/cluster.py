@@ -39,7 +39,7 @@ from dllama.node.info import NodeInfo, NodeRecords
 from dllama.node.input_rows import encode_inputs, step_inputs
 from dllama.node.loading import send_weights
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
-from dllama.node.memory import NodeMemory, check_memory, large_step_bytes, memory_need, session_shape
+from dllama.node.memory import check_memory, large_step_bytes, node_memory, session_shape
 from dllama.node.messages import Kind, PeakMemory, SessionPlan, Welcome
 from dllama.node.rank import NodeSettings, RankMemory
 from dllama.node.reduce_agreement import choose_reduce
@@ -138,7 +138,13 @@ class Cluster:
             welcomes = [_own_welcome(device, options.node), *crew.welcomes]
             most_threads = max(welcome.n_threads for welcome in welcomes)
             plan = _session_plan(session, checkpoint.model, shards, options, crew, most_threads)
-            check_memory(_node_memory(plan, options, crew))
+            names = crew.names
+            check_memory(
+                [
+                    node_memory(names[rank], welcome, dataclasses.replace(plan, rank=rank))
+                    for rank, welcome in enumerate(welcomes)
+                ]
+            )
             memory = stack.enter_context(contextlib.closing(RankMemory(device, plan, options.node)))
             fabric = crew.join(
                 Kind.PLAN,
@@ -340,22 +346,6 @@ def _session_plan(
         limits=limits,
         peer_timeout_s=options.peer_timeout_s,
     )
-
-
-def _node_memory(plan: SessionPlan, options: ClusterOptions, crew: Crew) -> list[NodeMemory]:
-    welcomes = crew.welcomes
-    kv_on_disk = [options.node.kv_storage is CacheStorage.DISK, *(w.kv_on_disk for w in welcomes)]
-    machines = [machine_id(), *(welcome.machine for welcome in welcomes)]
-    available = [available_memory_bytes(), *(welcome.available_bytes for welcome in welcomes)]
-    return [
-        NodeMemory(
-            crew.names[rank],
-            machines[rank],
-            available[rank],
-            memory_need(plan.model, plan.shards, rank, plan.cache, plan.limits, kv_on_disk[rank]),
-        )
-        for rank in range(plan.shards.n_ranks)
-    ]
 
 
 def _load(

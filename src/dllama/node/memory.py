@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughMemoryError
+from dllama.kernels import decodes_weights
 from dllama.model import (
     PAGE_SIZE,
     VOCABULARY,
@@ -20,6 +21,7 @@ from dllama.model import (
     table_bytes,
     wire_row_bytes,
 )
+from dllama.node.messages import SessionPlan, Welcome
 from dllama.node.step_message import max_answer_bytes, max_step_bytes
 from dllama.sharding import ShardPlan
 
@@ -33,6 +35,8 @@ _MIN_ROWS, _MAX_ROWS = 16, 512
 
 _THREAD_ROWS = 128
 """Rows of a step that a thread keeps in its own cache from one operation to the next (native/row_runs.h)."""
+
+_FLOAT_BYTES = 4
 
 _LOGIT_BUDGET_BYTES = 16_000_000
 """For the logits, of the whole vocabulary, of all rows of a step that may ask for them."""
@@ -63,11 +67,19 @@ class NodeMemory:
 
 
 def memory_need(
-    model: ModelSpec, plan: ShardPlan, rank: int, cache: CacheShape, limits: StepLimits, kv_on_disk: bool
+    model: ModelSpec,
+    plan: ShardPlan,
+    rank: int,
+    cache: CacheShape,
+    limits: StepLimits,
+    kv_on_disk: bool,
+    decoded: bool = False,
 ) -> MemoryNeed:
+    """`decoded`: the rank's device holds weights, and quantised rows, as float32."""
     config, spans = model.config, plan.ranks[rank]
     vocabulary = spans[VOCABULARY]
     buffers = limits.max_rows * buffer_row_bytes(model, spans, plan.n_ranks, limits.wire)
+    buffers *= _FLOAT_BYTES if decoded else 1  # at most: those that are not quantised are as large as ever
     logits = limits.max_logit_rows * 4 * len(vocabulary)
     rope = table_bytes(model, limits.max_positions)
     page_table = 4 * limits.max_rows * limits.most_pages(cache.page_size)
@@ -75,11 +87,25 @@ def memory_need(
     messages += 2 * max_answer_bytes(limits, vocabulary)  # the candidates, and what is sent of them
     masks = limits.max_logit_rows * -(-config.vocab_size // 8)
     return MemoryNeed(
-        weight_bytes=model.shard_bytes(spans),
+        weight_bytes=_FLOAT_BYTES * model.shard_elements(spans) if decoded else model.shard_bytes(spans),
         kv_bytes=cache_bytes(config, spans, cache),
         kv_on_disk=kv_on_disk,
         other_bytes=PROGRAM_BYTES + buffers + logits + rope + page_table + messages + masks,
     )
+
+
+def node_memory(name: str, welcome: Welcome, plan: SessionPlan) -> NodeMemory:
+    """Of the plan's rank, by what its node says of itself."""
+    need = memory_need(
+        plan.model,
+        plan.shards,
+        plan.rank,
+        plan.cache,
+        plan.limits,
+        welcome.kv_on_disk,
+        decodes_weights(welcome.isa),
+    )
+    return NodeMemory(name, welcome.machine, welcome.available_bytes, need)
 
 
 def session_shape(

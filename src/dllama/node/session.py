@@ -13,7 +13,7 @@ from dllama.node.greeting import raise_refusal
 from dllama.node.input_rows import step_inputs
 from dllama.node.loading import receive_weights
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
-from dllama.node.memory import NodeMemory, check_memory, memory_need
+from dllama.node.memory import check_memory, node_memory
 from dllama.node.messages import MAX_CONTROL_BYTES, Kind, PeakMemory, Refusal, SessionPlan, Welcome
 from dllama.node.probe import serve_probe
 from dllama.node.rank import NodeSettings, RankMemory
@@ -73,9 +73,7 @@ class WorkerSession:
 
     def _check_memory(self, plan: SessionPlan) -> None:
         """The root has looked already, but it is this computer that would run out."""
-        welcome = self.welcome()
-        need = memory_need(plan.model, plan.shards, plan.rank, plan.cache, plan.limits, welcome.kv_on_disk)
-        check_memory([NodeMemory("this worker", welcome.machine, welcome.available_bytes, need)])
+        check_memory([node_memory("this worker", self.welcome(), plan)])
 
     def _load(
         self, fabric: Fabric, memory: RankMemory, plan: SessionPlan, reduce_plan: ReducePlan

@@ -135,6 +135,10 @@ class Shard:
         return self.tensor.n_stacked * len(self.rows)
 
     @property
+    def n_elements(self) -> int:
+        return self.n_rows * len(self.cols)
+
+    @property
     def n_bytes(self) -> int:
         return self.n_rows * self.row_bytes
 
