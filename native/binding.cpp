@@ -175,6 +175,8 @@ void define_compute(nb::module_& m) {
              nb::arg("n_rows"))
         .def("rms_norm_in_order", &Compute::rms_norm_in_order, nb::arg("out"), nb::arg("x"), nb::arg("weight"),
              nb::arg("eps"), nb::arg("n_rows"))
+        .def("layer_norm", &Compute::layer_norm, nb::arg("out"), nb::arg("x"), nb::arg("weight"), nb::arg("bias"),
+             nb::arg("eps"), nb::arg("n_rows"))
         .def("silu_mul", &Compute::silu_mul, nb::arg("out"), nb::arg("gate_up"), nb::arg("n_rows"),
              nb::arg("activation"))
         .def("add_bias", &Compute::add_bias, nb::arg("x"), nb::arg("bias"), nb::arg("n_rows"))

@@ -77,6 +77,18 @@ void Compute::rms_norm_in_order(Object out, Object x, Object weight, float eps, 
     });
 }
 
+void Compute::layer_norm(Object out, Object x, Object weight, Object bias, float eps, int n_rows) {
+    const FloatRows from(x, "x", n_rows);
+    const ArrayArg scale(weight, "weight", kFloat32, 1), addend(bias, "bias", kFloat32, 1);
+    scale.need_size(0, from.n());
+    addend.need_size(0, from.n());
+    const RowsArg to(out, "out", n_rows, from.n());
+    run({out, x, weight, bias}, [=, to = to.rows, from = from.values(), scale = scale.data<float>(),
+                                 addend = addend.data<float>()] {
+        ops_.layer_norm(to, from, scale, addend, eps, n_rows);
+    });
+}
+
 void Compute::gated_matmul(Object out, Object matrix, Object x, Object scratch, int n_rows,
                            const std::string& activation) {
     const PackedMatrix* packed;

@@ -58,6 +58,7 @@ public:
     void quantize_rows(Object out, Object x, int n_rows);
     void rms_norm(Object out, Object x, Object weight, float eps, int n_rows);
     void rms_norm_in_order(Object out, Object x, Object weight, float eps, int n_rows);
+    void layer_norm(Object out, Object x, Object weight, Object bias, float eps, int n_rows);
     void silu_mul(Object out, Object gate_up, int n_rows, const std::string& activation);
     void add_bias(Object x, Object bias, int n_rows);
     void head_rms_norm(Object x, Object weight, float eps, int first_head, int n_heads, int n_rows);

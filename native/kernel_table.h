@@ -152,6 +152,7 @@ struct KernelTable {
 
     void (*quantize)(const RowOut& out, const float* x, int n);
     void (*rms_norm)(const RowOut& out, const float* x, const float* weight, float eps, int n);
+    void (*layer_norm)(const RowOut& out, const float* x, const float* weight, const float* bias, float eps, int n);
     void (*gated)(const RowOut& out, const float* gate, const float* up, Activation activation, int n);
     void (*add)(float* x, const float* y, int n);
     void (*add_scaled)(float* x, const float* y, float scale, int n);  // x += scale * y, rounded twice

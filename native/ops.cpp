@@ -137,6 +137,13 @@ void Ops::rms_norm(const RowsOut& out, const float* x, const float* weight, floa
     });
 }
 
+void Ops::layer_norm(const RowsOut& out, const float* x, const float* weight, const float* bias, float eps, int n_rows) {
+    for_rows(n_rows, 2 * out.n, [&](int begin, int end) {
+        for (int t = begin; t < end; t++)
+            kernels_.layer_norm(out.at(t), x + size_t(t) * out.n, weight, bias, eps, out.n);
+    });
+}
+
 void Ops::silu_mul(const RowsOut& out, const float* gate_up, Activation activation, int n_rows) {
     const int n = out.n;
     for_spans(n_rows, n, kActivationCost, [&](int t, int column, int columns) {

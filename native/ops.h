@@ -43,6 +43,7 @@ public:
     void quantize_rows(const RowsOut& out, const float* x, int n_rows);
     void rms_norm(const RowsOut& out, const float* x, const float* weight, float eps, int n_rows);
     void rms_norm_in_order(float* out, const float* x, const float* weight, float eps, int n, int n_rows);
+    void layer_norm(const RowsOut& out, const float* x, const float* weight, const float* bias, float eps, int n_rows);
     void silu_mul(const RowsOut& out, const float* gate_up, Activation activation, int n_rows);
     void add_bias(float* x, const float* bias, int n, int n_rows);
     void head_rms_norm(float* x, const float* weight, float eps, int n, int head_dim, int first_head, int n_heads,

@@ -196,25 +196,50 @@ struct RowKernels {
         for_block_runs<S>(n / kBlock, [&](int b, int count) { quantize_some(out, b, count, x + size_t(b) * kBlock); });
     }
 
-    static void rms_norm(const RowOut& out, const float* x, const float* weight, float eps, int n) {
+    // The sum of a row in four registers, to which add(sum, v) adds each vector v; the last one is filled up with `filler`.
+    template <class Add>
+    INLINE static float sum_row(const float* x, int n, float filler, Add add) {
         F s[4] = {S::set1(0), S::set1(0), S::set1(0), S::set1(0)};
         int i = 0;
         for (; i + 4 * W <= n; i += 4 * W)
-            for (int j = 0; j < 4; j++) {
-                const F v = S::load(x + i + j * W);
-                s[j] = S::fma(v, v, s[j]);
-            }
-        for (; i + W <= n; i += W) s[0] = S::fma(S::load(x + i), S::load(x + i), s[0]);
+            for (int j = 0; j < 4; j++) s[j] = add(s[j], S::load(x + i + j * W));
+        for (; i + W <= n; i += W) s[0] = add(s[0], S::load(x + i));
         if (i < n) {
-            const F v = load_some<S>(x + i, n - i);
-            s[1] = S::fma(v, v, s[1]);
+            float values[W];
+            for (int j = 0; j < W; j++) values[j] = i + j < n ? x[i + j] : filler;
+            s[1] = add(s[1], S::load(values));
         }
-        const float squares = S::sum(S::add(S::add(s[0], s[1]), S::add(s[2], s[3])));
+        return S::sum(S::add(S::add(s[0], s[1]), S::add(s[2], s[3])));
+    }
+
+    static void rms_norm(const RowOut& out, const float* x, const float* weight, float eps, int n) {
+        const float squares = sum_row(x, n, 0.0f, [](F sum, F v) { return S::fma(v, v, sum); });
         const F scale = S::set1(1.0f / __builtin_sqrtf(squares / float(n) + eps));
         write_row(
             out, n, [&](int j) { return S::mul(S::mul(S::load(x + j), scale), S::load(weight + j)); },
             [&](int j, int count) {
                 return S::mul(S::mul(load_some<S>(x + j, count), scale), load_some<S>(weight + j, count));
+            });
+    }
+
+    // The variance is summed after the mean is known: as a difference of two sums it would lose what they have in common.
+    static void layer_norm(const RowOut& out, const float* x, const float* weight, const float* bias, float eps, int n) {
+        const float mean = sum_row(x, n, 0.0f, [](F sum, F v) { return S::add(sum, v); }) / float(n);
+        const F middle = S::set1(mean);
+        const float squares = sum_row(x, n, mean, [middle](F sum, F v) {
+            const F off = S::sub(v, middle);
+            return S::fma(off, off, sum);
+        });
+        const F scale = S::set1(1.0f / __builtin_sqrtf(squares / float(n) + eps));
+        write_row(
+            out, n,
+            [&](int j) {
+                const F normed = S::mul(S::sub(S::load(x + j), middle), scale);
+                return S::fma(normed, S::load(weight + j), S::load(bias + j));
+            },
+            [&](int j, int count) {
+                const F normed = S::mul(S::sub(load_some<S>(x + j, count), middle), scale);
+                return S::fma(normed, load_some<S>(weight + j, count), load_some<S>(bias + j, count));
             });
     }
 

@@ -32,6 +32,7 @@ KernelTable vector_table(const char* isa) {
 
     table.quantize = RowKernels<S>::quantize;
     table.rms_norm = RowKernels<S>::rms_norm;
+    table.layer_norm = RowKernels<S>::layer_norm;
     table.gated = RowKernels<S>::gated;
     table.add = RowKernels<S>::add;
     table.add_scaled = RowKernels<S>::add_scaled;

@@ -234,6 +234,24 @@ def test_rms_norm(device: Device, rng: np.random.Generator, n: int, dtype: Eleme
     assert_within(read_rows(device, dtype, out, 5, n), wanted, bound)
 
 
+@pytest.mark.parametrize("dtype", [ElementType.F32, ElementType.Q40])
+@pytest.mark.parametrize("n", [32, 96, 1056])
+def test_layer_norm(device: Device, rng: np.random.Generator, n: int, dtype: ElementType) -> None:
+    x, weight, bias = 3 * normal(rng, 5, n) + 2, normal(rng, n), normal(rng, n)
+    out = new_rows(device, dtype, 5, n)
+    device.layer_norm(out, put(device, x), put(device, weight), put(device, bias), 1e-5, 5)
+    wanted = oracle.layer_norm(x, weight, bias, 1e-5)
+    bound = layer_norm_bound(x, weight, bias) + quantisation_step(device, dtype, wanted)
+    assert_within(read_rows(device, dtype, out, 5, n), wanted, bound)
+
+
+def layer_norm_bound(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """The mean is off by what its sum loses, and every number with it."""
+    n, deviation = x.shape[1], x.std(axis=1, keepdims=True)
+    magnitudes = (np.abs(x) + np.abs(x).mean(axis=1, keepdims=True)) / deviation
+    return np.asarray((magnitudes * np.abs(weight) + np.abs(bias)) * (n / 8 + 12) * EPS)
+
+
 def test_head_rms_norm(device: Device, rng: np.random.Generator) -> None:
     x, weight = normal(rng, 5, 7 * 64), normal(rng, 64)
     buffer = put(device, x)
@@ -561,6 +579,9 @@ WRONG: list[tuple[type[Exception], Callable[[Device, Operands], None]]] = [
     (ValueError, lambda d, o: d.rms_norm(o.out, o.x, d.buffer(63), 1e-5, 3)),
     (ValueError, lambda d, o: d.rms_norm(d.buffer(3, 63), o.x, o.weight, 1e-5, 3)),
     (ValueError, lambda d, o: d.rms_norm(o.weight, o.x, o.weight, 1e-5, 3)),
+    (ValueError, lambda d, o: d.layer_norm(o.out, o.x, d.buffer(63), o.weight, 1e-5, 3)),
+    (ValueError, lambda d, o: d.layer_norm(o.out, o.x, o.weight, d.buffer(63), 1e-5, 3)),
+    (ValueError, lambda d, o: d.layer_norm(d.buffer(3, 63), o.x, o.weight, o.weight, 1e-5, 3)),
     (ValueError, lambda d, o: d.head_rms_norm(o.x, d.buffer(16), 1e-5, 2, 3, 3)),
     (ValueError, lambda d, o: d.add_bias(o.x, d.buffer(63), 3)),
     (TypeError, lambda d, o: d.add_bias(object(), o.weight, 3)),  # type: ignore[arg-type]

@@ -127,6 +127,7 @@ def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         (lambda: COMPUTE.quantize_rows(ROWS, [[1.0]], 1), TypeError, "x must be an array"),  # type: ignore[arg-type]
         (lambda: COMPUTE.rms_norm(ROWS, X, ONES[:32].copy(), 1e-5, 1), ValueError, "weight"),
         (lambda: COMPUTE.rms_norm(ROWS, X[0], ONES, 1e-5, 1), ValueError, "x must have 2 dimensions, not 1"),
+        (lambda: COMPUTE.layer_norm(ROWS, X, ONES, ONES[:32].copy(), 1e-5, 1), ValueError, "bias"),
         (lambda: COMPUTE.silu_mul(OUT, X, 1, "silu"), ValueError, "out.shape"),
         (lambda: COMPUTE.silu_mul(Q80Rows(4, 32), X, 1, "relu"), ValueError, "activation"),
         (lambda: COMPUTE.add_bias(X, OUT[0].copy(), 1), ValueError, "bias"),

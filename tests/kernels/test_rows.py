@@ -66,6 +66,27 @@ def test_rms_norm(compute: Compute, rng: np.random.Generator, n: int, n_rows: in
         np.testing.assert_array_equal(rows.sums, sums)
 
 
+@pytest.mark.parametrize("n", WIDTHS)
+@pytest.mark.parametrize("n_rows", [1, 7])
+def test_layer_norm(compute: Compute, rng: np.random.Generator, n: int, n_rows: int) -> None:
+    x, weight, bias = normal(rng, n_rows, n, 3) + 2, normal(rng, 1, n)[0], normal(rng, 1, n)[0]
+    out = np.full((n_rows + 1, n), 7, np.float32)
+    compute.layer_norm(out, x, weight, bias, 1e-5, n_rows)
+    wanted = oracle.layer_norm(x, weight, bias, 1e-5)
+    # The mean is off by what its sum loses, and every number with it.
+    magnitudes = np.abs(x) + np.abs(x).mean(axis=1, keepdims=True)
+    terms = magnitudes / np.sqrt(x.var(axis=1, keepdims=True) + 1e-5) * np.abs(weight) + np.abs(bias)
+    assert_within(out[:n_rows], wanted, terms * (n / 8 + 12) * EPS)
+    assert (out[n_rows] == 7).all()
+    if n % 32 == 0:
+        rows = Q80Rows(n_rows, n)
+        compute.layer_norm(rows, x, weight, bias, 1e-5, n_rows)
+        quants, scales, sums = oracle.quantize(out[:n_rows])
+        np.testing.assert_array_equal(rows.quants, quants)
+        np.testing.assert_array_equal(rows.scales, scales)
+        np.testing.assert_array_equal(rows.sums, sums)
+
+
 @pytest.mark.parametrize("activation", ["silu", "gelu"])
 @pytest.mark.parametrize("n", WIDTHS)
 def test_silu_mul(compute: Compute, rng: np.random.Generator, n: int, activation: str) -> None:

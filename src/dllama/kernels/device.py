@@ -251,10 +251,14 @@ class Device(Protocol):
         """out [T, D] := x / sqrt(mean(x^2) + eps) * weight [D]."""
         ...
 
+    def layer_norm(self, out: Rows, x: Buffer, weight: Buffer, bias: Buffer, eps: float, n_rows: int) -> None:
+        """out [T, D] := (x - mean(x)) / sqrt(variance(x) + eps) * weight [D] + bias [D]."""
+        ...
+
     def head_rms_norm(
         self, x: Buffer, weight: Buffer, eps: float, first_head: int, n_heads: int, n_rows: int
     ) -> None:
-        """The same, in place, of each of `n_heads` heads of x [T, heads * E]; weight [E]."""
+        """rms_norm, in place, of each of `n_heads` heads of x [T, heads * E]; weight [E]."""
         ...
 
     def add_bias(self, x: Buffer, bias: Buffer, n_rows: int) -> None:

@@ -86,6 +86,12 @@ def rms_norm(x: Floats, weight: Floats, eps: float) -> Float64:
     return np.asarray(wide / np.sqrt((wide**2).mean(-1, keepdims=True) + eps) * weight)
 
 
+def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Float64:
+    wide = x.astype(np.float64)
+    off = wide - wide.mean(-1, keepdims=True)
+    return np.asarray(off / np.sqrt((off**2).mean(-1, keepdims=True) + eps) * weight + bias)
+
+
 def gated(gate_up: Floats, activation: str) -> Float64:
     """act(gate) * up of `gate_up [T, 2F]`: `[T, F]`. gelu in its tanh form."""
     gate, up = np.split(gate_up.astype(np.float64), 2, axis=-1)

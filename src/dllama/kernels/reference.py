@@ -190,6 +190,18 @@ class Reference(HostMemory):
 
         self._do(operation)
 
+    def layer_norm(self, out: Rows, x: Buffer, weight: Buffer, bias: Buffer, eps: float, n_rows: int) -> None:
+        to, source = _floats(out, "out", n_rows), _floats(x, "x", n_rows)
+        scale, addend = _vector(weight, "weight"), _vector(bias, "bias")
+        _need_columns(source, "x", len(scale))
+        _need_columns(source, "x", len(addend))
+        _need_columns(to, "out", len(scale))
+
+        def operation() -> None:
+            to[:] = oracle.layer_norm(source, scale, addend, eps)
+
+        self._do(operation)
+
     def head_rms_norm(
         self, x: Buffer, weight: Buffer, eps: float, first_head: int, n_heads: int, n_rows: int
     ) -> None:

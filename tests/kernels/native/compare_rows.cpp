@@ -144,6 +144,26 @@ void check_norm(const KernelTable& k, int n, float scale, Random& random, Report
     report.equal<int32_t>(direct.sums, later.sums, n / kBlock, name_of("rms_norm sums", n, scale));
 }
 
+// The means differ by what their sums lose of the magnitudes; every number with them.
+void check_layer_norm(const KernelTable& k, int n, float scale, Random& random, Report& report) {
+    if (scale > 1e15f) return;  // the squares have no float32 value
+    Guarded<float> x(n), weight(n), bias(n), got(n), wanted(n);
+    random.fill_normal(x, scale);
+    random.fill_normal(weight);
+    random.fill_normal(bias);
+    k.layer_norm(floats(got), x, weight, bias, 1e-5f, n);
+    scalar_kernels()->layer_norm(floats(wanted), x, weight, bias, 1e-5f, n);
+    double sum = 0, magnitudes = 0, squares = 0;
+    for (int i = 0; i < n; i++) sum += x[i], magnitudes += std::fabs(x[i]) / n;
+    for (int i = 0; i < n; i++) squares += (x[i] - sum / n) * (x[i] - sum / n);
+    const double deviation = std::sqrt(squares / n + 1e-5), error = 2 * (n / 8.0 + 16) * kEps;
+    const auto bound = [&](size_t i) {
+        return error * ((std::fabs(x[i]) + magnitudes) / deviation * std::fabs(weight[i]) + std::fabs(bias[i])) + 0x1p-148;
+    };
+    report.near(got, wanted, n, bound, name_of("layer_norm", n, scale));
+    report.check(got.intact(), name_of("layer_norm memory", n));
+}
+
 void check_gated(const KernelTable& k, Activation activation, int n, float scale, Random& random, Report& report) {
     if (scale > 1e10f) return;  // the cube has no float32 value
     Guarded<float> gate(n), up(n), got(n), wanted(n);
@@ -188,6 +208,7 @@ void rows(const KernelTable& k, Report& report) {
             check_wire(k, n, scale, random, report);
             check_sums(k, n, scale, random, report);
             check_norm(k, n, scale, random, report);
+            check_layer_norm(k, n, scale, random, report);
             check_gated(k, Activation::silu, n, scale, random, report);
             check_gated(k, Activation::gelu, n, scale, random, report);
         }

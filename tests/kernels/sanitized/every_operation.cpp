@@ -134,11 +134,13 @@ void rows(Ops& ops, int n, int n_rows) {
     const RowsOut to{out.data(), nullptr, nullptr, nullptr, n};
     ops.rms_norm(to, x.data(), weight.data(), 1e-5f, n_rows);
     ops.rms_norm_in_order(out.data(), x.data(), weight.data(), 1e-5f, n, n_rows);
+    ops.layer_norm(to, x.data(), weight.data(), parts.data(), 1e-5f, n_rows);
     ops.silu_mul(to, gate_up.data(), Activation::silu, n_rows);
     ops.silu_mul(to, gate_up.data(), Activation::gelu, n_rows);
     if (n % kBlock == 0) {
         Rows quantized(n_rows, n);
         ops.rms_norm(quantized.out(), x.data(), weight.data(), 1e-5f, n_rows);
+        ops.layer_norm(quantized.out(), x.data(), weight.data(), parts.data(), 1e-5f, n_rows);
         ops.silu_mul(quantized.out(), gate_up.data(), Activation::silu, n_rows);
     }
     ops.add_bias(x.data(), weight.data(), n, n_rows);
