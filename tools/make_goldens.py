@@ -145,11 +145,11 @@ def random_model(golden: Golden, seed: int) -> transformers.PreTrainedModel:
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name:
+            if name.endswith(".bias"):
+                parameter.copy_(0.5 * torch.randn_like(parameter))
+            elif "norm" in name:
                 added = 1.0 if golden.family.startswith("gemma") else 0.0  # by the class
                 parameter.copy_(1.0 - added + 0.25 * torch.randn_like(parameter))
-            elif name.endswith(".bias"):
-                parameter.copy_(0.5 * torch.randn_like(parameter))
             elif "embed_tokens" in name or "lm_head" in name:
                 parameter.copy_(torch.randn_like(parameter) * (4.0 / parameter.shape[1]) ** 0.5)
             else:

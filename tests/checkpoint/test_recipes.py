@@ -51,6 +51,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "stack": lambda: stack([matrix(Q40, 7), matrix(Q40, 1, seed=1), matrix(Q40, 12, seed=2)]),
     "transposed": lambda: transposed(matrix(F16)),
     "pairs": lambda: halves_to_pairs(matrix(Q40), HEAD),
+    "pairs of a part": lambda: halves_to_pairs(matrix(Q40), HEAD, HEAD // 2),
     "halves": lambda: pairs_to_halves(matrix(BF16), HEAD),
     "plus": lambda: plus(matrix(BF16), 1.0),
     "dequantised": lambda: as_type(matrix(Q40), F32),
@@ -127,6 +128,24 @@ def test_pairs_are_the_transposed_halves_of_each_head() -> None:
     by_head = numbers(base).reshape(N_ROWS // HEAD, 2, HEAD // 2, N_COLS)
     wanted = by_head.swapaxes(1, 2).reshape(N_ROWS, N_COLS)
     np.testing.assert_array_equal(numbers(halves_to_pairs(base, HEAD)), wanted)
+
+
+def test_pairs_may_be_of_the_first_rows_of_each_head() -> None:
+    base = matrix()
+    by_head = numbers(base).reshape(N_ROWS // HEAD, HEAD, N_COLS).copy()
+    by_head[:, :4] = by_head[:, [0, 2, 1, 3]]
+    wanted = by_head.reshape(N_ROWS, N_COLS)
+    np.testing.assert_array_equal(numbers(halves_to_pairs(base, HEAD, 4)), wanted)
+
+
+@pytest.mark.parametrize("n_rotated", [None, 4])
+@pytest.mark.parametrize("dtype", [F32, BF16])
+def test_a_bias_is_in_the_order_of_the_rows(dtype: ElementType, n_rotated: int | None) -> None:
+    column = matrix(dtype, n_cols=1)
+    bias = transposed(column)
+    assert bias.n_rows == 1
+    wanted = numbers(halves_to_pairs(column, HEAD, n_rotated)).T
+    np.testing.assert_array_equal(numbers(halves_to_pairs(bias, HEAD, n_rotated)), wanted)
 
 
 def test_transposing_twice_is_nothing() -> None:

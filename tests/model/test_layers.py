@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +16,11 @@ from dllama.model import (
     Activation,
     Attention,
     Dense,
+    Experts,
     Layer,
     ModelConfig,
     ModelSpec,
+    NormKind,
     Rope,
     RopeStyle,
     TensorTypes,
@@ -56,6 +60,8 @@ KINDS: dict[str, tuple[Layer, ...]] = {
         dataclasses.replace(LAYER, feed_forward=dataclasses.replace(DENSE, ffn_dim=160)),
         LAYER,
     ),
+    "norms with a mean and a bias": (dataclasses.replace(LAYER, norm=NormKind.LAYER),) * 2,
+    "such norms in some layers": (dataclasses.replace(LAYER, norm=NormKind.LAYER), LAYER),
     "norms after": (dataclasses.replace(LAYER, norms_after=True),) * 2,
     "norms after in some layers": (LAYER, dataclasses.replace(LAYER, norms_after=True), LAYER),
 }
@@ -63,7 +69,7 @@ KINDS: dict[str, tuple[Layer, ...]] = {
 
 def config_of(layers: Sequence[Layer], **changes: float) -> ModelConfig:
     numbers = {"dim": 64, "vocab_size": 128, "max_seq_len": 64, "norm_eps": 1e-5} | changes
-    return ModelConfig.of_layers(layers, family="llama", **numbers)
+    return ModelConfig.of_layers(layers, family="llama", final_norm=layers[0].norm, **numbers)
 
 
 def assert_near(got: np.ndarray, wanted: np.ndarray, bound: float) -> None:
@@ -92,7 +98,10 @@ def test_embeddings_are_scaled(shares: Sequence[float]) -> None:
         assert_near(all_logits(Steps(cluster), IDS, [9]), logits_of(model.config, source, IDS), 1e-4)
 
 
-@pytest.mark.parametrize("name", ["norms after", "norms after in some layers"])
+@pytest.mark.parametrize(
+    "name",
+    ["norms after", "norms after in some layers", "norms with a mean and a bias"],
+)
 def test_sums_of_blocks_are_normed_too(name: str) -> None:
     """Sums that travel as Q80, in any way."""
     model = ModelSpec.uniform(config_of(KINDS[name]), ElementType.F32)
@@ -103,6 +112,31 @@ def test_sums_of_blocks_are_normed_too(name: str) -> None:
         n_sums = 2 * model.config.n_layers
         assert_near(whole, logits_of(model.config, source, IDS), n_sums * 3**0.5 / 127)
         assert_same_bits(all_logits(engine, IDS, [1]), whole)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norms_after": True},
+        {
+            "feed_forward": Experts(
+                n_experts=4, top_k=2, expert_dim=32, activation=Activation.SILU, renormalised=True
+            )
+        },
+    ],
+    ids=["norms after", "experts"],
+)
+def test_where_norms_with_a_mean_cannot_be(changes: dict[str, Any]) -> None:
+    layer = dataclasses.replace(LAYER, norm=NormKind.LAYER)
+    assert layer.fault() is None
+    assert "a LayerNorm" in str(dataclasses.replace(layer, **changes).fault())
+
+
+def test_norms_travel_with_the_model() -> None:
+    model = ModelSpec.uniform(config_of(KINDS["such norms in some layers"]), ElementType.F32)
+    read = ModelSpec.from_json(json.loads(json.dumps(model.to_json())))
+    assert read == model
+    assert read.config.final_norm is NormKind.LAYER
 
 
 MIXTURES: dict[str, dict[str, ElementType]] = {

@@ -51,17 +51,22 @@ def logits_of(config: ModelConfig, source: RandomSource, ids: list[int]) -> Arra
             for name, values in weights.items()
             if name.startswith(f"layers.{index}.")
         }
-        mixed = _attention(
-            layer.mixer, of, oracle.rms_norm(x, of["attention_norm"][0], config.norm_eps), config
-        )
+        mixed = _attention(layer.mixer, of, _norm(x, "attention_norm", of, config.norm_eps), config)
         if layer.norms_after:
-            mixed = oracle.rms_norm(mixed, of["post_attention_norm"][0], config.norm_eps)
+            mixed = _norm(mixed, "post_attention_norm", of, config.norm_eps)
         x = x + mixed
-        out = _dense(layer.feed_forward, of, oracle.rms_norm(x, of["ffn_norm"][0], config.norm_eps))
+        out = _dense(layer.feed_forward, of, _norm(x, "ffn_norm", of, config.norm_eps))
         if layer.norms_after:
-            out = oracle.rms_norm(out, of["post_ffn_norm"][0], config.norm_eps)
+            out = _norm(out, "post_ffn_norm", of, config.norm_eps)
         x = x + out
-    return oracle.rms_norm(x, weights["final_norm"][0], config.norm_eps) @ weights["head"].T
+    return _norm(x, "final_norm", weights, config.norm_eps) @ weights["head"].T
+
+
+def _norm(x: Array, name: str, of: dict[str, Array], eps: float) -> Array:
+    bias = of.get(f"{name}_bias")
+    if bias is None:
+        return oracle.rms_norm(x, of[name][0], eps)
+    return oracle.layer_norm(x, of[name][0], bias[0], eps)
 
 
 def _attention(kind: Attention, of: dict[str, Array], x: Array, config: ModelConfig) -> Array:

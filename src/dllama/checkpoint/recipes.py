@@ -110,13 +110,19 @@ def transposed(base: Recipe) -> Recipe:
     return dataclasses.replace(base, n_rows=base.n_cols, n_cols=base.n_rows, take=take, is_view=False)
 
 
-def halves_to_pairs(base: Recipe, head_width: int) -> Recipe:
-    """Rows of q or k in adjacent pairs, from Hugging Face's halves: row 2 j + s of a head is its row s E/2 + j."""
+def halves_to_pairs(base: Recipe, head_width: int, n_rotated: int | None = None) -> Recipe:
+    """Rows of q or k in adjacent pairs, from Hugging Face's halves: row 2 j + s of a head is its row s E/2 + j. Where
+    only the first `n_rotated` rows of each head are turned, halves are those of these, and the others stay. Of a bias
+    the numbers are put into this order."""
+    if base.n_rows == 1:
+        return transposed(halves_to_pairs(transposed(base), head_width, n_rotated))
+    n_paired = head_width if n_rotated is None else n_rotated
 
     def take(rows: Rows, cols: range) -> Bytes:
         head, within = np.divmod(np.asarray(rows, np.int64), head_width)
         pair, side = np.divmod(within, 2)
-        return base.take(head * head_width + side * (head_width // 2) + pair, cols)
+        paired = np.where(within < n_paired, side * (n_paired // 2) + pair, within)
+        return base.take(head * head_width + paired, cols)
 
     return dataclasses.replace(base, take=take, is_view=False)
 

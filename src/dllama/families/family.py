@@ -32,6 +32,9 @@ _USUAL_NAMES: Mapping[str, str] = MappingProxyType(
         "attention_norm": "model.layers.{layer}.input_layernorm.weight",
         "ffn_norm": "model.layers.{layer}.post_attention_layernorm.weight",
         "final_norm": "model.norm.weight",
+        "attention_norm_bias": "model.layers.{layer}.input_layernorm.bias",
+        "ffn_norm_bias": "model.layers.{layer}.post_attention_layernorm.bias",
+        "final_norm_bias": "model.norm.bias",
         "head": "lm_head.weight",
     }
 )

@@ -33,11 +33,7 @@ def _read(keys: Keys) -> ModelConfig:
         rope_theta=1e6,
         rope_local_base_freq=1e4,
     )
-    for key in _UNSUPPORTED:
-        if keys.get(key, None):
-            raise keys.unsupported(
-                f"{key} is {keys.values[key]!r}, which is not supported; without it the answers would be wrong"
-            )
+    reading.refuse(keys, *_UNSUPPORTED)
     full = _with_rope(keys, _FULL)
     window = reading.window(full)
     of_kind = {

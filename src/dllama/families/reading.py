@@ -15,6 +15,7 @@ from dllama.model import (
     Dense,
     Layer,
     ModelConfig,
+    NormKind,
     Rope,
     RopeStyle,
     shortest_float32,
@@ -27,7 +28,8 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": Activation.GELU,
     "gelu_new": Activation.GELU,
 }
-_DEFAULT_NORM_EPS = 1e-6
+_NORM_EPS = {NormKind.RMS: ("rms_norm_eps", 1e-6), NormKind.LAYER: ("layer_norm_eps", 1e-5)}
+"""Key and default by the kind of norm."""
 
 
 def n_layers(keys: Keys) -> int:
@@ -44,17 +46,31 @@ def rope(keys: Keys) -> ReadRope:
     return read_rope(keys, keys.whole("max_position_embeddings"))
 
 
-def attention(keys: Keys, style: RopeStyle, **more: Any) -> Attention:
-    """`style` is the order that rows of q and k have once they are read; `more` are other fields."""
+def attention(keys: Keys, style: RopeStyle, *, partial: bool = False, **more: Any) -> Attention:
+    """`style` is the order that rows of q and k have once they are read; `more` are other fields. `partial`: the rope
+    of this family may turn the first part of each head only, which takes the style ADJACENT."""
     of = rope(keys)
     n_heads = keys.whole("num_attention_heads")
+    width = head_dim(keys, n_heads)
+    n_rotated = None if of.fraction == 1 else _n_rotated(keys, width, of.fraction, partial)
+    assert n_rotated is None or style is RopeStyle.ADJACENT
     return Attention(
         n_heads=n_heads,
         n_kv_heads=keys.whole("num_key_value_heads", n_heads),
-        head_dim=head_dim(keys, n_heads),
-        rope=Rope(theta=of.theta, style=style, scaling=of.scaling),
+        head_dim=width,
+        rope=Rope(theta=of.theta, style=style, scaling=of.scaling, n_rotated=n_rotated),
         **more,
     )
+
+
+def _n_rotated(keys: Keys, head_dim: int, fraction: float, is_known: bool) -> int:
+    if not is_known:
+        raise keys.unsupported(
+            f"a rope on a part of the head (partial_rotary_factor {fraction}) is not supported"
+        )
+    if not 0 < fraction < 1:
+        raise ModelFileError(f"{keys.path}: partial_rotary_factor is {fraction}, which cannot be (0 to 1)")
+    return int(head_dim * fraction)
 
 
 def head_dim(keys: Keys, n_heads: int) -> int:
@@ -105,15 +121,30 @@ def dense(keys: Keys) -> Dense:
     return Dense(ffn_dim=keys.whole("intermediate_size"), activation=activation(keys))
 
 
+def refuse(keys: Keys, *names: str) -> None:
+    """Raises UnsupportedModelError where one of these keys asks for what is not computed: is neither absent nor false,
+    0 or null."""
+    for name in names:
+        if keys.get(name, None):
+            shown = reprlib.repr(keys.values[name])
+            raise keys.unsupported(
+                f"{name} is {shown}, which is not supported; without it the answers would be wrong"
+            )
+
+
 def model(keys: Keys, family: str, layers: Sequence[Layer], **more: Any) -> ModelConfig:
-    """The whole; `more` are other fields. Raises ModelFileError for what cannot be."""
+    """The whole; `more` are other fields. The final norm is of the kind of the last layer's. Raises ModelFileError for
+    what cannot be."""
+    norm = layers[-1].norm if layers else NormKind.RMS
+    eps_key, eps_default = _NORM_EPS[norm]
     config = ModelConfig.of_layers(
         layers,
         family=family,
         dim=keys.whole("hidden_size"),
         vocab_size=keys.whole("vocab_size"),
         max_seq_len=rope(keys).max_seq_len,
-        norm_eps=shortest_float32(keys.number("rms_norm_eps", _DEFAULT_NORM_EPS)),
+        norm_eps=shortest_float32(keys.number(eps_key, eps_default)),
+        final_norm=norm,
         **more,
     )
     fault = config.fault()

@@ -24,6 +24,8 @@ class ReadRope:
     scaling: RopeScaling | YarnScaling | None
     max_seq_len: int
     """The longest text: where YaRN says how far it stretches, that far."""
+    fraction: float
+    """Of each head, how much turns (partial_rotary_factor)."""
 
 
 def read_rope(keys: Keys, max_positions: int) -> ReadRope:
@@ -31,23 +33,19 @@ def read_rope(keys: Keys, max_positions: int) -> ReadRope:
     rope = keys.table("rope_parameters") or keys.table("rope_scaling") or Keys({}, keys.path)
     theta = rope.number("rope_theta", keys.number("rope_theta", _DEFAULT_THETA))
     fraction = rope.number("partial_rotary_factor", keys.number("partial_rotary_factor", 1.0))
-    if fraction != 1.0:
-        raise keys.unsupported(
-            f"a rope on a part of the head (partial_rotary_factor {fraction}) is not supported"
-        )
     if any(isinstance(value, dict) for value in rope.values.values()):
         raise keys.unsupported("ropes that differ between layers (nested rope_parameters) are not supported")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "yarn":
         scaling = _yarn(keys, rope, max_positions)
         stretched = int(min(scaling.factor * scaling.original_max_seq_len, 1 << 62))
-        return ReadRope(theta, scaling, max(max_positions, stretched))
+        return ReadRope(theta, scaling, max(max_positions, stretched), fraction)
     if kind in ("default", "dynamic"):  # dynamic is for texts longer than max_positions, and there are none
-        return ReadRope(theta, None, max_positions)
+        return ReadRope(theta, None, max_positions, fraction)
     if kind == "linear":
-        return ReadRope(theta, _linear(rope.number("factor")), max_positions)
+        return ReadRope(theta, _linear(rope.number("factor")), max_positions, fraction)
     if kind == "llama3":
-        return ReadRope(theta, _llama3(keys, rope, max_positions), max_positions)
+        return ReadRope(theta, _llama3(keys, rope, max_positions), max_positions, fraction)
     raise keys.unsupported(
         f"the rope scaling {reprlib.repr(kind)} is not supported; supported are default, linear, dynamic, llama3"
         " and yarn"

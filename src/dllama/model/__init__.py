@@ -16,6 +16,7 @@ from dllama.model.kv_cache import (
 )
 from dllama.model.layers import Activation, Attention, Dense, Experts, Layer
 from dllama.model.logits import MOST_CANDIDATES, Candidates, LogitEdits, LogitMasks, LogitRows
+from dllama.model.norm import NormKind
 from dllama.model.rope import Rope, RopeScaling, RopeStyle, YarnScaling
 from dllama.model.tensors import VOCABULARY, ModelSpec
 from dllama.model.trace import EVENT, MAX_EVENTS, SpanName, Trace, Track
@@ -48,6 +49,7 @@ __all__ = [
     "ModelConfig",
     "ModelSpec",
     "ModelWeights",
+    "NormKind",
     "RankCandidates",
     "ReducePlan",
     "Rope",

@@ -11,13 +11,14 @@ import numpy as np
 from dllama.model.layer_runs import from_runs, to_runs
 from dllama.model.layers import Layer
 from dllama.model.limits import fault_in_sizes
+from dllama.model.norm import NormKind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """D `dim`, L `n_layers`, V `vocab_size`. Layer i is of the kind `kinds[layer_kinds[i]]`.
 
-    `embedding_scale`: by what the embedded tokens are multiplied.
+    `final_norm`: the kind of the one before the head. `embedding_scale`: by what the embedded tokens are multiplied.
     """
 
     family: str
@@ -27,6 +28,7 @@ class ModelConfig:
     norm_eps: float
     kinds: tuple[Layer, ...]
     layer_kinds: tuple[int, ...]
+    final_norm: NormKind = NormKind.RMS
     embedding_scale: float = 1.0
 
     @classmethod
@@ -67,7 +69,8 @@ class ModelConfig:
     def from_json(cls, values: dict[str, Any]) -> ModelConfig:
         """The inverse of to_json. Raises KeyError, TypeError or ValueError on anything else."""
         kinds = tuple(Layer.from_json(kind) for kind in values["kinds"])
-        return cls(**values | {"kinds": kinds, "layer_kinds": from_runs(values["layer_kinds"])})
+        layer_kinds, final_norm = from_runs(values["layer_kinds"]), NormKind(values["final_norm"])
+        return cls(**values | {"kinds": kinds, "layer_kinds": layer_kinds, "final_norm": final_norm})
 
 
 def shortest_float32(value: float | np.float32) -> float:

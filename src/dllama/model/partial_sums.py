@@ -20,19 +20,11 @@ from dllama.model.all_reduce import (
 )
 from dllama.model.courier import Courier, Transfer
 from dllama.model.inputs import Inputs
+from dllama.model.norm import Norm
 from dllama.model.trace import SpanName, Trace
 
 _HALF_ROWS = 16
 """Rows that matrix products take together: the first half of a step is a multiple."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Norm:
-    """`nothing`: weights of zero, with which a norm writes zeros."""
-
-    weight: Buffer
-    eps: float
-    nothing: Buffer
 
 
 class PartialSums:
@@ -191,19 +183,19 @@ class RowSums:
             return
         device = self._reducer.device
         if not self._is_alone:  # the own part has been sent: its memory takes the sum
-            device.rms_norm(self.out, self.x, after.nothing, after.eps, self.n_rows)  # zeros
+            after.clear(device, self.out, self.x, self.n_rows)
             self._add_parts(self.out)
-        device.rms_norm_in_order(self.out, self.out, after.weight, after.eps, self.n_rows)
+        after.compute_in_order(device, self.out, self.out, self.n_rows)
         device.add_f32(self.x, self._total, self.n_rows)
 
     def add_norm(self, out: Rows, norm: Norm, after: Norm | None = None) -> None:
         """`add`, then out := x after the norm."""
         device = self._reducer.device
-        if self._is_q80 and not self._is_alone and after is None:
+        if self._is_q80 and not self._is_alone and after is None and norm.bias is None:
             device.add_norm_q80(out, self.x, self._parts, norm.weight, norm.eps, self.n_rows, self._rounds)
         else:
             self.add(after)
-            device.rms_norm(out, self.x, norm.weight, norm.eps, self.n_rows)
+            norm.compute(device, out, self.x, self.n_rows)
 
     def _add_parts(self, x: Buffer) -> None:
         """x += the sum of the parts; one rank alone has its own only."""

@@ -68,8 +68,8 @@ class ModelSpec:
     @functools.cached_property
     def outer(self) -> tuple[Tensor, ...]:
         """Those that ranks hold outside of layers."""
-        norm = Tensor("final_norm", (self.config.dim,), ElementType.F32)
-        return norm, _head(self.config, self.types.outer["head"])
+        norm = self.config.final_norm.tensors("final_norm", self.config.dim)
+        return *norm, _head(self.config, self.types.outer["head"])
 
     @functools.cached_property
     def alike(self) -> list[tuple[tuple[Tensor, ...], int]]:

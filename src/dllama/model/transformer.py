@@ -31,7 +31,8 @@ from dllama.model.layers import (
     normed_buffers,
 )
 from dllama.model.logits import LogitRows
-from dllama.model.partial_sums import Norm, PartialSums, RowSums
+from dllama.model.norm import Norm
+from dllama.model.partial_sums import PartialSums, RowSums
 from dllama.model.rope import Angles, rope_table
 from dllama.model.tensors import VOCABULARY, ModelSpec
 from dllama.model.trace import SpanName, Trace
@@ -123,7 +124,9 @@ class Transformer:
         )
         self._inputs = [self._normed(index) for index in range(config.n_layers)]
         self._head_input = self._workspace.normed(weights.head.dtype)
-        self._norms = self._all_norms()
+        nothing = device.buffer(config.dim)
+        self._norms = self._all_norms(nothing)
+        self._final_norm = Norm.named("final_norm", weights.outer, config.norm_eps, nothing)
         self._logits = device.buffer(limits.max_logit_rows, len(vocabulary))
         self._first_id = vocabulary.start
         self._n_rows, self._n_logits = 0, 0  # of the last step
@@ -184,8 +187,7 @@ class Transformer:
     def hidden(self) -> NDArray[np.float32]:
         """[T, D]: all rows of the last step after the final norm, a copy. The same on every rank."""
         normed = self._device.buffer(self._n_rows, self._config.dim)
-        final_norm, eps = self._weights.final_norm, self._config.norm_eps
-        self._device.rms_norm(normed, self._x, final_norm, eps, self._n_rows)
+        self._final_norm.compute(self._device, normed, self._x, self._n_rows)
         view = self._device.view(normed)
         view.pull()
         return view.array
@@ -199,6 +201,7 @@ class Transformer:
         self._workspace.close()
         self.sums.close()
         del self._weights, self._cache, self._x, self._logits, self._page_table, self._head_input
+        del self._final_norm
 
     def _place(self, batch: StepBatch) -> None:
         """Where the programs find the rows of this step."""
@@ -253,15 +256,14 @@ class Transformer:
 
     def _norm(self, run: RowSums, outs: list[Rows], norm: Norm) -> None:
         for out in outs:
-            self._device.rms_norm(out, run.x, norm.weight, norm.eps, run.n_rows)
+            norm.compute(self._device, out, run.x, run.n_rows)
 
-    def _all_norms(self) -> list[LayerNorms]:
+    def _all_norms(self, nothing: Buffer) -> list[LayerNorms]:
         """Those of each layer."""
-        nothing = self._device.buffer(self._config.dim)
 
         def norm(weights: LayerWeights, name: str) -> Norm | None:
-            weight = weights.vectors.get(name)
-            return None if weight is None else Norm(weight, self._config.norm_eps, nothing)
+            vectors = weights.vectors
+            return Norm.named(name, vectors, self._config.norm_eps, nothing) if name in vectors else None
 
         norms = []
         for weights in self._weights.layers:
@@ -284,10 +286,9 @@ class Transformer:
     def _head(self, wanted: LogitRows) -> RankCandidates:
         device, n = self._device, len(wanted.rows)
         if n:
-            head, eps = self._weights.head, self._config.norm_eps
             normed = self._head_input
-            device.rms_norm(normed, device.take(self._x, wanted.rows), self._weights.final_norm, eps, n)
-            device.matmul(self._logits, head, normed, n)  # [N, V_local]
+            self._final_norm.compute(device, normed, device.take(self._x, wanted.rows), n)
+            device.matmul(self._logits, self._weights.head, normed, n)  # [N, V_local]
             if wanted.edits is not None or wanted.masks is not None:
                 edit_logits(self.logits, wanted, self._first_id)
                 device.view(self._logits).push(slice(0, n))

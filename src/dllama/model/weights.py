@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -32,9 +32,9 @@ class ModelWeights:
         self._outer = self._weights("", model.outer)
 
     @property
-    def final_norm(self) -> Buffer:
-        """[D]"""
-        return self._outer.vectors["final_norm"]
+    def outer(self) -> Mapping[str, Buffer]:
+        """The vectors outside of layers, by their names."""
+        return self._outer.vectors
 
     @property
     def head(self) -> Matrix:

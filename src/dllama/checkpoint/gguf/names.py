@@ -40,6 +40,9 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "post_attention_norm": "blk.{layer}.post_attention_norm.weight",
         "post_ffn_norm": "blk.{layer}.post_ffw_norm.weight",
         "final_norm": "output_norm.weight",
+        "attention_norm_bias": "blk.{layer}.attn_norm.bias",
+        "ffn_norm_bias": "blk.{layer}.ffn_norm.bias",
+        "final_norm_bias": "output_norm.bias",
         "head": "output.weight",
     }
 )

@@ -62,11 +62,13 @@ class HfSource:
         matrix = self._stored(name)
         if self._family.norms_add_one and name.endswith("_norm"):
             return plus(matrix, 1.0)
-        if not name.endswith((".q", ".k")):
+        if not name.endswith((".q", ".k", ".q_bias", ".k_bias")):
             return matrix
         mixer = self.model.config.layer(int(name.split(".")[1])).mixer
-        is_paired = mixer.rope is not None and mixer.rope.style is RopeStyle.ADJACENT
-        return halves_to_pairs(matrix, mixer.head_dim) if is_paired else matrix
+        rope = mixer.rope
+        if rope is None or rope.style is not RopeStyle.ADJACENT:
+            return matrix
+        return halves_to_pairs(matrix, mixer.head_dim, rope.n_rotated)
 
     def _stored(self, name: str) -> Recipe:
         tensor = self._tensors[name]

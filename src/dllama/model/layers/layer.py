@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from dllama.dtypes import ElementType
 from dllama.model.layers.attention import Attention
 from dllama.model.layers.dense import Dense
 from dllama.model.layers.experts import Experts
 from dllama.model.layers.workspace import AnyShape, BufferShape, TypeOf, normed_buffer
+from dllama.model.norm import NormKind
 from dllama.sharding import Along, RankSpans, Tensor
 
 Mixer: TypeAlias = Attention
@@ -28,14 +28,20 @@ _FEED_FORWARDS: Mapping[str, Callable[[dict[str, Any]], FeedForward]] = MappingP
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
-    """`norms_after`: what each part computes is normed before it is added to the residual stream."""
+    """`norm`: of which kind the norms are. `norms_after`: what each part computes is normed before it is added to the
+    residual stream."""
 
     mixer: Mixer
     feed_forward: FeedForward
+    norm: NormKind = NormKind.RMS
     norms_after: bool = False
 
     def fault(self) -> str | None:
         """What is impossible in it, as the end of a sentence, or None."""
+        if self.norm is not NormKind.RMS and isinstance(self.feed_forward, Experts):
+            return "experts behind a LayerNorm are not known (a router computes an RMSNorm itself)"
+        if self.norm is not NormKind.RMS and self.norms_after:
+            return "a LayerNorm of a sum is not known (its bits would differ between ranks)"
         return self.mixer.fault() or self.feed_forward.fault()
 
     def tensors(self, dim: int, type_of: TypeOf) -> list[Tensor]:
@@ -43,8 +49,8 @@ class Layer:
         tensors = [*self.mixer.tensors(dim, type_of), *self.feed_forward.tensors(dim, type_of)]
         norms = ["attention_norm", "ffn_norm"]
         norms += ["post_attention_norm", "post_ffn_norm"] if self.norms_after else []
-        tensors += [Tensor(name, (dim,), ElementType.F32) for name in norms]
-        return sorted(tensors, key=lambda tensor: tensor.name.endswith("_norm"))
+        tensors += [tensor for name in norms for tensor in self.norm.tensors(name, dim)]
+        return sorted(tensors, key=lambda tensor: tensor.name.endswith(("_norm", "_norm_bias")))
 
     def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> Iterator[AnyShape]:
         """All that a rank computes the layer in."""
@@ -57,6 +63,7 @@ class Layer:
             "mixer": {"kind": type(self.mixer).__name__.lower()} | dataclasses.asdict(self.mixer),
             "feed_forward": {"kind": type(self.feed_forward).__name__.lower()}
             | dataclasses.asdict(self.feed_forward),
+            "norm": self.norm,
             "norms_after": self.norms_after,
         }
 
@@ -68,6 +75,7 @@ class Layer:
             | {
                 "mixer": _from_json(_MIXERS, values["mixer"]),
                 "feed_forward": _from_json(_FEED_FORWARDS, values["feed_forward"]),
+                "norm": NormKind(values["norm"]),
             }
         )
 
