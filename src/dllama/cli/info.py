@@ -78,6 +78,8 @@ def _numbers(model: ModelSpec) -> Iterator[tuple[str, object]]:
                     yield from ((f"rope_{key}", of_rope) for key, of_rope in vars(value).items())
                 else:
                     yield name, value
+        yield "norm", kind.norm
+        yield "norms_after", kind.norms_after
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,14 +17,19 @@ from dllama.dtypes import ElementType, row_bytes
 from dllama.errors import DllamaError, ModelFileError, NumericalError, UnsupportedModelError, UsageError
 from dllama.formats.gguf import GgmlType
 from dllama.kernels import oracle
-from support.gguf_model import gguf_name, write_model
+from support.gguf_model import ARCHITECTURES, gguf_name, write_model
 
 GOLDENS = Path(__file__).resolve().parents[2] / "goldens"
 GGUF_HAS_NO_KEY_FOR = {"llama-gelu", "mistral-window", "qwen2-yarn", "gemma3-two-kinds", "qwen3-moe-mixed"}
 """The activation, a window of llama's architecture, borders of YaRN that are no whole pairs, weights of experts that do
 not sum to 1."""
 
-NAMES = sorted({path.parent.name for path in GOLDENS.glob("*/golden.npz")} - GGUF_HAS_NO_KEY_FOR)
+NAMES = sorted(
+    path.parent.name
+    for path in GOLDENS.glob("*/config.json")
+    if json.loads(path.read_text())["model_type"] in ARCHITECTURES
+    and path.parent.name not in GGUF_HAS_NO_KEY_FOR
+)
 F32, Q80 = ElementType.F32, ElementType.Q80
 
 
