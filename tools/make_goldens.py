@@ -65,6 +65,7 @@ GEMMA3 = {
     },
     "rms_norm_eps": 1e-6,
 }
+STABLELM = {"use_qkv_bias": True, "partial_rotary_factor": 0.25, "layer_norm_eps": 1e-3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +131,7 @@ GOLDENS_WANTED = [
         BF16,
     ),
     Golden("qwen3-shards", "qwen3", sizes(96, 192, 8, 2, head_dim=16, **TIED, **EPS_6), 40, BF16, "150KB"),
+    Golden("stablelm", "stablelm", sizes(128, 192, 8, 2, **STABLELM), 32, BF16),
     Golden("gemma3-two-kinds", "gemma3_text", sizes(96, 160, 6, 2, **GEMMA3), 40, BF16),
 ]
 

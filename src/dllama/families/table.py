@@ -9,8 +9,9 @@ from dllama.families.mistral import MISTRAL
 from dllama.families.qwen2 import QWEN2
 from dllama.families.qwen3 import QWEN3
 from dllama.families.qwen3_moe import QWEN3_MOE
+from dllama.families.stablelm import STABLELM
 
-_BY_NAME = {family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3, QWEN3_MOE, GEMMA3)}
+_BY_NAME = {family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3, QWEN3_MOE, GEMMA3, STABLELM)}
 
 
 def known_families() -> list[str]:
