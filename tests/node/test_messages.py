@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dllama.checkpoint import open_checkpoint
+from dllama.dtypes import ElementType
 from dllama.errors import PeerProtocolError
 from dllama.model import VOCABULARY
 from dllama.node.messages import (
@@ -25,6 +28,9 @@ from dllama.node.messages import (
 from dllama.node.probe import LinkFaults, ProbeOrders
 from dllama.node.step_message import max_step_bytes
 from dllama.plain_text import LONGEST, plain_line
+from dllama.sharding import plan_spans
+from support.local_cluster import GOLDENS
+from support.session_root import small_plan
 
 MESSAGES = [
     Hello(Role.WORKER, "a session", 3),
@@ -250,4 +256,17 @@ def test_impossible_plans(name: str, plan: SessionPlan) -> None:
     values = json.loads(plan.encode())
     IMPOSSIBLE_PLANS[name](values)
     with pytest.raises(PeerProtocolError, match="root sent a malformed SessionPlan"):
+        SessionPlan.decode(json.dumps(values).encode(), "root")
+
+
+@pytest.mark.parametrize("other", ["f16", "q40"])
+def test_stacks_that_are_packed_together_have_one_type(other: str) -> None:
+    """Their worker failed at the first of the weights."""
+    model = open_checkpoint(GOLDENS / "qwen3-moe", ElementType.F32).model
+    plan = dataclasses.replace(small_plan(), model=model, shards=plan_spans(model.axes, [1.0, 1.0]))
+    values = json.loads(plan.encode())
+    assert SessionPlan.decode(json.dumps(values).encode(), "root") == plan
+    for name in ("experts_down", "experts_gate"):
+        values["model"]["types"]["kinds"][0][name] = other
+    with pytest.raises(PeerProtocolError, match="stacks of two types"):
         SessionPlan.decode(json.dumps(values).encode(), "root")

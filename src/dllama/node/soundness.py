@@ -95,13 +95,17 @@ def check_peer_timeout(seconds: float) -> None:
 
 
 def _check_types(model: ModelSpec) -> None:
-    """Every matrix has a type that can be multiplied with, and rows of whole blocks."""
+    """Every matrix has a type that can be multiplied with, and rows of whole blocks; stacks that are packed together
+    have one type."""
     types = model.types
     _require(len(types.layers) == model.config.n_layers, f"types of {len(types.layers)} layers")
     _require(all(0 <= kind < len(types.kinds) for kind in types.layers), "a layer without types")
     _require(all(dtype in MATRIX_TYPES for dtype in types.all), f"matrices of {types.label}")
     tensors = [tensor for tensors, _ in model.alike for tensor in tensors]
     _require(all(tensor.fits_blocks for tensor in tensors), "rows that are no whole blocks")
+    for layer, _ in model.alike:
+        stacks = {(tensor.group or tensor.name, tensor.dtype) for tensor in layer if len(tensor.shape) == 3}
+        _require(len({group for group, _ in stacks}) == len(stacks), "stacks of two types in one")
 
 
 def _check_shards(axes: Sequence[Axis], shards: ShardPlan) -> None:
