@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import platform
 import re
 import socket
 import subprocess
@@ -13,16 +15,21 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dllama.model import ModelSpec
 from dllama.node import Address
 from soak.held import Held, is_told
-from support.processes import environment, wait_until
-from support.session_root import ENDS, run_session, small_plan
+from support.processes import environment, wait_until, worker_processes
+from support.session_root import ENDS, SessionRoot, run_session, small_plan
 
 N_TIMES = 20
 CACHE_PAGES = 1 << 14
 CACHE_MB = 32
 """The pages together: sessions that are kept are seen in the address space, beside an arena of malloc's (64 MB) and
 stacks of threads (8 MB each) that come and go."""
+
+N_LAYERS = 2048
+LAYERS_BYTES = 150_000_000
+"""Of a worker's packed matrices, at least; what Python keeps for the next session is far less."""
 
 _PROGRAM = "import gc; gc.disable(); from dllama.cli.start import run; run()"
 
@@ -92,3 +99,24 @@ def test_a_worker_is_as_at_the_start(storage: str, tmp_path: Path) -> None:
         assert not list(tmp_path.glob("dllama-kv-*"))
         assert after.memory_mb - before.memory_mb < 8
         assert after.mapped_mb - before.mapped_mb < N_TIMES * CACHE_MB / 4
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps no such heaps")
+def test_a_large_session_leaves_no_memory_to_the_program() -> None:
+    """The C library kept 200 MB of it, which the next root was told are not free."""
+    small = small_plan()
+    config = dataclasses.replace(small.config, layer_kinds=(0,) * N_LAYERS)
+    types = dataclasses.replace(small.model.types, layers=(0,) * N_LAYERS)
+    large = dataclasses.replace(small, model=ModelSpec(config, types))
+    with worker_processes(1) as (worker,):
+        address, process = Address.parse(worker.address), psutil.Process(worker.pid)
+        held = []
+        for n_served, plan in enumerate((small, large, small), 1):
+            root = SessionRoot(address, plan)
+            root.join()
+            held.append(process.memory_info().rss)
+            root.close()
+            worker.wait_until_free(n_served)
+        first, most, last = held
+        assert most > first + LAYERS_BYTES
+        assert last < first + LAYERS_BYTES / 4

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from dllama.errors import DllamaError, PeerLostError, let_go_of_frames
 from dllama.fabric import Job
+from dllama.host.spare_memory import give_back_spare_memory
 from dllama.kernels import Device
 from dllama.node.door import Door
 from dllama.node.messages import Kind, Refusal
@@ -88,3 +89,4 @@ def _serve_to_its_end(session: WorkerSession, root: RootLink, on_event: Callable
         let_go_of_frames(error)
     finally:
         root.close()
+        give_back_spare_memory()  # the next root is told how much is free
