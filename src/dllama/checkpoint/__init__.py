@@ -9,6 +9,7 @@ from dllama.checkpoint.checkpoint import (
 )
 from dllama.checkpoint.convert import ConvertProgress, ConvertReport, convert_model
 from dllama.checkpoint.convert_gguf import convert_to_gguf
+from dllama.checkpoint.convertible import check_convertible, is_convertible
 from dllama.checkpoint.describe import ModelDescription, TensorDescription, describe
 from dllama.checkpoint.importance import Importance, importance_file, write_importance
 from dllama.checkpoint.recipes import Recipe
@@ -27,10 +28,12 @@ __all__ = [
     "Recipe",
     "TensorDescription",
     "TensorSource",
+    "check_convertible",
     "convert_model",
     "convert_to_gguf",
     "describe",
     "importance_file",
+    "is_convertible",
     "open_checkpoint",
     "read_suggested_sampling",
     "write_importance",

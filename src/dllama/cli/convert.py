@@ -11,6 +11,7 @@ from pathlib import Path
 from dllama.checkpoint import (
     GGUF_WEIGHT_TYPES,
     ConvertProgress,
+    check_convertible,
     convert_model,
     convert_to_gguf,
     open_checkpoint,
@@ -72,6 +73,7 @@ def _convert_model(args: argparse.Namespace) -> None:
     with contextlib.closing(
         open_checkpoint(args.directory, weight_type, with_importance=is_known)
     ) as checkpoint:
+        check_convertible(checkpoint, weight_type)
         if is_gguf:
             tokenizer = tokenizer_to_gguf(args.directory)
         else:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dllama.checkpoint import Checkpoint, open_checkpoint
+from dllama.checkpoint import Checkpoint, is_convertible, open_checkpoint
 from dllama.cli.console import note, progress_count
 from dllama.cli.devices import DeviceKind, make_device
 from dllama.cli.options import DEFAULT_MAX_SEQ_LEN, ModelOptions, shares_for
@@ -60,10 +60,7 @@ def open_session(
     with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
         blind = _type_rounded_blindly(checkpoint)
         if options.model is not None and blind is not None:
-            on_note(
-                f"weights are rounded as if all mattered the same: `dllama convert hf {path} {blind.label} NAME` finds"
-                " out which do, and what it finds is used from then on, also where the directory is run as it is"
-            )
+            on_note(f"weights are rounded as if all mattered the same: {_what_helps(checkpoint, blind)}")
         config = checkpoint.config
         tokenizer = load_tokenizer(tokenizer_path(options.tokenizer, path, on_note))
         check_vocab(tokenizer, config.vocab_size)
@@ -114,6 +111,15 @@ def _type_rounded_blindly(checkpoint: Checkpoint) -> ElementType | None:
     """What weights of a directory become that has four bits, where nothing is known of how much each matters."""
     coarse = (dtype for dtype in checkpoint.model.types.all if dtype in (ElementType.Q40, ElementType.IQ4NL))
     return next(coarse, None) if checkpoint.header is None and not checkpoint.importance else None
+
+
+def _what_helps(checkpoint: Checkpoint, weight_type: ElementType) -> str:
+    if not is_convertible(checkpoint, weight_type):
+        return "--weights-float-type q80 loses less, and takes nearly twice the memory"
+    return (
+        f"`dllama convert hf {checkpoint.path} {weight_type.label} NAME` finds out which do, and what it finds is used"
+        " from then on, also where the directory is run as it is"
+    )
 
 
 def n_sequences(n_texts: int, max_seq_len: int) -> int:

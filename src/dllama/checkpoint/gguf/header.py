@@ -141,9 +141,7 @@ def _only_layer(config: ModelConfig) -> tuple[Attention, Dense | Experts, Rope]:
         or layer != _said_of(mixer, feed_forward)
         or (isinstance(mixer.rope.scaling, YarnScaling) and not mixer.rope.scaling.truncate)
     ):
-        raise UnsupportedModelError(
-            f"a {config.family} model like this one is not written into GGUF files; convert to q40, which is a .m file"
-        )
+        raise UnsupportedModelError(f"a {config.family} model like this one is not written into GGUF files")
     return mixer, feed_forward, mixer.rope
 
 
