@@ -178,6 +178,14 @@ def test_tens_of_thousands_of_tensors_are_planned_as_quickly_as_few(monkeypatch:
     assert sum(len(tensors) * n for tensors, n in model.alike) > 40_000
 
 
+def test_types_are_named_as_one_would_say_them() -> None:
+    labels = []
+    for n in range(1, 4):
+        types = dict(zip("abc", (ElementType.Q50, ElementType.Q4K, ElementType.Q6K)[:n], strict=False))
+        labels.append(TensorTypes.of_layers({}, [types]).label)
+    assert labels == ["q50", "q50 and q4k", "q50, q4k and q6k"]
+
+
 def test_layers_in_a_row_that_are_alike_take_one_entry() -> None:
     model = Alike(n_layers=4000).model
     assert len(json.dumps(model.to_json())) < 1000

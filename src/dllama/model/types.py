@@ -64,8 +64,9 @@ class TensorTypes:
 
     @property
     def label(self) -> str:
-        """`q40`, or `q4k and q6k`."""
-        return " and ".join(dtype.label for dtype in self.all)
+        """`q40`, or `q4k and q6k`, or `q50, q4k and q6k`."""
+        labels = [dtype.label for dtype in self.all]
+        return " and ".join([", ".join(labels[:-1]), *labels[-1:]] if len(labels) > 1 else labels)
 
     @property
     def is_blocked(self) -> bool:
