@@ -242,6 +242,17 @@ def test_a_text_without_tokens_for_importance(tmp_path: Path) -> None:
     assert list(output.iterdir()) == []
 
 
+def test_importance_for_a_type_that_it_is_not_for(tmp_path: Path) -> None:
+    convert = ("convert", "hf", GOLDENS / "llama-gqa", "q80", "x", "--output-dir", tmp_path, "--importance")
+    fails(
+        run_dllama(*convert, tmp_path / "text"),
+        2,
+        "--importance is for a directory that becomes q40 or iq4nl",
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert run_dllama(*convert, "none").code == 0
+
+
 def test_a_damaged_importance_is_replaced_where_one_is_asked_for(tmp_path: Path) -> None:
     model, text = tmp_path / "model", tmp_path / "text.txt"
     shutil.copytree(DEMO_MODEL, model)

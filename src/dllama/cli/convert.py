@@ -1,4 +1,4 @@
-"""`dllama convert hf|tokenizer`: Hugging Face directories become `.m` and `.t` files."""
+"""`dllama convert hf|tokenizer`: Hugging Face directories become `.m`, GGUF and `.t` files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dllama.checkpoint import (
 )
 from dllama.checkpoint.m.config import extensions
 from dllama.cli.console import note, progress_count
-from dllama.cli.importance import importance_for
+from dllama.cli.importance import NO_IMPORTANCE, importance_for
 from dllama.cli.options import WEIGHT_TYPES
 from dllama.dtypes import ElementType
 from dllama.errors import UnsupportedModelError, UsageError
@@ -32,7 +32,7 @@ _WEIGHED_TYPES = (ElementType.Q40, ElementType.IQ4NL)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("convert", help="write .m and .t files")
+    parser = commands.add_parser("convert", help="write .m, GGUF and .t files")
     kinds = parser.add_subparsers(metavar="hf|tokenizer", required=True)
     model = kinds.add_parser("hf", help="a Hugging Face model directory to dllama_model_NAME_TYPE.m or .gguf")
     model.add_argument("directory", type=Path)
@@ -69,6 +69,9 @@ def _convert_model(args: argparse.Namespace) -> None:
     path = _output_path(args.output_dir, f"dllama_model_{args.name}_{args.type}.{suffix}")
     if is_gguf and not args.directory.is_dir():
         raise UsageError(f"{args.directory} is no directory: {args.type} is what the model of one becomes")
+    is_weighed = weight_type in _WEIGHED_TYPES and args.directory.is_dir()
+    if args.importance not in (None, NO_IMPORTANCE) and not is_weighed:
+        raise UsageError("--importance is for a directory that becomes q40 or iq4nl: leave it out")
     is_known = args.importance is None  # what is found anew does not depend on what was found before
     with contextlib.closing(
         open_checkpoint(args.directory, weight_type, with_importance=is_known)
@@ -78,7 +81,7 @@ def _convert_model(args: argparse.Namespace) -> None:
             tokenizer = tokenizer_to_gguf(args.directory)
         else:
             _agree_to_extensions(extensions(checkpoint.config), args)
-        if weight_type in _WEIGHED_TYPES and args.directory.is_dir():
+        if is_weighed:
             checkpoint.importance = importance_for(checkpoint, args.importance)
         with progress_count(f"writing {path.name}", "M weights", 1e6) as advance:
 

@@ -54,8 +54,8 @@ def open_session(
     path = model_path(options)
     if options.model is None:
         on_note(
-            "no --model given: this is dllama's own small demo model. For a real one, download a Hugging Face model "
-            "directory (Llama, Mistral, Qwen) and give it with --model"
+            "no --model given: this is dllama's own small demo model. For a real one, download a GGUF file or a "
+            "Hugging Face model directory (Llama, Mistral, Qwen, Gemma 3) and give it with --model"
         )
     with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
         blind = _type_rounded_blindly(checkpoint)
