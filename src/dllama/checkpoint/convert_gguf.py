@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dllama.checkpoint.checkpoint import Checkpoint
 from dllama.checkpoint.chunks import chunks_of
@@ -33,14 +34,8 @@ def convert_to_gguf(
     After a failure nothing is left behind, and an older file is as it was. Raises UnsupportedModelError for what is not
     written, and what convert_model raises.
     """
-    config, tensors = checkpoint.config, _written(checkpoint)
-    table = [
-        NewTensor(gguf_name(config.family, tensor.name), tensor.shape, GgmlType.of(tensor.dtype))
-        for tensor in tensors
-    ]
-    factors = rope_factors(config)
-    if factors is not None:
-        table.insert(0, NewTensor(ROPE_FACTORS, factors.shape, GgmlType.F32))
+    config, tensors, factors = checkpoint.config, _written(checkpoint), rope_factors(checkpoint.config)
+    table = _table(config.family, tensors, factors)
     metadata = metadata_of_config(config, name) | with_unused_tokens(tokenizer, config.vocab_size)
     done_weights, done_bytes, let_go_at = 0, 0, LET_GO_ELEMENTS
     total_weights, total_bytes = (
@@ -62,6 +57,15 @@ def convert_to_gguf(
         checkpoint.check()
     checkpoint.let_go()
     return ConvertReport(out_path, total_weights, out_path.stat().st_size, header_notes(config))
+
+
+def _table(family: str, tensors: list[Tensor], factors: NDArray[np.float32] | None) -> list[NewTensor]:
+    """What stands in the file, in its order."""
+    before = [] if factors is None else [NewTensor(ROPE_FACTORS, factors.shape, GgmlType.F32)]
+    return before + [
+        NewTensor(gguf_name(family, tensor.name), tensor.shape, GgmlType.of(tensor.dtype))
+        for tensor in tensors
+    ]
 
 
 def _written(checkpoint: Checkpoint) -> list[Tensor]:

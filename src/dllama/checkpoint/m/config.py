@@ -86,35 +86,14 @@ def config_from_header(pairs: Mapping[MKey, int], path: Path) -> ModelConfig:
         if key not in pairs:
             raise ModelFileError(f"{path}: its header lacks the key {int(key)} ({key.name})")
     family = _family(pairs, path)
-    halves = family in _IN_HALVES or pairs.get(MKey.ROPE_TYPE) == ROPE_HALVES
-    dim, n_heads = pairs[MKey.DIM], pairs[MKey.N_HEADS]
-    head_dim = pairs.get(MKey.HEAD_DIM, 0)
-    if head_dim == 0:
-        if n_heads < 1 or dim % n_heads:
-            raise ModelFileError(
-                f"{path}: its header is damaged: dim {dim} is no multiple of {n_heads} heads"
-            )
-        head_dim = dim // n_heads
-    attention = Attention(
-        n_heads=n_heads,
-        n_kv_heads=pairs[MKey.N_KV_HEADS],
-        head_dim=head_dim,
-        rope=Rope(
-            theta=number(pairs, MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, 10000.0),
-            style=RopeStyle.HALVES if halves else RopeStyle.ADJACENT,
-            scaling=read_scaling(pairs, family == "llama", path),
-        ),
-        qkv_bias=family in _WITH_BIASES,
-        qk_norm=family in _WITH_HEAD_NORMS,
-    )
-    feed_forward = _feed_forward(pairs, family, path)
+    attention, feed_forward = _attention(pairs, family, path), _feed_forward(pairs, family, path)
     n_layers = pairs[MKey.N_LAYERS]
     fault = fault_in_sizes(n_layers=n_layers)
     if not fault:
         config = ModelConfig.of_layers(
             [Layer(mixer=attention, feed_forward=feed_forward)] * n_layers,
             family=family,
-            dim=dim,
+            dim=pairs[MKey.DIM],
             vocab_size=pairs[MKey.VOCAB_SIZE],
             max_seq_len=pairs[MKey.MAX_SEQ_LEN],
             norm_eps=_norm_eps(pairs, path),
@@ -191,6 +170,29 @@ def _only_layer(config: ModelConfig) -> tuple[Attention, Dense | Experts, Rope]:
     if len(config.kinds) > 1 or layer.mixer.rope is None or not is_known:
         raise UnsupportedModelError(f"the .m format has no keys for a {config.family} model like this one")
     return layer.mixer, layer.feed_forward, layer.mixer.rope
+
+
+def _attention(pairs: Mapping[MKey, int], family: str, path: Path) -> Attention:
+    halves = family in _IN_HALVES or pairs.get(MKey.ROPE_TYPE) == ROPE_HALVES
+    return Attention(
+        n_heads=pairs[MKey.N_HEADS],
+        n_kv_heads=pairs[MKey.N_KV_HEADS],
+        head_dim=pairs.get(MKey.HEAD_DIM, 0) or _usual_head_dim(pairs, path),
+        rope=Rope(
+            theta=number(pairs, MKey.ROPE_THETA, MKey.ROPE_THETA_BITS, 10000.0),
+            style=RopeStyle.HALVES if halves else RopeStyle.ADJACENT,
+            scaling=read_scaling(pairs, family == "llama", path),
+        ),
+        qkv_bias=family in _WITH_BIASES,
+        qk_norm=family in _WITH_HEAD_NORMS,
+    )
+
+
+def _usual_head_dim(pairs: Mapping[MKey, int], path: Path) -> int:
+    dim, n_heads = pairs[MKey.DIM], pairs[MKey.N_HEADS]
+    if n_heads < 1 or dim % n_heads:
+        raise ModelFileError(f"{path}: its header is damaged: dim {dim} is no multiple of {n_heads} heads")
+    return dim // n_heads
 
 
 def _feed_forward(pairs: Mapping[MKey, int], family: str, path: Path) -> Dense | Experts:
