@@ -75,8 +75,9 @@ def convert_tokenizer(source: Path) -> TFile:
     if tokenizer_of_t_file(t_file, file).encode(PROBE) != tokenizer.encode(PROBE):
         logger.warning(
             "%s cuts text in a way that a .t file cannot hold: ids from the .t file will differ from the "
-            "model's own; give the directory as the tokenizer instead",
+            "model's own; give %s as the tokenizer instead",
             file,
+            source,
         )
     return t_file
 
