@@ -82,8 +82,9 @@ void unpack_tile(const uint8_t* block, int n_blocks, PanelTile to) {
             for_quads([&](auto g) __attribute__((always_inline)) {
                 constexpr int G = decltype(g)::value;
                 const uint8_t* quants = Scales::run_at(block, run);
-                _mm512_store_si512(to.weights + G * NG * 64, Block::Weights::template half<G, 0>(quants));
-                _mm512_store_si512(to.weights + (G + 4) * NG * 64, Block::Weights::template half<G, 1>(quants));
+                // parentheses, since some headers have macros under these names
+                _mm512_store_si512(to.weights + G * NG * 64, (Block::Weights::template half<G, 0>(quants)));
+                _mm512_store_si512(to.weights + (G + 4) * NG * 64, (Block::Weights::template half<G, 1>(quants)));
             });
     }
 }

@@ -86,14 +86,18 @@ def test_a_chat_at_its_prompt_ends_wherever_it_is_told_so(
 ) -> None:
     """Raised in the library's event loop, the end was lost at some places, and at others nothing moved any more."""
     monkeypatch.setenv("TERM", term)
-    for _ in range(2):  # the first time more is made
+    n_places = []
+    for _ in range(
+        4
+    ):  # the first time more is made; where the computer is busy, some places are passed more often
         whole = Line(ending, -1)
         assert whole.read() == "hello"
+        n_places.append(whole.n_places)
     for number in range(N_PLACES):
         told = Ending()
         told.listen()
         with pytest.raises(SystemExit) as end:
-            Line(told, whole.n_places * number // N_PLACES).read()
+            Line(told, int(0.9 * min(n_places)) * number // N_PLACES).read()
         assert end.value.code == 129
         with pytest.raises(SystemExit):
             told.check()
