@@ -40,6 +40,7 @@ def test_a_trimmed_shape_takes_its_weights_and_a_fixed_part(tmp_path: Path) -> N
     assert values["decode_sent_bytes_per_tok"] == values["decode_recv_bytes_per_tok"] == 0
 
 
+@pytest.mark.slow
 def test_a_context_is_read_at_each_step(tmp_path: Path) -> None:
     values = bench(
         tmp_path / "numbers.json",
@@ -51,6 +52,7 @@ def test_a_context_is_read_at_each_step(tmp_path: Path) -> None:
     assert 0 < values["decode_attention_fraction"] < 1
 
 
+@pytest.mark.slow
 def test_of_experts_those_that_are_chosen_count(tmp_path: Path) -> None:
     values = bench(
         tmp_path / "numbers.json", *("--shape", "qwen3-30b-a3b", "--layers", 1, "--prompt", 4, "--gen", 2)

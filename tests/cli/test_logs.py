@@ -156,6 +156,7 @@ def test_requests_for_work_have_a_line_each() -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--debug",), ("--log-level", "debug")])
+@pytest.mark.slow
 def test_all_requests_have_lines_in_the_log_of_everything(arguments: tuple[str, ...]) -> None:
     assert request_lines(*arguments) == [
         f"POST {CHAT} begins", f"POST {CHAT} 200", "GET /health begins", "GET /health 200",

@@ -255,6 +255,7 @@ TERMS = pytest.mark.parametrize("term", ["xterm", "dumb"])
 
 
 @TERMS
+@pytest.mark.slow
 def test_keys(term: str, tmp_path: Path) -> None:
     """Left, backspace, home, end; upwards in the history, which the next chat still has; the end of input."""
     with chatting(tmp_path, term=term) as chat:
@@ -283,6 +284,7 @@ def test_keys(term: str, tmp_path: Path) -> None:
 
 
 @TERMS
+@pytest.mark.slow
 def test_what_is_pasted_is_one_message(term: str, tmp_path: Path) -> None:
     """With Return after it; whatever is in it; also between the quotes, and as a message that has several lines in
     the history."""
@@ -364,6 +366,7 @@ def begun_again(worker: WorkerProcess) -> WorkerProcess:
     return WorkerProcess("--port", worker.address.rpartition(":")[2])
 
 
+@pytest.mark.slow
 def test_a_lost_worker_is_waited_for(tmp_path: Path) -> None:
     """The message is answered when it is there again, with the same words as without the loss."""
     with worker_processes(1) as (worker,), chatting(tmp_path, "--workers", worker.address) as chat:

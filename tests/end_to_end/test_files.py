@@ -105,6 +105,7 @@ def test_weights_that_are_rounded_blindly_are_said_to_be(demo: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("weight_type", ["q40", "q80", "f16", "f32"])
+@pytest.mark.slow
 def test_every_pair_of_types_runs_on_workers(weight_type: str, tmp_path: Path, pool: WorkerPool) -> None:
     ids = []
     for buffer_type in ("q80", "f32"):

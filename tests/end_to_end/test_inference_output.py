@@ -89,6 +89,7 @@ def test_a_row_is_one_line_whatever_the_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "table"])
+@pytest.mark.slow
 def test_ctrl_c_shows_what_was_measured(stream: bool, tmp_path: Path) -> None:
     """The step under way is finished, and the report and the trace are written as after any other text."""
     report_file, trace_file = tmp_path / "report.json", tmp_path / "trace.json"

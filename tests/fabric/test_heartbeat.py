@@ -115,6 +115,7 @@ def test_who_does_not_read_holds_nobody_up(half: tuple[Heartbeat, socket.socket]
     other.close()
 
 
+@pytest.mark.slow
 def test_who_was_stopped_itself_blames_nobody(
     half: tuple[Heartbeat, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_wait_ends_when_a_peer_is_silent(
     assert fabric[0].losses.keys() == {1}
 
 
+@pytest.mark.slow
 def test_a_slow_peer_that_beats_is_waited_for(
     fabric: tuple[TcpFabric, socket.socket, socket.socket],
 ) -> None:

@@ -199,6 +199,7 @@ def test_a_step_larger_than_the_plan_has_room_for(worker: Served) -> None:
         assert f"announced a message of kind 9 with {n_counted} bytes" in worker.wait_for("is gone")
 
 
+@pytest.mark.slow
 def test_a_plan_whose_other_worker_cannot_get_here(
     worker: Served, plan: SessionPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:

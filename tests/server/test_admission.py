@@ -68,6 +68,7 @@ def post(api: ApiProcess, name: str) -> requests.Response:
     return requests.post(api.url + TOO_LONG[name][0], data=body_of(name), headers=headers, timeout=TIMEOUT_S)
 
 
+@pytest.mark.slow
 def test_long_texts_cost_no_memory(api: ApiProcess) -> None:
     """Ids of one text of 4 MB took half a GB, of which most stayed."""
     assert api.post(COMPLETIONS, {"prompt": "x", "max_tokens": 1}).status_code == 200

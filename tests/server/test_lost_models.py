@@ -87,6 +87,7 @@ def endless() -> GenerationOptions:
 
 
 @pytest.mark.parametrize("is_writing", [False, True], ids=["idle", "writing"])
+@pytest.mark.slow
 def test_nothing_is_left_of_a_lost_model(is_writing: bool) -> None:
     with no_collector(), ServedOnWorker() as served:
         served.lose(is_writing=is_writing)

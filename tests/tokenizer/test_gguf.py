@@ -394,6 +394,7 @@ def test_a_damaged_file(tmp_path: Path) -> None:
             load_tokenizer(tmp_path / "bad.gguf")
 
 
+@pytest.mark.slow
 def test_names_that_begin_one_another(tmp_path: Path, qwen: dict[str, Any]) -> None:
     names = ["<" + "a" * n + ">" for n in range(2000)] + ["<" + "a" * n for n in range(2000)]
     tokens, types = qwen["tokens"] + names, qwen["token_type"] + [CONTROL] * len(names)

@@ -26,6 +26,7 @@ MODELS = [
 
 
 @needs_smollm2_gguf
+@pytest.mark.slow
 def test_values_of_smollm2_are_those_of_the_gguf_package() -> None:
     """Bit for bit, in the order of the file: its q and k are in adjacent pairs."""
     model = open_checkpoint(SMOLLM2_GGUF)
