@@ -6,18 +6,15 @@ import logging
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from dllama.checkpoint.gguf.config import read_gguf_config
 from dllama.checkpoint.gguf.names import ROPE_FACTORS, gguf_name
 from dllama.checkpoint.gguf.types import gguf_recipe, is_read, memory_type
 from dllama.checkpoint.recipes import Recipe
+from dllama.checkpoint.zero_biases import is_zero_bias
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.formats.gguf import GgmlType, GgufFile, GgufTensor
+from dllama.formats.gguf import GgufFile
 from dllama.model import ModelSpec, TensorTypes
 from dllama.plain_text import LONGEST_NAME, plain_line
 from dllama.sharding import Tensor
@@ -26,8 +23,6 @@ _log = logging.getLogger(__name__)
 
 _BOOKKEEPING = re.compile(rf"{re.escape(ROPE_FACTORS)}|blk\.\d+\.attn_rot_embd(\.weight)?")
 """Tables that the config says, or that older files have."""
-
-_FLOATS = (GgmlType.F32, GgmlType.F16, GgmlType.BF16)
 
 
 class GgufSource:
@@ -107,7 +102,11 @@ class GgufSource:
     def _refuse_what_would_be_missed(self) -> None:
         known = {self._stored_name(name) for name in self._tensors}
         for name, tensor in self._file.tensors.items():
-            if name in known or _BOOKKEEPING.fullmatch(name) or self._is_zero_bias(name, tensor):
+            if (
+                name in known
+                or _BOOKKEEPING.fullmatch(name)
+                or is_zero_bias(name, tensor.type.element_type, self._file.bytes_of)
+            ):
                 continue
             raise UnsupportedModelError(
                 f"{self._file.path_of(name)}: {plain_line(name, LONGEST_NAME)} has no place in a {self._family} model"
@@ -127,15 +126,6 @@ class GgufSource:
                 "%s: gate and up projections of experts differ in type in %d layers: in memory they are q80",
                 self._file.path, n_differing,
             )  # fmt: skip
-
-    def _is_zero_bias(self, name: str, tensor: GgufTensor) -> bool:
-        if not name.endswith(".bias") or tensor.type not in _FLOATS:
-            return False
-        is_wide = tensor.type is GgmlType.F32
-        bits: NDArray[Any] = np.frombuffer(
-            self._file.bytes_of(name).tobytes(), np.uint32 if is_wide else np.uint16
-        )
-        return not np.any(bits << 1)  # without the sign: -0 is 0
 
     def _say_what_is_quantised_anew(self, matrices: list[str]) -> None:
         """Not of the embedding, of which rows are read as they are needed."""

@@ -4,13 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from dllama.dtypes import ElementType
-from dllama.formats.safetensors import SafetensorsFile
 
 # Tables that older programs stored, the state of other libraries, and scales of a KV cache in 8 bits.
 _BOOKKEEPING = re.compile(
@@ -49,15 +42,6 @@ def name_in_files(name: str, names: Collection[str]) -> str:
             if name.startswith(own) and longer + name.removeprefix(own) in names:
                 return longer + name.removeprefix(own)
     return name
-
-
-def is_zero_bias(name: str, file: SafetensorsFile) -> bool:
-    """Whether the tensor is a bias that adds nothing. Some programs write one for every matrix."""
-    if not name.endswith(".bias") or file.tensors[name].element_type is None:
-        return False
-    is_wide = file.tensors[name].element_type is ElementType.F32
-    bits: NDArray[Any] = np.frombuffer(file.bytes_of(name).tobytes(), np.uint32 if is_wide else np.uint16)
-    return not np.any(bits << 1)  # without the sign: -0 is 0
 
 
 def unused_sentence(names: Sequence[str]) -> str:

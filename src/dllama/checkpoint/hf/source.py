@@ -12,12 +12,12 @@ from dllama.checkpoint.hf.config import read_hf_config
 from dllama.checkpoint.hf.extras import (
     is_bookkeeping,
     is_in_decoder,
-    is_zero_bias,
     name_in_files,
     unused_sentence,
 )
 from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_tensors
 from dllama.checkpoint.recipes import Recipe, halves_to_pairs, plus, stack, stored
+from dllama.checkpoint.zero_biases import is_zero_bias
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.formats.safetensors import SafetensorsFile, open_safetensors_directory
@@ -135,7 +135,7 @@ class HfSource:
         for name, file in self._file_of.items():
             if name in known or is_bookkeeping(name):
                 continue
-            if is_in_decoder(name) and not is_zero_bias(name, file):
+            if is_in_decoder(name) and not is_zero_bias(name, file.tensors[name].element_type, file.bytes_of):
                 raise UnsupportedModelError(
                     f"{file.path}: {name} has no place in a {self.model.config.family} model of"
                     f" {self.model.config.n_layers} layers; without it the answers would be wrong"
