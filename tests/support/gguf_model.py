@@ -12,72 +12,44 @@ import gguf
 import numpy as np
 
 from dllama.checkpoint import open_checkpoint
+from dllama.checkpoint.gguf.names import gguf_keys
 from dllama.dtypes import ElementType
+from dllama.families import Family, family_named, known_families
 from dllama.formats.gguf import GgmlType
 
-ARCHITECTURES = {
-    "llama": "llama",
-    "mistral": "llama",
-    "qwen2": "qwen2",
-    "qwen3": "qwen3",
-    "qwen3_moe": "qwen3moe",
-}
-NAMES = {
-    "embedding": "token_embd.weight",
-    "final_norm": "output_norm.weight",
-    "head": "output.weight",
-    "q": "attn_q.weight",
-    "k": "attn_k.weight",
-    "v": "attn_v.weight",
-    "o": "attn_output.weight",
-    "q_bias": "attn_q.bias",
-    "k_bias": "attn_k.bias",
-    "v_bias": "attn_v.bias",
-    "q_norm": "attn_q_norm.weight",
-    "k_norm": "attn_k_norm.weight",
-    "gate": "ffn_gate.weight",
-    "down": "ffn_down.weight",
-    "up": "ffn_up.weight",
-    "router": "ffn_gate_inp.weight",
-    "experts_gate": "ffn_gate_exps.weight",
-    "experts_down": "ffn_down_exps.weight",
-    "experts_up": "ffn_up_exps.weight",
-    "attention_norm": "attn_norm.weight",
-    "ffn_norm": "ffn_norm.weight",
-}
 TypeOf = Callable[[str], GgmlType]
 
 
-def gguf_name(name: str) -> str:
-    if not name.startswith("layers."):
-        return NAMES[name]
-    _, layer, part = name.split(".")
-    return f"blk.{layer}.{NAMES[part]}"
+def families_in_gguf() -> list[Family]:
+    return [family for family in map(family_named, known_families()) if family.gguf]
+
+
+def package_name(family: Family, name: str) -> str:
+    """What the `gguf` package calls our tensor, by its name in Hugging Face's files."""
+    assert family.gguf is not None
+    architectures = {text: number for number, text in gguf.MODEL_ARCH_NAMES.items()}
+    names = gguf.get_tensor_name_map(architectures[family.gguf.architecture], 8)
+    in_hf = family.hf_name(name).replace(".experts.0.", ".experts.")
+    found = names.get_name(in_hf, try_suffixes=(".weight", ".bias"))
+    assert found is not None, f"the gguf package has no name for {in_hf}"
+    return found
 
 
 def keys_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata for a config.json, without the architecture's name."""
     n_heads, dim = config["num_attention_heads"], config["hidden_size"]
     head_dim = config.get("head_dim") or dim // n_heads
+    said = {"head_dim": head_dim, "num_experts": config.get("num_local_experts"), **config}
     keys = {
-        "context_length": config["max_position_embeddings"],
-        "embedding_length": dim,
-        "block_count": config["num_hidden_layers"],
-        "feed_forward_length": config["intermediate_size"],
-        "attention.head_count": n_heads,
-        "attention.head_count_kv": config["num_key_value_heads"],
-        "attention.key_length": head_dim,
+        key.name: key.kind(said[name])
+        for name, key in gguf_keys(family_named(config["model_type"])).items()
+        if said.get(name) is not None
+    }
+    keys |= {
         "attention.value_length": head_dim,
-        "attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
         "rope.freq_base": float(config["rope_parameters"]["rope_theta"]),
         "rope.dimension_count": head_dim,
     }
-    if "num_experts_per_tok" in config:
-        keys |= {
-            "expert_count": config.get("num_local_experts") or config["num_experts"],
-            "expert_used_count": config["num_experts_per_tok"],
-            "expert_feed_forward_length": config["moe_intermediate_size"],
-        }
     rope = config["rope_parameters"]
     kind, factor = rope["rope_type"], float(rope.get("factor", 1))
     if kind in ("linear", "yarn"):
@@ -126,7 +98,9 @@ def write_model(
     our names. `changes` of the metadata (None: left out) are by full keys, of the `tensors` by the file's names."""
     config = json.loads((directory / "config.json").read_text())
     checkpoint = open_checkpoint(directory, ElementType.F32)
-    architecture = ARCHITECTURES[config["model_type"]]
+    family = family_named(config["model_type"])
+    assert family.gguf is not None
+    architecture = family.gguf.architecture
     keys = {"general.architecture": architecture}
     keys |= {f"{architecture}.{key}": value for key, value in keys_of(config).items()}
     writer = gguf.GGUFWriter(path, architecture)
@@ -138,7 +112,7 @@ def write_model(
     if factors is not None:
         changed.setdefault("rope_freqs.weight", factors)
     for name, spec in checkpoint.tensors.items():
-        stored = gguf_name(name)
+        stored = package_name(family, name)
         if stored in changed or (name == "head" and config["tie_word_embeddings"]):
             continue
         read = checkpoint.read(name, (0, spec.stacked_rows), (0, spec.n_cols)).tobytes()

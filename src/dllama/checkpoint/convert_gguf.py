@@ -16,6 +16,7 @@ from dllama.checkpoint.gguf.header import metadata_of_config, rope_factors, with
 from dllama.checkpoint.gguf.names import ROPE_FACTORS, gguf_name
 from dllama.checkpoint.m.config import header_notes
 from dllama.dtypes import ElementType
+from dllama.families import Family, family_named
 from dllama.formats.gguf import GgmlType, NewTensor, NewValue, write_gguf
 from dllama.sharding import Tensor
 
@@ -34,9 +35,10 @@ def convert_to_gguf(
     After a failure nothing is left behind, and an older file is as it was. Raises UnsupportedModelError for what is not
     written, and what convert_model raises.
     """
+    family = family_named(checkpoint.config.family)
     config, tensors, factors = checkpoint.config, _written(checkpoint), rope_factors(checkpoint.config)
-    table = _table(config.family, tensors, factors)
     metadata = metadata_of_config(config, name) | with_unused_tokens(tokenizer, config.vocab_size)
+    table = _table(family, tensors, factors)
     done_weights, done_bytes, let_go_at = 0, 0, LET_GO_ELEMENTS
     total_weights, total_bytes = (
         sum(tensor.n_elements for tensor in tensors),
@@ -47,7 +49,7 @@ def convert_to_gguf(
             writer.write(ROPE_FACTORS, factors.view(np.uint8))
         whole = [(tensor, range(tensor.stacked_rows)) for tensor in tensors]
         for tensor, chunk in chunks_of(checkpoint, whole, n_threads):
-            writer.write(gguf_name(config.family, tensor.name), chunk)
+            writer.write(gguf_name(family, tensor.name), chunk)
             done_weights += len(chunk) * tensor.n_cols
             done_bytes += chunk.nbytes
             if done_weights >= let_go_at:
@@ -59,7 +61,7 @@ def convert_to_gguf(
     return ConvertReport(out_path, total_weights, out_path.stat().st_size, header_notes(config))
 
 
-def _table(family: str, tensors: list[Tensor], factors: NDArray[np.float32] | None) -> list[NewTensor]:
+def _table(family: Family, tensors: list[Tensor], factors: NDArray[np.float32] | None) -> list[NewTensor]:
     """What stands in the file, in its order."""
     before = [] if factors is None else [NewTensor(ROPE_FACTORS, factors.shape, GgmlType.F32)]
     return before + [

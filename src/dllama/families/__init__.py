@@ -2,7 +2,8 @@
 keys are those of config.json, whatever file says them."""
 
 from dllama.families.family import Family
+from dllama.families.gguf_names import NEEDED, GgufKey, GgufNames
 from dllama.families.keys import Keys
 from dllama.families.table import family_named, known_families
 
-__all__ = ["Family", "Keys", "family_named", "known_families"]
+__all__ = ["NEEDED", "Family", "GgufKey", "GgufNames", "Keys", "family_named", "known_families"]

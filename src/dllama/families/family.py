@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
 from dllama.model import ModelConfig
 
@@ -56,6 +57,8 @@ class Family:
     """Its safetensors files have of each norm what is to be added to 1; GGUF files have the sum."""
     ties_head: bool = False
     """Whether the head is the embedding where config.json does not say (tie_word_embeddings)."""
+    gguf: GgufNames | None = None
+    """What GGUF files call it; None: it is not read from them."""
 
     def hf_name(self, name: str, number: int = 0) -> str:
         """The Hugging Face name of our `name`: `layers.3.q` is `model.layers.3.self_attn.q_proj.weight`. `number`:

@@ -8,15 +8,18 @@ Keys and defaults: Gemma3TextConfig of transformers.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from dllama.errors import ModelFileError
 from dllama.families import reading
 from dllama.families.family import Family
+from dllama.families.gguf_names import GgufKey, GgufNames
 from dllama.families.keys import Keys
 from dllama.model import Attention, Layer, ModelConfig, RopeStyle
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
+_LAYERS_OF_27B = 62
 _UNSUPPORTED = ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention")
 
 
@@ -82,6 +85,13 @@ def _layer_types(keys: Keys) -> list[str]:
     return kinds
 
 
+def _derived(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As llama.cpp takes it: the model of 62 layers (27B) alone has another scale of attention."""
+    width_of_heads = values["hidden_size"] // max(values["num_attention_heads"], 1)
+    is_27b = values["num_hidden_layers"] == _LAYERS_OF_27B
+    return {"query_pre_attn_scalar": width_of_heads if is_27b else values["head_dim"]}
+
+
 GEMMA3 = Family(
     name="gemma3_text",
     title="Gemma 3 (text)",
@@ -93,4 +103,13 @@ GEMMA3 = Family(
     },
     norms_add_one=True,
     ties_head=True,
+    gguf=GgufNames(
+        architecture="gemma3",
+        keys={
+            "sliding_window": GgufKey("attention.sliding_window", int),
+            "sliding_window_pattern": GgufKey("attention.sliding_window_pattern", int, 6),
+            "rope_local_base_freq": GgufKey("rope.freq_base_swa", float, 1e4),
+        },
+        derived=_derived,
+    ),
 )

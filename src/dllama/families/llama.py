@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dllama.families import reading
 from dllama.families.family import Family
+from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
 from dllama.model import Layer, ModelConfig, RopeStyle
 
@@ -13,4 +14,9 @@ def _read(keys: Keys) -> ModelConfig:
     return reading.model(keys, "llama", [layer] * reading.n_layers(keys))
 
 
-LLAMA = Family(name="llama", title="Llama 2, 3, 3.1, 3.2, 3.3 and models of their shape", read=_read)
+LLAMA = Family(
+    name="llama",
+    title="Llama 2, 3, 3.1, 3.2, 3.3 and models of their shape",
+    read=_read,
+    gguf=GgufNames(architecture="llama"),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dllama.families import reading
 from dllama.families.family import Family
+from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
 from dllama.model import Layer, ModelConfig, RopeStyle
 
@@ -15,4 +16,9 @@ def _read(keys: Keys) -> ModelConfig:
     return reading.model(keys, "mistral", [layer] * reading.n_layers(keys))
 
 
-MISTRAL = Family(name="mistral", title="Mistral 7B, Nemo, Small", read=_read)
+MISTRAL = Family(
+    name="mistral",
+    title="Mistral 7B, Nemo, Small",
+    read=_read,
+    gguf=GgufNames(architecture="llama"),
+)

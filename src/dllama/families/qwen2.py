@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dllama.families import reading
 from dllama.families.family import Family
+from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
 from dllama.model import Layer, ModelConfig, RopeStyle
 
@@ -20,4 +21,9 @@ def _read(keys: Keys) -> ModelConfig:
     return reading.model(keys, "qwen2", layers)
 
 
-QWEN2 = Family(name="qwen2", title="Qwen 2, 2.5, QwQ", read=_read)
+QWEN2 = Family(
+    name="qwen2",
+    title="Qwen 2, 2.5, QwQ",
+    read=_read,
+    gguf=GgufNames(architecture="qwen2"),
+)

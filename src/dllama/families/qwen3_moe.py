@@ -8,6 +8,7 @@ import reprlib
 from dllama.errors import ModelFileError
 from dllama.families import reading
 from dllama.families.family import Family
+from dllama.families.gguf_names import GgufKey, GgufNames
 from dllama.families.keys import Keys
 from dllama.model import Dense, Experts, Layer, ModelConfig, RopeStyle
 
@@ -53,4 +54,17 @@ def _is_dense(keys: Keys, layer: int) -> bool:
     return layer in listed or (layer + 1) % step != 0
 
 
-QWEN3_MOE = Family(name="qwen3_moe", title="Qwen 3 (mixtures of experts)", read=_read)
+QWEN3_MOE = Family(
+    name="qwen3_moe",
+    title="Qwen 3 (mixtures of experts)",
+    read=_read,
+    gguf=GgufNames(
+        architecture="qwen3moe",
+        keys={
+            "num_experts": GgufKey("expert_count", int),
+            "num_experts_per_tok": GgufKey("expert_used_count", int),
+            "moe_intermediate_size": GgufKey("expert_feed_forward_length", int),
+        },
+        implied={"norm_topk_prob": True},
+    ),
+)

@@ -1,4 +1,5 @@
-"""The families that dllama knows. To add one whose kinds of layers are already there: one file, and its name here."""
+"""The families that dllama knows. To add one whose kinds of layers are already there: one file, and its name here. Of
+those whose GGUF files are called the same, the first here reads them (families/gguf_names.py)."""
 
 from __future__ import annotations
 

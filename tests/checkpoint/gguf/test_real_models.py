@@ -10,8 +10,9 @@ import pytest
 
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
+from dllama.families import family_named
 from dllama.kernels.blocks import decode
-from support.gguf_model import gguf_name
+from support.gguf_model import package_name
 from support.local_cluster import LocalCluster
 from support.real_models import GEMMA3_GGUF, SMOLLM2_GGUF, needs_gemma3_gguf, needs_smollm2_gguf
 from support.sequences import CachedSequence, Run, Steps, Want
@@ -40,7 +41,7 @@ def test_values_of_smollm2_are_those_of_the_gguf_package() -> None:
         "layers.7.down",
         "layers.3.ffn_norm",
     ):
-        stored = tensors[gguf_name("embedding" if name == "head" else name)]
+        stored = tensors[package_name(family_named("llama"), "embedding" if name == "head" else name)]
         recipe = model.recipe(name)
         rows = range(0, recipe.n_rows, max(1, recipe.n_rows // 64))
         wanted = gguf.dequantize(

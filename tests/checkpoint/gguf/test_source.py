@@ -15,9 +15,10 @@ import pytest
 from dllama.checkpoint import Checkpoint, open_checkpoint
 from dllama.dtypes import ElementType, row_bytes
 from dllama.errors import DllamaError, ModelFileError, NumericalError, UnsupportedModelError, UsageError
+from dllama.families import family_named
 from dllama.formats.gguf import GgmlType
 from dllama.kernels import oracle
-from support.gguf_model import ARCHITECTURES, gguf_name, write_model
+from support.gguf_model import families_in_gguf, package_name, write_model
 
 GOLDENS = Path(__file__).resolve().parents[2] / "goldens"
 GGUF_HAS_NO_KEY_FOR = {"llama-gelu", "mistral-window", "qwen2-yarn", "gemma3-two-kinds", "qwen3-moe-mixed"}
@@ -27,9 +28,10 @@ not sum to 1."""
 NAMES = sorted(
     path.parent.name
     for path in GOLDENS.glob("*/config.json")
-    if json.loads(path.read_text())["model_type"] in ARCHITECTURES
+    if json.loads(path.read_text())["model_type"] in {family.name for family in families_in_gguf()}
     and path.parent.name not in GGUF_HAS_NO_KEY_FOR
 )
+LLAMA = family_named("llama")
 F32, Q80 = ElementType.F32, ElementType.Q80
 
 
@@ -72,7 +74,7 @@ def test_values_are_those_of_the_gguf_package(kind: GgmlType, tmp_path: Path) ->
     path = write_model(GOLDENS / "llama-gqa", tmp_path / "model.gguf", lambda name: kind)
     model = open_checkpoint(path)
     for tensor in gguf.GGUFReader(path).tensors:
-        name = next(name for name in model.tensors if gguf_name(name) == tensor.name)
+        name = next(name for name in model.tensors if package_name(LLAMA, name) == tensor.name)
         spec = model.tensors[name]
         wanted = gguf.dequantize(tensor.data, tensor.tensor_type).reshape(spec.n_rows, spec.n_cols)
         recipe = model.recipe(name)

@@ -12,17 +12,23 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dllama.checkpoint.gguf.names import FAMILY_OF, ROPE_FACTORS, gguf_name
+from dllama.checkpoint.gguf.names import (
+    ROPE_FACTORS,
+    family_of_file,
+    gguf_keys,
+    gguf_name,
+    gguf_names,
+    known_architectures,
+)
 from dllama.checkpoint.gguf.rope import rope_values
 from dllama.checkpoint.hf.config import HfModel, model_from_hf
 from dllama.errors import ModelFileError, UnsupportedModelError
+from dllama.families import NEEDED, Family, GgufKey
 from dllama.formats.gguf import GgufFile, Metadata, Texts
 from dllama.model import shortest_float32
 from dllama.plain_text import LONGEST_NAME, plain_line
-
-_WITH_EXPERTS = ("qwen3moe",)
-"""Architectures in which experts are in their place."""
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
@@ -39,12 +45,19 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "use_parallel_residual": (False,),
         "attention.layer_norm_epsilon": (),
         "attention.shared_kv_layers": (0,),
+        "attention.temperature_scale": (0.0,),
+        "expert_gating_func": (0, 1),
+        "expert_group_count": (0, 1),
+        "expert_shared_count": (0,),
+        "expert_weights_norm": (True,),
+        "expert_weights_scale": (0.0, 1.0),
+        "interleave_moe_layer_step": (0, 1),
+        "leading_dense_block_count": (0,),
         "nextn_predict_layers": (0,),
     }
 )
-"""Keys that change what is computed, and the values with which they do not."""
-
-_GEMMA3_27B_LAYERS = 62
+"""Keys that change what is computed, and the values with which they do not. A family that has such a key in its table
+(`GgufNames.keys`) says what it means there."""
 
 _NO_MODELS: Mapping[str, str] = MappingProxyType(
     {
@@ -91,6 +104,19 @@ class Keys:
             return default
         return shortest_float32(self.metadata.need(name, float))
 
+    def value(self, key: GgufKey) -> Any:
+        """Of the kind that the key says; None where the file has none, and llama.cpp takes nothing for it."""
+        name, has_default = self.name(key.name), key.default is not NEEDED
+        if has_default and self.metadata.get(name) is None:
+            return key.default
+        if key.kind is int:
+            return self.whole(key.name)
+        if key.kind is float:
+            return self.number(key.name)
+        if key.kind is list:
+            return self.metadata.need(name, np.ndarray).tolist()
+        return self.metadata.need(name, key.kind)
+
 
 def read_gguf_config(file: GgufFile) -> HfModel:
     """The model that the metadata describes.
@@ -104,86 +130,47 @@ def read_gguf_config(file: GgufFile) -> HfModel:
         if what is not None:
             raise UnsupportedModelError(f"{file.path}: {what}")
     architecture = metadata.need("general.architecture", str)
-    if architecture not in FAMILY_OF:
-        known = ", ".join(FAMILY_OF)
+    family = family_of_file(metadata, architecture)
+    if family is None:
+        known = ", ".join(known_architectures())
         raise UnsupportedModelError(
             f"{file.path}: the architecture {plain_line(repr(architecture), LONGEST_NAME)} is not known; known are"
             f" {known}"
         )
-    keys = Keys(metadata, architecture)
-    _refuse_what_would_be_missed(keys)
-    return model_from_hf(_values(file, keys), file.path)
-
-
-def _values(file: GgufFile, keys: Keys) -> dict[str, Any]:
-    """By the names of config.json. All that families take for granted there is said."""
-    family = FAMILY_OF[keys.architecture]
-    dim, n_heads = keys.whole("embedding_length"), keys.whole("attention.head_count")
-    head_dim = keys.whole("attention.key_length", dim // max(n_heads, 1))
-    if keys.whole("attention.value_length", head_dim) != head_dim:
-        raise UnsupportedModelError(
-            f"{file.path}: {keys.name('attention.value_length')} differs from the width of keys, {head_dim}, which is"
-            " not supported"
-        )
-    max_seq_len = keys.whole("context_length")
-    values = {
-        "model_type": family,
-        "hidden_size": dim,
-        "intermediate_size": keys.whole("feed_forward_length"),
-        "num_hidden_layers": keys.whole("block_count"),
-        "num_attention_heads": n_heads,
-        "num_key_value_heads": keys.whole("attention.head_count_kv", n_heads),
-        "head_dim": head_dim,
-        "vocab_size": _vocab_size(file, gguf_name(family, "embedding")),
-        "max_position_embeddings": max_seq_len,
-        "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
-        "tie_word_embeddings": gguf_name(family, "head") not in file.tensors,
-    }
-    if keys.whole("expert_count", 0) > 0:
-        values |= _expert_values(keys)
-    factors = None
-    if ROPE_FACTORS in file.tensors:
-        factors = file.bytes_of(ROPE_FACTORS)
-    values |= rope_values(keys, max_seq_len, head_dim, factors)
-    if family == "gemma3_text":
-        values |= _gemma3_values(keys, values)
-    return values
-
-
-def _gemma3_values(keys: Keys, values: Mapping[str, Any]) -> dict[str, Any]:
-    """As llama.cpp takes it: the scaling of the rope is that of layers without a window, each sixth; the model of 62
-    layers (27B) alone has another scale of attention."""
-    dim, n_heads = values["hidden_size"], values["num_attention_heads"]
-    has_other_scale = values["num_hidden_layers"] == _GEMMA3_27B_LAYERS
-    return {
-        "query_pre_attn_scalar": dim // max(n_heads, 1) if has_other_scale else values["head_dim"],
-        "sliding_window": keys.whole("attention.sliding_window"),
-        "sliding_window_pattern": keys.whole("attention.sliding_window_pattern", 6),
-        "rope_local_base_freq": keys.number("rope.freq_base_swa", 1e4),
-    }
-
-
-def _expert_values(keys: Keys) -> dict[str, Any]:
-    """What llama.cpp takes for granted: that the weights of the chosen experts sum to 1."""
-    return {
-        "num_experts": keys.whole("expert_count"),
-        "num_experts_per_tok": keys.whole("expert_used_count"),
-        "moe_intermediate_size": keys.whole("expert_feed_forward_length"),
-        "norm_topk_prob": True,
-    }
-
-
-def _vocab_size(file: GgufFile, embedding: str) -> int:
+    embedding, has_head = gguf_name(family, "embedding"), gguf_name(family, "head") in file.tensors
     if embedding not in file.tensors:
         raise ModelFileError(f"{file.path}: has no tensor {embedding}; it is no model, or a part of one")
-    return file.tensors[embedding].shape[0]
+    outside = {"vocab_size": file.tensors[embedding].shape[0], "tie_word_embeddings": not has_head}
+    factors = file.bytes_of(ROPE_FACTORS) if ROPE_FACTORS in file.tensors else None
+    return model_of_metadata(metadata, family, outside, factors)
 
 
-def _refuse_what_would_be_missed(keys: Keys) -> None:
+def model_of_metadata(
+    metadata: Metadata, family: Family, outside: Mapping[str, Any], factors: NDArray[np.uint8] | None
+) -> HfModel:
+    """The model of this family that the metadata describes. `outside` is what tensors say of it, by config.json's
+    names, `factors` the bytes of ROPE_FACTORS. Raises as above."""
+    keys = Keys(metadata, gguf_names(family).architecture)
+    table = gguf_keys(family)
+    _refuse_what_would_be_missed(keys, {key.name for key in table.values()})
+    read = {name: keys.value(key) for name, key in table.items()}
+    values = {name: value for name, value in read.items() if value is not None}
+    n_heads, dim = values["num_attention_heads"], values["hidden_size"]
+    values = {"num_key_value_heads": n_heads, "head_dim": dim // max(n_heads, 1), **values}
+    head_dim = values["head_dim"]
+    if keys.whole("attention.value_length", head_dim) != head_dim:
+        raise UnsupportedModelError(
+            f"{metadata.path}: {keys.name('attention.value_length')} differs from the width of keys, {head_dim}, which"
+            " is not supported"
+        )
+    values |= {"model_type": family.name, **outside, **gguf_names(family).implied}
+    values |= rope_values(keys, values["max_position_embeddings"], head_dim, factors)
+    return model_from_hf(values | dict(gguf_names(family).derived(values)), metadata.path)
+
+
+def _refuse_what_would_be_missed(keys: Keys, known: set[str]) -> None:
     for key, neutral in _NEUTRAL.items():
-        if key == "expert_count" and keys.architecture in _WITH_EXPERTS:
-            continue
-        value = keys.metadata.get(keys.name(key))
+        value = None if key in known else keys.metadata.get(keys.name(key))
         if value is not None and (isinstance(value, np.ndarray | Texts) or value not in neutral):
             shown = (
                 "a list" if isinstance(value, np.ndarray | Texts) else plain_line(repr(value), LONGEST_NAME)

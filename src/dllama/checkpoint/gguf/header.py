@@ -2,53 +2,130 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.errors import TokenizerError, UnsupportedModelError
-from dllama.formats.gguf import NewValue
-from dllama.model import Activation, Attention, Dense, Experts, Layer, ModelConfig, Rope, YarnScaling
+from dllama.checkpoint.gguf.config import model_of_metadata
+from dllama.checkpoint.gguf.names import family_of_file, gguf_keys, gguf_names
+from dllama.errors import ModelFileError, TokenizerError, UnsupportedModelError
+from dllama.families import Family, family_named
+from dllama.formats.gguf import Metadata, NewValue, as_read
+from dllama.model import Attention, Dense, Experts, ModelConfig, Rope, YarnScaling
 from dllama.model.rope import Angles, rope_table
-
-_ARCHITECTURE_OF: Mapping[str, str] = MappingProxyType(
-    {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen3_moe": "qwen3moe"}
-)
-"""Our family to `general.architecture`."""
 
 _UNUSED = 5
 """The type of a token that no text has."""
 
+_FLOAT_ERROR = 1e-4
+"""Numbers that are float32 in the file, and the rule of Llama 3.1, which is found again from float32 factors."""
+
 
 def metadata_of_config(config: ModelConfig, name: str) -> dict[str, NewValue]:
-    """`name` is the model's, for people. Raises UnsupportedModelError for what is not written."""
-    attention, feed_forward, rope = _only_layer(config)
-    architecture = _ARCHITECTURE_OF[config.family]
+    """`name` is the model's, for people. Raises UnsupportedModelError for what is not written: where what is read from
+    these keys would not be `config`."""
+    family = family_named(config.family)
+    written = _without_window(config, family)
+    values = _keys_and_values(written, family) if family.gguf else {}
+    if not values or not _is_read_as(written, family, values):
+        raise UnsupportedModelError(f"a {config.family} model like this one is not written into GGUF files")
+    general: dict[str, NewValue] = {
+        "general.architecture": _architecture(family),
+        "general.type": "model",
+        "general.name": name,
+        "general.quantization_version": 2,
+    }
+    return general | values
+
+
+def _keys_and_values(config: ModelConfig, family: Family) -> dict[str, NewValue]:
+    """All that the family's files have keys for; nothing where there is no rope to write."""
+    attention = _full_attention(config)
+    if attention is None or attention.rope is None:
+        return {}
+    rope, said = attention.rope, values_of_config(config)
     values: dict[str, NewValue] = {
-        "block_count": config.n_layers,
-        "context_length": min(config.max_seq_len, attention.window or config.max_seq_len),
-        "embedding_length": config.dim,
-        **_widths(feed_forward),
-        "attention.head_count": attention.n_heads,
-        "attention.head_count_kv": attention.n_kv_heads,
-        "attention.key_length": attention.head_dim,
+        key.name: key.kind(said[name]) for name, key in gguf_keys(family).items() if name in said
+    }
+    values |= {
         "attention.value_length": attention.head_dim,
-        "attention.layer_norm_rms_epsilon": float(config.norm_eps),
         "rope.freq_base": float(rope.theta),
         "rope.dimension_count": rope.n_rotated or attention.head_dim,
         "vocab_size": config.vocab_size,
         **_scaling(config, rope),
     }
-    general: dict[str, NewValue] = {
-        "general.architecture": architecture,
-        "general.type": "model",
-        "general.name": name,
-        "general.quantization_version": 2,
+    return {f"{_architecture(family)}.{key}": value for key, value in values.items()}
+
+
+def values_of_config(config: ModelConfig) -> dict[str, Any]:
+    """The numbers of a model by the names that most families have for them in config.json, but for its ropes."""
+    layers = [config.layer(index) for index in range(config.n_layers)]
+    attention, windows = layers[0].mixer, [layer.mixer.window for layer in layers]
+    values: dict[str, Any] = {
+        "hidden_size": config.dim,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": attention.n_heads,
+        "num_key_value_heads": attention.n_kv_heads,
+        "head_dim": attention.head_dim,
+        "max_position_embeddings": config.max_seq_len,
+        "rms_norm_eps": config.norm_eps,
+        "layer_norm_eps": config.norm_eps,
+        "vocab_size": config.vocab_size,
     }
-    return general | {f"{architecture}.{key}": value for key, value in values.items()}
+    feed_forwards = [kind.feed_forward for kind in config.kinds]
+    for feed_forward in sorted(feed_forwards, key=lambda each: isinstance(each, Dense)):
+        values |= _widths(feed_forward)
+    local = next((layer.mixer for layer in layers if layer.mixer.window is not None), None)
+    if local is not None:
+        every = windows.index(None) + 1 if None in windows else config.n_layers + 1
+        values |= {"sliding_window": local.window, "sliding_window_pattern": every}
+        values |= {"rope_local_base_freq": local.rope.theta} if local.rope else {}
+    return values
+
+
+def _without_window(config: ModelConfig, family: Family) -> ModelConfig:
+    """The same with a context no longer than its window, where all layers have one for which there is no key."""
+    window = config.kinds[0].mixer.window
+    is_one_kind = len(config.kinds) == 1 and window is not None
+    if not is_one_kind or family.gguf is None or "sliding_window" in gguf_keys(family):
+        return config
+    (layer,) = config.kinds
+    mixer = dataclasses.replace(layer.mixer, window=None)
+    return dataclasses.replace(
+        config,
+        kinds=(dataclasses.replace(layer, mixer=mixer),),
+        max_seq_len=min(config.max_seq_len, window or config.max_seq_len),
+    )
+
+
+def _is_read_as(config: ModelConfig, family: Family, values: Mapping[str, NewValue]) -> bool:
+    """Whether `values` are read as `config`, but for the family's name and what floats lose."""
+    factors = rope_factors(config)
+    outside = {"vocab_size": config.vocab_size, "tie_word_embeddings": False}
+    as_bytes = None if factors is None else factors.view(np.uint8)
+    try:
+        metadata = Metadata(Path("GGUF"), as_read(values))
+        reader = family_of_file(metadata, _architecture(family))
+        assert reader is not None
+        read = model_of_metadata(metadata, reader, outside, as_bytes).config
+    except (ModelFileError, UnsupportedModelError):
+        return False
+    return _is_close(read.to_json() | {"family": ""}, config.to_json() | {"family": ""})
+
+
+def _is_close(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_close(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_is_close, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_FLOAT_ERROR)
+    return bool(one == other)
 
 
 def with_unused_tokens(tokenizer: Mapping[str, NewValue], vocab_size: int) -> dict[str, NewValue]:
@@ -79,8 +156,9 @@ def rope_factors(config: ModelConfig) -> NDArray[np.float32] | None:
 
 
 def _divisors(config: ModelConfig) -> NDArray[np.float32] | None:
-    attention, _, rope = _only_layer(config)
-    if rope.scaling is None or isinstance(rope.scaling, YarnScaling):
+    attention = _full_attention(config)
+    rope = attention.rope if attention else None
+    if attention is None or rope is None or rope.scaling is None or isinstance(rope.scaling, YarnScaling):
         return None
     plain = Rope(theta=rope.theta, style=rope.style, n_rotated=rope.n_rotated)
     n_pairs = (rope.n_rotated or attention.head_dim) // 2
@@ -117,54 +195,23 @@ def _angles(rope: Rope, head_dim: int) -> NDArray[np.float64]:
     return np.asarray(np.arctan2(sines, cosines))
 
 
-def _widths(feed_forward: Dense | Experts) -> dict[str, NewValue]:
-    """Of a model of experts alone `feed_forward_length` is what Qwen's config.json says, though nothing is as wide."""
+def _widths(feed_forward: Dense | Experts) -> dict[str, Any]:
+    """Of a model of experts alone `intermediate_size` is what Qwen's config.json says, though nothing is as wide."""
     if isinstance(feed_forward, Dense):
-        return {"feed_forward_length": feed_forward.ffn_dim}
+        return {"intermediate_size": feed_forward.ffn_dim}
     return {
-        "feed_forward_length": feed_forward.top_k * feed_forward.expert_dim,
-        "expert_feed_forward_length": feed_forward.expert_dim,
-        "expert_count": feed_forward.n_experts,
-        "expert_used_count": feed_forward.top_k,
+        "intermediate_size": feed_forward.top_k * feed_forward.expert_dim,
+        "moe_intermediate_size": feed_forward.expert_dim,
+        "num_experts": feed_forward.n_experts,
+        "num_experts_per_tok": feed_forward.top_k,
     }
 
 
-def _only_layer(config: ModelConfig) -> tuple[Attention, Dense | Experts, Rope]:
-    """Raises UnsupportedModelError unless all layers are alike, and all that is in them is said above."""
-    layer = config.kinds[0]
-    mixer, feed_forward = layer.mixer, layer.feed_forward
-    is_known = config.family in _ARCHITECTURE_OF and len(config.kinds) == 1 and config.embedding_scale == 1
-    if (
-        not is_known
-        or not isinstance(mixer, Attention)
-        or mixer.rope is None
-        or layer != _said_of(mixer, feed_forward)
-        or (isinstance(mixer.rope.scaling, YarnScaling) and not mixer.rope.scaling.truncate)
-    ):
-        raise UnsupportedModelError(f"a {config.family} model like this one is not written into GGUF files")
-    return mixer, feed_forward, mixer.rope
+def _full_attention(config: ModelConfig) -> Attention | None:
+    """That of which the rope is written: of a layer with a rope and, if there is one, without a window."""
+    turned = [kind.mixer for kind in config.kinds if kind.mixer.rope is not None]
+    return next((mixer for mixer in turned if mixer.window is None), turned[0] if turned else None)
 
 
-def _said_of(mixer: Attention, feed_forward: Dense | Experts) -> Layer:
-    """A layer of which a file with our keys and tensors says all."""
-    attention = Attention(
-        n_heads=mixer.n_heads,
-        n_kv_heads=mixer.n_kv_heads,
-        head_dim=mixer.head_dim,
-        rope=mixer.rope,
-        window=mixer.window,
-        qkv_bias=mixer.qkv_bias,
-        qk_norm=mixer.qk_norm,
-    )
-    if isinstance(feed_forward, Dense):
-        return Layer(
-            mixer=attention, feed_forward=Dense(ffn_dim=feed_forward.ffn_dim, activation=Activation.SILU)
-        )
-    experts = Experts(
-        n_experts=feed_forward.n_experts,
-        top_k=feed_forward.top_k,
-        expert_dim=feed_forward.expert_dim,
-        activation=Activation.SILU,
-        renormalised=True,
-    )
-    return Layer(mixer=attention, feed_forward=experts)
+def _architecture(family: Family) -> str:
+    return gguf_names(family).architecture

@@ -36,7 +36,7 @@ class GgufSource:
         """
         self._file = GgufFile(path)
         model = read_gguf_config(self._file)
-        self._family = model.family.name
+        self._family = model.family
         self._tied_head = model.tied_head
         self.config = model.config
         as_floats = list(ModelSpec.uniform(self.config, ElementType.F32))
@@ -85,7 +85,7 @@ class GgufSource:
         tensor = self._file.tensors.get(name)
         if tensor is None:
             raise ModelFileError(
-                f"{self._file.path}: lacks the tensor {name}, which a {self._family} model of"
+                f"{self._file.path}: lacks the tensor {name}, which a {self._family.name} model of"
                 f" {self.config.n_layers} layers has; download it again"
             )
         if _without_ones(tensor.shape) != _without_ones(wanted.shape):
@@ -109,8 +109,8 @@ class GgufSource:
             ):
                 continue
             raise UnsupportedModelError(
-                f"{self._file.path_of(name)}: {plain_line(name, LONGEST_NAME)} has no place in a {self._family} model"
-                f" of {self.config.n_layers} layers; without it the answers would be wrong"
+                f"{self._file.path_of(name)}: {plain_line(name, LONGEST_NAME)} has no place in a {self._family.name}"
+                f" model of {self.config.n_layers} layers; without it the answers would be wrong"
             )
 
     def _make_experts_agree(self, types: dict[str, ElementType]) -> None:
