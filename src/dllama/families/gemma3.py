@@ -16,9 +16,9 @@ from dllama.families import reading
 from dllama.families.family import Family
 from dllama.families.gguf_names import GgufKey, GgufNames
 from dllama.families.keys import Keys
+from dllama.families.reading import FULL, SLIDING
 from dllama.model import Attention, Layer, ModelConfig, RopeStyle
 
-_FULL, _SLIDING = "full_attention", "sliding_attention"
 _LAYERS_OF_27B = 62
 _UNSUPPORTED = ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention")
 
@@ -37,11 +37,11 @@ def _read(keys: Keys) -> ModelConfig:
         rope_local_base_freq=1e4,
     )
     reading.refuse(keys, *_UNSUPPORTED)
-    full = _with_rope(keys, _FULL)
+    full = _with_rope(keys, FULL)
     window = reading.window(full)
     of_kind = {
-        _FULL: _attention(full, window=None),
-        _SLIDING: _attention(_with_rope(keys, _SLIDING), window=window),
+        FULL: _attention(full, window=None),
+        SLIDING: _attention(_with_rope(keys, SLIDING), window=window),
     }
     layers = [
         Layer(mixer=of_kind[kind], feed_forward=reading.dense(keys), norms_after=True)
@@ -64,25 +64,19 @@ def _with_rope(keys: Keys, kind: str) -> Keys:
     nested = keys.table("rope_parameters")
     table = None if nested is None else nested.table(kind)
     own: dict[str, Any] = {"rope_parameters": None if table is None else table.values}
-    if kind == _SLIDING:
+    if kind == SLIDING:
         own |= {"rope_theta": keys.number("rope_local_base_freq"), "rope_scaling": None}
-    return Keys({**keys.values, **own}, keys.path)
+    return keys.replaced(**own)
 
 
 def _layer_types(keys: Keys) -> list[str]:
-    n, kinds = reading.n_layers(keys), keys.get("layer_types", None)
-    if kinds is None:
-        every = keys.whole("sliding_window_pattern")
-        if every < 1:
-            raise ModelFileError(
-                f"{keys.path}: sliding_window_pattern is {every}, which cannot be (1 or more)"
-            )
-        return [_SLIDING if (layer + 1) % every else _FULL for layer in range(n)]
-    if not isinstance(kinds, list) or len(kinds) != n or not all(kind in (_FULL, _SLIDING) for kind in kinds):
-        raise ModelFileError(
-            f"{keys.path}: layer_types must list {_FULL} or {_SLIDING} for each of {n} layers"
-        )
-    return kinds
+    kinds = reading.layer_types(keys, FULL, SLIDING)
+    if kinds is not None:
+        return kinds
+    every = keys.whole("sliding_window_pattern")
+    if every < 1:
+        raise ModelFileError(f"{keys.path}: sliding_window_pattern is {every}, which cannot be (1 or more)")
+    return [SLIDING if (layer + 1) % every else FULL for layer in range(reading.n_layers(keys))]
 
 
 def _derived(values: Mapping[str, Any]) -> dict[str, Any]:

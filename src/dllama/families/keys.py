@@ -26,6 +26,10 @@ class Keys:
         """These, where a key is not there at all; null is then none."""
         return Keys({**defaults, **self.values}, self.path)
 
+    def replaced(self, **values: Any) -> Keys:
+        """These in place of what is there."""
+        return Keys({**self.values, **values}, self.path)
+
     def get(self, key: str, default: Any = _MISSING) -> Any:
         value = self.values.get(key)
         if value is not None:

@@ -28,6 +28,9 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": Activation.GELU,
     "gelu_new": Activation.GELU,
 }
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""Of `layer_types`."""
+
 _NORM_EPS = {NormKind.RMS: ("rms_norm_eps", 1e-6), NormKind.LAYER: ("layer_norm_eps", 1e-5)}
 """Key and default by the kind of norm."""
 
@@ -98,13 +101,23 @@ def optional_windows(keys: Keys) -> list[int | None]:
     n, size = n_layers(keys), window(keys)
     if size is None or not keys.flag("use_sliding_window"):
         return [None] * n
-    kinds = keys.get("layer_types", None)
+    kinds = layer_types(keys, FULL, SLIDING)
     if kinds is None:
         first = min(max(keys.whole("max_window_layers"), 0), n)
         return [None] * first + [size] * (n - first)
-    if not isinstance(kinds, list) or len(kinds) != n:
-        raise ModelFileError(f"{keys.path}: layer_types must list one kind for each of {n} layers")
-    return [size if kind == "sliding_attention" else None for kind in kinds]
+    return [size if kind == SLIDING else None for kind in kinds]
+
+
+def layer_types(keys: Keys, *allowed: str) -> list[str] | None:
+    """What config.json says of each layer, each one of `allowed`; None where it says nothing."""
+    n, kinds = n_layers(keys), keys.get("layer_types", None)
+    if kinds is None:
+        return None
+    if not isinstance(kinds, list) or len(kinds) != n or not all(kind in allowed for kind in kinds):
+        raise ModelFileError(
+            f"{keys.path}: layer_types must list {' or '.join(allowed)} for each of {n} layers"
+        )
+    return kinds
 
 
 def activation(keys: Keys) -> Activation:
