@@ -191,7 +191,9 @@ void define_compute(nb::module_& m) {
         .def("top_candidates", &Compute::top_candidates, nb::arg("ids"), nb::arg("largest"), nb::arg("sums"),
              nb::arg("logits"), nb::arg("temperature"), nb::arg("first_id"), nb::arg("n_rows"))
         .def("route", &Compute::route, nb::arg("routing"), nb::arg("x"), nb::arg("norm"), nb::arg("eps"),
-             nb::arg("weights"), nb::arg("n_rows"), nb::arg("renormalised"))
+             nb::arg("weights"), nb::arg("n_rows"), nb::arg("renormalised"), nb::arg("sigmoid") = false,
+             nb::arg("choice_bias") = nb::none(), nb::arg("n_groups") = 1, nb::arg("top_groups") = 1,
+             nb::arg("group_best") = 1, nb::arg("scale") = 1.0f)
         .def("experts_gated", &Compute::experts_gated, nb::arg("out"), nb::arg("stack"), nb::arg("x"),
              nb::arg("routing"), nb::arg("n_rows"), nb::arg("activation"))
         .def("experts_down", &Compute::experts_down, nb::arg("out"), nb::arg("stack"), nb::arg("x"), nb::arg("routing"),

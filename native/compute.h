@@ -68,7 +68,8 @@ public:
                    Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows);
     void top_candidates(Object ids, Object largest, Object sums, Object logits, Object temperature, int first_id,
                         int n_rows);
-    void route(Object routing, Object x, Object norm, float eps, Object weights, int n_rows, bool renormalised);
+    void route(Object routing, Object x, Object norm, float eps, Object weights, int n_rows, bool renormalised,
+               bool sigmoid, Object choice_bias, int n_groups, int top_groups, int group_best, float scale);
     void experts_gated(Object out, Object stack, Object x, Object routing, int n_rows, const std::string& activation);
     void experts_down(Object out, Object stack, Object x, Object routing, int n_rows, bool add);
     void encode_q80(Object out, Object x, int n_rows);

@@ -5,14 +5,21 @@
 
 namespace dllama {
 
-// Chooses the top_k experts of each row by the largest logits of its norm; of equals the lower id first.
+// Chooses the top_k experts of each row by the largest scores of its norm; of equals the lower id first. Scores are softmax
+// or sigmoid of the logits. `choice_bias` is added for the choice alone, and for sigmoids only. With groups of neighbours
+// only the experts of the best `top_groups` are there to choose: a group counts as the sum of its `group_best` best scores
+// (with softmax as its best one).
 struct Router {
     const float* x;        // [T, D], the residual stream
     const float* norm;     // [D]
     const float* weights;  // [n_experts, D]
     float eps;
     int n_rows, n, n_experts, top_k;
-    bool renormalised;  // probabilities of the chosen ones sum to 1; else they are those among all
+    bool renormalised;  // weights are the scores of the chosen ones over their sum; else their scores among all
+    bool sigmoid = false;
+    const float* choice_bias = nullptr;  // [n_experts]
+    int n_groups = 1, top_groups = 1, group_best = 1;
+    float scale = 1;  // of the weights
 };
 
 // Where the rows of a step go. A slot is one row at one expert; slots are ordered by expert, then by row.

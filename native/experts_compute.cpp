@@ -1,4 +1,6 @@
 // The operations of mixtures of experts, with their arguments checked.
+#include <algorithm>
+
 #include "compute.h"
 #include "operation_args.h"
 
@@ -48,16 +50,31 @@ RowsOut input_of(nb::handle x, const PackedLayout& layout, int64_t n_rows) {
 
 }  // namespace
 
-void Compute::route(Object routing, Object x, Object norm, float eps, Object weights, int n_rows, bool renormalised) {
+void Compute::route(Object routing, Object x, Object norm, float eps, Object weights, int n_rows, bool renormalised,
+                    bool sigmoid, Object choice_bias, int n_groups, int top_groups, int group_best,
+                    float scale) {
     RoutedRows& to = routed(routing, n_rows);
     const FloatRows from(x, "x", n_rows);
-    const ArrayArg scale(norm, "norm", kFloat32, 1), matrix(weights, "weights", kFloat32, 2);
-    scale.need_size(0, from.n());
+    const ArrayArg norms(norm, "norm", kFloat32, 1), matrix(weights, "weights", kFloat32, 2);
+    norms.need_size(0, from.n());
     matrix.need_size(0, to.n_experts);
     matrix.need_size(1, from.n());
-    const Router r{from.values(), scale.data<float>(), matrix.data<float>(), eps, n_rows, from.n(), to.n_experts,
-                   to.top_k, renormalised};
-    run({routing, x, norm, weights}, [this, r, &to] {
+    const float* bias = nullptr;
+    if (!choice_bias.is_none()) {
+        require(sigmoid, "choice_bias", "is for sigmoids");
+        const ArrayArg added(choice_bias, "choice_bias", kFloat32, 1);
+        added.need_size(0, to.n_experts);
+        bias = added.data<float>();
+    }
+    require(n_groups >= 1 && to.n_experts % n_groups == 0, "n_groups", "must divide n_experts");
+    const int width = to.n_experts / n_groups;
+    require(top_groups >= 1 && top_groups <= n_groups && int64_t(top_groups) * width >= to.top_k, "top_groups",
+            "must be 1 to n_groups, with experts enough");
+    require(group_best >= 1 && group_best <= (sigmoid ? std::min(2, width) : 1), "group_best",
+            "must be 1, or with sigmoids 2 where groups have as many");
+    const Router r{from.values(), norms.data<float>(), matrix.data<float>(), eps, n_rows, from.n(), to.n_experts,
+                   to.top_k, renormalised, sigmoid, bias, n_groups, top_groups, group_best, scale};
+    run({routing, x, norm, weights, choice_bias}, [this, r, &to] {
         ops_.route(r, to.routing(), workspace(ops_.router_workspace(r)));
         to.n_rows = r.n_rows;
     });

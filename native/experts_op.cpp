@@ -1,4 +1,4 @@
-// Mixtures of experts: a router, and products whose work the router decides on.
+// Mixtures of experts: products whose work the router decides on (router_op.cpp).
 #include <algorithm>
 #include <cstring>
 
@@ -9,8 +9,6 @@ namespace dllama {
 namespace {
 
 constexpr size_t kLine = 64;
-// Rows whose norms a thread keeps while it multiplies them with all experts of the router.
-constexpr int kRouterRows = 16;
 // Rows of one expert that are multiplied together, as in row_runs.h; those of a panel at the most (panel_matmul.h).
 constexpr int kExpertRows = 128;
 // Chunks for each thread: few, since a chunk gathers the rows of its expert for itself.
@@ -23,65 +21,6 @@ constexpr int kDownColumns = 512;
 
 int divide_up(int a, int b) { return (a + b - 1) / b; }
 size_t round_to_line(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
-
-// e^x for x <= 0 within 3 ulp, 0 below -87: the polynomial of Cephes' expf (as in row_kernels.h) with each operation
-// rounded by itself, so that it is the same on every CPU. NaN stays NaN.
-float exp_below_zero(float x) {
-    const float y = x < -87.0f ? -87.0f : x;
-    const float shifted = y * 1.44269504f + 0x1.8p23f;  // the nearest whole number is in its low bits
-    const float n = shifted - 0x1.8p23f;
-    const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = (r * r) * p + (r + 1.0f);
-    uint32_t bits;
-    std::memcpy(&bits, &shifted, 4);
-    bits = (bits + 127) << 23;  // 2^n
-    float power;
-    std::memcpy(&power, &bits, 4);
-    return x < -87.0f ? 0.0f : p * power;
-}
-
-// The top_k largest logits of a row, of equals the lower id first. NaN is larger than nothing: ids are valid whatever
-// the logits are.
-void choose(const float* logits, int n_experts, int top_k, int32_t* ids) {
-    for (int e = 0; e < n_experts; e++) {
-        int place = std::min(e, top_k);
-        while (place > 0 && logits[e] > logits[ids[place - 1]]) place--;
-        if (place == top_k) continue;
-        for (int i = std::min(e, top_k - 1); i > place; i--) ids[i] = ids[i - 1];
-        ids[place] = e;
-    }
-}
-
-void weigh(const Router& r, const float* logits, const int32_t* ids, float* weights) {
-    const float largest = logits[ids[0]];
-    for (int k = 0; k < r.top_k; k++) weights[k] = exp_below_zero(logits[ids[k]] - largest);
-    float total = 0;
-    if (r.renormalised)
-        for (int k = 0; k < r.top_k; k++) total += weights[k];
-    else
-        for (int e = 0; e < r.n_experts; e++) total += exp_below_zero(logits[e] - largest);
-    for (int k = 0; k < r.top_k; k++) weights[k] /= total;
-}
-
-void order_slots(const Routing& routing, int n_rows) {
-    const int n_slots = n_rows * routing.top_k;
-    int32_t* next = routing.first_slot;  // next[e + 1]: where the next row of expert e goes
-    std::fill_n(next, routing.n_experts + 1, 0);
-    for (int i = 0; i < n_slots; i++)
-        if (routing.ids[i] + 2 <= routing.n_experts) next[routing.ids[i] + 2]++;
-    for (int e = 2; e <= routing.n_experts; e++) next[e] += next[e - 1];
-    for (int i = 0; i < n_slots; i++) {
-        const int slot = next[routing.ids[i] + 1]++;
-        routing.slot_row[slot] = i / routing.top_k;
-        routing.slot_weight[slot] = routing.weights[i];
-    }
-}
 
 // Rows of a matrix's input.
 RowsOut rows_from(const RowsOut& x, size_t row) {
@@ -174,36 +113,6 @@ int down_columns(const ExpertsDown& d, const KernelTable& kernels) {
 }
 
 }  // namespace
-
-size_t Ops::router_workspace(const Router& r) const {
-    return n_threads() * round_to_line(size_t(kRouterRows) * r.n * 4);
-}
-
-void Ops::route(const Router& r, const Routing& routing, uint8_t* workspace) {
-    const int n_runs = divide_up(r.n_rows, kRouterRows);
-    // Where rows are few, experts are shared out too; each chunk then works the norms of its rows out for itself.
-    const int n_parts = std::clamp(3 * n_threads() / std::max(1, n_runs), 1, r.n_experts);
-    const size_t bytes = round_to_line(size_t(kRouterRows) * r.n * 4);
-    pool_.run(n_runs * n_parts, [&](int chunk, int thread) {
-        float* normed = reinterpret_cast<float*>(workspace + thread * bytes);
-        const int row = chunk / n_parts * kRouterRows, part = chunk % n_parts;
-        const int n_rows = std::min(kRouterRows, r.n_rows - row);
-        const int begin = int(int64_t(r.n_experts) * part / n_parts), end = int(int64_t(r.n_experts) * (part + 1) / n_parts);
-        for (int t = 0; t < n_rows; t++)
-            kernels_.router_norm(normed + size_t(t) * r.n, r.x + size_t(row + t) * r.n, r.norm, r.eps, r.n);
-        kernels_.router_logits(routing.logits + size_t(row) * r.n_experts + begin, r.n_experts, normed,
-                               r.weights + size_t(begin) * r.n, r.n, n_rows, end - begin);
-    });
-    pool_.run(n_runs, [&](int run, int) {
-        for (int t = run * kRouterRows; t < std::min(r.n_rows, (run + 1) * kRouterRows); t++) {
-            const float* logits = routing.logits + size_t(t) * r.n_experts;
-            int32_t* ids = routing.ids + size_t(t) * r.top_k;
-            choose(logits, r.n_experts, r.top_k, ids);
-            weigh(r, logits, ids, routing.weights + size_t(t) * r.top_k);
-        }
-    });
-    order_slots(routing, r.n_rows);
-}
 
 size_t Ops::gated_workspace(const ExpertsGated& g) const { return n_threads() * gated_scratch(g); }
 

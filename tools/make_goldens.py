@@ -66,6 +66,19 @@ GEMMA3 = {
     "rms_norm_eps": 1e-6,
 }
 STABLELM = {"use_qkv_bias": True, "partial_rotary_factor": 0.25, "layer_norm_eps": 1e-3}
+# 2 of 4 groups, a dense layer first, two shared experts' width
+DEEPSEEK_EXPERTS = {
+    "num_hidden_layers": 3,
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 32,
+    "n_shared_experts": 2,
+    "n_routed_experts": 16,
+    "num_experts_per_tok": 3,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 1.8,
+}
+GLM4_MOE = DEEPSEEK_EXPERTS | {"head_dim": 32, "use_qk_norm": True, "attention_bias": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +145,7 @@ GOLDENS_WANTED = [
     ),
     Golden("qwen3-shards", "qwen3", sizes(96, 192, 8, 2, head_dim=16, **TIED, **EPS_6), 40, BF16, "150KB"),
     Golden("stablelm", "stablelm", sizes(128, 192, 8, 2, **STABLELM), 32, BF16),
+    Golden("glm4-moe", "glm4_moe", sizes(64, 96, 8, 2, **GLM4_MOE), 32, BF16),
     Golden("gemma3-two-kinds", "gemma3_text", sizes(96, 160, 6, 2, **GEMMA3), 40, BF16),
 ]
 
@@ -159,6 +173,9 @@ def random_model(golden: Golden, seed: int) -> transformers.PreTrainedModel:
                 gain = 2.0 if "q_proj" in name or "k_proj" in name else 1.0
                 parameter.copy_(gain * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5)
             parameter.copy_(parameter.to(golden.dtype).float())
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_((0.2 * torch.randn_like(buffer)).to(golden.dtype).float())
     return model.eval()
 
 
@@ -174,12 +191,31 @@ def greedy(model: transformers.PreTrainedModel, prompt: torch.Tensor) -> tuple[l
 
 
 def router_gap(model: transformers.PreTrainedModel, ids: torch.Tensor) -> float:
-    """By how much the last expert that is taken leads the next one, where that is least."""
+    """By how much the last expert that is taken leads the next one, where that is least; of groups of experts too."""
     top_k = getattr(model.config, "num_experts_per_tok", None)
     if top_k is None:
         return float("inf")
-    logits = torch.cat(model(ids[None], use_cache=False, output_router_logits=True).router_logits)
-    best = torch.topk(logits, top_k + 1).values
+    logits = model(ids[None], use_cache=False, output_router_logits=True).router_logits
+    biases = [bias for name, bias in model.named_buffers() if name.endswith("e_score_correction_bias")]
+    if not biases:
+        return lead(torch.cat(logits), top_k)
+    gap = float("inf")
+    for of_layer, bias in zip(logits, biases, strict=True):
+        scores = of_layer.sigmoid() + bias
+        n_groups, n_taken = getattr(model.config, "n_group", 1), getattr(model.config, "topk_group", 1)
+        if n_groups > n_taken:
+            groups = scores.view(len(scores), n_groups, -1)
+            sums = groups.topk(2, dim=-1).values.sum(dim=-1)
+            gap = min(gap, lead(sums, n_taken))
+            left = sums < sums.topk(n_taken).values[:, -1:]
+            scores = groups.masked_fill(left[:, :, None], -float("inf")).view(scores.shape)
+        gap = min(gap, lead(scores, top_k))
+    return gap
+
+
+def lead(scores: torch.Tensor, n: int) -> float:
+    """By how much the n-th largest of a row leads the next one, where that is least."""
+    best = scores.topk(n + 1).values
     return float((best[:, -2] - best[:, -1]).min())
 
 

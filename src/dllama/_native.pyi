@@ -191,6 +191,12 @@ class Compute:
         weights: Floats,
         n_rows: int,
         renormalised: bool,
+        sigmoid: bool = False,
+        choice_bias: Floats | None = None,
+        n_groups: int = 1,
+        top_groups: int = 1,
+        group_best: int = 1,
+        scale: float = 1.0,
     ) -> None: ...
     def experts_gated(
         self,

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.kernels import Buffer, Cpu, Device, Reference, Rows, experts_oracle, oracle
+from dllama.kernels import Buffer, Cpu, Device, Reference, Rows, oracle, router_oracle
 from kernels.checks import EPS, Float32, Floats, assert_within
 from kernels.stored_weights import BLOCKED, FLOAT16_SCALES, PLAIN, parts, stored
 
@@ -450,7 +450,7 @@ def padded(x: Float32) -> Float32:
 @pytest.mark.parametrize("n", [1, 17, 96, 1056])
 def test_norms_in_order_have_the_same_bits(device: Device, rng: np.random.Generator, n: int) -> None:
     x, weight = 3 * normal(rng, 140, n), normal(rng, n)
-    wanted = experts_oracle.fixed_order_norm(x, weight, 1e-5)
+    wanted = router_oracle.fixed_order_norm(x, weight, 1e-5)
     out, itself = device.buffer(140, n), put(device, x)
     device.rms_norm_in_order(out, itself, put(device, weight), 1e-5, 140)
     device.rms_norm_in_order(itself, itself, put(device, weight), 1e-5, 140)

@@ -9,11 +9,23 @@ import numpy as np
 import pytest
 
 from dllama.dtypes import ElementType
-from dllama.kernels import Buffer, Cpu, Device, MatrixStack, Reference, Routes, experts_oracle, oracle
+from dllama.kernels import (
+    Buffer,
+    Cpu,
+    Device,
+    MatrixStack,
+    Reference,
+    Routes,
+    experts_oracle,
+    oracle,
+    router_oracle,
+)
+from dllama.kernels.router_oracle import Rule
 from kernels.checks import EPS, Float32, assert_within
 
 DEVICES: dict[str, Callable[[], Device]] = {"cpu": lambda: Cpu(2), "reference": Reference}
 N_EXPERTS, TOP_K, F, D = 6, 2, 37, 51
+SOFTMAX = Rule(top_k=TOP_K, renormalised=True)
 
 
 @pytest.fixture(params=DEVICES)
@@ -47,10 +59,13 @@ class Mixture:
         self.gate_up_stack, self.down_stack = stack_of(device, self.gate_up), stack_of(device, self.down)
         self.operands = device.bind(self.norm), device.bind(self.router)
 
-    def routed(self, x: Float32, renormalised: bool = True) -> Routes:
+    def routed(self, x: Float32, rule: Rule = SOFTMAX) -> Routes:
         norm, router = self.operands
         routes = self.device.routes(len(x), N_EXPERTS, TOP_K)
-        self.device.route(routes, self.device.bind(x), norm, 1e-6, router, len(x), renormalised)
+        bias = None if rule.choice_bias is None else self.device.bind(rule.choice_bias)
+        numbers = dataclasses.asdict(rule) | {"choice_bias": bias}
+        del numbers["top_k"]
+        self.device.route(routes, self.device.bind(x), norm, 1e-6, router, len(x), **numbers)
         return routes
 
     def run(self, x: Float32, out: Float32, add: bool = False) -> Float32:
@@ -64,10 +79,29 @@ class Mixture:
 
 
 @pytest.mark.parametrize("renormalised", [True, False])
-def test_routes_have_the_same_bits(device: Device, renormalised: bool) -> None:
+@pytest.mark.parametrize(
+    "rule",
+    [
+        SOFTMAX,
+        dataclasses.replace(SOFTMAX, n_groups=3, top_groups=2, scale=1.5),
+        dataclasses.replace(SOFTMAX, sigmoid=True, scale=0.5),
+        dataclasses.replace(SOFTMAX, sigmoid=True, choice_bias=normal(N_EXPERTS, seed=11)),
+        dataclasses.replace(
+            SOFTMAX,
+            sigmoid=True,
+            choice_bias=normal(N_EXPERTS, seed=12),
+            n_groups=2,
+            top_groups=1,
+            group_best=2,
+        ),
+    ],
+    ids=["softmax", "groups", "sigmoid", "bias", "groups and bias"],
+)
+def test_routes_have_the_same_bits(device: Device, rule: Rule, renormalised: bool) -> None:
     of, x = Mixture(device), 3 * normal(23, D, seed=5)
-    routes = of.routed(x, renormalised)
-    wanted = experts_oracle.route(x, of.norm, 1e-6, of.router, TOP_K, renormalised)
+    rule = dataclasses.replace(rule, renormalised=renormalised)
+    routes = of.routed(x, rule)
+    wanted = router_oracle.route(x, of.norm, 1e-6, of.router, rule)
     np.testing.assert_array_equal(routes.ids, wanted.ids)
     np.testing.assert_array_equal(routes.weights, wanted.weights)
     assert (routes.max_rows, routes.n_experts, routes.top_k) == (23, N_EXPERTS, TOP_K)
@@ -135,6 +169,11 @@ def test_wrong_operands_are_told(device: Device) -> None:
     for call in (
         lambda: device.route(routes, rows, norm, 1e-6, router, 5, True),
         lambda: device.route(routes, rows, norm, 1e-6, device.buffer(N_EXPERTS, D + 1), 4, True),
+        lambda: of.routed(x, dataclasses.replace(SOFTMAX, n_groups=4)),
+        lambda: of.routed(x, dataclasses.replace(SOFTMAX, n_groups=6, top_groups=1)),
+        lambda: of.routed(x, dataclasses.replace(SOFTMAX, group_best=2)),
+        lambda: of.routed(x, dataclasses.replace(SOFTMAX, choice_bias=normal(N_EXPERTS))),
+        lambda: of.routed(x, dataclasses.replace(SOFTMAX, sigmoid=True, choice_bias=normal(N_EXPERTS + 1))),
         lambda: device.experts_gated(activated, of.down_stack, rows, routes, 4, "silu"),
         lambda: device.experts_gated(activated, of.gate_up_stack, rows, routes, 4, "relu"),
         lambda: device.experts_gated(device.buffer(7, F), of.gate_up_stack, rows, routes, 4, "silu"),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dllama.dtypes import ElementType
-from dllama.kernels import Compute, PackedStack, Q80Rows, RoutedRows, experts_oracle, oracle
+from dllama.kernels import Compute, PackedStack, Q80Rows, RoutedRows, experts_oracle, oracle, router_oracle
+from dllama.kernels.router_oracle import Rule
 
 from .checks import EPS, assert_within
 from .stored_weights import BLOCKED as ALL_BLOCKED
@@ -109,16 +110,65 @@ def test_routes_are_the_same_bits_everywhere(
 ) -> None:
     x = rng.standard_normal((n_rows, dim)).astype(np.float32) * np.float32(3)
     norm, weights = (rng.standard_normal(shape).astype(np.float32) for shape in (dim, (n_experts, dim)))
-    wanted = experts_oracle.route(x, norm, 1e-6, weights, top_k, renormalised)
+    rule = Rule(top_k=top_k, renormalised=renormalised)
+    wanted = router_oracle.route(x, norm, 1e-6, weights, rule)
     got = routed(compute, x, norm, weights, top_k, renormalised)
     np.testing.assert_array_equal(got.logits, wanted.logits)
     np.testing.assert_array_equal(got.ids, wanted.ids)
     np.testing.assert_array_equal(got.weights, wanted.weights)
 
 
+RULES = {
+    "sigmoids": Rule(top_k=4, renormalised=True, sigmoid=True),
+    "sigmoids as they are": Rule(top_k=4, renormalised=False, sigmoid=True, scale=2.5),
+    "groups by two": Rule(
+        top_k=4, renormalised=True, sigmoid=True, n_groups=6, top_groups=2, group_best=2, scale=1.8
+    ),
+    "groups of one": Rule(top_k=4, renormalised=True, sigmoid=True, n_groups=24, top_groups=5, group_best=1),
+    "groups of softmax": Rule(top_k=4, renormalised=False, n_groups=4, top_groups=3, scale=16.0),
+    "groups of softmax, renormalised": Rule(top_k=4, renormalised=True, n_groups=8, top_groups=2),
+}
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("name", RULES)
+def test_rules_are_the_same_bits_everywhere(
+    compute: Compute, rng: np.random.Generator, name: str, biased: bool
+) -> None:
+    x, norm, weights = (rng.standard_normal(shape).astype(np.float32) for shape in ((70, 96), 96, (24, 96)))
+    bias = rng.standard_normal(24).astype(np.float32) / 4 if biased and RULES[name].sigmoid else None
+    rule = dataclasses.replace(RULES[name], choice_bias=bias)
+    wanted = router_oracle.route(x, norm, 1e-6, weights, rule)
+    got = RoutedRows(len(x), len(weights), rule.top_k)
+    numbers = dataclasses.asdict(rule)
+    del numbers["top_k"]
+    compute.route(got, x, norm, 1e-6, weights, len(x), **numbers)
+    np.testing.assert_array_equal(got.ids, wanted.ids)
+    np.testing.assert_array_equal(got.weights, wanted.weights)
+
+
+def test_sigmoids_and_groups_of_the_oracle(rng: np.random.Generator) -> None:
+    """As they are said, in float64."""
+    x, weights = (rng.standard_normal((n, 96)).astype(np.float32) for n in (40, 24))
+    bias = rng.standard_normal(24).astype(np.float32)
+    rule = dataclasses.replace(RULES["groups by two"], choice_bias=bias)
+    got = router_oracle.route(x, np.ones(96, np.float32), 1e-6, weights, rule)
+    scores = 1 / (1 + np.exp(-got.logits.astype(np.float64)))
+    groups = (scores + bias).reshape(40, 6, 4)
+    of_groups = np.sort(groups, axis=2)[:, :, 2:].sum(axis=2)
+    for row in range(40):
+        taken = np.argsort(-of_groups[row])[:2]
+        allowed = [expert for expert in range(24) if expert // 4 in taken]
+        best = sorted(allowed, key=lambda expert: -(scores + bias)[row, expert])[:4]
+        assert got.ids[row].tolist() == best
+        wanted = 1.8 * scores[row, best] / scores[row, best].sum()
+        # Twice 3 ulp and the rounding of an argument below 64 in the exponentials, then some of each by itself.
+        assert_within(got.weights[row], wanted, (6 + 64 + 10) * EPS * wanted)
+
+
 def test_oracle_is_softmax(rng: np.random.Generator) -> None:
     x, weights = (rng.standard_normal((n, 200)).astype(np.float32) for n in (40, 24))
-    got = experts_oracle.route(x, np.ones(200, np.float32), 1e-6, weights, 6, renormalised=False)
+    got = router_oracle.route(x, np.ones(200, np.float32), 1e-6, weights, Rule(top_k=6, renormalised=False))
     normed = oracle.rms_norm(x, np.ones(200), 1e-6)
     logits = oracle.matmul(weights, normed)
     # The norm and each product round three times, sums run in 16 lanes of 13 and a tree of 4.
@@ -290,6 +340,13 @@ def test_experts_are_matrices(
         (lambda c, o: c.route(o.routing, o.x, o.norm, 1e-6, o.router[:3], 4, True), ValueError, "weights"),
         (lambda c, o: c.route(o.routing, o.x, o.norm, 1e-6, o.router, 5, True), ValueError, "n_rows"),
         (lambda c, o: c.route(o.x, o.x, o.norm, 1e-6, o.router, 4, True), TypeError, "routing"),
+        (lambda c, o: o.route(c, choice_bias=o.norm[:5]), ValueError, "choice_bias"),
+        (lambda c, o: o.route(c, sigmoid=True, choice_bias=o.norm[:4]), ValueError, "choice_bias"),
+        (lambda c, o: o.route(c, n_groups=0), ValueError, "n_groups"),
+        (lambda c, o: o.route(c, n_groups=2), ValueError, "n_groups"),
+        (lambda c, o: o.route(c, n_groups=5, top_groups=6), ValueError, "top_groups"),
+        (lambda c, o: o.route(c, n_groups=5, top_groups=1), ValueError, "top_groups"),
+        (lambda c, o: o.route(c, group_best=2), ValueError, "group_best"),
         (lambda c, o: c.experts_gated(o.activated, o.down, o.x, o.routing, 4, "silu"), ValueError, "stack"),
         (
             lambda c, o: c.experts_gated(o.activated, o.gate_up, o.x, o.routing, 3, "silu"),
@@ -318,6 +375,10 @@ def test_wrong_arguments_are_named(call, error: type[Exception], words: str) -> 
         activated = np.ones((8, 32), np.float32)
         gate_up = PackedStack(compute, ElementType.F32, 10, 32, 64)
         down = PackedStack(compute, ElementType.F32, 5, 64, 32)
+
+        @classmethod
+        def route(cls, compute: Compute, **rule: object) -> None:
+            compute.route(cls.routing, cls.x, cls.norm, 1e-6, cls.router, 4, True, **rule)
 
     compute.route(Arguments.routing, Arguments.x, Arguments.norm, 1e-6, Arguments.router, 4, True)
     with pytest.raises(error, match=words):

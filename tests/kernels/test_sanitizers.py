@@ -20,6 +20,7 @@ PORTABLE = [
     "merge_candidates",
     "ops",
     "packed_matrix",
+    "router_op",
     "scalar",
     "thread_pool",
 ]

@@ -74,8 +74,8 @@ def _numbers(model: ModelSpec) -> Iterator[tuple[str, object]]:
             yield "layers", _ranges([i for i, of in enumerate(config.layer_kinds) if of == number])
         for part in (kind.mixer, kind.feed_forward):
             for name, value in vars(part).items():
-                if name == "rope" and value is not None:
-                    yield from ((f"rope_{key}", of_rope) for key, of_rope in vars(value).items())
+                if name in ("rope", "shared") and value is not None:
+                    yield from ((f"{name}_{key}", of_part) for key, of_part in vars(value).items())
                 else:
                     yield name, value
         yield "norm", kind.norm

@@ -60,6 +60,9 @@ class Family:
     gguf: GgufNames | None = None
     """What GGUF files call it; None: it is not read from them."""
 
+    predicts_further: bool = False
+    """Whether its files may have layers behind the last that predict further tokens, which are not used."""
+
     def hf_name(self, name: str, number: int = 0) -> str:
         """The Hugging Face name of our `name`: `layers.3.q` is `model.layers.3.self_attn.q_proj.weight`. `number`:
         which matrix of a stack."""

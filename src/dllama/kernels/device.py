@@ -225,10 +225,20 @@ class Device(Protocol):
         weights: Buffer,
         n_rows: int,
         renormalised: bool,
+        sigmoid: bool = False,
+        choice_bias: Buffer | None = None,
+        n_groups: int = 1,
+        top_groups: int = 1,
+        group_best: int = 1,
+        scale: float = 1.0,
     ) -> None:
         """The experts of each row of the residual stream x [T, D], by the logits of its norm with `weights`
-        [n_experts, D]: their probabilities among all experts, or among the chosen ones where `renormalised`. The same
-        bits on every device (experts_oracle.py)."""
+        [n_experts, D]: those of the largest scores, which are the softmax of all logits, or of each its `sigmoid`,
+        and `choice_bias` [n_experts] then, for the choice alone. Their weights are `scale` times their scores,
+        divided by the sum of these where `renormalised`.
+
+        With `n_groups` of neighbours only experts of the best `top_groups` are chosen: a group is as good as the sum
+        of its `group_best` (1, with sigmoids also 2) best scores. The same bits on every device (router_oracle.py)."""
         ...
 
     def experts_gated(
@@ -324,7 +334,7 @@ class Device(Protocol):
     # multiply-add. Q80 rows are whole blocks, 34 bytes each, the last one padded with zeros.
 
     def rms_norm_in_order(self, out: Buffer, x: Buffer, weight: Buffer, eps: float, n_rows: int) -> None:
-        """rms_norm of a sum before it is added, so the same bits as well (experts_oracle.fixed_order_norm). `x` may be
+        """rms_norm of a sum before it is added, so the same bits as well (router_oracle.fixed_order_norm). `x` may be
         `out`."""
         ...
 

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.kernels import experts_oracle, oracle
+from dllama.kernels import oracle
 from dllama.kernels.device import Buffer, Matrix, MatrixStack, Routes, Rows
 from dllama.kernels.host_memory import HostBuffer, HostMemory, array_of
 from dllama.kernels.reference_attention import Cache, Places, attend, store
 from dllama.kernels.reference_experts import ReferenceRoutes, ReferenceStack, down_slots, gate_slots
 from dllama.kernels.reference_matrix import ReferenceMatrix
+from dllama.kernels.router_oracle import Rule, fixed_order_norm
 
 Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -140,13 +141,30 @@ class Reference(HostMemory):
         weights: Buffer,
         n_rows: int,
         renormalised: bool,
+        sigmoid: bool = False,
+        choice_bias: Buffer | None = None,
+        n_groups: int = 1,
+        top_groups: int = 1,
+        group_best: int = 1,
+        scale: float = 1.0,
     ) -> None:
         routes = ReferenceRoutes.of(routing, n_rows)
-        source, scale = _floats(x, "x", n_rows), _vector(norm, "norm")
+        source, factors = _floats(x, "x", n_rows), _vector(norm, "norm")
         matrix = _floats(weights, "weights", routes.n_experts)
-        _need_columns(source, "x", len(scale))
-        _need_columns(matrix, "weights", len(scale))
-        self._do(lambda: routes.choose(source, scale, eps, matrix, renormalised))
+        _need_columns(source, "x", len(factors))
+        _need_columns(matrix, "weights", len(factors))
+        rule = Rule(
+            top_k=routes.top_k,
+            renormalised=renormalised,
+            sigmoid=sigmoid,
+            choice_bias=None if choice_bias is None else _vector(choice_bias, "choice_bias"),
+            n_groups=n_groups,
+            top_groups=top_groups,
+            group_best=group_best,
+            scale=scale,
+        )
+        rule.check(routes.n_experts)
+        self._do(lambda: routes.choose(source, factors, eps, matrix, rule))
 
     def experts_gated(
         self, out: Rows, stack: MatrixStack, x: Rows, routing: Routes, n_rows: int, activation: str
@@ -186,7 +204,7 @@ class Reference(HostMemory):
         _need_columns(to, "out", len(scale))
 
         def operation() -> None:
-            to[:] = experts_oracle.fixed_order_norm(source, scale, eps)
+            to[:] = fixed_order_norm(source, scale, eps)
 
         self._do(operation)
 

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.dtypes import ElementType
-from dllama.kernels import experts_oracle, oracle
+from dllama.kernels import experts_oracle, oracle, router_oracle
 from dllama.kernels.device import MatrixStack, Routes
 from dllama.kernels.reference_matrix import ReferenceMatrix
+from dllama.kernels.router_oracle import Rule
 
 Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -67,9 +68,9 @@ class ReferenceRoutes:
             raise ValueError(f"n_rows {n_rows} is not between 0 and the {routing.max_rows} rows of routing")
         return routing
 
-    def choose(self, x: Float32, norm: Float32, eps: float, weights: Float32, renormalised: bool) -> None:
+    def choose(self, x: Float32, norm: Float32, eps: float, weights: Float32, rule: Rule) -> None:
         self.n_rows = len(x)
-        routes = experts_oracle.route(x, norm, eps, weights, self.top_k, renormalised)
+        routes = router_oracle.route(x, norm, eps, weights, rule)
         self.ids[: len(x)], self.weights[: len(x)] = routes.ids, routes.weights
 
     def slots(self, n_rows: int) -> Iterator[tuple[int, int, np.float32]]:

@@ -109,7 +109,13 @@ void experts(Ops& ops, ElementType type, int n_experts, int top_k, int n_ffn, in
     const auto workspace = [](size_t n_bytes) {
         return std::unique_ptr<uint8_t, void (*)(void*)>(static_cast<uint8_t*>(std::aligned_alloc(64, n_bytes)), std::free);
     };
-    const Router r{x.data(), norm.data(), router.data(), 1e-6f, n_rows, n, n_experts, top_k, n_rows % 2 == 0};
+    const auto bias = floats(n_experts);
+    Router r{x.data(), norm.data(), router.data(), 1e-6f, n_rows, n, n_experts, top_k, n_rows % 2 == 0};
+    ops.route(r, routing, workspace(ops.router_workspace(r)).get());
+    r.sigmoid = true;
+    r.choice_bias = bias.data();
+    r.n_groups = n_experts;
+    r.top_groups = top_k, r.group_best = 1;
     ops.route(r, routing, workspace(ops.router_workspace(r)).get());
 
     const Stack gate_up(k, type, 2 * n_experts, n_ffn, n), down(k, type, n_experts, n, n_ffn);

@@ -14,6 +14,7 @@ _DECODER = ("model.", "lm_head.", "base_model.", "language_model.")
 _OTHER_SENSES = re.compile(
     r"(model\.)?(vision_tower|visual|vision_model|audio_tower|multi_modal_projector)\..*"
 )
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d{1,9})\.")
 _LONGER = (
     ("model.", "model.language_model."),
     ("model.", "language_model.model."),
@@ -33,6 +34,12 @@ def is_in_decoder(name: str) -> bool:
     """Whether the tensor belongs to what computes logits. Heads of other uses do not (v_head, score, classifier), nor
     what sees and hears."""
     return name.startswith(_DECODER) and _OTHER_SENSES.fullmatch(name) is None
+
+
+def layer_of(name: str) -> int:
+    """The number of the layer that the tensor is part of, or -1."""
+    found = _LAYER.search(name)
+    return -1 if found is None else int(found[1])
 
 
 def name_in_files(name: str, names: Collection[str]) -> str:

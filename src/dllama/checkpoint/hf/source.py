@@ -12,6 +12,7 @@ from dllama.checkpoint.hf.config import read_hf_config
 from dllama.checkpoint.hf.extras import (
     is_bookkeeping,
     is_in_decoder,
+    layer_of,
     name_in_files,
     unused_sentence,
 )
@@ -62,7 +63,7 @@ class HfSource:
         matrix = self._stored(name)
         if self._family.norms_add_one and name.endswith("_norm"):
             return plus(matrix, 1.0)
-        if not name.endswith((".q", ".k", ".q_bias", ".k_bias")):
+        if not name.endswith((".q", ".k", ".q_bias", ".k_bias", ".q_norm", ".k_norm")):
             return matrix
         mixer = self.model.config.layer(int(name.split(".")[1])).mixer
         rope = mixer.rope
@@ -135,7 +136,12 @@ class HfSource:
         for name, file in self._file_of.items():
             if name in known or is_bookkeeping(name):
                 continue
-            if is_in_decoder(name) and not is_zero_bias(name, file.tensors[name].element_type, file.bytes_of):
+            predicts = self._family.predicts_further and layer_of(name) >= self.model.config.n_layers
+            if (
+                is_in_decoder(name)
+                and not predicts
+                and not is_zero_bias(name, file.tensors[name].element_type, file.bytes_of)
+            ):
                 raise UnsupportedModelError(
                     f"{file.path}: {name} has no place in a {self.model.config.family} model of"
                     f" {self.model.config.n_layers} layers; without it the answers would be wrong"
@@ -143,6 +149,9 @@ class HfSource:
             unused.append(name)
         if unused:
             _log.warning("%s: %s", self._directory, unused_sentence(unused))
+
+    def _predicts_further(self, name: str) -> bool:
+        return self._family.predicts_further and layer_of(name) >= self.model.config.n_layers
 
     def _say_that_the_stored_head_counts(self) -> None:
         head, embedding = self.recipe("head"), self.recipe("embedding")

@@ -21,7 +21,7 @@ class Activation(enum.StrEnum):
     GELU = "gelu"
 
 
-class _Buffers(NamedTuple):
+class DenseBuffers(NamedTuple):
     gate_up: BufferShape  # [T, 2 F_local]
     activated: BufferShape  # [T, F_local]
 
@@ -50,18 +50,30 @@ class Dense:
         yield Tensor("down", (dim, self.ffn_dim), type_of("down"), cols)
         yield Tensor("up", (self.ffn_dim, dim), type_of("up"), rows, "gate_up")
 
-    def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> _Buffers:
+    def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> DenseBuffers:
         n = len(spans[self.axis])
-        return _Buffers(
+        return DenseBuffers(
             BufferShape("gate_up", 2 * n), BufferShape("activated", n, type_of("down").is_blocked)
         )
 
     def compute(self, on: Workspace, layer: LayerWeights, run: RowSums) -> None:
         """run.out [T, D] := this rank's part of the layer's output, of its columns."""
+        self.product(on, layer, on.shapes(self, layer), run, adds=run.adds)
+
+    def product(
+        self,
+        on: Workspace,
+        layer: LayerWeights,
+        buffers: DenseBuffers,
+        run: RowSums,
+        *,
+        adds: bool,
+        prefix: str = "",
+    ) -> None:
+        """run.out [T, D] := that part, or += with `adds`. The names of its tensors begin with `prefix`."""
         device, n_rows = on.device, run.n_rows
-        buffers = on.shapes(self, layer)
         gate_up, activated = on.floats(buffers.gate_up), on[buffers.activated]
-        weights = layer.matrices["gate_up"]
+        weights = layer.matrices[f"{prefix}gate_up"]
 
         if (
             len(weights.matrices) == 1
@@ -71,8 +83,8 @@ class Dense:
         else:
             on.product(gate_up, weights, on.normed, n_rows)
             device.silu_mul(activated, gate_up, n_rows, self.activation)
-        (down,) = layer.matrices["down"].matrices
-        device.matmul(run.out, down, activated, n_rows, run.adds)  # [T, D], this rank's columns
+        (down,) = layer.matrices[f"{prefix}down"].matrices
+        device.matmul(run.out, down, activated, n_rows, adds)  # [T, D], this rank's columns
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Dense:

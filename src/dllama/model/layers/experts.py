@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from dllama.dtypes import ElementType
-from dllama.model.layers.dense import Activation
+from dllama.model.layers.dense import Activation, Dense, DenseBuffers
 from dllama.model.layers.workspace import BufferShape, LayerWeights, RoutesShape, TypeOf, Workspace
 from dllama.model.limits import fault_in_sizes
 from dllama.model.partial_sums import RowSums
@@ -25,6 +25,12 @@ from dllama.sharding import Along, Cut, RankSpans, Tensor
 class _Buffers(NamedTuple):
     routes: RoutesShape
     activated: BufferShape  # [S, F_local]
+    shared_gate_up: BufferShape | None
+    shared_activated: BufferShape | None
+
+
+_SHARED = "shared_"
+"""Before the names of the tensors of a shared expert."""
 
 
 _ROWS_OF_EXPERT = 32
@@ -34,14 +40,27 @@ with 32 0.58, with 128 0.62 (docs/log.md)."""
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experts:
-    """Softmax over all experts, of which the `top_k` most probable are taken; `renormalised`: the probabilities of
-    these sum to 1."""
+    """The `top_k` experts of the largest scores, softmax over all or `sigmoid` of each, are taken, with weights of
+    `scale` times these scores; `renormalised`: divided by their sum. `choice_bias`: a vector is added to sigmoids for
+    the choice alone (Wang et al. 2024, arXiv:2408.15664).
+
+    With `n_groups` of neighbours those of the `top_groups` best groups are there to choose, of which each counts as
+    the sum of its `group_best` best scores (DeepSeek-V3, arXiv:2412.19437). `shared`: an expert that all rows go
+    through besides.
+    """
 
     n_experts: int
     top_k: int
     expert_dim: int
     activation: Activation
     renormalised: bool
+    sigmoid: bool = False
+    choice_bias: bool = False
+    n_groups: int = 1
+    top_groups: int = 1
+    group_best: int = 1
+    scale: float = 1.0
+    shared: Dense | None = None
 
     @property
     def axis(self) -> str:
@@ -57,23 +76,44 @@ class Experts:
         fault = fault_in_sizes(n_experts=self.n_experts, ffn_dim=self.expert_dim)
         if fault is None and not 1 <= self.top_k <= self.n_experts:
             return f"{self.top_k} of {self.n_experts} experts cannot be chosen"
-        return fault
+        if fault is None and not 1e-10 < self.scale < 1e10:
+            return f"the weights of experts are scaled by {self.scale}, which cannot be (above 0)"
+        if fault is None and self.choice_bias and not self.sigmoid:
+            return "a bias for the choice of experts is known with sigmoids only"
+        return fault or self._fault_in_groups() or (self.shared and self.shared.fault()) or None
+
+    def _fault_in_groups(self) -> str | None:
+        if self.n_groups < 1 or self.n_experts % self.n_groups:
+            return f"{self.n_experts} experts cannot be {self.n_groups} groups"
+        width = self.n_experts // self.n_groups
+        if not 1 <= self.top_groups <= self.n_groups or self.top_groups * width < self.top_k:
+            return f"{self.top_groups} of {self.n_groups} groups are not enough for {self.top_k} experts"
+        if not 1 <= self.group_best <= (min(2, width) if self.sigmoid else 1):
+            return f"groups of {width} experts cannot be compared by {self.group_best} of their scores"
+        return None
 
     def tensors(self, dim: int, type_of: TypeOf) -> Iterator[Tensor]:
         rows, cols = Cut(self.axis, Along.ROWS), Cut(self.axis, Along.COLS)
         up, down = (self.n_experts, self.expert_dim, dim), (self.n_experts, dim, self.expert_dim)
         yield Tensor("router", (self.n_experts, dim), ElementType.F32, is_table=True)
+        if self.choice_bias:
+            yield Tensor("router_choice_bias", (self.n_experts,), ElementType.F32)
         for name, shape, cut, group in (
             ("experts_gate", up, rows, "experts_gate_up"),
             ("experts_down", down, cols, ""),
             ("experts_up", up, rows, "experts_gate_up"),
         ):
             yield Tensor(name, shape, type_of(name), cut, group, n_chosen=self.top_k)
+        if self.shared is not None:
+            for tensor in self.shared.tensors(dim, _of_shared(type_of)):
+                group = tensor.group and _SHARED + tensor.group
+                yield dataclasses.replace(tensor, name=_SHARED + tensor.name, group=group)
 
     def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> _Buffers:
         is_quantised = type_of("experts_down").is_blocked
         activated = BufferShape("activated", len(spans[self.axis]), is_quantised, per_row=self.top_k)
-        return _Buffers(RoutesShape(self.n_experts, self.top_k), activated)
+        shared = self.shared and self.shared.buffers(dim, spans, _of_shared(type_of))
+        return _Buffers(RoutesShape(self.n_experts, self.top_k), activated, *(shared or (None, None)))
 
     def compute(self, on: Workspace, layer: LayerWeights, run: RowSums) -> None:
         """run.out [T, D] := this rank's part of the layer's output, of its columns."""
@@ -83,12 +123,32 @@ class Experts:
         gate_up, down = layer.stacks["experts_gate_up"], layer.stacks["experts_down"]
 
         norm, router = layer.vectors["ffn_norm"], layer.tables["router"]
-        device.route(routes, run.x, norm, on.eps, router, n_rows, self.renormalised)
+        device.route(
+            routes, run.x, norm, on.eps, router, n_rows, self.renormalised, self.sigmoid,
+            layer.vectors["router_choice_bias"] if self.choice_bias else None,
+            self.n_groups, self.top_groups, self.group_best, self.scale,
+        )  # fmt: skip
         x = on.normed(gate_up.dtype)  # [T, D]
         device.experts_gated(activated, gate_up, x, routes, n_rows, self.activation)  # [S, F_local]
         device.experts_down(run.out, down, activated, routes, n_rows, run.adds)  # [T, D], this rank's columns
+        if self.shared is not None:
+            assert buffers.shared_gate_up is not None
+            assert buffers.shared_activated is not None
+            of_shared = DenseBuffers(buffers.shared_gate_up, buffers.shared_activated)
+            self.shared.product(on, layer, of_shared, run, adds=True, prefix=_SHARED)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Experts:
         """The inverse of dataclasses.asdict. Raises KeyError, TypeError or ValueError on anything else."""
-        return cls(**values | {"activation": Activation(values["activation"])})
+        shared = values["shared"]
+        return cls(
+            **values
+            | {
+                "activation": Activation(values["activation"]),
+                "shared": shared and Dense.from_json(shared),
+            }
+        )
+
+
+def _of_shared(type_of: TypeOf) -> TypeOf:
+    return lambda name: type_of(_SHARED + name)

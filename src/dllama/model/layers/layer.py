@@ -55,7 +55,7 @@ class Layer:
     def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> Iterator[AnyShape]:
         """All that a rank computes the layer in."""
         yield from self.mixer.buffers(dim, spans, type_of)
-        yield from self.feed_forward.buffers(dim, spans, type_of)
+        yield from (shape for shape in self.feed_forward.buffers(dim, spans, type_of) if shape is not None)
         yield from normed_buffers(dim, self.tensors(dim, type_of))
 
     def to_json(self) -> dict[str, Any]:
