@@ -5,6 +5,7 @@ DllamaError                 what a user, a file or a peer did wrong; the message
 ├── ModelFileError          a model file or directory that is missing, damaged or of an unknown kind
 ├── UnsupportedModelError   a sound file of a model that this program does not know
 ├── TokenizerError          a tokenizer that is missing, damaged or does not fit the model
+├── DownloadError           a model that the Hugging Face Hub does not give, or not whole
 ├── NotEnoughMemoryError    what is needed does not fit into a node's memory
 ├── SystemLimitError        the system has no more threads or open files to give
 ├── NotEnoughDiskError      what is to be written does not fit on the disk
@@ -56,6 +57,10 @@ class UnsupportedModelError(DllamaError):
 
 
 class TokenizerError(DllamaError):
+    pass
+
+
+class DownloadError(DllamaError):
     pass
 
 

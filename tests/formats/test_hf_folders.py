@@ -75,7 +75,7 @@ def test_what_a_model_is_called(cached: Path, tmp_path: Path) -> None:
 def test_a_name_on_the_hub_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for load in (open_checkpoint, load_tokenizer):
-        with pytest.raises(DllamaError, match=r"Hugging Face Hub.*hf download meta-llama/Llama-3.2-1B"):
+        with pytest.raises(DllamaError, match=r"Hugging Face Hub.*dllama download meta-llama/Llama-3.2-1B"):
             load(Path("meta-llama/Llama-3.2-1B"))
     for path in (Path("gone"), Path("/gone/model"), Path("a/b/c"), Path("../a")):
         assert not isinstance(missing(path), UsageError)

@@ -68,6 +68,35 @@ def _qwen3(dim: int, ffn: int, layers: int, heads: int, kv: int, width: int) -> 
     return _shape("qwen3", dim, layer, layers, 151936, 40960)
 
 
+def _gemma3(dim: int, ffn: int, layers: int, heads: int, kv: int, width: int, window: int) -> ModelConfig:
+    """Five layers with a window before each that attends to all."""
+    feed_forward = Dense(ffn_dim=ffn, activation=Activation.GELU)
+    local, full = (
+        Layer(
+            mixer=Attention(
+                n_heads=heads,
+                n_kv_heads=kv,
+                head_dim=width,
+                rope=Rope(theta=theta, style=RopeStyle.HALVES),
+                window=size,
+                qk_norm=True,
+            ),
+            feed_forward=feed_forward,
+            norms_after=True,
+        )
+        for theta, size in ((1e4, window), (1e6, None))
+    )
+    return ModelConfig.of_layers(
+        [full if layer % 6 == 5 else local for layer in range(layers)],
+        family="gemma3_text",
+        dim=dim,
+        vocab_size=262144,
+        max_seq_len=32768 if layers < 30 else 131072,
+        norm_eps=1e-6,
+        embedding_scale=dim**0.5,
+    )
+
+
 def _qwen3_moe(
     dim: int, layers: int, heads: int, kv: int, width: int, experts: int, top_k: int, expert_dim: int
 ) -> ModelConfig:
@@ -85,13 +114,23 @@ def _qwen3_moe(
 
 SHAPES: dict[str, ModelConfig] = {
     "tinyllama-1.1b": _llama(2048, 5632, 22, 32, 4, 64, vocab=32000, length=16384),
+    "smollm2-135m": _llama(576, 1536, 30, 9, 3, 64, vocab=49152, length=8192),
+    "smollm2-1.7b": _llama(2048, 8192, 24, 32, 32, 64, vocab=49152, length=8192),
+    "mistral-7b": _llama(4096, 14336, 32, 32, 8, 128, vocab=32768, length=32768),
     "llama-3.2-1b": _llama(2048, 8192, 16, 32, 8, 64),
     "llama-3.2-3b": _llama(3072, 8192, 28, 24, 8, 128),
     "llama-3.1-8b": _llama(4096, 14336, 32, 32, 8, 128),
     "llama-3.1-70b": _llama(8192, 28672, 80, 64, 8, 128),
     "llama-3.1-405b": _llama(16384, 53248, 126, 128, 8, 128),
     "qwen3-0.6b": _qwen3(1024, 3072, 28, 16, 8, 128),
+    "qwen3-4b": _qwen3(2560, 9728, 36, 32, 8, 128),
     "qwen3-8b": _qwen3(4096, 12288, 36, 32, 8, 128),
+    "qwen3-14b": _qwen3(5120, 17408, 40, 40, 8, 128),
+    "qwen3-32b": _qwen3(5120, 25600, 64, 64, 8, 128),
+    "gemma-3-1b": _gemma3(1152, 6912, 26, 4, 1, 256, 512),
+    "gemma-3-4b": _gemma3(2560, 10240, 34, 8, 4, 256, 1024),
+    "gemma-3-12b": _gemma3(3840, 15360, 48, 16, 8, 256, 1024),
+    "gemma-3-27b": _gemma3(5376, 21504, 62, 32, 16, 128, 1024),
     "qwen3-30b-a3b": _qwen3_moe(2048, 48, 32, 4, 128, 128, 8, 768),
     "qwen3-235b-a22b": _qwen3_moe(4096, 94, 64, 4, 128, 128, 8, 1536),
 }

@@ -17,10 +17,10 @@ from dllama.cli.options import BUFFER_TYPES, DEFAULT_MAX_SEQ_LEN, WEIGHT_TYPES, 
 from dllama.cli.session import max_seq_len_for, wire_type
 from dllama.dtypes import ElementType
 from dllama.model import ModelSpec
-from dllama.node import STEP_TIMEOUT_S, default_cache_type, memory_need, session_shape
+from dllama.node import STEP_TIMEOUT_S, MemoryNeed, default_cache_type, memory_need, session_shape
 from dllama.sharding import largest_node_count, plan_spans
 
-_NODE_COUNTS = (1, 2, 4, 8)
+NODE_COUNTS = (1, 2, 4, 8)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -118,23 +118,32 @@ def _memory_table(model: ModelSpec, max_seq_len: int, wire: ElementType | None) 
         "nodes", "weights MB", "KV cache MB", "other MB", "in all MB",
         title=f"memory of the largest node, context {max_seq_len}", title_justify="left", box=SIMPLE_HEAD,
     )  # fmt: skip
-    wire = wire_type(wire, model)
-    for n_nodes in _NODE_COUNTS:
-        if n_nodes > largest_node_count(model.axes):
+    for n_nodes in NODE_COUNTS:
+        need = largest_need(model, n_nodes, max_seq_len, wire)
+        if need is None:
             table.add_row(str(n_nodes), f"at most {largest_node_count(model.axes)} nodes", "", "", "")
             continue
-        plan = plan_spans(model.axes, [1.0] * n_nodes)
-        cache, limits = session_shape(
-            model,
-            plan,
-            max_seq_len=max_seq_len,
-            n_sequences=1,
-            wire=wire,
-            cache_type=default_cache_type(wire),
-            timeout_s=STEP_TIMEOUT_S,
-        )
-        needs = [memory_need(model, plan, rank, cache, limits, False) for rank in range(n_nodes)]
-        need = max(needs, key=lambda need: need.memory_bytes)
         parts = (need.weight_bytes, need.kv_bytes, need.other_bytes, need.memory_bytes)
         table.add_row(str(n_nodes), *(f"{n_bytes / 1e6:.1f}" for n_bytes in parts))
     return table
+
+
+def largest_need(
+    model: ModelSpec, n_nodes: int, max_seq_len: int, wire: ElementType | None
+) -> MemoryNeed | None:
+    """What the node that needs most of it needs of memory, of so many equal nodes; None: there cannot be as many."""
+    if n_nodes > largest_node_count(model.axes):
+        return None
+    wire = wire_type(wire, model)
+    plan = plan_spans(model.axes, [1.0] * n_nodes)
+    cache, limits = session_shape(
+        model,
+        plan,
+        max_seq_len=min(max_seq_len, model.config.max_seq_len),
+        n_sequences=1,
+        wire=wire,
+        cache_type=default_cache_type(wire),
+        timeout_s=STEP_TIMEOUT_S,
+    )
+    needs = [memory_need(model, plan, rank, cache, limits, False) for rank in range(n_nodes)]
+    return max(needs, key=lambda need: need.memory_bytes)

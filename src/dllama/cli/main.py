@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from dllama import __version__
-from dllama.cli import api, bench, chat, convert, inference, info, perplexity, tokenize, worker
+from dllama.cli import api, bench, chat, convert, download, inference, info, perplexity, tokenize, worker
 from dllama.cli.console import note
+from dllama.cli.hub_models import find_models
 from dllama.cli.interrupts import INTERRUPTED, Ending, interrupts_raise
 from dllama.cli.job import Command, run_in_job
 from dllama.cli.logs import LEVELS, log_lines
@@ -60,6 +61,7 @@ def _guarded(command: Command, args: argparse.Namespace) -> int:
 def _outcome(command: Command, args: argparse.Namespace) -> int:
     try:
         with interrupts_raise():
+            find_models(args)
             command(args)
             sys.stdout.flush()
     except DllamaError as error:
@@ -131,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(debug=False, log_level=None)
     parser.add_argument("--version", action="version", version=f"dllama {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (inference, chat, api, worker, convert, info, perplexity, tokenize, bench):
+    for module in (inference, chat, api, worker, download, convert, info, perplexity, tokenize, bench):
         module.add_parser(commands)
     return parser
 

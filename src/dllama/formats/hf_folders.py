@@ -13,7 +13,7 @@ from dllama.errors import DllamaError, ModelFileError, UsageError
 from dllama.formats.plain_files import read_text_file
 
 _CACHED = re.compile(r"models--(?:[^/]+--)?([^/]+)")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.gguf)(?<!\.m)")
 
 
 def model_folder(path: Path) -> Path:
@@ -51,8 +51,8 @@ def missing(path: Path) -> DllamaError:
     """The error for a model or tokenizer of which nothing is at `path`."""
     if _HUB_ID.fullmatch(str(path)) and not path.parent.exists():
         return UsageError(
-            f"{path}: there is no such folder. It looks like a model's name on the Hugging Face Hub, and nothing is"
-            f" downloaded from here: run `hf download {path} --local-dir {path.name}` and give {path.name}"
+            f"{path}: there is no such folder. It looks like a model's name on the Hugging Face Hub: `dllama download"
+            f" {path}` gets it"
         )
     return ModelFileError(f"{path}: there is no such file or directory")
 

@@ -13,7 +13,6 @@ from dllama.formats.safetensors import INDEX_FILE, SINGLE_FILE
 
 _PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf", re.IGNORECASE)
 _NOT_THE_MODEL = re.compile(r"(mmproj|imatrix)|.*[-.](mmproj|imatrix)[-.].*", re.IGNORECASE)
-"""Beside a model there may be its eyes, and what its quantisation was weighted by."""
 _SHOWN = 4
 
 
@@ -30,7 +29,7 @@ def gguf_file(path: Path) -> Path | None:
         return None
     models: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() == ".gguf" and not _NOT_THE_MODEL.match(file.name):
+        if file.suffix.lower() == ".gguf" and not is_beside_a_model(file.name):
             part = _PART.fullmatch(file.name)
             models.setdefault(f"{part[1]} of {part[2]}" if part else file.name, file)
     if len(models) > 1:
@@ -38,6 +37,11 @@ def gguf_file(path: Path) -> Path | None:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         raise UsageError(f"{path}: holds several models; give one of {', '.join(names[:_SHOWN])}{more}")
     return next(iter(models.values()), None)
+
+
+def is_beside_a_model(name: str) -> bool:
+    """Whether the GGUF file of this name is no language model: its eyes, or what its quantisation was weighted by."""
+    return _NOT_THE_MODEL.match(name) is not None
 
 
 def _is_gguf(path: Path) -> bool:
