@@ -116,6 +116,7 @@ def test_a_path_that_is_wrong_is_no_name(env: dict[str, str], tmp_path: Path) ->
         assert "no such file or directory" in told.error_line
 
 
+@pytest.mark.slow
 def test_cuts_are_resumed_where_they_were(hub: FakeHub, env: dict[str, str]) -> None:
     hub.faults[WEIGHTS] = [
         cut_after(1000),
@@ -139,6 +140,7 @@ def test_what_was_begun_is_gone_on_with_the_next_time(hub: FakeHub, env: dict[st
     assert_whole(env)
 
 
+@pytest.mark.slow
 def test_what_was_begun_of_another_version_is_not(hub: FakeHub, env: dict[str, str]) -> None:
     good = hub.files[REPO][WEIGHTS]
     hub.files[REPO][WEIGHTS] = FakeFile(good.content[::-1])
@@ -149,6 +151,7 @@ def test_what_was_begun_of_another_version_is_not(hub: FakeHub, env: dict[str, s
     assert (folder_of(env) / WEIGHTS).read_bytes() == good.content
 
 
+@pytest.mark.slow
 def test_a_server_that_knows_no_ranges(hub: FakeHub, env: dict[str, str]) -> None:
     content = hub.files[REPO][WEIGHTS].content
     hub.faults[WEIGHTS] = [cut_after(1000), says(200, content)]
@@ -174,6 +177,7 @@ def test_damage_is_found_and_thrown_away(hub: FakeHub, env: dict[str, str]) -> N
     assert_whole(env)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [-1, 1])
 def test_another_size_than_was_said(hub: FakeHub, env: dict[str, str], by: int) -> None:
     file = hub.files[REPO][WEIGHTS]
@@ -226,6 +230,7 @@ def test_answers_that_describe_no_model(
     assert message in failed.error_line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["../config.json", "/etc/config.json", "a/../../b", "a\\b", "a\x1b[2J", "a//b"]
 )
@@ -251,6 +256,7 @@ def test_nobody_is_there(env: dict[str, str]) -> None:
     assert "HF_HUB_OFFLINE forbids" in download(REPO, env | {"HF_HUB_OFFLINE": "1"}).error_line
 
 
+@pytest.mark.slow
 def test_parts_of_a_file_are_joined(hub: FakeHub, env: dict[str, str]) -> None:
     content = np.random.default_rng(3).integers(0, 256, 3_000_000, np.uint8).tobytes()
     parts = {

@@ -107,7 +107,8 @@ def _fetch(
                     f"{repository.name}: {file.name} cannot be fetched ({error}); what has come is kept: the same"
                     " command goes on from there"
                 ) from error
-            sleep(min(error.pause_s or 2.0 ** (n_failed - 1), _LONGEST_PAUSE_S))
+            pause_s = 2.0 ** (n_failed - 1) if error.pause_s is None else error.pause_s
+            sleep(min(pause_s, _LONGEST_PAUSE_S))
     return n_here
 
 
