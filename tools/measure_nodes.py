@@ -152,16 +152,19 @@ class Meter:
     def __init__(self, cluster: Cluster, compute: Cpu, n_prompt: int, n_gen: int) -> None:
         self._cluster, self._compute = cluster, compute
         ids = np.random.default_rng(0).integers(0, cluster.config.vocab_size, max(n_prompt, n_gen)).tolist()
-        pages, size = range(cluster.cache.n_pages), cluster.max_rows
+        size = cluster.max_rows
         self._steps = {
             "prefill": [
-                TokenChunk(ids[i : min(i + size, n_prompt)], i, pages, int(i + size >= n_prompt))
+                self._chunk(ids[i : min(i + size, n_prompt)], i, int(i + size >= n_prompt))
                 for i in range(0, n_prompt, size)
             ],
-            "decode": [TokenChunk([ids[i]], i, pages, 1) for i in range(n_gen)],
+            "decode": [self._chunk([ids[i]], i, 1) for i in range(n_gen)],
         }
         self._trace: ClusterTrace | None = None
         self._n_seen = [0] * cluster.n_nodes
+
+    def _chunk(self, ids: list[int], start: int, n_wanted: int) -> TokenChunk:
+        return TokenChunk(ids, start, self._cluster.cache.lone_pages(start, len(ids)), n_wanted)
 
     def measure(self, phase: str) -> dict[str, Any]:
         """Tokens a second; for each node the milliseconds of a step that it computed, waited and received; and those

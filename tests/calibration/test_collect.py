@@ -34,7 +34,7 @@ def test_the_head_takes_what_the_whole_model_gives_it(name: str) -> None:
     with LocalCluster(
         GOLDENS / name, weight_type=ElementType.Q80, cache_type=ElementType.F16, max_rows=128
     ) as cluster:
-        cluster.step(ragged_batch([TokenChunk(IDS, 0, range(16), 1)]))
+        cluster.step(ragged_batch([TokenChunk(IDS, 0, cluster.cache.lone_pages(0, len(IDS)), 1)]))
         hidden = cluster.hidden()
     np.testing.assert_array_equal(
         importance["head"], np.square(hidden, dtype=np.float64).mean(axis=0).astype(np.float32)

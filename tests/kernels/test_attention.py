@@ -180,6 +180,22 @@ def test_attention(
     assert_within(got.reshape(wanted.shape), wanted, bound)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("window", [1, 5, 16, 17, 100, 300])
+def test_pages_that_the_window_has_left_are_not_there(
+    compute: Compute, rng: np.random.Generator, window: int, dtype: ElementType
+) -> None:
+    """Their entries may be anything: nothing follows them."""
+    step = make_step(rng, [(0, 40), (500, 1), (255, 20), (258, 1)], 6, 3, 64, 16, dtype)
+    without = dataclasses.replace(step, page_table=step.page_table.copy())
+    for sequence, first in enumerate((0, 500, 255, 258)):
+        without.page_table[sequence, : max(0, first - window + 1) // 16] = -1
+    for n_threads in (1, 3):
+        other = Compute(n_threads, compute.isa)
+        whole = step.attend(other, 0, 2, window, slice(None))
+        np.testing.assert_array_equal(without.attend(other, 0, 2, window, slice(None)), whole)
+
+
 @pytest.mark.parametrize("window", [0, 100])
 @pytest.mark.parametrize(
     ("head_dim", "dtype"),

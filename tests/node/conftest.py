@@ -6,7 +6,7 @@ import pytest
 
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
-from dllama.model import CacheShape, StepLimits
+from dllama.model import CacheShape, PageGroup, StepLimits, page_windows
 from dllama.node.messages import SessionPlan
 from dllama.sharding import plan_spans
 from support.local_cluster import GOLDENS
@@ -23,7 +23,11 @@ def make_plan(
         addresses=("", *(f"10.0.0.{rank}:9990" for rank in range(1, n_ranks))),
         model=model,
         shards=shards,
-        cache=CacheShape(n_pages=7, page_size=16, dtype=ElementType.F16),
+        cache=CacheShape(
+            groups=tuple(PageGroup(window=window, n_pages=7) for window in page_windows(model.config)),
+            page_size=16,
+            dtype=ElementType.F16,
+        ),
         limits=StepLimits(
             max_rows=16, max_logit_rows=4, max_positions=100, wire=ElementType.Q80, timeout_s=5.0
         ),

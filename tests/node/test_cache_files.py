@@ -11,7 +11,7 @@ from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.errors import UsageError
 from dllama.kernels import Cpu
-from dllama.model import CacheShape, CacheStorage, KvCache
+from dllama.model import CacheShape, CacheStorage, KvCache, PageGroup
 from dllama.node import NodeSettings
 from dllama.sharding import plan_spans
 from support.endless import endless
@@ -61,7 +61,8 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 
 def test_no_such_directory(tmp_path: Path) -> None:
     model = open_checkpoint(GOLDENS / "llama-gqa").model
-    shape = CacheShape(n_pages=4, page_size=16, dtype=ElementType.F16)
+    group = PageGroup(window=None, n_pages=4)
+    shape = CacheShape(groups=(group,), page_size=16, dtype=ElementType.F16)
     (spans,) = plan_spans(model.axes, [1.0]).ranks
     with pytest.raises(UsageError, match=r"absent: cannot make a file for the KV cache there"):
         KvCache(Cpu(1), model.config, spans, shape, CacheStorage.DISK, tmp_path / "absent")

@@ -14,7 +14,7 @@ from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughMemoryError
 from dllama.kernels import Cpu, Device, Reference, decodes_weights
-from dllama.model import VOCABULARY, ModelWeights, cache_bytes
+from dllama.model import VOCABULARY, CacheShape, ModelWeights, PageGroup, cache_bytes
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import (
     MemoryNeed,
@@ -41,6 +41,12 @@ def node(
         weight_bytes=int(weights * GB), kv_bytes=int(kv * GB), kv_on_disk=on_disk, other_bytes=GB // 10
     )
     return NodeMemory(name, machine, int(available * GB), need)
+
+
+def n_positions_of(cache: CacheShape) -> int:
+    """Of the one page group."""
+    (group,) = cache.groups
+    return group.n_pages * cache.page_size
 
 
 def test_enough() -> None:
@@ -105,7 +111,7 @@ def test_what_is_needed_is_what_is_allocated(plan: SessionPlan) -> None:
     for rank in range(plan.shards.n_ranks):
         need = memory_need(plan.model, plan.shards, rank, plan.cache, plan.limits, kv_on_disk=False)
         rows = plan.config.kinds[0].mixer.cache(plan.shards.ranks[rank])
-        n_kv = 2 * plan.config.n_layers * rows.n_heads * plan.cache.n_positions * rows.width
+        n_kv = 2 * plan.config.n_layers * rows.n_heads * n_positions_of(plan.cache) * rows.width
         assert need.kv_bytes == 2 * n_kv  # float16
         assert need.memory_bytes == need.weight_bytes + need.kv_bytes + need.other_bytes
 
@@ -142,7 +148,7 @@ def test_the_cache_is_as_large_as_foreseen(cache_type: ElementType, bits: float)
     with LocalCluster(GOLDENS / "llama-head-dim", shares=(2, 1), cache_type=cache_type) as cluster:
         n_heads = sum(memory.cache.layers[0][0].shape[1] for memory in cluster._memories)
         head_dim = cluster.config.kinds[0].mixer.head_dim
-        n_values = 2 * cluster.config.n_layers * n_heads * cluster.cache.n_positions * head_dim
+        n_values = 2 * cluster.config.n_layers * n_heads * n_positions_of(cluster.cache) * head_dim
         spans = cluster._memories[0].plan.shards.ranks
         foreseen = [cache_bytes(cluster.config, of_rank, cluster.cache) for of_rank in spans]
         assert sum(foreseen) == n_values * bits / 8
@@ -163,13 +169,14 @@ def test_all_that_a_step_may_take_is_counted(data: st.DataObject) -> None:
     """Whatever a plan says: its largest messages, the page table and the bits of its masks are in the need."""
     plan = small_plan()
     page_size = data.draw(st.integers(1, 1 << 10))
-    cache = dataclasses.replace(plan.cache, n_pages=data.draw(st.integers(1, 1 << 20)), page_size=page_size)
+    group = PageGroup(window=None, n_pages=data.draw(st.integers(1, 1 << 20)))
+    cache = dataclasses.replace(plan.cache, groups=(group,), page_size=page_size)
     n_rows = data.draw(st.integers(1, 1 << 16))
     limits = dataclasses.replace(
         plan.limits,
         max_rows=n_rows,
         max_logit_rows=data.draw(st.integers(1, n_rows)),
-        max_positions=data.draw(st.integers(1, cache.n_positions)),
+        max_positions=data.draw(st.integers(1, n_positions_of(cache))),
     )
     vocab = plan.shards.ranks[1][VOCABULARY]
     need = memory_need(plan.model, plan.shards, 1, cache, limits, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from dllama.dtypes import ElementType
 from dllama.errors import PeerProtocolError
 from dllama.model import VOCABULARY, LogitEdits, LogitMasks, LogitRows, RankCandidates, StepBatch
 from dllama.model.candidates import edit_logits, select_candidates
+from dllama.model.page_tables import PageTables
 from dllama.node import input_rows
 from dllama.node.input_rows import encode_inputs
 from dllama.node.messages import SessionPlan
@@ -30,6 +32,8 @@ from dllama.node.step_message import (
 from dllama.node.timing import NodeTimes
 from dllama.sharding import Span
 from support.candidates import DEVICE
+
+from .conftest import make_plan
 
 NUMBERS = st.sampled_from([-(2**31), -1, 0, 1, 2, 3, 7, 17, 100, 2**31 - 1]) | st.integers(-9, 200)
 
@@ -62,17 +66,28 @@ def step_of(
     plan: SessionPlan, lengths: list[int], starts: list[int], n_wanted: int = 2, **counts: int
 ) -> tuple[StepBatch, NDArray[np.float32]]:
     random = np.random.default_rng(len(lengths))
-    n_rows, n_pages = sum(lengths), plan.cache.n_pages
+    n_rows = sum(lengths)
     batch = StepBatch(
         token_ids=np.zeros(n_rows, np.int32),
         positions=np.concatenate(
             [np.arange(s, s + n, dtype=np.int32) for s, n in zip(starts, lengths, strict=True)]
         ),
         sequence=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
-        page_table=random.integers(0, n_pages, (len(lengths), n_pages), np.int32),
+        page_tables=tuple(
+            random.integers(0, group.n_pages, (len(lengths), most), np.int32)
+            for group, most in zip(plan.cache.groups, most_pages(plan), strict=True)
+        ),
         wanted=logit_rows(n_rows, n_wanted, plan.config.vocab_size, **counts),
     )
     return batch, random.standard_normal((n_rows, plan.config.dim)).astype(np.float32)
+
+
+def most_pages(plan: SessionPlan) -> list[int]:
+    """Those that a step may name of one sequence, in each group."""
+    limits, cache = plan.limits, plan.cache
+    return [
+        group.most_pages(limits.max_positions, limits.max_rows, cache.page_size) for group in cache.groups
+    ]
 
 
 def vocab_of(plan: SessionPlan) -> Span:
@@ -107,7 +122,10 @@ def part_of(wanted: LogitRows, vocab: Span) -> LogitRows:
 
 def assert_equal(back: Any, sent: Any, name: str = "step") -> None:
     """Arrays, or dataclasses of arrays, are equal, types included."""
-    if dataclasses.is_dataclass(sent):
+    if isinstance(sent, tuple):
+        for index, (one_back, one_sent) in enumerate(zip(back, sent, strict=True)):
+            assert_equal(one_back, one_sent, f"{name}[{index}]")
+    elif dataclasses.is_dataclass(sent):
         for field in dataclasses.fields(sent):
             assert_equal(getattr(back, field.name), getattr(sent, field.name), f"{name}.{field.name}")
     else:
@@ -118,8 +136,14 @@ def assert_equal(back: Any, sent: Any, name: str = "step") -> None:
 # Steps
 
 
-@given(data=st.data())
-def test_a_step_comes_back(plan: SessionPlan, data: st.DataObject) -> None:
+@functools.cache
+def plan_of(name: str) -> SessionPlan:
+    return make_plan(name, ElementType.F32, n_ranks=2)
+
+
+@given(name=st.sampled_from(["llama-gqa", "mistral-window", "gemma3-two-kinds"]), data=st.data())
+def test_a_step_comes_back(name: str, data: st.DataObject) -> None:
+    plan = plan_of(name)
     lengths = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
     starts = data.draw(st.lists(st.integers(0, 90), min_size=len(lengths), max_size=len(lengths)))
     n_wanted = data.draw(st.integers(0, min(sum(lengths), 4)))
@@ -135,6 +159,25 @@ def test_a_step_comes_back(plan: SessionPlan, data: st.DataObject) -> None:
     narrow = encoded(plan, batch, (inputs.view(np.uint32) & 0xFFFF0000).view(np.float32))
     assert len(narrow) == len(payload) - 2 * inputs.size
     assert_equal(decoded(plan, narrow)[1], (inputs.view(np.uint32) & 0xFFFF0000).view(np.float32))
+
+
+def test_of_a_window_only_pages_that_it_reaches_travel() -> None:
+    """A text of 96 tokens has 6 pages; the window of 12 reaches back to one before that of the next token."""
+    plan = plan_of("gemma3-two-kinds")
+    assert [group.window for group in plan.cache.groups] == [None, 12]
+    pages = plan.cache.lone_pages(96, 1)
+    batch, inputs = step_of(plan, [1], [96], n_wanted=1)
+    tables = tuple(np.asarray([of_group], np.int32) for of_group in pages)
+    back, _ = decoded(plan, encoded(plan, dataclasses.replace(batch, page_tables=tables), inputs))
+    assert [table.tolist() for table in back.page_tables] == [[[0, 1, 2, 3, 4, 5, 6]], [[5, 6]]]
+
+
+def test_too_few_pages_of_a_window_are_refused() -> None:
+    plan = plan_of("gemma3-two-kinds")
+    batch, inputs = step_of(plan, [1], [96], n_wanted=1)
+    tables = (batch.page_tables[0], np.zeros((1, 1), np.int32))
+    with pytest.raises(PeerProtocolError, match="impossible positions"):
+        decoded(plan, encoded(plan, dataclasses.replace(batch, page_tables=tables), inputs))
 
 
 def test_many_inputs_are_not_in_the_message(plan: SessionPlan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,21 +205,37 @@ def test_the_largest_step_fits_its_limit(plan: SessionPlan) -> None:
 
 
 @settings(max_examples=600)
-@given(data=st.data())
-def test_a_step_with_any_number_in_any_place(plan: SessionPlan, data: st.DataObject) -> None:
+@given(name=st.sampled_from(["llama-gqa", "mistral-window", "gemma3-two-kinds"]), data=st.data())
+def test_a_step_with_any_number_in_any_place(name: str, data: st.DataObject) -> None:
     """Refused, or within everything that the kernels index; never a large allocation."""
+    plan = plan_of(name)
     payload = bytearray(encoded(plan, *step_of(plan, [3, 1, 2], [0, 99, 60], n_edits=3, n_masks=1)))
-    n_words = 9 + 3 + 3 + 3 * plan.cache.n_pages + 2 + 2 + 3 + 3 + 1 + 2 + 3 + 3
+    n_words = 8 + len(plan.cache.groups) + 3 + 3 + 3 * sum(most_pages(plan)) + 2 + 2 + 3 + 3 + 1 + 2 + 3 + 3
     place, number = data.draw(st.integers(0, n_words - 1)), data.draw(NUMBERS)
     payload[4 * place : 4 * place + 4] = int(number).to_bytes(4, "little", signed=True)
     with contextlib.suppress(PeerProtocolError):
         batch, inputs = decoded(plan, bytes(payload))
         assert len(inputs) == batch.n_rows == len(batch.sequence) <= plan.limits.max_rows
         assert 0 <= batch.positions.min() <= batch.positions.max() < plan.limits.max_positions
-        assert batch.positions.max() < batch.page_table.shape[1] * plan.cache.page_size
-        assert 0 <= batch.page_table.min() <= batch.page_table.max() < plan.cache.n_pages
-        assert 0 <= batch.sequence.min() <= batch.sequence.max() < len(batch.page_table)
+        assert 0 <= batch.sequence.min() <= batch.sequence.max() < batch.n_sequences
+        for table, group in zip(batch.page_tables, plan.cache.groups, strict=True):
+            assert 0 <= table.min() <= table.max() < group.n_pages
+        assert_no_other_page_is_read(plan, batch)
         assert_sound(batch.wanted, batch.n_rows, plan.config.vocab_size, vocab_of(plan))
+
+
+def assert_no_other_page_is_read(plan: SessionPlan, batch: StepBatch) -> None:
+    """What the rows attend to is in the tables that the kernels follow, and of this step."""
+    size, limits = plan.cache.page_size, plan.limits
+    tables = PageTables(plan.cache, limits.max_rows, limits.max_positions)
+    for table in tables.tables:
+        table[:] = -1
+    tables.place(batch)
+    for table, group in zip(tables.tables, plan.cache.groups, strict=True):
+        for sequence, position in zip(batch.sequence, batch.positions, strict=True):
+            first = 0 if group.window is None else max(0, position - group.window + 1)
+            seen = table[sequence, first // size : position // size + 1]
+            assert 0 <= seen.min() <= seen.max() < group.n_pages
 
 
 def assert_sound(wanted: LogitRows, n_rows: int, vocab_size: int, vocab: Span) -> None:
@@ -313,7 +372,7 @@ def test_more_pages_than_a_text_can_have(plan: SessionPlan) -> None:
     limits = dataclasses.replace(plan.limits, max_positions=3 * plan.cache.page_size)
     few = dataclasses.replace(plan, limits=limits)
     batch, inputs = step_of(plan, [1], [0], n_wanted=1)
-    assert decoded(plan, encoded(plan, batch, inputs))[0].page_table.shape == (1, plan.cache.n_pages)
+    assert decoded(plan, encoded(plan, batch, inputs))[0].page_tables[0].shape == (1, 7)
     with pytest.raises(PeerProtocolError, match="impossible number of pages"):
         decoded(few, encoded(plan, batch, inputs))
 

@@ -48,7 +48,7 @@ def step_bytes(n_rows: int, n_pages: int) -> int:
         token_ids=np.zeros(n_rows, np.int32),
         positions=np.arange(n_rows, dtype=np.int32),
         sequence=np.zeros(n_rows, np.int32),
-        page_table=np.zeros((1, n_pages), np.int32),
+        page_tables=(np.zeros((1, n_pages), np.int32),),
         wanted=LogitRows.greedy(np.asarray([n_rows - 1], np.int32)),
     )
     inputs = encode_inputs(np.ones((n_rows, DIM), np.float32))

@@ -128,7 +128,7 @@ def test_an_impossible_plan(worker: Served, plan: SessionPlan) -> None:
 
 def test_a_plan_beyond_this_computer(worker: Served, plan: SessionPlan) -> None:
     values = json.loads(plan.encode())
-    values["cache"]["n_pages"] = 1 << 26
+    values["cache"]["groups"][0]["n_pages"] = 1 << 26
     with worker.root() as channel:
         channel.send_frame(Kind.PLAN, json.dumps(values).encode())
         kind, payload = channel.receive_frame(MAX_CONTROL_BYTES)
@@ -188,7 +188,7 @@ def test_a_step_larger_than_the_plan_has_room_for(worker: Served) -> None:
     small = small_plan()
     plan = dataclasses.replace(
         small,
-        cache=dataclasses.replace(small.cache, n_pages=1 << 20, page_size=1),
+        cache=dataclasses.replace(small_plan(n_pages=1 << 20).cache, page_size=1),
         limits=dataclasses.replace(small.limits, max_rows=1024),
     )
     n_counted = memory_need(plan.model, plan.shards, 1, plan.cache, plan.limits, False).other_bytes

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
-from dllama.model import CacheShape, Candidates, ModelConfig, StepBatch
+from dllama.model import CacheShape, Candidates, ModelConfig, PageGroup, StepBatch
 from dllama.model.candidates import edit_logits
 from support.candidates import candidates_of
 from support.local_cluster import GOLDENS
@@ -42,7 +42,8 @@ class FakeExecutor:
             open_checkpoint(GOLDENS / "llama-gqa").config, vocab_size=vocab_size
         )
         self._logits = np.empty((0, vocab_size), np.float32)
-        self.cache = CacheShape(n_pages=n_pages, page_size=page_size, dtype=ElementType.F16)
+        group = PageGroup(window=None, n_pages=n_pages)
+        self.cache = CacheShape(groups=(group,), page_size=page_size, dtype=ElementType.F16)
         self.max_rows = max_rows
         self.max_logit_rows = max_logit_rows
         self.steps: list[StepBatch] = []
@@ -61,11 +62,11 @@ class FakeExecutor:
         for token_id, position, sequence in zip(
             batch.token_ids, batch.positions, batch.sequence, strict=True
         ):
-            page = batch.page_table[sequence, position // self.cache.page_size]
+            page = batch.page_tables[0][sequence, position // self.cache.page_size]
             self._slots[page, position % self.cache.page_size] = token_id
         self._logits = np.zeros((len(batch.wanted.rows), self.config.vocab_size), np.float32)
         for index, row in enumerate(batch.wanted.rows):
-            pages = batch.page_table[batch.sequence[row]]
+            pages = batch.page_tables[0][batch.sequence[row]]
             text = self._slots[pages].reshape(-1)[: batch.positions[row] + 1]
             answer = self._next_token(text.tolist())
             if isinstance(answer, np.ndarray):

@@ -17,11 +17,13 @@ from dllama.model import (
     CacheShape,
     Candidates,
     ModelConfig,
+    PageGroup,
     ReducePlan,
     StepBatch,
     StepLimits,
     Transformer,
     merge_candidates,
+    page_windows,
 )
 from dllama.node.input_rows import InputRows, encode_inputs, step_inputs
 from dllama.node.loading import receive_weights, send_weights
@@ -49,21 +51,26 @@ class LocalCluster:
         isa: str | None = None,
         max_rows: int = 64,
         page_size: int = 16,
-        n_pages: int = 24,
+        n_pages: int | Sequence[int] = 24,
         node: NodeSettings | None = None,
         reduce_plan: ReducePlan | None = None,
     ) -> None:
-        """`weight_type` is what the weights of a directory become."""
+        """`weight_type` is what the weights of a directory become; `n_pages` are those of each page group."""
         self._checkpoint = open_checkpoint(model, weight_type) if isinstance(model, Path) else model
         self.config: ModelConfig = self._checkpoint.config
+        windows = page_windows(self.config)
+        of_groups = [n_pages] * len(windows) if isinstance(n_pages, int) else n_pages
         self.cache = CacheShape(
-            n_pages=n_pages, page_size=page_size, dtype=cache_type or default_cache_type(wire)
+            groups=tuple(PageGroup(window=w, n_pages=n) for w, n in zip(windows, of_groups, strict=True)),
+            page_size=page_size,
+            dtype=cache_type or default_cache_type(wire),
         )
+        whole = [group.n_pages * page_size for group in self.cache.groups if group.window is None]
         self.max_rows = self.max_logit_rows = max_rows
         limits = StepLimits(
             max_rows=max_rows,
             max_logit_rows=max_rows,
-            max_positions=min(self.config.max_seq_len, self.cache.n_positions),
+            max_positions=min([self.config.max_seq_len, *whole]),
             wire=wire,
             timeout_s=TIMEOUT_S,
         )

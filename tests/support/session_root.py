@@ -14,7 +14,7 @@ import numpy as np
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.fabric import TcpFabric, TcpPeer, measure_exchange, receive_frame, send_frame
-from dllama.model import VOCABULARY, CacheShape, LogitRows, StepBatch, StepLimits
+from dllama.model import VOCABULARY, CacheShape, LogitRows, PageGroup, StepBatch, StepLimits
 from dllama.model.all_reduce import wire_row_bytes
 from dllama.node.greeting import Address, call, call_heartbeat
 from dllama.node.input_rows import encode_inputs
@@ -44,7 +44,9 @@ def small_plan(n_pages: int = 128) -> SessionPlan:
         addresses=("", "10.0.0.1:9998"),
         model=model,
         shards=plan_spans(model.axes, [1.0, 1.0]),
-        cache=CacheShape(n_pages=n_pages, page_size=16, dtype=ElementType.F16),
+        cache=CacheShape(
+            groups=(PageGroup(window=None, n_pages=n_pages),), page_size=16, dtype=ElementType.F16
+        ),
         limits=StepLimits(
             max_rows=N_LARGE_ROWS,
             max_logit_rows=4,
@@ -136,12 +138,12 @@ class SessionRoot:
 
 def step_payload(plan: SessionPlan, n_rows: int) -> bytes:
     """A STEP of the first `n_rows` positions of one text."""
-    n_pages = -(-n_rows // plan.cache.page_size)
+    (pages,) = plan.cache.lone_pages(0, n_rows)
     batch = StepBatch(
         token_ids=np.zeros(n_rows, np.int32),
         positions=np.arange(n_rows, dtype=np.int32),
         sequence=np.zeros(n_rows, np.int32),
-        page_table=np.arange(n_pages, dtype=np.int32).reshape(1, n_pages),
+        page_tables=(np.asarray([pages], np.int32),),
         wanted=LogitRows.greedy(np.array([n_rows - 1], np.int32)),
     )
     inputs = encode_inputs(np.ones((n_rows, plan.config.dim), np.float32))
@@ -203,7 +205,7 @@ def asks_for_an_impossible_measurement(root: SessionRoot) -> None:
 
 def sends_a_plan_beyond_the_computer(root: SessionRoot) -> None:
     values = json.loads(root.plan.encode())
-    values["cache"]["n_pages"] = 1 << 26
+    values["cache"]["groups"][0]["n_pages"] = 1 << 26
     root.channel.send_frame(Kind.PLAN, json.dumps(values).encode())
     assert root.channel.receive_frame(MAX_CONTROL_BYTES)[0] == Kind.FAILED
 

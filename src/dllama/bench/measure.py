@@ -158,7 +158,7 @@ class _Run:
 
 
 class _Bench:
-    """Each text has pages of its own, as many as the cache holds for each."""
+    """Each text has pages of its own, as many as the cache holds for each; a prompt by itself has all."""
 
     def __init__(
         self, cluster: Cluster, compute: Compute, load: Load, on_progress: Callable[[int, int], None]
@@ -171,10 +171,8 @@ class _Bench:
 
     @property
     def context_bytes(self) -> int:
-        """Keys and values on this node of the contexts of all texts."""
-        cache = self._cluster.cache
-        per_position = self._cluster.kv_bytes // cache.n_positions
-        return self._load.n_sequences * self._load.n_context * per_position
+        """Keys and values on this node that a step of all texts attends to, of their contexts."""
+        return self._load.n_sequences * self._cluster.context_bytes(self._load.n_context)
 
     def prefill(self) -> _Run:
         """A prompt on its own, with the logits of its last token."""
@@ -182,7 +180,8 @@ class _Bench:
         steps = []
         for first in range(0, len(token_ids), size):
             part, is_last = token_ids[first : first + size], first + size >= len(token_ids)
-            steps.append([TokenChunk(part, first, self._pages(0), int(is_last))])
+            pages = self._cluster.cache.lone_pages(first, len(part))
+            steps.append([TokenChunk(part, first, pages, int(is_last))])
         run = self._run(steps)
         self._tick()
         return run
@@ -203,10 +202,7 @@ class _Bench:
         """Texts have tokens of their own: those of mixtures go to other experts."""
         texts = [self._tokens(self._load.n_gen) for _ in range(self._load.n_sequences)]
         return self._run(
-            [
-                TokenChunk([token_id], n_context + step, self._pages(text), 1)
-                for text, token_id in enumerate(token_ids)
-            ]
+            [self._one_row(text, token_id, n_context + step, 1) for text, token_id in enumerate(token_ids)]
             for step, token_ids in enumerate(zip(*texts, strict=True))
         )
 
@@ -219,7 +215,7 @@ class _Bench:
         for first in range(0, len(places), self._cluster.max_rows):
             part = places[first : first + self._cluster.max_rows]
             runs = [
-                TokenChunk([token_id], place, self._pages(text), 0)
+                self._one_row(text, token_id, place, 0)
                 for place, token_id in zip(part, self._tokens(len(part)), strict=True)
             ]
             self._cluster.step(ragged_batch(runs))
@@ -245,9 +241,9 @@ class _Bench:
             received_bytes=received,
         )
 
-    def _pages(self, text: int) -> range:
-        n = self._cluster.cache.n_pages // self._load.n_sequences
-        return range(text * n, (text + 1) * n)
+    def _one_row(self, text: int, token_id: int, position: int, n_wanted: int) -> TokenChunk:
+        pages = self._cluster.cache.lone_pages(position, 1, text, self._load.n_sequences)
+        return TokenChunk([token_id], position, pages, n_wanted)
 
     def _tokens(self, n: int) -> list[int]:
         ids: list[int] = self._random.integers(0, self._cluster.config.vocab_size, n).tolist()

@@ -26,10 +26,12 @@ from dllama.model import (
     LogitRows,
     ModelSpec,
     ModelWeights,
+    PageGroup,
     ReducePlan,
     StepBatch,
     StepLimits,
     Transformer,
+    page_windows,
 )
 from dllama.sharding import RankSpans, plan_spans, shard_of
 
@@ -89,15 +91,21 @@ class _Layer:
     """A model of one layer."""
 
     def __init__(
-        self, model: ModelSpec, weights: ModelWeights, watch: WatchingCpu, transformer: Transformer
+        self,
+        model: ModelSpec,
+        weights: ModelWeights,
+        cache: CacheShape,
+        watch: WatchingCpu,
+        transformer: Transformer,
     ) -> None:
-        self._model, self._weights, self._watch, self._transformer = model, weights, watch, transformer
+        self._model, self._weights, self._cache = model, weights, cache
+        self._watch, self._transformer = watch, transformer
 
     def run(self, x: Floats) -> Floats:
         """x [N, D] := what it is behind the layer; returns it after the model's final norm."""
         normed = np.empty_like(x)
         for first, start, stop in _steps(len(x)):
-            self._transformer.forward(_batch(first, start, stop), x[start:stop])
+            self._transformer.forward(_batch(self._cache, first, start, stop), x[start:stop])
             x[start:stop] = self._transformer.residual
             normed[start:stop] = self._transformer.hidden()
         return normed
@@ -125,12 +133,14 @@ def _layer(checkpoint: Checkpoint, index: int, n_threads: int) -> Iterator[_Laye
         max_rows=_MAX_ROWS, max_logit_rows=1, max_positions=_WINDOW, wire=ElementType.F32, timeout_s=1.0
     )
     device = WatchingCpu(n_threads)
-    shape = CacheShape(n_pages=_WINDOW // PAGE_SIZE, page_size=PAGE_SIZE, dtype=ElementType.F16)
+    (window,) = page_windows(config)
+    group = PageGroup(window=window, n_pages=_WINDOW // PAGE_SIZE)
+    shape = CacheShape(groups=(group,), page_size=PAGE_SIZE, dtype=ElementType.F16)
     cache, weights = KvCache(device, config, spans, shape), ModelWeights(device, model, spans)
     transformer = Transformer(device, model, spans, weights, cache, fabric, limits, ReducePlan())
     try:
         _load(checkpoint, index, model, spans, weights)
-        yield _Layer(model, weights, device, transformer)
+        yield _Layer(model, weights, shape, device, transformer)
     finally:
         transformer.close()
         weights.close()
@@ -160,12 +170,13 @@ def _steps(n: int) -> Iterator[tuple[int, int, int]]:
             yield first, start, min(start + _MAX_ROWS, first + _WINDOW, n)
 
 
-def _batch(first: int, start: int, stop: int) -> StepBatch:
+def _batch(cache: CacheShape, first: int, start: int, stop: int) -> StepBatch:
     positions = np.arange(start - first, stop - first, dtype=np.int32)
+    pages = cache.lone_pages(start - first, stop - start)
     return StepBatch(
         token_ids=np.zeros(stop - start, np.int32),
         positions=positions,
         sequence=np.zeros(stop - start, np.int32),
-        page_table=np.arange(_WINDOW // PAGE_SIZE, dtype=np.int32)[None],
+        page_tables=tuple(np.asarray([of_group], np.int32) for of_group in pages),
         wanted=LogitRows.greedy(np.empty(0, np.int32)),
     )

@@ -17,12 +17,13 @@ from dllama.model import LogitRows, StepBatch
 class TokenChunk:
     """Tokens of one text from position `start` on; the logits of the last `n_wanted` of them are wanted.
 
-    `pages` hold the text at least as far as these tokens go.
+    `pages` of each page group hold the text from PageGroup.first_page of `start` on, at least as far as these tokens
+    go.
     """
 
     token_ids: Sequence[int]
     start: int
-    pages: Sequence[int]
+    pages: Sequence[Sequence[int]]
     n_wanted: int
 
 
@@ -33,17 +34,23 @@ Want: TypeAlias = Callable[[NDArray[np.int32]], LogitRows]
 def ragged_batch(chunks: Sequence[TokenChunk], want: Want = LogitRows.greedy) -> StepBatch:
     """One step of all chunks together, in their order."""
     lengths = [len(chunk.token_ids) for chunk in chunks]
-    table = np.zeros((len(chunks), max(len(chunk.pages) for chunk in chunks)), np.int32)
     positions: list[int] = []
     rows: list[int] = []
-    for index, (chunk, end) in enumerate(zip(chunks, itertools.accumulate(lengths), strict=True)):
-        table[index, : len(chunk.pages)] = chunk.pages
-        positions.extend(range(chunk.start, chunk.start + lengths[index]))
+    for chunk, n, end in zip(chunks, lengths, itertools.accumulate(lengths), strict=True):
+        positions.extend(range(chunk.start, chunk.start + n))
         rows.extend(range(end - chunk.n_wanted, end))
     return StepBatch(
         token_ids=np.asarray([token_id for chunk in chunks for token_id in chunk.token_ids], np.int32),
         positions=np.asarray(positions, np.int32),
         sequence=np.repeat(np.arange(len(chunks), dtype=np.int32), lengths),
-        page_table=table,
+        page_tables=tuple(map(_page_table, zip(*(chunk.pages for chunk in chunks), strict=True))),
         wanted=want(np.asarray(rows, np.int32)),
     )
+
+
+def _page_table(pages: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+    """[S, P] of one group, from the pages of each sequence."""
+    table = np.zeros((len(pages), max(map(len, pages))), np.int32)
+    for row, of_sequence in zip(table, pages, strict=True):
+        row[: len(of_sequence)] = of_sequence
+    return table

@@ -68,11 +68,12 @@ class Engine:
         """`n_parallel` requests share steps; `speculate` is the most draft tokens for a step of a request that
         does not say."""
         cache = executor.cache
-        assert max_seq_len <= cache.n_positions, "one text must fit into the cache"
+        (n_pages,) = {group.n_pages for group in cache.groups}
+        assert max_seq_len <= n_pages * cache.page_size, "one text must fit into the cache"
         self.max_seq_len = max_seq_len
         self._executor, self._tokenizer, self._clock = executor, tokenizer, clock
         self._speculate = speculate
-        self._pages = PrefixCache(cache.n_pages, cache.page_size)
+        self._pages = PrefixCache(n_pages, cache.page_size)
         self._pace = StepPace(executor.max_rows)
         self._scheduler = Scheduler(
             self._pages,
@@ -168,7 +169,7 @@ class Engine:
             n_drafted=sum(len(chunk.draft_ids) for chunk in chunks),
         )
         batch = ragged_batch(
-            [_token_chunk(chunk) for chunk in chunks], lambda rows: self._wanted(chunks, rows)
+            [self._token_chunk(chunk) for chunk in chunks], lambda rows: self._wanted(chunks, rows)
         )
         start = self._clock()
         candidates = self._executor.step(batch)
@@ -230,6 +231,12 @@ class Engine:
                 self._end_if_complete(task)
             except Exception as error:  # of one request: its grammar, whoever gets its events
                 self._fail(task, error)
+
+    def _token_chunk(self, chunk: Chunk) -> TokenChunk:
+        text, cache = chunk.request.text, self._executor.cache
+        known = text.token_ids[text.n_computed : text.n_computed + chunk.n_rows]
+        pages = [text.pages[group.first_page(text.n_computed, cache.page_size) :] for group in cache.groups]
+        return TokenChunk((*known, *chunk.draft_ids), text.n_computed, pages, chunk.n_wanted)
 
     def _wanted(self, chunks: Sequence[Chunk], rows: NDArray[np.int32]) -> LogitRows:
         """What is wanted of `rows`, which are those of all chunks that want logits, in their order."""
@@ -381,12 +388,6 @@ class _Result:
 
     drawn: Sequence[TokenInfo] = ()
     hidden: NDArray[np.float32] | None = None
-
-
-def _token_chunk(chunk: Chunk) -> TokenChunk:
-    text = chunk.request.text
-    known = text.token_ids[text.n_computed : text.n_computed + chunk.n_rows]
-    return TokenChunk((*known, *chunk.draft_ids), text.n_computed, text.pages, chunk.n_wanted)
 
 
 def _joined_masks(masks: Sequence[NDArray[np.uint8] | None]) -> LogitMasks | None:

@@ -17,14 +17,13 @@ from dllama.model import Candidates, LogitRows
 def score(executor: Executor, token_ids: Sequence[int]) -> Iterator[Candidates]:
     """The candidates of all rows of a text, step by step; each row's target is the token after it.
 
-    Nothing else may use the executor meanwhile: the text takes the first pages of its cache.
+    Nothing else may use the executor meanwhile: the text has its cache to itself.
     """
     size = min(executor.max_rows, executor.max_logit_rows)
-    pages = range(-(-len(token_ids) // executor.cache.page_size))
     targets = np.asarray([*token_ids[1:], -1], np.int32)
     for first in range(0, len(token_ids), size):
         part = token_ids[first : first + size]
-        chunk = TokenChunk(part, first, pages, len(part))
+        chunk = TokenChunk(part, first, executor.cache.lone_pages(first, len(part)), len(part))
         yield executor.step(
             ragged_batch([chunk], functools.partial(_greedy_with_targets, targets[first : first + size]))
         )

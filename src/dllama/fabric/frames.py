@@ -19,8 +19,8 @@ from dllama.errors import PeerProtocolError
 from dllama.fabric.base import Buffer, Fabric, bytes_view
 
 MAGIC = b"\x8bDL\n"
-PROTOCOL_VERSION = 3
-"""1 had no heartbeats, and other fields in STATUS, PLAN and PROBE."""
+PROTOCOL_VERSION = 4
+"""1 had no heartbeats, and other fields in STATUS, PLAN and PROBE; 3 had one page table for all layers."""
 
 HEADER_BYTES = 16
 

@@ -2,21 +2,22 @@
 
 from dllama.model.all_reduce import Algorithm, ReducePlan, plan_reduce, wire_row_bytes
 from dllama.model.batch import StepBatch
+from dllama.model.cache_shape import PAGE_SIZE, CacheShape, PageGroup, page_windows
 from dllama.model.candidates import RankCandidates, merge_candidates
 from dllama.model.config import ModelConfig, shortest_float32
 from dllama.model.inputs import Inputs
 from dllama.model.kv_cache import (
     CACHE_TYPES,
-    PAGE_SIZE,
-    CacheShape,
     CacheStorage,
     KvCache,
     cache_bytes,
     check_cache_type,
+    context_bytes,
 )
 from dllama.model.layers import Activation, Attention, Dense, Experts, Layer
 from dllama.model.logits import MOST_CANDIDATES, Candidates, LogitEdits, LogitMasks, LogitRows
 from dllama.model.norm import NormKind
+from dllama.model.page_tables import page_table_bytes
 from dllama.model.rope import Rope, RopeScaling, RopeStyle, YarnScaling
 from dllama.model.tensors import VOCABULARY, ModelSpec
 from dllama.model.trace import EVENT, MAX_EVENTS, SpanName, Trace, Track
@@ -50,6 +51,7 @@ __all__ = [
     "ModelSpec",
     "ModelWeights",
     "NormKind",
+    "PageGroup",
     "RankCandidates",
     "ReducePlan",
     "Rope",
@@ -66,7 +68,10 @@ __all__ = [
     "buffer_row_bytes",
     "cache_bytes",
     "check_cache_type",
+    "context_bytes",
     "merge_candidates",
+    "page_table_bytes",
+    "page_windows",
     "plan_reduce",
     "shortest_float32",
     "table_bytes",

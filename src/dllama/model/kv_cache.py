@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import collections
 import enum
 import errno
 import fcntl
@@ -19,13 +19,10 @@ from dllama.dtypes import ElementType, row_bytes
 from dllama.errors import NotEnoughDiskError, UsageError
 from dllama.formats.guarded_map import guarded_map
 from dllama.kernels import Buffer, Device
+from dllama.model.cache_shape import CacheShape
 from dllama.model.config import ModelConfig
 from dllama.model.layers import Layer
 from dllama.sharding import RankSpans
-
-PAGE_SIZE = 64
-"""Positions in a page: large enough that a page of one head is a few kB of consecutive reads, small enough that
-half a page wasted for each sequence does not matter."""
 
 _FILE_PREFIX = "dllama-kv-"
 _NUMPY_TYPES: dict[ElementType, np.dtype[Any]] = {
@@ -41,19 +38,6 @@ class CacheStorage(enum.StrEnum):
     DISK = "disk"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CacheShape:
-    """The same on every rank: page numbers mean the same positions everywhere."""
-
-    n_pages: int
-    page_size: int
-    dtype: ElementType
-
-    @property
-    def n_positions(self) -> int:
-        return self.n_pages * self.page_size
-
-
 def check_cache_type(dtype: ElementType, config: ModelConfig) -> None:
     """Raises UsageError when a head of the model is no whole number of the type's blocks."""
     widths = [kind.mixer.head_dim for kind in config.kinds if kind.mixer.head_dim % dtype.block]
@@ -67,20 +51,26 @@ def check_cache_type(dtype: ElementType, config: ModelConfig) -> None:
 
 def cache_bytes(config: ModelConfig, spans: RankSpans, shape: CacheShape) -> int:
     """Bytes of all keys and values of one rank."""
-    per_position = (_position_bytes(kind, spans, shape.dtype) for kind in config.kinds)
-    of_kind = [2 * shape.n_positions * n_bytes for n_bytes in per_position]
+    return sum(
+        2 * math.prod(_cache_dims(config.kinds[kind], spans, shape)) * n * _NUMPY_TYPES[shape.dtype].itemsize
+        for kind, n in collections.Counter(config.layer_kinds).items()
+    )
+
+
+def context_bytes(config: ModelConfig, spans: RankSpans, dtype: ElementType, n_positions: int) -> int:
+    """Bytes of the keys and values of one rank that a row attends to, with `n_positions` before it."""
+    of_kind = []
+    for kind in config.kinds:
+        rows, window = kind.mixer.cache(spans), kind.mixer.window
+        n_seen = n_positions if window is None else min(n_positions, window - 1)
+        of_kind.append(2 * n_seen * rows.n_heads * row_bytes(dtype, rows.width))
     return sum(of_kind[kind] for kind in config.layer_kinds)
-
-
-def _position_bytes(layer: Layer, spans: RankSpans, dtype: ElementType) -> int:
-    """Of its keys, or of its values."""
-    rows = layer.mixer.cache(spans)
-    return rows.n_heads * row_bytes(dtype, rows.width)
 
 
 class KvCache:
     """`layers[index]`: keys and values, each [n_pages, K_local, page_size, E] float16 or float32, or for Q80 uint8
-    [n_pages, K_local, page_size, bytes of E / 32 blocks], K_local and E those of the kind. Zeros at first."""
+    [n_pages, K_local, page_size, bytes of E / 32 blocks], n_pages those of the layer's page group, K_local and E those
+    of its kind. Zeros at first."""
 
     def __init__(
         self,
@@ -93,7 +83,7 @@ class KvCache:
     ) -> None:
         """Raises NotEnoughDiskError or UsageError, with nothing left behind, when the file cannot be made."""
         dtype = _NUMPY_TYPES[shape.dtype]
-        self.page_size = shape.page_size
+        self.shape = shape
         self._file: _CacheFile | None = None
         self.layers: list[tuple[Buffer, Buffer]]
         shapes = [_cache_dims(config.layer(index), spans, shape) for index in range(config.n_layers)]
@@ -119,9 +109,9 @@ class KvCache:
 
 def _cache_dims(layer: Layer, spans: RankSpans, shape: CacheShape) -> tuple[int, ...]:
     """[n_pages, K_local, page_size, E or bytes of its blocks] of a layer's keys, or of its values."""
-    rows = layer.mixer.cache(spans)
+    rows, group = layer.mixer.cache(spans), shape.groups[shape.group_of(layer.mixer.window)]
     width = row_bytes(shape.dtype, rows.width) // _NUMPY_TYPES[shape.dtype].itemsize
-    return shape.n_pages, rows.n_heads, shape.page_size, width
+    return group.n_pages, rows.n_heads, shape.page_size, width
 
 
 class _CacheFile:

@@ -32,6 +32,7 @@ from dllama.model.layers import (
 )
 from dllama.model.logits import LogitRows
 from dllama.model.norm import Norm
+from dllama.model.page_tables import PageTables
 from dllama.model.partial_sums import PartialSums, RowSums
 from dllama.model.rope import Angles, rope_table
 from dllama.model.tensors import VOCABULARY, ModelSpec
@@ -49,10 +50,6 @@ class StepLimits:
     max_positions: int
     wire: ElementType
     timeout_s: float
-
-    def most_pages(self, page_size: int) -> int:
-        """The most pages that one sequence can have."""
-        return -(-self.max_positions // page_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +130,7 @@ class Transformer:
 
         self._positions = np.zeros(n_rows, np.int32)
         self._sequence = np.zeros(n_rows, np.int32)
-        self._page_table = np.zeros((n_rows, limits.most_pages(cache.page_size)), np.int32)
+        self._page_tables = PageTables(cache.shape, n_rows, limits.max_positions)
         self._steps: dict[int, list[RunPrograms]] = {}
 
     def forward(self, batch: StepBatch, inputs: Inputs) -> RankCandidates:
@@ -200,15 +197,14 @@ class Transformer:
         self._norms.clear()
         self._workspace.close()
         self.sums.close()
-        del self._weights, self._cache, self._x, self._logits, self._page_table, self._head_input
+        del self._weights, self._cache, self._x, self._logits, self._page_tables, self._head_input
         del self._final_norm
 
     def _place(self, batch: StepBatch) -> None:
         """Where the programs find the rows of this step."""
-        n_rows, (n_sequences, n_pages) = batch.n_rows, batch.page_table.shape
-        self._positions[:n_rows] = batch.positions
-        self._sequence[:n_rows] = batch.sequence
-        self._page_table[:n_sequences, :n_pages] = batch.page_table
+        self._positions[: batch.n_rows] = batch.positions
+        self._sequence[: batch.n_rows] = batch.sequence
+        self._page_tables.place(batch)
 
     def _prepare(self, n_rows: int) -> list[RunPrograms]:
         """The programs of a step, in one run or in two: where sums take long to travel, one run's are on their way
@@ -220,9 +216,8 @@ class Transformer:
 
     def _record(self, run: RowSums) -> RunPrograms:
         record, bind, layers = self._device.record, self._device.bind, range(self._config.n_layers)
-        rows = RowPlaces(
-            bind(self._positions[run.rows]), bind(self._sequence[run.rows]), bind(self._page_table)
-        )
+        positions, sequence = bind(self._positions[run.rows]), bind(self._sequence[run.rows])
+        rows = [RowPlaces(positions, sequence, bind(table)) for table in self._page_tables.tables]
         return RunPrograms(
             run,
             [record(self._mix, index, run, rows) for index in layers],
@@ -230,7 +225,8 @@ class Transformer:
             record(run.add, self._norms[-1].after_feed_forward),
         )
 
-    def _mix(self, index: int, run: RowSums, rows: RowPlaces) -> None:
+    def _mix(self, index: int, run: RowSums, of_groups: list[RowPlaces]) -> None:
+        """`of_groups`: where the rows stand in the pages of each group."""
         mixer, weights = self._config.layer(index).mixer, self._weights.layers[index]
         inputs, norm = self._inputs[index].mixer, self._norms[index].mixer
         if index > 0:
@@ -238,6 +234,7 @@ class Transformer:
         else:
             self._norm(run, inputs, norm)
         cache, angles = self._cache.layers[index], self._angles[mixer.angles]
+        rows = of_groups[self._cache.shape.group_of(mixer.window)]
         mixer.compute(self._workspace, weights, cache, angles, run, rows)  # this rank's part of [T, D]
         run.encode()
 

@@ -31,6 +31,7 @@ from dllama.model import (
     SpanName,
     StepBatch,
     cache_bytes,
+    context_bytes,
     merge_candidates,
 )
 from dllama.node.crew import Crew, await_all, greet_crew
@@ -195,6 +196,12 @@ class Cluster:
     def kv_bytes(self) -> int:
         """Bytes of this node's own part of the KV cache."""
         return cache_bytes(self._plan.config, self._plan.shards.ranks[0], self._plan.cache)
+
+    def context_bytes(self, n_positions: int) -> int:
+        """Bytes of this node's own part of the KV cache that a row with so many positions before it reads of them."""
+        return context_bytes(
+            self._plan.config, self._plan.shards.ranks[0], self._plan.cache.dtype, n_positions
+        )
 
     @property
     def sent_bytes(self) -> list[int]:

@@ -14,10 +14,13 @@ from dllama.model import (
     CacheShape,
     ModelConfig,
     ModelSpec,
+    PageGroup,
     StepLimits,
     buffer_row_bytes,
     cache_bytes,
     check_cache_type,
+    page_table_bytes,
+    page_windows,
     table_bytes,
     wire_row_bytes,
 )
@@ -82,7 +85,7 @@ def memory_need(
     buffers *= _FLOAT_BYTES if decoded else 1  # at most: those that are not quantised are as large as ever
     logits = limits.max_logit_rows * 4 * len(vocabulary)
     rope = table_bytes(model, limits.max_positions)
-    page_table = 4 * limits.max_rows * limits.most_pages(cache.page_size)
+    page_tables = page_table_bytes(cache, limits.max_rows, limits.max_positions)
     messages = max_step_bytes(config, limits, cache, vocabulary) if plan.n_ranks > 1 else 0
     messages += 2 * max_answer_bytes(limits, vocabulary)  # the candidates, and what is sent of them
     masks = limits.max_logit_rows * -(-config.vocab_size // 8)
@@ -90,7 +93,7 @@ def memory_need(
         weight_bytes=_FLOAT_BYTES * model.shard_elements(spans) if decoded else model.shard_bytes(spans),
         kv_bytes=cache_bytes(config, spans, cache),
         kv_on_disk=kv_on_disk,
-        other_bytes=PROGRAM_BYTES + buffers + logits + rope + page_table + messages + masks,
+        other_bytes=PROGRAM_BYTES + buffers + logits + rope + page_tables + messages + masks,
     )
 
 
@@ -136,10 +139,9 @@ def session_shape(
         wire=wire,
         timeout_s=timeout_s,
     )
-    cache = CacheShape(
-        n_pages=n_sequences * -(-max_seq_len // PAGE_SIZE), page_size=PAGE_SIZE, dtype=cache_type
-    )
-    return cache, limits
+    n_pages = n_sequences * -(-max_seq_len // PAGE_SIZE)
+    groups = tuple(PageGroup(window=window, n_pages=n_pages) for window in page_windows(config))
+    return CacheShape(groups=groups, page_size=PAGE_SIZE, dtype=cache_type), limits
 
 
 def large_step_bytes(config: ModelConfig, limits: StepLimits) -> int | None:

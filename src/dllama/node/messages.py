@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Self, TypeVar
 from dllama.dtypes import ElementType
 from dllama.errors import PeerProtocolError
 from dllama.fabric import PEER_TIMEOUT_S
-from dllama.model import CacheShape, ModelConfig, ModelSpec, StepLimits
+from dllama.model import CacheShape, ModelConfig, ModelSpec, PageGroup, StepLimits
 from dllama.node.soundness import check_peer_timeout, check_session, check_types
 from dllama.plain_text import plain_line
 from dllama.sharding import ShardPlan
@@ -139,7 +139,7 @@ class SessionPlan:
             "addresses": self.addresses,
             "model": self.model.to_json(),
             "shards": self.shards.to_json(),
-            "cache": vars(self.cache) | {"dtype": self.cache.dtype.label},
+            "cache": dataclasses.asdict(self.cache) | {"dtype": self.cache.dtype.label},
             "limits": vars(self.limits) | {"wire": self.limits.wire.label},
             "peer_timeout_s": self.peer_timeout_s,
         }
@@ -154,14 +154,14 @@ class SessionPlan:
             unknown = values.keys() - {field.name for field in dataclasses.fields(cls)}
             if unknown:
                 raise ValueError(f"unknown keys {sorted(unknown)}")
-            cache, limits = values["cache"], values["limits"]
+            limits = values["limits"]
             plan = cls(
                 session=values["session"],
                 rank=values["rank"],
                 addresses=tuple(values["addresses"]),
                 model=ModelSpec.from_json(values["model"]),
                 shards=ShardPlan.from_json(values["shards"]),
-                cache=CacheShape(**cache | {"dtype": ElementType.from_label(cache["dtype"])}),
+                cache=_cache_from_json(values["cache"]),
                 limits=StepLimits(**limits | {"wire": ElementType.from_label(limits["wire"])}),
                 peer_timeout_s=values["peer_timeout_s"],
             )
@@ -179,6 +179,11 @@ class SessionPlan:
             return plan
 
         return parse_message("SessionPlan", sender, parse)
+
+
+def _cache_from_json(values: dict[str, Any]) -> CacheShape:
+    groups = tuple(PageGroup(**group) for group in values["groups"])
+    return CacheShape(**values | {"groups": groups, "dtype": ElementType.from_label(values["dtype"])})
 
 
 def _json_object(payload: bytes | bytearray) -> dict[str, Any]:

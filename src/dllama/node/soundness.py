@@ -12,7 +12,7 @@ import pydantic
 
 from dllama.dtypes import ElementType
 from dllama.fabric import LEAST_PEER_TIMEOUT_S
-from dllama.model import CACHE_TYPES, MATRIX_TYPES, CacheShape, ModelSpec, StepLimits
+from dllama.model import CACHE_TYPES, MATRIX_TYPES, CacheShape, ModelSpec, StepLimits, page_windows
 from dllama.sharding import Axis, ShardPlan
 
 T = TypeVar("T")
@@ -80,18 +80,28 @@ def check_session(
     _check_shards(model.axes, shards)
     is_whole = all(kind.mixer.head_dim % cache.dtype.block == 0 for kind in config.kinds)
     _require(cache.dtype in CACHE_TYPES and is_whole, f"a cache of {cache.dtype.label}")
-    _require(cache.n_pages > 0 and cache.page_size > 0, "a cache without pages")
-    _require(cache.n_positions <= _MOST_POSITIONS, f"a cache of {cache.n_positions} positions")
+    _check_pages(cache, page_windows(config), limits.max_positions)
     _require(limits.wire in (ElementType.F32, ElementType.Q80), f"buffers of {limits.wire.label}")
     _require(0 < limits.max_rows <= _MOST_ROWS, f"steps of {limits.max_rows} rows")
     _require(0 < limits.max_logit_rows <= limits.max_rows, f"logits of {limits.max_logit_rows} rows")
-    _require(0 < limits.max_positions <= cache.n_positions, f"{limits.max_positions} positions")
     _require(0 < limits.timeout_s <= MOST_TIMEOUT_S, f"a timeout of {limits.timeout_s} s")
 
 
 def check_peer_timeout(seconds: float) -> None:
     """Raises ValueError for what nobody would wait, or could keep to."""
     _require(LEAST_PEER_TIMEOUT_S <= seconds <= MOST_PEER_TIMEOUT_S, f"a silence of {seconds} s")
+
+
+def _check_pages(cache: CacheShape, windows: Sequence[int | None], n_positions: int) -> None:
+    """The page groups are the model's, and a text of `n_positions` has room in that without a window."""
+    _require(tuple(group.window for group in cache.groups) == windows, "page groups of another model")
+    _require(0 < cache.page_size <= _MOST_POSITIONS, f"pages of {cache.page_size} positions")
+    _require(0 < n_positions <= _MOST_POSITIONS, f"{n_positions} positions")
+    for group in cache.groups:
+        _require(group.n_pages > 0, "a cache without pages")
+        n_kept = group.n_pages * cache.page_size
+        _require(n_kept <= _MOST_POSITIONS, f"a cache of {n_kept} positions")
+        _require(group.window is not None or n_positions <= n_kept, f"{n_positions} positions")
 
 
 def _check_types(model: ModelSpec) -> None:

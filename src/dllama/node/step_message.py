@@ -29,17 +29,19 @@ from dllama.node.timing import NodeTimes
 from dllama.sharding import Span
 
 _INT, _FLOAT, _DOUBLE = np.dtype("<i4"), np.dtype("<f4"), np.dtype("<f8")
-_N_COUNTS = 9
+_N_COUNTS = 8  # before those of the page groups
 _N_TIMES = 3
+_MOST_POSITIONS = (1 << 31) - 1
 
 
 def encode_steps(batch: StepBatch, inputs: InputRows, vocabs: Sequence[Span]) -> list[bytes]:
     """The payload of a STEP for each of `vocabs`, the vocabulary spans of those who get it.
 
-    Nine int32: T, S, P pages of each sequence, N, C, K edits, M masks, D, element type of the inputs. Then int32:
-    sequence lengths [S], first positions [S], page_table [S, P], wanted rows [N], targets [N], index and ids of the
-    edits [K], index of the masks [M]. Then float32: temperature [N], scale and add of the edits [K]. Then the inputs
-    [T, D], unless they travel apart. Then the masks [M, B] uint8. Token ids stay with the root.
+    Eight int32: T, S, N, C, K edits, M masks, D, element type of the inputs; then for each page group P, pages of each
+    sequence. Then int32: sequence lengths [S], first positions [S], page table [S, P] of each group, wanted rows [N],
+    targets [N], index and ids of the edits [K], index of the masks [M]. Then float32: temperature [N], scale and add of
+    the edits [K]. Then the inputs [T, D], unless they travel apart. Then the masks [M, B] uint8. Token ids stay with
+    the root.
 
     Edits and masks are those of the span: B bytes that hold its bits. A step without them is one buffer for all.
     """
@@ -57,11 +59,12 @@ def encode_steps(batch: StepBatch, inputs: InputRows, vocabs: Sequence[Span]) ->
 
 
 def _encode(batch: StepBatch, edits: LogitEdits, masks: LogitMasks, inputs: InputRows) -> bytes:
-    lengths, starts = _runs(batch)
-    wanted = batch.wanted
-    counts = [batch.n_rows, *batch.page_table.shape, len(wanted.rows), wanted.n_candidates]
+    lengths, starts = batch.runs()
+    wanted, tables = batch.wanted, batch.page_tables
+    counts = [batch.n_rows, batch.n_sequences, len(wanted.rows), wanted.n_candidates]
     counts += [len(edits.ids), len(masks.index), inputs.stored.shape[1], inputs.dtype]
-    ints = [counts, lengths, starts, batch.page_table]
+    counts += [table.shape[1] for table in tables]
+    ints = [counts, lengths, starts, *tables]
     ints += [wanted.rows, wanted.targets, edits.index, edits.ids, masks.index]
     floats = [wanted.temperature, edits.scale, edits.add]
     parts = [*_in_bytes(_INT, ints), *_in_bytes(_FLOAT, floats)]
@@ -88,14 +91,6 @@ def _mask_bytes(vocab: Span) -> Span:
     return Span(vocab.start // 8, -(-vocab.stop // 8))
 
 
-def _runs(batch: StepBatch) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
-    """The number of rows of each sequence and the position of its first one, both [S]."""
-    if batch.n_rows == len(batch.page_table):
-        return np.ones(batch.n_rows, np.int32), batch.positions
-    first_rows = np.flatnonzero(np.diff(batch.sequence, prepend=-1))
-    return np.diff(first_rows, append=batch.n_rows), batch.positions[first_rows]
-
-
 def decode_step(
     payload: bytes | bytearray,
     config: ModelConfig,
@@ -109,39 +104,32 @@ def decode_step(
     impossible."""
 
     def parse() -> tuple[StepBatch, InputRows]:
-        counts = _step_counts(payload, config, limits, cache, vocab)
-        n_rows, n_sequences, n_pages, n_wanted, _, n_edits, n_masks, _, input_type = counts
+        counts, pages = _step_counts(payload, config, limits, cache, vocab)
+        n_rows, n_sequences, n_wanted, _, n_edits, n_masks, _, input_type = counts
         own = _mask_bytes(vocab)
-        ints = [
-            n_sequences,
-            n_sequences,
-            n_sequences * n_pages,
-            n_wanted,
-            n_wanted,
-            n_edits,
-            n_edits,
-            n_masks,
-        ]
+        ints = [n_sequences, n_sequences, *(n_sequences * n_pages for n_pages in pages)]
+        ints += [n_wanted, n_wanted, n_edits, n_edits, n_masks]
         floats = [n_wanted, n_edits, n_edits]
         dtype, shape = ElementType(input_type), (n_rows, config.dim)
-        inputs_start = 4 * (_N_COUNTS + sum(ints) + sum(floats))
+        ints_start = 4 * (_N_COUNTS + len(pages))
+        floats_start = ints_start + 4 * sum(ints)
+        inputs_start = floats_start + 4 * sum(floats)
         masks_start = inputs_start + message_bytes(dtype, shape)
         _require(len(payload) == masks_start + n_masks * len(own), "size")
-        lengths, starts, table, *wanted_ints = _split(payload, _INT, 4 * _N_COUNTS, ints)
-        wanted_floats = _split(payload, _FLOAT, 4 * (_N_COUNTS + sum(ints)), floats)
+        lengths, starts, *rest = _split(payload, _INT, ints_start, ints)
+        tables, wanted_ints = rest[: len(pages)], rest[len(pages) :]
+        wanted_floats = _split(payload, _FLOAT, floats_start, floats)
         allowed = np.zeros((n_masks, -(-config.vocab_size // 8)), np.uint8)
         if n_masks:
             bits = np.frombuffer(payload, np.uint8, offset=masks_start)
             allowed[:, own.start : own.stop] = bits.reshape(n_masks, len(own))
-        _require(_within(table, cache.n_pages), "page numbers")
-        positions, sequence = _rows(
-            lengths, starts, n_rows, min(limits.max_positions, n_pages * cache.page_size)
-        )
+        n_positions = min(limits.max_positions, _reach(pages, cache))
+        positions, sequence = _rows(lengths, starts, n_rows, n_positions)
         batch = StepBatch(
             token_ids=np.zeros(n_rows, np.int32),
             positions=positions,
             sequence=sequence,
-            page_table=table.reshape(n_sequences, n_pages),
+            page_tables=_page_tables(tables, lengths, starts, cache),
             wanted=_wanted(counts, wanted_ints, wanted_floats, allowed, config.vocab_size, vocab),
         )
         return batch, InputRows.from_message(dtype, shape, payload, inputs_start)
@@ -152,7 +140,7 @@ def decode_step(
 def max_step_bytes(config: ModelConfig, limits: StepLimits, cache: CacheShape, vocab: Span) -> int:
     """The largest STEP that a session may need: every row a sequence of its own with all the pages that one can have,
     every logit of the span edited, every wanted row masked."""
-    words = _N_COUNTS + limits.max_rows * (2 + limits.most_pages(cache.page_size))
+    words = _N_COUNTS + len(cache.groups) + limits.max_rows * (2 + sum(_most_pages(limits, cache)))
     words += limits.max_logit_rows * (4 + 4 * len(vocab))
     inputs = min(row_bytes(ElementType.F32, limits.max_rows * config.dim), APART_BYTES)
     return 4 * words + inputs + limits.max_logit_rows * len(_mask_bytes(vocab))
@@ -215,27 +203,62 @@ NO_MASKS = LogitMasks(index=np.empty(0, np.int32), allowed=np.empty((0, 0), np.u
 
 def _step_counts(
     payload: bytes | bytearray, config: ModelConfig, limits: StepLimits, cache: CacheShape, vocab: Span
-) -> list[int]:
-    """T, S, P, N, C, K, M, D, element type of the inputs. Raises ValueError for what the buffers are not made for."""
-    counts: list[int] = np.frombuffer(payload, _INT, _N_COUNTS).tolist()
-    n_rows, n_sequences, n_pages, n_wanted, n_candidates, n_edits, n_masks, n_columns, input_type = counts
+) -> tuple[list[int], list[int]]:
+    """T, S, N, C, K, M, D, element type of the inputs, and P of each page group. Raises ValueError for what the buffers
+    are not made for."""
+    values: list[int] = np.frombuffer(payload, _INT, _N_COUNTS + len(cache.groups)).tolist()
+    counts, pages = values[:_N_COUNTS], values[_N_COUNTS:]
+    n_rows, n_sequences, n_wanted, n_candidates, n_edits, n_masks, n_columns, input_type = counts
     _require(0 < n_rows <= limits.max_rows, "number of rows")
     _require(0 < n_sequences <= n_rows, "number of sequences")
-    _require(0 < n_pages <= limits.most_pages(cache.page_size), "number of pages")
     _require(0 <= n_wanted <= min(n_rows, limits.max_logit_rows), "number of logits")
     _require(0 < n_candidates <= min(config.vocab_size, MOST_CANDIDATES), "number of candidates")
     _require(0 <= n_edits <= n_wanted * len(vocab), "number of edits")
     _require(0 <= n_masks <= n_wanted, "number of masks")
     _require(n_columns == config.dim, "width")
     _require(input_type in STORED, "type of inputs")
-    return counts
+    for n_pages, most in zip(pages, _most_pages(limits, cache), strict=True):
+        _require(0 < n_pages <= most, "number of pages")
+    return counts, pages
+
+
+def _most_pages(limits: StepLimits, cache: CacheShape) -> list[int]:
+    """Those that a step may name of one sequence, in each group."""
+    return [
+        group.most_pages(limits.max_positions, limits.max_rows, cache.page_size) for group in cache.groups
+    ]
+
+
+def _reach(pages: Sequence[int], cache: CacheShape) -> int:
+    """Positions that fit into so many pages of the group without a window, if there is one."""
+    whole = [n for n, group in zip(pages, cache.groups, strict=True) if group.window is None]
+    return min(whole, default=_MOST_POSITIONS) * cache.page_size
+
+
+def _page_tables(
+    tables: Sequence[NDArray[np.int32]],
+    lengths: NDArray[np.int32],
+    starts: NDArray[np.int32],
+    cache: CacheShape,
+) -> tuple[NDArray[np.int32], ...]:
+    """[S, P] of each group; positions are known to be possible. Raises ValueError for pages that are none, and where
+    those of a window are too few for the rows."""
+    size, shaped = cache.page_size, []
+    for flat, group in zip(tables, cache.groups, strict=True):
+        table = flat.reshape(len(starts), -1)
+        _require(_within(table, group.n_pages), "page numbers")
+        if group.window is not None:
+            stops = (starts + lengths - 1) // size + 1
+            _require((stops - group.first_pages(starts, size)).max() <= table.shape[1], "positions")
+        shaped.append(table)
+    return tuple(shaped)
 
 
 def _rows(
     lengths: NDArray[np.int32], starts: NDArray[np.int32], n_rows: int, n_positions: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Position and sequence of each row, both [T]; the inverse of `_runs`. One row of each text, a decode step, is
-    quick: while a worker reads it the root computes already, and will wait for it. Raises ValueError."""
+    """Position and sequence of each row, both [T]; the inverse of StepBatch.runs. One row of each text, a decode step,
+    is quick: while a worker reads it the root computes already, and will wait for it. Raises ValueError."""
     numbers = np.arange(len(lengths), dtype=np.int32)
     if n_rows == len(lengths):
         _require(_within(lengths, 2, least=1), "sequence lengths")
@@ -256,7 +279,7 @@ def _wanted(
     vocab_size: int,
     vocab: Span,
 ) -> LogitRows:
-    n_rows, _, _, n_wanted, n_candidates, n_edits, n_masks, *_ = counts
+    n_rows, _, n_wanted, n_candidates, n_edits, n_masks, *_ = counts
     rows, targets, edit_index, edit_ids, mask_index = ints
     temperature, scale, add = floats
     _require(_within(rows, n_rows) and _ascends(rows), "logit rows")
