@@ -237,6 +237,13 @@ struct AttentionKernel {
         }
     }
 
+    // What the sum of values of query i, which is of query head `head`, is multiplied with. A sink is a logit more in the
+    // softmax, with a value of zero.
+    static float share_of(const Attention& a, int head, const SoftmaxState& total, int i) {
+        if (!a.sinks) return 1.0f / total.weight[i];
+        return 1.0f / (total.weight[i] + std::exp2(a.sinks[head] * kLog2E - total.largest[i]));
+    }
+
     static void attend_finish(const Attention& a, RowTile tile, int kv_head, const SoftmaxState& total) {
         const HeadRange heads = heads_of(a, kv_head);
         int i = 0;
@@ -245,22 +252,22 @@ struct AttentionKernel {
             if (out.f32)
                 for (int h = 0; h < heads.end - heads.begin; h++) {
                     const float* mixed = total.mixed + size_t(i + h) * total.mixed_stride;
-                    const float share = 1.0f / total.weight[i + h];
+                    const float share = share_of(a, heads.begin + h, total, i + h);
                     for (int e = 0; e < a.head_dim; e++) out.f32[h * a.head_dim + e] = mixed[e] * share;
                 }
             else
-                finish_row(out, a.head_dim, heads.end - heads.begin, total, i);
+                finish_row(out, a, heads, total, i);
         }
     }
 
     // Queries first to first + n_heads - 1 of a tile, which are neighbours in a row of the output, as Q80.
-    static void finish_row(const RowOut& out, int head_dim, int n_heads, const SoftmaxState& total, int first) {
+    static void finish_row(const RowOut& out, const Attention& a, HeadRange heads, const SoftmaxState& total, int first) {
         alignas(64) float values[W * kBlock];
         int done = 0, ready = 0;  // blocks
-        for (int h = 0; h < n_heads; h++) {
+        for (int h = 0; h < heads.end - heads.begin; h++) {
             const float* mixed = total.mixed + size_t(first + h) * total.mixed_stride;
-            const F share = S::set1(1.0f / total.weight[first + h]);
-            for (int e = 0; e < head_dim; e += kBlock) {
+            const F share = S::set1(share_of(a, heads.begin + h, total, first + h));
+            for (int e = 0; e < a.head_dim; e += kBlock) {
                 for (int c = 0; c < kBlock; c += W)
                     S::store(values + ready * kBlock + c, S::mul(S::load(mixed + e + c), share));
                 if (++ready < W) continue;

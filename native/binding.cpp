@@ -187,17 +187,19 @@ void define_compute(nb::module_& m) {
              nb::arg("halves"), nb::arg("n_rows"))
         .def("attention", &Compute::attention, nb::arg("out"), nb::arg("qkv"), nb::arg("positions"),
              nb::arg("sequence"), nb::arg("page_table"), nb::arg("k_cache"), nb::arg("v_cache"), nb::arg("n_heads"),
-             nb::arg("head_offset"), nb::arg("group"), nb::arg("window"), nb::arg("n_rows"))
+             nb::arg("head_offset"), nb::arg("group"), nb::arg("window"), nb::arg("n_rows"),
+             nb::arg("sinks") = nb::none())
         .def("top_candidates", &Compute::top_candidates, nb::arg("ids"), nb::arg("largest"), nb::arg("sums"),
              nb::arg("logits"), nb::arg("temperature"), nb::arg("first_id"), nb::arg("n_rows"))
         .def("route", &Compute::route, nb::arg("routing"), nb::arg("x"), nb::arg("norm"), nb::arg("eps"),
              nb::arg("weights"), nb::arg("n_rows"), nb::arg("renormalised"), nb::arg("sigmoid") = false,
              nb::arg("choice_bias") = nb::none(), nb::arg("n_groups") = 1, nb::arg("top_groups") = 1,
-             nb::arg("group_best") = 1, nb::arg("scale") = 1.0f)
+             nb::arg("group_best") = 1, nb::arg("scale") = 1.0f, nb::arg("logit_bias") = nb::none())
         .def("experts_gated", &Compute::experts_gated, nb::arg("out"), nb::arg("stack"), nb::arg("x"),
-             nb::arg("routing"), nb::arg("n_rows"), nb::arg("activation"))
+             nb::arg("routing"), nb::arg("n_rows"), nb::arg("activation"), nb::arg("gate_bias") = nb::none(),
+             nb::arg("up_bias") = nb::none())
         .def("experts_down", &Compute::experts_down, nb::arg("out"), nb::arg("stack"), nb::arg("x"), nb::arg("routing"),
-             nb::arg("n_rows"), nb::arg("add") = false)
+             nb::arg("n_rows"), nb::arg("add") = false, nb::arg("bias") = nb::none())
         .def("encode_q80", &Compute::encode_q80, nb::arg("out"), nb::arg("x"), nb::arg("n_rows"))
         .def("add_q80", &Compute::add_q80, nb::arg("x"), nb::arg("parts"), nb::arg("n_rows"),
              nb::arg("rounded") = false)

@@ -165,7 +165,8 @@ void Compute::rope_store(Object qkv, Object cos_sin, Object positions, Object se
 }
 
 void Compute::attention(Object out, Object qkv, Object positions, Object sequence, Object page_table, Object k_cache,
-                        Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows) {
+                        Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows,
+                        Object sinks) {
     const FloatRows rows(qkv, "qkv", n_rows);
     const Paged paged(positions, sequence, page_table, k_cache, v_cache, Access::read, n_rows);
     const int64_t head_dim = paged.head_dim();
@@ -181,8 +182,8 @@ void Compute::attention(Object out, Object qkv, Object positions, Object sequenc
     const Attention a{to, rows.values(), paged.positions.data<int32_t>(), paged.sequence.data<int32_t>(),
                       paged.page_table.data<int32_t>(), paged.keys.data<void>(), paged.values.data<void>(), paged.type,
                       n_rows, n_heads, paged.n_kv_heads(), paged.head_dim(), paged.page_size(), paged.max_pages(),
-                      head_offset, group, window};
-    run({out, qkv, positions, sequence, page_table, k_cache, v_cache}, [this, a, places = paged.places()] {
+                      head_offset, group, window, optional_floats(sinks, "sinks", {n_heads})};
+    run({out, qkv, positions, sequence, page_table, k_cache, v_cache, sinks}, [this, a, places = paged.places()] {
         places.check(a.n_rows, a.window);
         if (a.n_rows == 0 || a.n_heads == 0) return;
         attention_s_ += seconds_of([&] { ops_.attention(a, workspace(ops_.attention_workspace(a))); });

@@ -65,13 +65,15 @@ public:
     void rope_store(Object qkv, Object cos_sin, Object positions, Object sequence, Object page_table, Object k_cache,
                     Object v_cache, int n_heads, bool halves, int n_rows);
     void attention(Object out, Object qkv, Object positions, Object sequence, Object page_table, Object k_cache,
-                   Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows);
+                   Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows, Object sinks);
     void top_candidates(Object ids, Object largest, Object sums, Object logits, Object temperature, int first_id,
                         int n_rows);
     void route(Object routing, Object x, Object norm, float eps, Object weights, int n_rows, bool renormalised,
-               bool sigmoid, Object choice_bias, int n_groups, int top_groups, int group_best, float scale);
-    void experts_gated(Object out, Object stack, Object x, Object routing, int n_rows, const std::string& activation);
-    void experts_down(Object out, Object stack, Object x, Object routing, int n_rows, bool add);
+               bool sigmoid, Object choice_bias, int n_groups, int top_groups, int group_best, float scale,
+               Object logit_bias);
+    void experts_gated(Object out, Object stack, Object x, Object routing, int n_rows, const std::string& activation,
+                       Object gate_bias, Object up_bias);
+    void experts_down(Object out, Object stack, Object x, Object routing, int n_rows, bool add, Object bias);
     void encode_q80(Object out, Object x, int n_rows);
     void add_q80(Object x, Object parts, int n_rows, bool rounded);
     void add_norm_q80(Object out, Object x, Object parts, Object weight, float eps, int n_rows, bool rounded);

@@ -6,7 +6,7 @@
 namespace dllama {
 
 // Chooses the top_k experts of each row by the largest scores of its norm; of equals the lower id first. Scores are softmax
-// or sigmoid of the logits. `choice_bias` is added for the choice alone, and for sigmoids only. With groups of neighbours
+// or sigmoid of the logits, `logit_bias` among them. `choice_bias` is added for the choice alone, and for sigmoids only. With groups of neighbours
 // only the experts of the best `top_groups` are there to choose: a group counts as the sum of its `group_best` best scores
 // (with softmax as its best one).
 struct Router {
@@ -18,6 +18,7 @@ struct Router {
     bool renormalised;  // weights are the scores of the chosen ones over their sum; else their scores among all
     bool sigmoid = false;
     const float* choice_bias = nullptr;  // [n_experts]
+    const float* logit_bias = nullptr;   // [n_experts]
     int n_groups = 1, top_groups = 1, group_best = 1;
     float scale = 1;  // of the weights
 };
@@ -52,6 +53,8 @@ struct ExpertsGated {
     RowsOut out;        // [slots, F]
     Activation activation;
     int n_rows;
+    const float* gate_bias = nullptr;  // [n_experts, F], added before the activation, both or none
+    const float* up_bias = nullptr;
 };
 
 // out[row] = (out[row] or 0) + the sum of weight * product over the slots of the row, by rising expert.
@@ -61,6 +64,7 @@ struct ExpertsDown {
     float* out;         // [T, D]
     int n_rows;
     bool adds;  // to what is in `out`
+    const float* bias = nullptr;  // [n_experts, D], of each product
 };
 
 }  // namespace dllama

@@ -92,7 +92,7 @@ size_t gated_scratch(const ExpertsGated& g) {
 void gate_rows(const KernelTable& kernels, const ExpertsGated& g, int expert, int tile, int tile_end, size_t slot,
                int n_rows, const Scratch& scratch) {
     const RowsOut out = rows_from(g.out, slot);
-    if (out.quants && kernels.fuses_gate(g.stack.type, n_rows, g.stack.n_in / kBlock)) {
+    if (out.quants && !g.gate_bias && kernels.fuses_gate(g.stack.type, n_rows, g.stack.n_in / kBlock)) {
         const RowsOut& x = scratch.rows;
         const QuantMatmul product{g.stack.tile(2 * expert, 0), g.stack.tile_bytes, 2 * g.stack.n_out,
                                   g.stack.n_in / kBlock, x.quants, x.scales, x.sums, nullptr, 0};
@@ -103,8 +103,15 @@ void gate_rows(const KernelTable& kernels, const ExpertsGated& g, int expert, in
     float *gate = scratch.products, *up = gate + size_t(n_rows) * columns;
     multiply(kernels, g.stack, 2 * expert, tile, tile_end, scratch.rows, n_rows, gate);
     multiply(kernels, g.stack, 2 * expert + 1, tile, tile_end, scratch.rows, n_rows, up);
-    for (int t = 0; t < n_rows; t++)
-        kernels.gated(out.at(t, column), gate + size_t(t) * columns, up + size_t(t) * columns, g.activation, columns);
+    const size_t first = size_t(expert) * g.stack.n_out + column;  // of the biases
+    for (int t = 0; t < n_rows; t++) {
+        float *of_gate = gate + size_t(t) * columns, *of_up = up + size_t(t) * columns;
+        if (g.gate_bias) {
+            kernels.add(of_gate, g.gate_bias + first, columns);
+            kernels.add(of_up, g.up_bias + first, columns);
+        }
+        kernels.gated(out.at(t, column), of_gate, of_up, g.activation, columns);
+    }
 }
 
 int down_columns(const ExpertsDown& d, const KernelTable& kernels) {
@@ -164,9 +171,12 @@ void Ops::experts_down(const ExpertsDown& d, const Routing& routing, uint8_t* wo
             for (int slot = routing.first_slot[expert]; slot < routing.first_slot[expert + 1]; slot += kExpertRows) {
                 const int n_rows = std::min(kExpertRows, routing.first_slot[expert + 1] - slot);
                 multiply(kernels_, d.stack, expert, tile, tile_end, rows_from(d.x, size_t(slot)), n_rows, products);
-                for (int i = 0; i < n_rows; i++)
-                    kernels_.add_scaled(d.out + size_t(routing.slot_row[slot + i]) * d.stack.n_out + column,
-                                        products + size_t(i) * columns, routing.slot_weight[slot + i], columns);
+                for (int i = 0; i < n_rows; i++) {
+                    float* product = products + size_t(i) * columns;
+                    if (d.bias) kernels_.add(product, d.bias + size_t(expert) * d.stack.n_out + column, columns);
+                    kernels_.add_scaled(d.out + size_t(routing.slot_row[slot + i]) * d.stack.n_out + column, product,
+                                        routing.slot_weight[slot + i], columns);
+                }
             }
     });
 }

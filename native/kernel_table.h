@@ -12,7 +12,8 @@ namespace dllama {
 constexpr int kSumColumns = 128;  // F16/F32 products are summed in runs of this many columns, then run by run:
                                   // the rounding error grows with 128 + n / 128 instead of n
 
-enum class Activation : int { silu = 0, gelu = 1 };
+// swiglu_oai: gate * sigmoid(1.702 gate) * (up + 1) with gate at most 7 and up within 7 of 0 (gpt-oss).
+enum class Activation : int { silu = 0, gelu = 1, swiglu_oai = 2 };
 
 // A product with packed weights of a blocked type. Tile t holds rows [t * tile_rows, (t + 1) * tile_rows), and for each
 // block of 32 columns: tile_rows float16 scales, then groups of unit_bytes from every row in turn.
@@ -93,6 +94,7 @@ struct Attention {
     const void* values;         // the same
     ElementType cache_type;
     int n_rows, n_heads, n_kv_heads, head_dim, page_size, max_pages, head_offset, group, window;
+    const float* sinks = nullptr;  // [H]: a logit more for each query head, without a value
 };
 
 // Rows [first, first + count) of one sequence, at consecutive positions.

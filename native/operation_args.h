@@ -21,8 +21,19 @@ inline void need_packed_here(const PackedLayout& layout, const KernelTable& kern
 }
 
 inline Activation activation_named(const std::string& name) {
-    require(name == "silu" || name == "gelu", "activation", "must be 'silu' or 'gelu'");
-    return name == "silu" ? Activation::silu : Activation::gelu;
+    if (name == "silu") return Activation::silu;
+    if (name == "gelu") return Activation::gelu;
+    require(name == "swiglu_oai", "activation", "must be 'silu', 'gelu' or 'swiglu_oai'");
+    return Activation::swiglu_oai;
+}
+
+// Float32 values of these sizes that may be left away (None).
+inline const float* optional_floats(nb::handle object, const char* name, std::initializer_list<int64_t> sizes) {
+    if (object.is_none()) return nullptr;
+    const ArrayArg array(object, name, kFloat32, int(sizes.size()));
+    int dim = 0;
+    for (const int64_t size : sizes) array.need_size(dim++, size);
+    return array.data<float>();
 }
 
 // A float32 [T, n] array with at least n_rows rows.

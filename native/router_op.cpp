@@ -148,6 +148,8 @@ void Ops::route(const Router& r, const Routing& routing, uint8_t* workspace) {
     pool_.run(n_runs, [&](int run, int thread) {
         float* scores = reinterpret_cast<float*>(workspace + thread * bytes);
         for (int t = run * kRouterRows; t < std::min(r.n_rows, (run + 1) * kRouterRows); t++) {
+            if (r.logit_bias)
+                for (int e = 0; e < r.n_experts; e++) routing.logits[size_t(t) * r.n_experts + e] += r.logit_bias[e];
             const float* logits = routing.logits + size_t(t) * r.n_experts;
             int32_t* ids = routing.ids + size_t(t) * r.top_k;
             choose_experts(r, logits, scores, ids);

@@ -252,7 +252,16 @@ struct RowKernels {
         return S::div(x, S::add(S::set1(1), exp<S>(S::mul(S::set1(-2), u))));
     }
 
+    // x * sigmoid(1.702 x) for x = min(gate, 7), times 1 + up within [-7, 7].
+    static F clamped_swiglu(F gate, F up) {
+        const F limit = S::set1(7), below = S::set1(-7);
+        const F x = S::min(limit, gate);  // NaN stays NaN
+        const F swish = S::div(x, S::add(S::set1(1), exp<S>(S::mul(S::set1(-1.702f), x))));
+        return S::mul(swish, S::add(S::set1(1), S::max(below, S::min(limit, up))));
+    }
+
     static F activated(Activation activation, F gate, F up) {
+        if (activation == Activation::swiglu_oai) return clamped_swiglu(gate, up);
         return S::mul(activation == Activation::silu ? silu(gate) : gelu(gate), up);
     }
 

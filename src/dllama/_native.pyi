@@ -171,6 +171,7 @@ class Compute:
         group: int,
         window: int,
         n_rows: int,
+        sinks: Floats | None = None,
     ) -> None: ...
     def top_candidates(
         self,
@@ -197,6 +198,7 @@ class Compute:
         top_groups: int = 1,
         group_best: int = 1,
         scale: float = 1.0,
+        logit_bias: Floats | None = None,
     ) -> None: ...
     def experts_gated(
         self,
@@ -206,6 +208,8 @@ class Compute:
         routing: RoutedRows | device.Routes,
         n_rows: int,
         activation: str,
+        gate_bias: Floats | None = None,
+        up_bias: Floats | None = None,
     ) -> None: ...
     def experts_down(
         self,
@@ -215,6 +219,7 @@ class Compute:
         routing: RoutedRows | device.Routes,
         n_rows: int,
         add: bool = False,
+        bias: Floats | None = None,
     ) -> None: ...
     def encode_q80(self, out: Bytes, x: Floats, n_rows: int) -> None: ...
     def add_q80(self, x: Floats, parts: Bytes, n_rows: int, rounded: bool = False) -> None: ...

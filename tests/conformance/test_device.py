@@ -184,7 +184,7 @@ def test_pack_tells_of_what_is_not_finite(
         assert not matrix.pack(0, damaged)
 
 
-@pytest.mark.parametrize("activation", ["silu", "gelu"])
+@pytest.mark.parametrize("activation", ["silu", "gelu", "swiglu_oai"])
 @pytest.mark.parametrize("dtype", WEIGHT_TYPES)
 def test_gated_matmul(device: Device, rng: np.random.Generator, dtype: ElementType, activation: str) -> None:
     n_ffn, n_in, n_rows = 64, whole_blocks(dtype, 96), 7
@@ -203,7 +203,7 @@ def test_gated_matmul(device: Device, rng: np.random.Generator, dtype: ElementTy
     assert_within(read_rows(device, dtype, out, n_rows, n_ffn), wanted, rounding + step)
 
 
-@pytest.mark.parametrize("activation", ["silu", "gelu"])
+@pytest.mark.parametrize("activation", ["silu", "gelu", "swiglu_oai"])
 def test_silu_mul(device: Device, rng: np.random.Generator, activation: str) -> None:
     gate_up = 3 * normal(rng, 5, 2 * 96)
     out = device.buffer(5, 96)
@@ -215,7 +215,7 @@ def test_silu_mul(device: Device, rng: np.random.Generator, activation: str) -> 
 def gated_error(gate_up: Floats, activation: str) -> Floats:
     """The rounding of the argument of exp, which becomes a relative error, and of what follows; exp ends at 2^126."""
     gate, up = np.abs(np.split(gate_up.astype(np.float64), 2, axis=-1))
-    argument = gate if activation == "silu" else 1.6 * (gate + 0.045 * gate**3)
+    argument = {"silu": gate, "gelu": 1.6 * (gate + 0.045 * gate**3), "swiglu_oai": 1.702 * gate}[activation]
     relative = np.abs(oracle.gated(gate_up, activation)) * (6 + 4 * argument) * EPS
     return np.asarray(relative + 2.0**-126 * gate * up)
 
@@ -323,29 +323,46 @@ def loaded(cache: NDArray[np.generic], dtype: ElementType, head_dim: int) -> Flo
     return oracle.decode(dtype, rows, head_dim).reshape(*cache.shape[:3], head_dim)
 
 
-def attend(device: Device, step: Step, out: Rows, offset: int, group: int, window: int, rows: slice) -> None:
+def attend(
+    device: Device,
+    step: Step,
+    out: Rows,
+    offset: int,
+    group: int,
+    window: int,
+    rows: slice,
+    sinks: Floats | None = None,
+) -> None:
     qkv = step.qkv[rows].copy()
     device.attention(
         out, put(device, qkv), *step.places(device, rows), put(device, step.keys), put(device, step.values),
-        N_HEADS, offset, group, window, len(qkv),
+        N_HEADS, offset, group, window, len(qkv), sinks=None if sinks is None else put(device, sinks),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("offset", "group"), [(0, 3), (2, 4)])
 @pytest.mark.parametrize("window", [0, 5])
 @pytest.mark.parametrize("dtype", CACHE_TYPES)
+@pytest.mark.parametrize("has_sinks", [False, True])
 def test_attention(
-    device: Device, rng: np.random.Generator, dtype: ElementType, window: int, offset: int, group: int
+    device: Device,
+    rng: np.random.Generator,
+    dtype: ElementType,
+    window: int,
+    offset: int,
+    group: int,
+    has_sinks: bool,
 ) -> None:
     step = make_step(rng, dtype, 32)
+    sinks = 4 * normal(rng, N_HEADS) if has_sinks else None
     n_rows = len(step.qkv)
     out, quantised = device.buffer(n_rows, N_HEADS * 32), device.quantised_rows(n_rows, N_HEADS * 32)
-    attend(device, step, out, offset, group, window, slice(None))
-    attend(device, step, quantised, offset, group, window, slice(None))
+    attend(device, step, out, offset, group, window, slice(None), sinks)
+    attend(device, step, quantised, offset, group, window, slice(None), sinks)
     keys, values = loaded(step.keys, dtype, 32), loaded(step.values, dtype, 32)
     queries = step.qkv[:, : N_HEADS * 32].reshape(n_rows, N_HEADS, 32)
     wanted = oracle.attention(
-        queries, step.positions, step.sequence, step.page_table, keys, values, offset, group, window
+        queries, step.positions, step.sequence, step.page_table, keys, values, offset, group, window, sinks
     ).reshape(n_rows, -1)
     # As in tests/kernels/test_attention.py: the scores' rounding as a factor of weights, and that of sums.
     length = np.sqrt((keys**2).sum(-1).max() * (queries.astype(np.float64) ** 2).sum(-1).max())

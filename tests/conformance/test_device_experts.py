@@ -55,6 +55,7 @@ class Mixture:
     def __post_init__(self) -> None:
         self.gate_up, self.down = normal(2 * N_EXPERTS, F, D), normal(N_EXPERTS, D, F, seed=2)
         self.router, self.norm = normal(N_EXPERTS, D, seed=3), normal(D, seed=4)
+        self.biases = [3 * normal(N_EXPERTS, n, seed=8 + part) for part, n in enumerate((F, F, D))]
         device = self.device
         self.gate_up_stack, self.down_stack = stack_of(device, self.gate_up), stack_of(device, self.down)
         self.operands = device.bind(self.norm), device.bind(self.router)
@@ -62,19 +63,25 @@ class Mixture:
     def routed(self, x: Float32, rule: Rule = SOFTMAX) -> Routes:
         norm, router = self.operands
         routes = self.device.routes(len(x), N_EXPERTS, TOP_K)
-        bias = None if rule.choice_bias is None else self.device.bind(rule.choice_bias)
-        numbers = dataclasses.asdict(rule) | {"choice_bias": bias}
-        del numbers["top_k"]
+        numbers = {
+            name: self.device.bind(value) if isinstance(value, np.ndarray) else value
+            for name, value in dataclasses.asdict(rule).items()
+            if name != "top_k"
+        }
         self.device.route(routes, self.device.bind(x), norm, 1e-6, router, len(x), **numbers)
         return routes
 
-    def run(self, x: Float32, out: Float32, add: bool = False) -> Float32:
+    def run(
+        self, x: Float32, out: Float32, add: bool = False, activation: str = "silu", has_biases: bool = False
+    ) -> Float32:
         """What the experts' gates and ups are, by slot; `out` gets the sums."""
+        gate, up, down = (self.device.bind(bias) if has_biases else None for bias in self.biases)
         routes, activated = self.routed(x), np.zeros((len(x) * TOP_K, F), np.float32)
         rows: Buffer = self.device.bind(activated)
         n_rows = len(x)
-        self.device.experts_gated(rows, self.gate_up_stack, self.device.bind(x), routes, n_rows, "silu")
-        self.device.experts_down(self.device.bind(out), self.down_stack, rows, routes, n_rows, add)
+        bound = self.device.bind(x)
+        self.device.experts_gated(rows, self.gate_up_stack, bound, routes, n_rows, activation, gate, up)
+        self.device.experts_down(self.device.bind(out), self.down_stack, rows, routes, n_rows, add, down)
         return activated
 
 
@@ -84,6 +91,7 @@ class Mixture:
     [
         SOFTMAX,
         dataclasses.replace(SOFTMAX, n_groups=3, top_groups=2, scale=1.5),
+        dataclasses.replace(SOFTMAX, logit_bias=normal(N_EXPERTS, seed=10)),
         dataclasses.replace(SOFTMAX, sigmoid=True, scale=0.5),
         dataclasses.replace(SOFTMAX, sigmoid=True, choice_bias=normal(N_EXPERTS, seed=11)),
         dataclasses.replace(
@@ -95,7 +103,7 @@ class Mixture:
             group_best=2,
         ),
     ],
-    ids=["softmax", "groups", "sigmoid", "bias", "groups and bias"],
+    ids=["softmax", "groups", "logit bias", "sigmoid", "bias", "groups and bias"],
 )
 def test_routes_have_the_same_bits(device: Device, rule: Rule, renormalised: bool) -> None:
     of, x = Mixture(device), 3 * normal(23, D, seed=5)
@@ -108,25 +116,38 @@ def test_routes_have_the_same_bits(device: Device, rule: Rule, renormalised: boo
 
 
 @pytest.mark.parametrize("add", [False, True])
-def test_each_row_goes_through_its_experts(device: Device, add: bool) -> None:
+@pytest.mark.parametrize(
+    ("activation", "has_biases"), [("silu", False), ("gelu", True), ("swiglu_oai", True)]
+)
+def test_each_row_goes_through_its_experts(
+    device: Device, activation: str, has_biases: bool, add: bool
+) -> None:
     of, x = Mixture(device), normal(23, D, seed=6)
     before = normal(23, D, seed=7)
     out = before.copy()
-    activated = of.run(x, out, add)
+    activated = of.run(x, out, add, activation, has_biases)
     routes = of.routed(x)
     row, place = experts_oracle.by_slot(routes.ids)
     gate, up = of.gate_up[::2], of.gate_up[1::2]
-    wanted = experts_oracle.experts_gated(gate, up, x, routes.ids, "silu")
+    gate_bias, up_bias, down_bias = of.biases if has_biases else (None, None, None)
+    biases = None if gate_bias is None or up_bias is None else (gate_bias, up_bias)
+    wanted = experts_oracle.experts_gated(gate, up, x, routes.ids, activation, biases)
     expert = routes.ids[row, place]
     sizes = [np.einsum("sfd,sd->sf", np.abs(part[expert]), np.abs(x[row])) for part in (gate, up)]
-    # Each product rounds twice for each of its terms at the most; silu has a slope of at most 1.1, and errs by 6 ulp.
-    assert_within(activated, wanted[row, place], (2.2 * 2 * D + 8) * EPS * sizes[0] * sizes[1])
+    sizes = [
+        size + 1 + (np.abs(of.biases[part])[expert] if has_biases else 0) for part, size in enumerate(sizes)
+    ]
+    # Each product rounds twice for each of its terms at the most; activations have a slope of at most 1.2, err by 6 ulp
+    # and by 4 for each unit of what they raise e to.
+    steps = 2.4 * 2 * (D + 1) + 8 + 4 * np.minimum(sizes[0], 88)
+    assert_within(activated, wanted[row, place], steps * EPS * sizes[0] * sizes[1])
     of_rows = np.empty((len(x), TOP_K, F), np.float32)
     of_rows[row, place] = activated
-    total = experts_oracle.experts_down(of.down, of_rows, routes.ids, routes.weights)
-    size = experts_oracle.experts_down(np.abs(of.down), np.abs(of_rows), routes.ids, routes.weights)
+    total = experts_oracle.experts_down(of.down, of_rows, routes.ids, routes.weights, down_bias)
+    of_bias = None if down_bias is None else np.abs(down_bias)
+    size = experts_oracle.experts_down(np.abs(of.down), np.abs(of_rows), routes.ids, routes.weights, of_bias)
     size += np.abs(before) if add else 0
-    assert_within(out, total + before if add else total, (2 * F + 2 * TOP_K + 2) * EPS * size)
+    assert_within(out, total + before if add else total, (2 * F + 2 * TOP_K + 4) * EPS * size)
 
 
 def test_a_row_depends_on_itself_only(device: Device) -> None:
@@ -178,6 +199,13 @@ def test_wrong_operands_are_told(device: Device) -> None:
         lambda: device.experts_gated(activated, of.gate_up_stack, rows, routes, 4, "relu"),
         lambda: device.experts_gated(device.buffer(7, F), of.gate_up_stack, rows, routes, 4, "silu"),
         lambda: device.experts_gated(activated, of.gate_up_stack, rows, routes, 3, "silu"),  # 4 were routed
+        lambda: of.routed(x, dataclasses.replace(SOFTMAX, logit_bias=normal(N_EXPERTS + 1))),
+        lambda: device.experts_gated(
+            activated, of.gate_up_stack, rows, routes, 4, "silu", device.buffer(N_EXPERTS, F)
+        ),
+        lambda: device.experts_down(
+            to, of.down_stack, activated, routes, 4, bias=device.buffer(N_EXPERTS, D + 1)
+        ),
         lambda: device.experts_down(to, of.gate_up_stack, activated, routes, 4),
         lambda: device.experts_down(device.buffer(4, D + 1), of.down_stack, activated, routes, 4),
         lambda: device.routes(4, 3, 4),

@@ -207,11 +207,12 @@ class Device(Protocol):
         self, out: Rows, matrix: Matrix, x: Rows, scratch: Buffer, n_rows: int, activation: str
     ) -> None:
         """out [T, F] := act(gate) * up, where gate and up are the halves of x @ matrix.T [T, 2F], rows of either whole
-        blocks. `scratch` [T, 2F] may be overwritten. `activation`: silu or gelu, in its tanh form."""
+        blocks. `scratch` [T, 2F] may be overwritten. `activation`: see silu_mul."""
         ...
 
     def silu_mul(self, out: Rows, gate_up: Buffer, n_rows: int, activation: str) -> None:
-        """out [T, F] := act(gate) * up, the halves of gate_up [T, 2F]."""
+        """out [T, F] := act(gate) * up, the halves of gate_up [T, 2F]. `activation`: silu; gelu, in its tanh form;
+        swiglu_oai, which is gate * sigmoid(1.702 gate) * (up + 1) with gate at most 7 and up within 7 of 0."""
         ...
 
     # mixtures of experts. A slot is one row at one of its experts; slots are ordered by expert, then by row.
@@ -231,28 +232,45 @@ class Device(Protocol):
         top_groups: int = 1,
         group_best: int = 1,
         scale: float = 1.0,
+        logit_bias: Buffer | None = None,
     ) -> None:
         """The experts of each row of the residual stream x [T, D], by the logits of its norm with `weights`
-        [n_experts, D]: those of the largest scores, which are the softmax of all logits, or of each its `sigmoid`,
-        and `choice_bias` [n_experts] then, for the choice alone. Their weights are `scale` times their scores,
-        divided by the sum of these where `renormalised`.
+        [n_experts, D], to which `logit_bias` [n_experts] is added: those of the largest scores, which are the softmax
+        of all logits, or of each its `sigmoid`, and `choice_bias` [n_experts] then, for the choice alone. Their weights
+        are `scale` times their scores, divided by the sum of these where `renormalised`.
 
         With `n_groups` of neighbours only experts of the best `top_groups` are chosen: a group is as good as the sum
         of its `group_best` (1, with sigmoids also 2) best scores. The same bits on every device (router_oracle.py)."""
         ...
 
     def experts_gated(
-        self, out: Rows, stack: MatrixStack, x: Rows, routing: Routes, n_rows: int, activation: str
+        self,
+        out: Rows,
+        stack: MatrixStack,
+        x: Rows,
+        routing: Routes,
+        n_rows: int,
+        activation: str,
+        gate_bias: Buffer | None = None,
+        up_bias: Buffer | None = None,
     ) -> None:
         """out [slots, F] := act(gate) * up of x [T, D], with a gate and an up projection [F, D] of each expert in turn
-        in `stack`. `n_rows` must be those that were routed."""
+        in `stack`, to which `gate_bias` and `up_bias` [n_experts, F] are added before. `n_rows` must be those that were
+        routed."""
         ...
 
     def experts_down(
-        self, out: Buffer, stack: MatrixStack, x: Rows, routing: Routes, n_rows: int, add: bool = False
+        self,
+        out: Buffer,
+        stack: MatrixStack,
+        x: Rows,
+        routing: Routes,
+        n_rows: int,
+        add: bool = False,
+        bias: Buffer | None = None,
     ) -> None:
         """out [T, D] := the weighted sum over each row's slots of x [slots, F] @ its expert's matrix of `stack` [D, F],
-        by rising expert; += with `add`."""
+        and its expert's row of `bias` [n_experts, D], by rising expert; += with `add`."""
         ...
 
     # of rows
@@ -309,9 +327,11 @@ class Device(Protocol):
         group: int,
         window: int,
         n_rows: int,
+        sinks: Buffer | None = None,
     ) -> None:
         """out [T, H E] := softmax(q k / sqrt(E)) v over the positions up to a row's own; query head h has the KV head
-        (h + head_offset) // group. With a `window` only that many last positions are seen; 0: all."""
+        (h + head_offset) // group. With a `window` only that many last positions are seen; 0: all. `sinks` [H]: a
+        logit more for each query head, which has no value."""
         ...
 
     # logits

@@ -7,25 +7,39 @@ import numpy as np
 from dllama.kernels.oracle import Float64, Floats, Ints, gated, matmul
 
 
-def experts_gated(gate: Floats, up: Floats, x: Floats, ids: Ints, activation: str) -> Float64:
-    """act(gate) * up of each row of `x [T, D]` at each of its experts, of `[n_experts, F, D]`: `[T, top_k, F]`."""
+def experts_gated(
+    gate: Floats,
+    up: Floats,
+    x: Floats,
+    ids: Ints,
+    activation: str,
+    biases: tuple[Floats, Floats] | None = None,
+) -> Float64:
+    """act(gate) * up of each row of `x [T, D]` at each of its experts, of `[n_experts, F, D]`: `[T, top_k, F]`.
+    `biases` [n_experts, F] are added to gate and up before."""
     rows = zip(x, ids, strict=True)
-    return np.stack([[_gated_row(gate[e], up[e], row, activation) for e in experts] for row, experts in rows])
+    parts = [[[_row(part[e], row) for part in (gate, up)] for e in experts] for row, experts in rows]
+    products = np.array(parts)  # [T, top_k, 2, F]
+    if biases is not None:
+        products += np.stack(biases, axis=1)[ids]
+    return gated(products.reshape(*ids.shape, -1), activation)
 
 
-def _gated_row(gate: Floats, up: Floats, row: Floats, activation: str) -> Float64:
-    return np.asarray(
-        gated(np.concatenate([matmul(gate, row[None]), matmul(up, row[None])], axis=1), activation)[0]
-    )
-
-
-def experts_down(down: Floats, activated: Floats, ids: Ints, weights: Floats) -> Float64:
-    """The weighted sum over the experts of each row of `activated [T, top_k, F]`, with `down [n_experts, D, F]`."""
+def experts_down(
+    down: Floats, activated: Floats, ids: Ints, weights: Floats, bias: Floats | None = None
+) -> Float64:
+    """The weighted sum over the experts of each row of `activated [T, top_k, F]`, with `down [n_experts, D, F]`;
+    `bias` [n_experts, D] is added to each product before."""
     out = np.zeros((len(ids), down.shape[1]))
     for t, experts in enumerate(ids):
         for k, expert in enumerate(experts):
-            out[t] += np.float64(weights[t, k]) * matmul(down[expert], activated[t, k][None])[0]
+            product = _row(down[expert], activated[t, k])
+            out[t] += np.float64(weights[t, k]) * (product if bias is None else product + bias[expert])
     return out
+
+
+def _row(matrix: Floats, row: Floats) -> Float64:
+    return np.asarray(matmul(matrix, row[None])[0])
 
 
 def by_slot(ids: Ints) -> tuple[Ints, Ints]:

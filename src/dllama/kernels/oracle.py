@@ -93,9 +93,11 @@ def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Float64:
 
 
 def gated(gate_up: Floats, activation: str) -> Float64:
-    """act(gate) * up of `gate_up [T, 2F]`: `[T, F]`. gelu in its tanh form."""
+    """act(gate) * up of `gate_up [T, 2F]`: `[T, F]`. gelu in its tanh form; `swiglu_oai` see Device.silu_mul."""
     gate, up = np.split(gate_up.astype(np.float64), 2, axis=-1)
-    exponent = gate
+    if activation == "swiglu_oai":
+        gate, up = np.minimum(gate, 7), np.clip(up, -7, 7) + 1
+    exponent = 1.702 * gate if activation == "swiglu_oai" else gate
     if activation == "gelu":  # (1 + tanh(u)) / 2 = 1 / (1 + e^(-2u)), without its cancellation
         exponent = 2 * np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)
     with np.errstate(over="ignore"):
@@ -175,8 +177,10 @@ def attention(
     head_offset: int,
     group: int,
     window: int,
+    sinks: Floats | None = None,
 ) -> Float64:
-    """Softmax attention of `queries [T, H, E]` over the paged caches `[n_pages, K, P, E]`: `[T, H, E]`."""
+    """Softmax attention of `queries [T, H, E]` over the paged caches `[n_pages, K, P, E]`: `[T, H, E]`. `sinks` [H]: a
+    logit more for each head, without a value."""
     out = np.zeros(queries.shape)
     kv_head = (np.arange(queries.shape[1]) + head_offset) // group
     for t, (position, of) in enumerate(zip(positions, sequence, strict=True)):
@@ -184,6 +188,10 @@ def attention(
         keys = gather(k_cache, page_table[of], position + 1)[begin:, kv_head]
         values = gather(v_cache, page_table[of], position + 1)[begin:, kv_head]
         scores = np.einsum("he,phe->hp", queries[t].astype(np.float64), keys) / np.sqrt(queries.shape[2])
-        weights = np.exp(scores - scores.max(-1, keepdims=True))
-        out[t] = np.einsum("hp,phe->he", weights / weights.sum(-1, keepdims=True), values)
+        top = scores.max(-1, keepdims=True)
+        weights = np.exp(scores - top)
+        total = weights.sum(-1, keepdims=True)
+        if sinks is not None:
+            total += np.exp(sinks[:, None] - top)
+        out[t] = np.einsum("hp,phe->he", weights / total, values)
     return out

@@ -122,8 +122,7 @@ class Reference(HostMemory):
 
     def silu_mul(self, out: Rows, gate_up: Buffer, n_rows: int, activation: str) -> None:
         """out [T, F] := act(gate) * up of gate_up [T, 2F]."""
-        if activation not in ("silu", "gelu"):
-            raise ValueError("activation must be 'silu' or 'gelu'")
+        _need_known(activation)
         to, source = _floats(out, "out", n_rows), _floats(gate_up, "gate_up", n_rows)
         _need_columns(source, "gate_up", 2 * to.shape[1])
 
@@ -147,6 +146,7 @@ class Reference(HostMemory):
         top_groups: int = 1,
         group_best: int = 1,
         scale: float = 1.0,
+        logit_bias: Buffer | None = None,
     ) -> None:
         routes = ReferenceRoutes.of(routing, n_rows)
         source, factors = _floats(x, "x", n_rows), _vector(norm, "norm")
@@ -158,6 +158,7 @@ class Reference(HostMemory):
             renormalised=renormalised,
             sigmoid=sigmoid,
             choice_bias=None if choice_bias is None else _vector(choice_bias, "choice_bias"),
+            logit_bias=None if logit_bias is None else _vector(logit_bias, "logit_bias"),
             n_groups=n_groups,
             top_groups=top_groups,
             group_best=group_best,
@@ -167,26 +168,47 @@ class Reference(HostMemory):
         self._do(lambda: routes.choose(source, factors, eps, matrix, rule))
 
     def experts_gated(
-        self, out: Rows, stack: MatrixStack, x: Rows, routing: Routes, n_rows: int, activation: str
+        self,
+        out: Rows,
+        stack: MatrixStack,
+        x: Rows,
+        routing: Routes,
+        n_rows: int,
+        activation: str,
+        gate_bias: Buffer | None = None,
+        up_bias: Buffer | None = None,
     ) -> None:
         routes = ReferenceRoutes.of(routing, n_rows)
         matrices = ReferenceStack.of(stack, 2 * routes.n_experts)
-        if activation not in ("silu", "gelu"):
-            raise ValueError("activation must be 'silu' or 'gelu'")
+        _need_known(activation)
+        if (gate_bias is None) != (up_bias is None):
+            raise ValueError("up_bias must be there where gate_bias is")
+        size = (routes.n_experts, matrices.n_out)
+        biases = None
+        if gate_bias is not None and up_bias is not None:
+            biases = _table(gate_bias, "gate_bias", size), _table(up_bias, "up_bias", size)
         to, source = _floats(out, "out", n_rows * routes.top_k), _floats(x, "x", n_rows)
         _need_columns(to, "out", matrices.n_out)
         _need_columns(source, "x", matrices.n_in)
-        self._do(lambda: gate_slots(to, matrices, source, routes, activation))
+        self._do(lambda: gate_slots(to, matrices, source, routes, activation, biases))
 
     def experts_down(
-        self, out: Buffer, stack: MatrixStack, x: Rows, routing: Routes, n_rows: int, add: bool = False
+        self,
+        out: Buffer,
+        stack: MatrixStack,
+        x: Rows,
+        routing: Routes,
+        n_rows: int,
+        add: bool = False,
+        bias: Buffer | None = None,
     ) -> None:
         routes = ReferenceRoutes.of(routing, n_rows)
         matrices = ReferenceStack.of(stack, routes.n_experts)
         to, source = _floats(out, "out", n_rows), _floats(x, "x", n_rows * routes.top_k)
         _need_columns(to, "out", matrices.n_out)
         _need_columns(source, "x", matrices.n_in)
-        self._do(lambda: down_slots(to, matrices, source, routes, add))
+        added = None if bias is None else _table(bias, "bias", (routes.n_experts, matrices.n_out))
+        self._do(lambda: down_slots(to, matrices, source, routes, add, added))
 
     def rms_norm(self, out: Rows, x: Buffer, weight: Buffer, eps: float, n_rows: int) -> None:
         to, source, scale = _floats(out, "out", n_rows), _floats(x, "x", n_rows), _vector(weight, "weight")
@@ -277,6 +299,7 @@ class Reference(HostMemory):
         group: int,
         window: int,
         n_rows: int,
+        sinks: Buffer | None = None,
     ) -> None:
         rows, to = _floats(qkv, "qkv", n_rows), _floats(out, "out", n_rows)
         places = Places.of(positions, sequence, page_table, n_rows)
@@ -285,10 +308,13 @@ class Reference(HostMemory):
         if (n_heads - 1 + head_offset) // group >= caches[0].n_heads:
             raise ValueError("n_heads and head_offset need more KV heads than k_cache has")
         kv_heads = (np.arange(n_heads) + head_offset) // group
+        added = None if sinks is None else _vector(sinks, "sinks")
+        if added is not None and len(added) != n_heads:
+            raise ValueError(f"sinks must be of {n_heads} heads")
 
         def operation() -> None:
             start_s = time.perf_counter()
-            attend(to, rows, places, caches, kv_heads, window)
+            attend(to, rows, places, caches, kv_heads, window, added)
             self.attention_s += time.perf_counter() - start_s
 
         self._do(operation)
@@ -418,6 +444,18 @@ def _vector(operand: Buffer, name: str) -> Float32:
     if array.ndim != 1:
         raise ValueError(f"{name} must have 1 dimension, not {array.ndim}")
     return array
+
+
+def _table(operand: Buffer, name: str, shape: tuple[int, int]) -> Float32:
+    table = _floats(operand, name, shape[0])
+    if table.shape != shape:
+        raise ValueError(f"{name} must be {list(shape)}, not {list(table.shape)}")
+    return table
+
+
+def _need_known(activation: str) -> None:
+    if activation not in ("silu", "gelu", "swiglu_oai"):
+        raise ValueError("activation must be 'silu', 'gelu' or 'swiglu_oai'")
 
 
 def _need_rows(array: NDArray[Any], name: str, n_rows: int) -> None:

@@ -140,6 +140,7 @@ def attend(
     caches: tuple[Cache, Cache],
     kv_heads: NDArray[np.int64],
     window: int,
+    sinks: Float32 | None = None,
 ) -> None:
     """See Device.attention; query head h has the KV head `kv_heads[h]`."""
     head_dim, n_heads = caches[0].head_dim, len(kv_heads)
@@ -155,11 +156,13 @@ def attend(
             for head in np.unique(kv_heads):  # the query heads that share a KV head together
                 mine = kv_heads == head
                 scores = queries[row, mine] @ keys[head, visible].T / np.sqrt(head_dim)
-                mixed = softmax(scores) @ values[head, visible]
+                mixed = softmax(scores, None if sinks is None else sinks[mine]) @ values[head, visible]
                 out[row].reshape(n_heads, head_dim)[mine] = mixed
 
 
-def softmax(scores: Float64) -> Float64:
-    """Of the last dimension."""
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return np.asarray(weights / weights.sum(-1, keepdims=True))
+def softmax(scores: Float64, sinks: Float32 | None = None) -> Float64:
+    """Of the last dimension of `scores` [H, n], each row with one logit more, of `sinks` [H], that has no weight."""
+    top = scores.max(-1, keepdims=True)
+    weights = np.exp(scores - top)
+    rest = 0 if sinks is None else np.exp(sinks[:, None] - top)
+    return np.asarray(weights / (weights.sum(-1, keepdims=True) + rest))

@@ -82,15 +82,30 @@ class ReferenceRoutes:
 
 
 def gate_slots(
-    out: Float32, stack: ReferenceStack, x: Float32, routes: ReferenceRoutes, activation: str
+    out: Float32,
+    stack: ReferenceStack,
+    x: Float32,
+    routes: ReferenceRoutes,
+    activation: str,
+    biases: tuple[Float32, Float32] | None,
 ) -> None:
     for slot, (row, expert, _) in enumerate(routes.slots(len(x))):
-        gate, up = (stack.values(2 * expert + part) @ x[row] for part in (0, 1))
-        out[slot] = oracle.gated(np.concatenate([gate, up])[None], activation)[0]
+        products = np.stack([stack.values(2 * expert + part) @ x[row] for part in (0, 1)])
+        if biases is not None:
+            products += np.stack([bias[expert] for bias in biases])
+        out[slot] = oracle.gated(products.reshape(1, -1), activation)[0]
 
 
-def down_slots(out: Float32, stack: ReferenceStack, x: Float32, routes: ReferenceRoutes, add: bool) -> None:
+def down_slots(
+    out: Float32,
+    stack: ReferenceStack,
+    x: Float32,
+    routes: ReferenceRoutes,
+    add: bool,
+    bias: Float32 | None,
+) -> None:
     if not add:
         out[:] = 0
     for slot, (row, expert, weight) in enumerate(routes.slots(len(out))):
-        out[row] += weight * (stack.values(expert) @ x[slot])
+        product = stack.values(expert) @ x[slot]
+        out[row] += weight * (product if bias is None else product + bias[expert])

@@ -29,6 +29,7 @@ class Rule:
     renormalised: bool
     sigmoid: bool = False
     choice_bias: Float32 | None = None  # [n_experts]
+    logit_bias: Float32 | None = None  # [n_experts]
     n_groups: int = 1
     top_groups: int = 1
     group_best: int = 1
@@ -38,6 +39,8 @@ class Rule:
         """Raises ValueError for what cannot be."""
         if self.choice_bias is not None and (not self.sigmoid or len(self.choice_bias) != n_experts):
             raise ValueError(f"choice_bias is for sigmoids, and of {n_experts} experts")
+        if self.logit_bias is not None and len(self.logit_bias) != n_experts:
+            raise ValueError(f"logit_bias must be of {n_experts} experts")
         if self.n_groups < 1 or n_experts % self.n_groups:
             raise ValueError("n_groups must divide n_experts")
         width = n_experts // self.n_groups
@@ -102,6 +105,8 @@ def largest(scores: Float32, n: int) -> Ints:
 def route(x: Float32, norm: Float32, eps: float, weights: Float32, rule: Rule) -> Routes:
     """The experts of each row of the residual stream `x [T, D]`: see Device.route."""
     logits = fixed_order_products(fixed_order_norm(x, norm, eps), weights)
+    if rule.logit_bias is not None:
+        logits = logits + rule.logit_bias
     scores = sigmoid(logits) if rule.sigmoid else logits  # the softmax of logits falls as they do
     if rule.choice_bias is not None:
         scores = scores + rule.choice_bias
