@@ -78,6 +78,13 @@ DEEPSEEK_EXPERTS = {
     "topk_group": 2,
     "routed_scaling_factor": 1.8,
 }
+GPT_OSS = {
+    "num_local_experts": 8,
+    "num_experts_per_tok": 3,
+    "head_dim": 16,
+    "sliding_window": 12,
+    "rope_parameters": YARN_ROPE | {"truncate": False},
+}
 GLM4_MOE = DEEPSEEK_EXPERTS | {"head_dim": 32, "use_qk_norm": True, "attention_bias": True}
 
 
@@ -145,6 +152,7 @@ GOLDENS_WANTED = [
     ),
     Golden("qwen3-shards", "qwen3", sizes(96, 192, 8, 2, head_dim=16, **TIED, **EPS_6), 40, BF16, "150KB"),
     Golden("stablelm", "stablelm", sizes(128, 192, 8, 2, **STABLELM), 32, BF16),
+    Golden("gpt-oss", "gpt_oss", sizes(64, 96, 8, 2, **GPT_OSS), 40, BF16),
     Golden("glm4-moe", "glm4_moe", sizes(64, 96, 8, 2, **GLM4_MOE), 32, BF16),
     Golden("gemma3-two-kinds", "gemma3_text", sizes(96, 160, 6, 2, **GEMMA3), 40, BF16),
 ]
@@ -161,16 +169,21 @@ def random_model(golden: Golden, seed: int) -> transformers.PreTrainedModel:
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith(".bias"):
+            if name.endswith((".bias", "_bias")):
                 parameter.copy_(0.5 * torch.randn_like(parameter))
             elif "norm" in name:
                 added = 1.0 if golden.family.startswith("gemma") else 0.0  # by the class
                 parameter.copy_(1.0 - added + 0.25 * torch.randn_like(parameter))
+            elif name.endswith(".sinks"):
+                parameter.copy_(2 * torch.randn_like(parameter))
             elif "embed_tokens" in name or "lm_head" in name:
                 parameter.copy_(torch.randn_like(parameter) * (4.0 / parameter.shape[1]) ** 0.5)
             else:
                 # q and k twice as large, for attention that picks rather than averages
                 gain = 2.0 if "q_proj" in name or "k_proj" in name else 1.0
+                gain = (
+                    3.0 if "gate_up_proj" in name and golden.family == "gpt_oss" else gain
+                )  # some are clamped
                 parameter.copy_(gain * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5)
             parameter.copy_(parameter.to(golden.dtype).float())
         for name, buffer in model.named_buffers():

@@ -30,6 +30,11 @@ def package_name(family: Family, name: str) -> str:
     architectures = {text: number for number, text in gguf.MODEL_ARCH_NAMES.items()}
     names = gguf.get_tensor_name_map(architectures[family.gguf.architecture], 8)
     in_hf = family.hf_name(name).replace(".experts.0.", ".experts.")
+    if in_hf.endswith(".sinks"):  # no weight in PyTorch's files, and one in GGUF files
+        in_hf += ".weight"
+    if family.fused(name) is not None:  # GGUF files have each by itself
+        _, part, kind = f"{name.rpartition('.')[2]}_weight".split("_")[:3]
+        in_hf = f"{in_hf.rpartition('.')[0]}.{part}_proj.{kind}"
     found = names.get_name(in_hf, try_suffixes=(".weight", ".bias"))
     assert found is not None, f"the gguf package has no name for {in_hf}"
     return found

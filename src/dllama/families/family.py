@@ -41,6 +41,18 @@ _USUAL_NAMES: Mapping[str, str] = MappingProxyType(
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Fused:
+    """Where several tensors of ours, `of`, are stored as one: their rows one after another, or in turn where they are
+    `interleaved`. Of experts all matrices are one tensor [n_experts, rows, columns]; `transposed`: [.., columns, rows].
+    Of biases of experts, [n_experts, n], it is the columns that follow each other."""
+
+    name: str
+    of: tuple[str, ...]
+    interleaved: bool = False
+    transposed: bool = False
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
     """`name` is `model_type` of a Hugging Face config.json."""
@@ -50,7 +62,7 @@ class Family:
     read: Callable[[Keys], ModelConfig]
     """The config of a model by its keys, those of config.json whatever file says them. Raises ModelFileError where they
     contradict themselves, UnsupportedModelError for what dllama does not do; both name the file and the key."""
-    other_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    other_names: Mapping[str, str | Fused] = dataclasses.field(default_factory=dict)
     """What its safetensors files call otherwise than most: our name of a tensor (without `layers.N.`) to theirs."""
 
     norms_add_one: bool = False
@@ -65,8 +77,19 @@ class Family:
 
     def hf_name(self, name: str, number: int = 0) -> str:
         """The Hugging Face name of our `name`: `layers.3.q` is `model.layers.3.self_attn.q_proj.weight`. `number`:
-        which matrix of a stack."""
-        prefix, _, rest = name.partition(".")
-        layer, _, part = rest.partition(".") if prefix == "layers" else ("", "", name)
-        pattern = self.other_names[part] if part in self.other_names else _USUAL_NAMES[part]
-        return pattern.format(layer=layer, number=number)
+        which matrix of a stack, where each is stored by itself."""
+        layer, part = _parts_of(name)
+        place = self.other_names[part] if part in self.other_names else _USUAL_NAMES[part]
+        return (place.name if isinstance(place, Fused) else place).format(layer=layer, number=number)
+
+    def fused(self, name: str) -> Fused | None:
+        """Where our `name` is stored with others; None: by itself."""
+        place = self.other_names.get(_parts_of(name)[1])
+        return place if isinstance(place, Fused) else None
+
+
+def _parts_of(name: str) -> tuple[str, str]:
+    """The number of a tensor's layer, or "" outside of layers, and its name there."""
+    prefix, _, rest = name.partition(".")
+    layer, _, part = rest.partition(".") if prefix == "layers" else ("", "", name)
+    return layer, part

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dllama.families.family import Family
 from dllama.families.gemma3 import GEMMA3
 from dllama.families.glm4_moe import GLM4_MOE
+from dllama.families.gpt_oss import GPT_OSS
 from dllama.families.llama import LLAMA
 from dllama.families.mistral import MISTRAL
 from dllama.families.qwen2 import QWEN2
@@ -14,7 +15,8 @@ from dllama.families.qwen3_moe import QWEN3_MOE
 from dllama.families.stablelm import STABLELM
 
 _BY_NAME = {
-    family.name: family for family in (LLAMA, MISTRAL, QWEN2, QWEN3, QWEN3_MOE, GEMMA3, STABLELM, GLM4_MOE)
+    family.name: family
+    for family in (LLAMA, MISTRAL, QWEN2, QWEN3, QWEN3_MOE, GEMMA3, STABLELM, GLM4_MOE, GPT_OSS)
 }
 
 

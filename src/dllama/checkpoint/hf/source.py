@@ -16,6 +16,7 @@ from dllama.checkpoint.hf.extras import (
     name_in_files,
     unused_sentence,
 )
+from dllama.checkpoint.hf.fused import fused_recipe
 from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_tensors
 from dllama.checkpoint.recipes import Recipe, halves_to_pairs, plus, stack, stored
 from dllama.checkpoint.zero_biases import is_zero_bias
@@ -53,8 +54,9 @@ class HfSource:
         self._tensors = {tensor.name: tensor for tensor in self.model}
         self._tied_head = model.tied_head and self._in_files("head") not in self._file_of
         for tensor in self._tensors.values():
-            for name in self._stored_names(tensor):
-                self._check(name, tensor)
+            if self._fused(tensor) is None:
+                for name in self._stored_names(tensor):
+                    self._check(name, tensor)
         self._refuse_what_would_be_missed()
         if model.tied_head and not self._tied_head:
             self._say_that_the_stored_head_counts()
@@ -73,6 +75,9 @@ class HfSource:
 
     def _stored(self, name: str) -> Recipe:
         tensor = self._tensors[name]
+        fused = self._fused(tensor)
+        if fused is not None:
+            return fused
         parts = []
         for stored_name in self._stored_names(tensor):
             file = self._file_of[stored_name]
@@ -81,6 +86,19 @@ class HfSource:
             rows = file.bytes_of(stored_name).reshape(tensor.n_rows, -1)
             parts.append(stored(rows, tensor.n_cols, dtype, f"{file.path}: {stored_name}"))
         return stack(parts)
+
+    def _fused(self, tensor: Tensor) -> Recipe | None:
+        """Raises ModelFileError or UnsupportedModelError where it is not stored as it should be."""
+        place = self._family.fused(tensor.name)
+        if place is None:
+            return None
+        prefix = tensor.name.rpartition(".")[0]
+        (name,) = self._stored_names(tensor)
+        file = self._file_of.get(name)
+        if file is None:
+            raise self._missing(name)
+        others = [self._tensors[f"{prefix}.{other}"] for other in place.of]
+        return fused_recipe(file, name, place, tensor, others)
 
     def check(self) -> None:
         for file in self._files():
@@ -104,6 +122,8 @@ class HfSource:
     def _stored_names(self, tensor: Tensor) -> list[str]:
         """One, or one for each matrix of a stack."""
         name = "embedding" if tensor.name == "head" and self._tied_head else tensor.name
+        if self._family.fused(name) is not None:
+            return [self._in_files(name)]
         return [self._in_files(name, number) for number in range(tensor.n_stacked)]
 
     def _in_files(self, name: str, number: int = 0) -> str:
@@ -115,7 +135,7 @@ class HfSource:
         if scheme is not None:
             raise UnsupportedModelError(quantised_message(self._directory, scheme))
         if file is None:
-            raise ModelFileError(f"{self._directory}: the tensor {name} is in none of the safetensors files")
+            raise self._missing(name)
         tensor = file.tensors[name]
         expected = wanted.shape[-2:]
         if tensor.shape not in (expected, (wanted.n_rows, wanted.n_cols)):
@@ -127,6 +147,9 @@ class HfSource:
             raise UnsupportedModelError(
                 f"{file.path}: {name} is stored as {tensor.dtype}, which is not read; read are BF16, F16, F32"
             )
+
+    def _missing(self, name: str) -> ModelFileError:
+        return ModelFileError(f"{self._directory}: the tensor {name} is in none of the safetensors files")
 
     def _refuse_what_would_be_missed(self) -> None:
         """A tensor that is no part of the forward pass here, and would be in the model's own."""

@@ -37,7 +37,8 @@ class _Buffers(NamedTuple):
 class Attention:
     """`rope` None: positions are not told apart. `window`: how many of the last positions a row attends to, itself
     among them; None: all. `qk_norm`: each head of the queries and keys is normed by itself, with one weight for all.
-    `scale`: what the products of queries and keys are multiplied with; None: E^-1/2."""
+    `sinks`: each query head has a logit that takes part in its softmax, and no value (Xiao et al. 2023,
+    arXiv:2309.17453). `scale`: what the products of queries and keys are multiplied with; None: E^-1/2."""
 
     n_heads: int
     n_kv_heads: int
@@ -47,6 +48,7 @@ class Attention:
     qkv_bias: bool = False
     o_bias: bool = False
     qk_norm: bool = False
+    sinks: bool = False
     scale: float | None = None
 
     @property
@@ -95,6 +97,8 @@ class Attention:
         yield Tensor("o", (dim, n_q), type_of("o"), Cut(self.axis, Along.COLS, width))
         if self.o_bias:
             yield _vector("o_bias", dim)
+        if self.sinks:
+            yield _vector("sinks", self.n_heads, Cut(self.axis, Along.COLS))
         if self.qk_norm:
             yield _vector("q_norm", width)
             yield _vector("k_norm", width)
@@ -144,6 +148,7 @@ class Attention:
         device.attention(
             mixed, qkv, rows.positions, rows.sequence, rows.page_table, keys, values,
             n_heads, first_head % self.group, self.group, self.window or 0, n_rows,
+            sinks=layer.vectors["sinks"] if self.sinks else None,
         )  # fmt: skip
         if buffers.mixed != buffers.attended:
             device.quantize_rows(attended, on.floats(buffers.mixed), n_rows)

@@ -19,6 +19,8 @@ from dllama.sharding import Along, Cut, RankSpans, Tensor
 class Activation(enum.StrEnum):
     SILU = "silu"
     GELU = "gelu"
+    SWIGLU_OAI = "swiglu_oai"
+    """gpt-oss's: both inputs are clamped, see Device.silu_mul."""
 
 
 class DenseBuffers(NamedTuple):

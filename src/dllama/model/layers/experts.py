@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from dllama.dtypes import ElementType
+from dllama.kernels import Buffer
 from dllama.model.layers.dense import Activation, Dense, DenseBuffers
 from dllama.model.layers.workspace import BufferShape, LayerWeights, RoutesShape, TypeOf, Workspace
 from dllama.model.limits import fault_in_sizes
@@ -42,7 +43,8 @@ with 32 0.58, with 128 0.62 (docs/log.md)."""
 class Experts:
     """The `top_k` experts of the largest scores, softmax over all or `sigmoid` of each, are taken, with weights of
     `scale` times these scores; `renormalised`: divided by their sum. `choice_bias`: a vector is added to sigmoids for
-    the choice alone (Wang et al. 2024, arXiv:2408.15664).
+    the choice alone (Wang et al. 2024, arXiv:2408.15664). `router_bias`: one is added to the logits.
+    `biases`: every projection of every expert has one.
 
     With `n_groups` of neighbours those of the `top_groups` best groups are there to choose, of which each counts as
     the sum of its `group_best` best scores (DeepSeek-V3, arXiv:2412.19437). `shared`: an expert that all rows go
@@ -56,6 +58,8 @@ class Experts:
     renormalised: bool
     sigmoid: bool = False
     choice_bias: bool = False
+    router_bias: bool = False
+    biases: bool = False
     n_groups: int = 1
     top_groups: int = 1
     group_best: int = 1
@@ -98,6 +102,13 @@ class Experts:
         yield Tensor("router", (self.n_experts, dim), ElementType.F32, is_table=True)
         if self.choice_bias:
             yield Tensor("router_choice_bias", (self.n_experts,), ElementType.F32)
+        if self.router_bias:
+            yield Tensor("router_bias", (self.n_experts,), ElementType.F32)
+        if self.biases:
+            of_columns = (self.n_experts, self.expert_dim)
+            yield Tensor("experts_gate_bias", of_columns, ElementType.F32, cut=cols, is_table=True)
+            yield Tensor("experts_up_bias", of_columns, ElementType.F32, cut=cols, is_table=True)
+            yield Tensor("experts_down_bias", (self.n_experts, dim), ElementType.F32, is_table=True)
         for name, shape, cut, group in (
             ("experts_gate", up, rows, "experts_gate_up"),
             ("experts_down", down, cols, ""),
@@ -127,15 +138,30 @@ class Experts:
             routes, run.x, norm, on.eps, router, n_rows, self.renormalised, self.sigmoid,
             layer.vectors["router_choice_bias"] if self.choice_bias else None,
             self.n_groups, self.top_groups, self.group_best, self.scale,
+            layer.vectors["router_bias"] if self.router_bias else None,
         )  # fmt: skip
         x = on.normed(gate_up.dtype)  # [T, D]
-        device.experts_gated(activated, gate_up, x, routes, n_rows, self.activation)  # [S, F_local]
-        device.experts_down(run.out, down, activated, routes, n_rows, run.adds)  # [T, D], this rank's columns
+        gate_bias, up_bias, down_bias = self._biases(on, layer)
+        device.experts_gated(  # [S, F_local]
+            activated, gate_up, x, routes, n_rows, self.activation, gate_bias, up_bias
+        )
+        device.experts_down(  # [T, D], this rank's columns
+            run.out, down, activated, routes, n_rows, run.adds, down_bias
+        )
         if self.shared is not None:
             assert buffers.shared_gate_up is not None
             assert buffers.shared_activated is not None
             of_shared = DenseBuffers(buffers.shared_gate_up, buffers.shared_activated)
             self.shared.product(on, layer, of_shared, run, adds=True, prefix=_SHARED)
+
+    def _biases(
+        self, on: Workspace, layer: LayerWeights
+    ) -> tuple[Buffer | None, Buffer | None, Buffer | None]:
+        """Of gate, up and down; the last is in the sum once."""
+        if not self.biases:
+            return None, None, None
+        gate, up, down = (layer.tables[f"experts_{part}_bias"] for part in ("gate", "up", "down"))
+        return gate, up, down if on.rank == 0 else None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Experts:
