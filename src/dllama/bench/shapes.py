@@ -24,6 +24,7 @@ from dllama.model import (
     Rope,
     RopeScaling,
     RopeStyle,
+    YarnScaling,
 )
 
 _LLAMA_ROPE = Rope(
@@ -112,6 +113,52 @@ def _qwen3_moe(
     return _shape("qwen3_moe", dim, Layer(mixer=attention, feed_forward=mixture), layers, 151936, 40960)
 
 
+def _gpt_oss(layers: int, experts: int) -> ModelConfig:
+    """A window in every second layer."""
+    scaling = YarnScaling(
+        factor=32.0,
+        beta_fast=32.0,
+        beta_slow=1.0,
+        original_max_seq_len=4096,
+        attention_factor=1.3465736,
+        truncate=False,
+    )
+    rope = Rope(theta=150000.0, style=RopeStyle.HALVES, scaling=scaling)
+    mixture = Experts(
+        n_experts=experts,
+        top_k=4,
+        expert_dim=2880,
+        activation=Activation.SWIGLU_OAI,
+        renormalised=True,
+        router_bias=True,
+        biases=True,
+    )
+    local, full = (
+        Layer(
+            mixer=Attention(
+                n_heads=64,
+                n_kv_heads=8,
+                head_dim=64,
+                rope=rope,
+                window=window,
+                qkv_bias=True,
+                o_bias=True,
+                sinks=True,
+            ),
+            feed_forward=mixture,
+        )
+        for window in (128, None)
+    )
+    return ModelConfig.of_layers(
+        [full if layer % 2 else local for layer in range(layers)],
+        family="gpt_oss",
+        dim=2880,
+        vocab_size=201088,
+        max_seq_len=131072,
+        norm_eps=1e-5,
+    )
+
+
 SHAPES: dict[str, ModelConfig] = {
     "tinyllama-1.1b": _llama(2048, 5632, 22, 32, 4, 64, vocab=32000, length=16384),
     "smollm2-135m": _llama(576, 1536, 30, 9, 3, 64, vocab=49152, length=8192),
@@ -131,6 +178,8 @@ SHAPES: dict[str, ModelConfig] = {
     "gemma-3-4b": _gemma3(2560, 10240, 34, 8, 4, 256, 1024),
     "gemma-3-12b": _gemma3(3840, 15360, 48, 16, 8, 256, 1024),
     "gemma-3-27b": _gemma3(5376, 21504, 62, 32, 16, 128, 1024),
+    "gpt-oss-20b": _gpt_oss(24, 32),
+    "gpt-oss-120b": _gpt_oss(36, 128),
     "qwen3-30b-a3b": _qwen3_moe(2048, 48, 32, 4, 128, 128, 8, 768),
     "qwen3-235b-a22b": _qwen3_moe(4096, 94, 64, 4, 128, 128, 8, 1536),
 }

@@ -42,6 +42,8 @@ CATALOGUE: Mapping[str, KnownModel] = MappingProxyType(
         "qwen3-32b": _known("Qwen/Qwen3-32B-GGUF:Q4_K_M", "qwen3-32b", 19.8),
         "qwen3-30b-a3b": _known("Qwen/Qwen3-30B-A3B-GGUF:Q4_K_M", "qwen3-30b-a3b", 18.6),
         "qwen3-235b-a22b": _known("Qwen/Qwen3-235B-A22B-GGUF:Q4_K_M", "qwen3-235b-a22b", 142.0),
+        "gpt-oss-20b": _known("ggml-org/gpt-oss-20b-GGUF", "gpt-oss-20b", 12.1),
+        "gpt-oss-120b": _known("ggml-org/gpt-oss-120b-GGUF", "gpt-oss-120b", 63.4),
         "gemma-3-1b": _known("ggml-org/gemma-3-1b-it-GGUF:Q4_K_M", "gemma-3-1b", 0.81),
         "gemma-3-4b": _known("ggml-org/gemma-3-4b-it-GGUF:Q4_K_M", "gemma-3-4b", 2.49),
         "gemma-3-12b": _known("ggml-org/gemma-3-12b-it-GGUF:Q4_K_M", "gemma-3-12b", 7.3),
