@@ -136,6 +136,7 @@ def cluster(args: argparse.Namespace, max_seq_len: int, n_sequences: int) -> Ite
         shares=(1.0,),
         max_seq_len=max_seq_len,
         n_sequences=n_sequences,
+        n_parallel=n_sequences,
         wire=ElementType.Q80,
         cache_type=ElementType.F16,
         node=NodeSettings(),

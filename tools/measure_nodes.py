@@ -126,6 +126,7 @@ def serve(args: argparse.Namespace) -> None:
         shares=(1.0,) * (1 + len(args.workers)),
         max_seq_len=max(args.prompt, args.gen),
         n_sequences=1,
+        n_parallel=1,
         wire=ElementType.Q80,
         cache_type=ElementType.F16,
         node=NodeSettings(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -59,17 +60,22 @@ def requests(draw: st.DrawFn) -> Asked:
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
-@given(asked=st.lists(requests(), min_size=1, max_size=6), n_pages=st.integers(8, 20))
-def test_together_with_few_pages_equals_alone(asked: list[Asked], n_pages: int) -> None:
+@given(
+    asked=st.lists(requests(), min_size=1, max_size=6),
+    n_pages=st.integers(8, 20),
+    windows=st.sampled_from([(None,), (None, 5), (6,), (None, 1, 9)]),
+    n_window_pages=st.integers(3, 12),
+)
+def test_together_with_few_pages_equals_alone(
+    asked: list[Asked], n_pages: int, windows: tuple[int | None, ...], n_window_pages: int
+) -> None:
     """In one batch with shared prefixes, guesses and preemptions each text is what it is alone without them."""
-    crowded = Engine(
-        FakeExecutor(few_words, vocab_size=VOCAB, n_pages=n_pages), TOKENIZER, max_seq_len=32, n_parallel=4
-    )
+    make = functools.partial(FakeExecutor, few_words, vocab_size=VOCAB, windows=windows)
+    executor = make(n_pages=n_pages, n_window_pages=n_window_pages)
+    crowded = Engine(executor, TOKENIZER, max_seq_len=32, n_parallel=4)
     for talk, (prompt, options) in zip(answers(crowded, asked), asked, strict=True):
         plain = dataclasses.replace(options, speculate=0)
-        alone = answer(
-            prompt, plain, FakeExecutor(few_words, vocab_size=VOCAB, max_rows=64, max_logit_rows=64)
-        )
+        alone = answer(prompt, plain, make(max_rows=64, max_logit_rows=64))
         assert talk.token_ids == alone.token_ids
         assert talk.text == alone.text
         if options.n_logprobs is not None:
@@ -77,7 +83,7 @@ def test_together_with_few_pages_equals_alone(asked: list[Asked], n_pages: int) 
         assert dataclasses.replace(talk.end, n_cached=0) == alone.end
     stats = crowded.stats()
     assert (stats.n_pages_used, stats.n_running, stats.n_queued) == (0, 0, 0)
-    assert stats.n_pages_cached + stats.n_pages_free == n_pages
+    assert stats.n_pages_cached + stats.n_pages_free == sum(g.n_pages for g in executor.cache.groups)
 
 
 def test_rows_of_several_texts_are_one_step() -> None:

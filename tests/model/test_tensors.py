@@ -154,6 +154,7 @@ def test_tens_of_thousands_of_tensors_are_planned_as_quickly_as_few(monkeypatch:
         shards,
         max_seq_len=4096,
         n_sequences=1,
+        n_parallel=1,
         wire=ElementType.Q80,
         cache_type=ElementType.F16,
         timeout_s=5.0,

@@ -14,7 +14,19 @@ from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughMemoryError
 from dllama.kernels import Cpu, Device, Reference, decodes_weights
-from dllama.model import VOCABULARY, CacheShape, ModelWeights, PageGroup, cache_bytes
+from dllama.model import (
+    VOCABULARY,
+    Activation,
+    Attention,
+    CacheShape,
+    Dense,
+    Layer,
+    ModelConfig,
+    ModelSpec,
+    ModelWeights,
+    PageGroup,
+    cache_bytes,
+)
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import (
     MemoryNeed,
@@ -97,6 +109,7 @@ def test_a_step_has_rows_for_all_threads_and_experts(
         plan_spans(model.axes, [1.0] * n_nodes),
         max_seq_len=1024,
         n_sequences=1,
+        n_parallel=1,
         wire=ElementType.Q80,
         cache_type=ElementType.F16,
         timeout_s=1.0,
@@ -155,6 +168,61 @@ def test_the_cache_is_as_large_as_foreseen(cache_type: ElementType, bits: float)
         for memory, n_bytes in zip(cluster._memories, foreseen, strict=True):
             cache = memory.cache
             assert sum(buffer.nbytes for pair in cache.layers for buffer in pair) == n_bytes
+
+
+@pytest.mark.parametrize("n_nodes", [1, 3])
+def test_layers_with_a_window_keep_the_window(n_nodes: int) -> None:
+    """Gemma 3 of 270 M at its longest: of 18 layers each sixth keeps the whole context, the others what one text holds
+    of a window of 512, 8 pages and the one that it is in, twice, and the rows of a step."""
+    max_seq_len, window = 32768, 512
+    attention = Attention(n_heads=4, n_kv_heads=1, head_dim=256, rope=None)
+    kinds = [
+        Layer(
+            mixer=dataclasses.replace(attention, window=w),
+            feed_forward=Dense(ffn_dim=2048, activation=Activation.GELU),
+        )
+        for w in (window, None)
+    ]
+    config = ModelConfig.of_layers(
+        [kinds[(index + 1) % 6 == 0] for index in range(18)],
+        family="gemma3_text", dim=640, vocab_size=262144, max_seq_len=max_seq_len, norm_eps=1e-6,
+    )  # fmt: skip
+    model = ModelSpec.uniform(config, ElementType.Q40)
+    plan = plan_spans(model.axes, [1.0] * n_nodes)
+    cache, limits = session_shape(
+        model, plan, max_seq_len=max_seq_len, n_sequences=1, n_parallel=1,
+        wire=ElementType.Q80, cache_type=ElementType.F16, timeout_s=1.0,
+    )  # fmt: skip
+    row_bytes = 2 * 256 * 2  # keys and values of the one KV head, which all ranks hold
+    n_kept = 64 * (2 * (8 + 2) + -(-limits.max_rows // 64))
+    n_bytes = row_bytes * (3 * max_seq_len + 15 * n_kept)
+    assert n_bytes < 0.22 * row_bytes * 18 * max_seq_len
+    for rank in range(n_nodes):
+        assert memory_need(model, plan, rank, cache, limits, kv_on_disk=False).kv_bytes == n_bytes
+
+
+@pytest.mark.parametrize("n_parallel", [1, 3, 8])
+@pytest.mark.parametrize("window", [1, 12, 64, 65, 512, 4000, 5000])
+def test_pages_of_a_window_are_enough_and_no_more_than_all(window: int, n_parallel: int) -> None:
+    """Every text has room for its window wherever it stands, and all rows of a step together, in any parts."""
+    with contextlib.closing(open_checkpoint(GOLDENS / "gemma3-two-kinds", ElementType.F32)) as checkpoint:
+        config = checkpoint.config
+    kinds = tuple(
+        dataclasses.replace(kind, mixer=dataclasses.replace(kind.mixer, window=kind.mixer.window and window))
+        for kind in config.kinds
+    )
+    model = ModelSpec.uniform(dataclasses.replace(config, kinds=kinds), ElementType.F32)
+    cache, limits = session_shape(
+        model, plan_spans(model.axes, [1.0]), max_seq_len=4096, n_sequences=min(n_parallel, 2),
+        n_parallel=n_parallel, wire=ElementType.F32, cache_type=ElementType.F16, timeout_s=1.0,
+    )  # fmt: skip
+    whole, group = cache.groups
+    assert (whole.window, group.window) == (None, window)
+    assert group.n_pages <= whole.n_pages == min(n_parallel, 2) * 64
+    shares = [limits.max_rows // n_parallel] * n_parallel
+    held = [group.most_pages(4096, max(1, n), 64) for n in shares]
+    assert group.n_pages == whole.n_pages or group.n_pages >= sum(held)
+    assert group.n_pages >= group.most_pages(4096, limits.max_rows, 64)
 
 
 def test_this_computer() -> None:

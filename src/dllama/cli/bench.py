@@ -87,7 +87,9 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError(
                 f"{n_positions} positions are more than the context of {name}, {checkpoint.config.max_seq_len}"
             )
-        settings = cluster_options(options, checkpoint.model, n_positions, n_sequences=load.n_sequences)
+        settings = cluster_options(
+            options, checkpoint.model, n_positions, load.n_sequences, n_parallel=load.n_sequences
+        )
         with contextlib.closing(connect(checkpoint, compute, settings)) as cluster:
             with progress_count("measuring", "runs") as advance:
                 speed = measure_speed(cluster, compute, load, advance)

@@ -141,6 +141,7 @@ def largest_need(
         plan,
         max_seq_len=min(max_seq_len, model.config.max_seq_len),
         n_sequences=1,
+        n_parallel=1,
         wire=wire,
         cache_type=default_cache_type(wire),
         timeout_s=STEP_TIMEOUT_S,

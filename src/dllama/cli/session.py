@@ -65,7 +65,9 @@ def open_session(
         tokenizer = load_tokenizer(tokenizer_path(options.tokenizer, path, on_note))
         check_vocab(tokenizer, config.vocab_size)
         max_seq_len = max_seq_len_for(options.max_seq_len, config)
-        settings = cluster_options(options, checkpoint.model, max_seq_len, n_sequences(n_texts, max_seq_len))
+        settings = cluster_options(
+            options, checkpoint.model, max_seq_len, n_sequences(n_texts, max_seq_len), n_texts
+        )
         device = make_device(options.device, options.n_threads, isa)
         if options.max_seq_len is None:
             on_note(f"context: {max_seq_len} tokens of the model's {config.max_seq_len} (--max-seq-len)")
@@ -81,7 +83,7 @@ def open_session(
 
 
 def cluster_options(
-    options: ModelOptions, model: ModelSpec, max_seq_len: int, n_sequences: int = 1
+    options: ModelOptions, model: ModelSpec, max_seq_len: int, n_sequences: int = 1, n_parallel: int = 1
 ) -> ClusterOptions:
     """Raises UsageError when there are not as many shares as nodes."""
     wire = wire_type(options.wire, model, options.device)
@@ -90,6 +92,7 @@ def cluster_options(
         shares=shares_for(options),
         max_seq_len=max_seq_len,
         n_sequences=n_sequences,
+        n_parallel=n_parallel,
         wire=wire,
         cache_type=options.cache_type or default_cache_type(wire),
         node=options.node,

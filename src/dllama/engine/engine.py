@@ -17,7 +17,7 @@ from dllama.engine.executor import Executor
 from dllama.engine.generation import Generation
 from dllama.engine.pace import StepPace
 from dllama.engine.penalties import RowEdits, joined_edits
-from dllama.engine.prefix_cache import CachedText, PrefixCache
+from dllama.engine.prefix_cache import PrefixCache
 from dllama.engine.prompt_score import PromptScore
 from dllama.engine.request import (
     Finished,
@@ -68,12 +68,12 @@ class Engine:
         """`n_parallel` requests share steps; `speculate` is the most draft tokens for a step of a request that
         does not say."""
         cache = executor.cache
-        (n_pages,) = {group.n_pages for group in cache.groups}
-        assert max_seq_len <= n_pages * cache.page_size, "one text must fit into the cache"
+        for group in cache.groups:
+            assert group.most_pages(max_seq_len, 1, cache.page_size) <= group.n_pages, "one text must fit"
         self.max_seq_len = max_seq_len
         self._executor, self._tokenizer, self._clock = executor, tokenizer, clock
         self._speculate = speculate
-        self._pages = PrefixCache(n_pages, cache.page_size)
+        self._pages = PrefixCache(cache)
         self._pace = StepPace(executor.max_rows)
         self._scheduler = Scheduler(
             self._pages,
@@ -169,7 +169,7 @@ class Engine:
             n_drafted=sum(len(chunk.draft_ids) for chunk in chunks),
         )
         batch = ragged_batch(
-            [self._token_chunk(chunk) for chunk in chunks], lambda rows: self._wanted(chunks, rows)
+            [_token_chunk(chunk) for chunk in chunks], lambda rows: self._wanted(chunks, rows)
         )
         start = self._clock()
         candidates = self._executor.step(batch)
@@ -180,13 +180,13 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """As of now. Any thread may ask; between two steps the numbers belong together."""
-        pool = self._pages.pool
+        pools = self._pages.pools
         return EngineStats(
             n_running=len(self._scheduler.running),
             n_queued=len(self._scheduler.waiting),
-            n_pages_used=pool.n_used,
-            n_pages_cached=pool.n_kept,
-            n_pages_free=pool.n_blank,
+            n_pages_used=sum(pool.n_used for pool in pools),
+            n_pages_cached=sum(pool.n_kept for pool in pools),
+            n_pages_free=sum(pool.n_blank for pool in pools),
             n_preemptions=self._scheduler.n_preemptions,
             **vars(self._totals),
         )
@@ -196,7 +196,7 @@ class Engine:
     ) -> ScheduledRequest:
         self._n_arrived += 1
         return ScheduledRequest(
-            CachedText(list(prompt_ids)), self._n_arrived, len(prompt_ids), is_whole, is_scored
+            self._pages.begin(list(prompt_ids)), self._n_arrived, len(prompt_ids), is_whole, is_scored
         )
 
     def _draft(self, request: ScheduledRequest, n_used: int, n_most: int) -> tuple[int, ...]:
@@ -231,12 +231,6 @@ class Engine:
                 self._end_if_complete(task)
             except Exception as error:  # of one request: its grammar, whoever gets its events
                 self._fail(task, error)
-
-    def _token_chunk(self, chunk: Chunk) -> TokenChunk:
-        text, cache = chunk.request.text, self._executor.cache
-        known = text.token_ids[text.n_computed : text.n_computed + chunk.n_rows]
-        pages = [text.pages[group.first_page(text.n_computed, cache.page_size) :] for group in cache.groups]
-        return TokenChunk((*known, *chunk.draft_ids), text.n_computed, pages, chunk.n_wanted)
 
     def _wanted(self, chunks: Sequence[Chunk], rows: NDArray[np.int32]) -> LogitRows:
         """What is wanted of `rows`, which are those of all chunks that want logits, in their order."""
@@ -388,6 +382,12 @@ class _Result:
 
     drawn: Sequence[TokenInfo] = ()
     hidden: NDArray[np.float32] | None = None
+
+
+def _token_chunk(chunk: Chunk) -> TokenChunk:
+    text = chunk.request.text
+    known = text.token_ids[text.n_computed : text.n_computed + chunk.n_rows]
+    return TokenChunk((*known, *chunk.draft_ids), text.n_computed, text.pages, chunk.n_wanted)
 
 
 def _joined_masks(masks: Sequence[NDArray[np.uint8] | None]) -> LogitMasks | None:

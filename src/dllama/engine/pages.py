@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import enum
 from collections import OrderedDict
 from collections.abc import Callable
+
+
+class Worth(enum.Enum):
+    """Of what a page holds that nobody uses any longer."""
+
+    NONE = enum.auto()
+    LITTLE = enum.auto()
+    MUCH = enum.auto()
 
 
 class PagePool:
     """Counts the users of each page. A page without users is blank, or kept for what it holds.
 
-    Blank pages are handed out first, lowest first, then kept ones, least recently used first.
+    Blank pages are handed out first, lowest first. Of the kept ones those of little worth come next, the last one that
+    was let go first, then the others, least recently used first.
     """
 
     def __init__(self, n_pages: int) -> None:
@@ -55,13 +65,14 @@ class PagePool:
             del self._kept[page]
         self._n_users[page] += 1
 
-    def let_go(self, page: int, keep: bool) -> None:
-        """One user less; the last one says whether the page is worth keeping."""
+    def let_go(self, page: int, worth: Worth) -> None:
+        """One user less; the last one says what the page is worth to others."""
         assert self._n_users[page] > 0, page
         self._n_users[page] -= 1
         if self._n_users[page]:
             return
-        if keep:
-            self._kept[page] = None
-        else:
+        if worth is Worth.NONE:
             self._blank.append(page)
+        else:
+            self._kept[page] = None
+            self._kept.move_to_end(page, last=worth is Worth.MUCH)

@@ -1,35 +1,41 @@
 """Texts in pages: what begins like an earlier text is not computed again.
 
-A page whose positions are all computed is sealed: it is found by its parent and its tokens. The parent is the sealed
-page before it, named by a serial number that is never used twice, so that a chain of pages stands for exactly one
-text. What a text that ended left in its last page is found in the same way. Sealed pages are never written to; the
-open last page of a text is its own.
+A page whose positions are all computed is sealed: it is found by the text that ends with it (PageTrie). What a text
+that ended left in its last page is found in the same way. Sealed pages are never written to; the open pages of a text,
+behind those, are its own.
+
+Pages come in groups (see CacheShape). What a group needs to go on from a page border is its `n_back` pages before that
+border, so a text holds no more than these of its sealed pages, and what is cached of an earlier text is of use up to a
+border only if every group still has what it needs there.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
-from dllama.engine.pages import PagePool
-
-_ROOT = 0
-"""The serial number of the beginning of every text."""
+from dllama.engine.page_trie import Node, PageTrie
+from dllama.engine.pages import PagePool, Worth
+from dllama.model import CacheShape, PageGroup
 
 
 @dataclasses.dataclass
 class CachedText:
-    """One text and the pages that hold its beginning.
+    """One text and the pages that hold what is needed of its beginning. Made by PrefixCache.begin.
 
     token_ids   all tokens that are known
     n_computed  of them have their keys and values in `pages`
+    pages       of each group, from its PageGroup.first_page of `n_computed` on
     """
 
     token_ids: list[int]
+    n_prompt: int
+    node: Node  # of the last sealed page
+    pages: list[list[int]]
     n_computed: int = 0
-    pages: list[int] = dataclasses.field(default_factory=list)
     n_sealed: int = 0  # pages
-    serial: int = _ROOT  # of the last sealed page
+    n_common: int = 0  # pages after which it parted from another text
 
     @property
     def n_pending(self) -> int:
@@ -37,64 +43,100 @@ class CachedText:
         return len(self.token_ids) - self.n_computed
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sealed:
-    """What a page holds: these tokens, after the text of `parent`. Fewer than a page's are a text's end."""
+class _Group:
+    """The pages of one group, of all texts."""
 
-    serial: int
-    parent: int
-    token_ids: tuple[int, ...]
+    def __init__(self, number: int, of: PageGroup, page_size: int, trie: PageTrie) -> None:
+        self.number, self.n_pages, self.n_back = number, of.n_pages, of.n_back(page_size)
+        self.pool = PagePool(of.n_pages)
+        self._forget = functools.partial(trie.forget, number)
+
+    def n_needed(self, n_sealed: int) -> int:
+        """Of so many sealed pages, to go on after them."""
+        return n_sealed if self.n_back is None else min(n_sealed, self.n_back)
+
+    def first(self, text: CachedText) -> int:
+        """The number of the first page that the text holds, counted from its beginning."""
+        return text.n_sealed - self.n_needed(text.n_sealed)
+
+    def stop(self, text: CachedText) -> int:
+        """The number of the page after the last one that it holds."""
+        return self.first(text) + len(text.pages[self.number])
+
+    def take(self) -> int:
+        return self.pool.take(self._forget)
 
 
 class PrefixCache:
     """Hands pages to texts, and finds those that earlier texts left."""
 
-    def __init__(self, n_pages: int, page_size: int) -> None:
-        self.n_pages, self.page_size = n_pages, page_size
-        self.pool = PagePool(n_pages)
-        self._sealed: dict[int, _Sealed] = {}  # by page
-        self._page_of: dict[tuple[int, tuple[int, ...]], int] = {}  # by parent and tokens
-        self._children: dict[int, set[int]] = {}  # pages by parent
-        self._last_serial = _ROOT
+    def __init__(self, shape: CacheShape) -> None:
+        self.page_size = shape.page_size
+        self._trie = PageTrie(len(shape.groups))
+        self._groups = [
+            _Group(number, group, shape.page_size, self._trie) for number, group in enumerate(shape.groups)
+        ]
+
+    @property
+    def pools(self) -> list[PagePool]:
+        """That of each group."""
+        return [group.pool for group in self._groups]
+
+    def begin(self, token_ids: list[int]) -> CachedText:
+        """A text of which nothing is computed."""
+        return CachedText(token_ids, len(token_ids), self._trie.root, [[] for _ in self._groups])
 
     def adopt(self, text: CachedText) -> int:
         """Adds to `text`, which ends at a whole page, what is cached of its next tokens; returns how many.
 
         Its last token is always left, as somebody wants its logits.
         """
-        n_before, n_limit = text.n_computed, len(text.token_ids) - 1
+        n_before = text.n_computed
         assert n_before == text.n_sealed * self.page_size, "the text has an open page"
-        while text.n_computed + self.page_size <= n_limit:
-            page = self._page_of.get((text.serial, self._page_tokens(text)))
-            if page is None:
-                break
-            self._place(text, page)
-            text.n_computed += self.page_size
-            self._seal_as(text, self._sealed[page])
-        self._adopt_end(text, n_limit)
+        path = self._usable_path(text)
+        if path:
+            self._take_over(text, path)
+        self._adopt_end(text)
         return text.n_computed - n_before
 
-    def n_missing(self, text: CachedText, n_tokens: int) -> int:
-        """Pages that cannot be handed to others if `text`, with none yet, is to hold `n_tokens`."""
-        n_shared, serial = 0, _ROOT
-        for first in range(0, len(text.token_ids) - self.page_size, self.page_size):
-            page = self._page_of.get((serial, tuple(text.token_ids[first : first + self.page_size])))
-            if page is None:
-                break
-            n_shared += self.pool.is_used(page)
-            serial = self._sealed[page].serial
-        return -(-n_tokens // self.page_size) - n_shared
+    def n_missing(self, text: CachedText, n_tokens: int) -> list[int]:
+        """Pages of each group that cannot be handed to others if `text` is to hold `n_tokens`; with a window, and one
+        to go on in."""
+        path = [] if text.n_computed else self._usable_path(text)
+        n_pages, missing = -(-n_tokens // self.page_size), []
+        for group in self._groups:
+            n = n_pages if group.n_back is None else min(n_pages, group.n_back + 2)
+            left = 0 if group.n_back is None else n_pages - n
+            pages = [node.pages[group.number] for node in path[left:]]
+            n_shared = sum(page is not None and group.pool.is_used(page) for page in pages)
+            missing.append(max(0, n - n_shared - len(text.pages[group.number])))
+        return missing
+
+    def are_available(self, n_pages: Sequence[int]) -> bool:
+        """Whether there are so many of each group."""
+        return all(n <= group.pool.n_available for n, group in zip(n_pages, self._groups, strict=True))
+
+    def n_fitting(self, text: CachedText, n_tokens: int) -> int:
+        """For how many of the next `n_tokens` of `text` groups with a window have pages."""
+        for group in self._groups:
+            if group.n_back is not None:
+                n_pages = group.stop(text) + group.pool.n_available
+                n_tokens = min(n_tokens, n_pages * self.page_size - text.n_computed)
+        return n_tokens
 
     def make_room(self, text: CachedText, n_tokens: int) -> bool:
         """Gives `text` pages for its first `n_tokens` tokens; False, and none, when there are too few."""
-        n_more = -(-n_tokens // self.page_size) - len(text.pages)
-        if n_more > self.pool.n_available:
+        n_pages = -(-n_tokens // self.page_size)
+        lacking = [n_pages - group.stop(text) for group in self._groups]
+        if not self.are_available(lacking):
             return False
-        text.pages.extend(self.pool.take(self._forget) for _ in range(n_more))
+        for group, held, n in zip(self._groups, text.pages, lacking, strict=True):
+            held.extend(group.take() for _ in range(n))
         return True
 
     def advance(self, text: CachedText, n: int) -> None:
-        """The next `n` tokens of `text` are computed; pages that are full now are sealed."""
+        """The next `n` tokens of `text` are computed; pages that are full now are sealed, and given up where no window
+        reaches them any longer."""
         text.n_computed += n
         assert text.n_computed <= len(text.token_ids)
         while (text.n_sealed + 1) * self.page_size <= text.n_computed:
@@ -106,74 +148,117 @@ class PrefixCache:
         Its last pages are reused first: without those before them they would be of no use.
         """
         end = tuple(text.token_ids[text.n_sealed * self.page_size : text.n_computed])
-        if end and (text.serial, end) not in self._page_of:
-            self._register(text.pages[text.n_sealed], text.serial, end)
-        for page in reversed(text.pages):
-            self.pool.let_go(page, keep=page in self._sealed)
-        text.pages = []
-        text.n_computed = text.n_sealed = 0
-        text.serial = _ROOT
+        if end:
+            node = self._trie.below(text.node, end)
+            for group, held in zip(self._groups, text.pages, strict=True):
+                if node.pages[group.number] is None:
+                    self._trie.put(node, group.number, held[group.n_needed(text.n_sealed)])
+        for group, held in zip(self._groups, text.pages, strict=True):
+            for page in reversed(held):
+                is_found = self._trie.holds(group.number, page)
+                group.pool.let_go(page, Worth.MUCH if is_found else Worth.NONE)
+            held.clear()
+        self._go_to(text, self._trie.root, 0)
+        text.n_computed = 0
 
-    def _adopt_end(self, text: CachedText, n_limit: int) -> None:
+    def _usable_path(self, text: CachedText) -> list[Node]:
+        """The nodes of the next tokens of `text`, its last one left out, up to the last border from which every group
+        can go on."""
+        path, node, runs = list[Node](), text.node, [0] * len(self._groups)
+        n_usable = 0
+        for first in range(text.n_computed, len(text.token_ids) - self.page_size, self.page_size):
+            child = node.children.get(tuple(text.token_ids[first : first + self.page_size]))
+            if child is None:
+                break
+            node = child
+            path.append(node)
+            runs = [0 if page is None else run + 1 for run, page in zip(runs, node.pages, strict=True)]
+            needed = (group.n_needed(len(path)) for group in self._groups)
+            if all(run >= n for run, n in zip(runs, needed, strict=True)):
+                n_usable = len(path)
+        return path[:n_usable]
+
+    def _take_over(self, text: CachedText, path: Sequence[Node]) -> None:
+        """Makes the pages of these nodes, as far as they are needed, the next of `text`."""
+        self._drop_open(text)
+        n_sealed = text.n_sealed + len(path)
+        for group, held in zip(self._groups, text.pages, strict=True):
+            n = group.n_needed(len(path))
+            for node in path[len(path) - n :]:
+                page = node.pages[group.number]
+                assert page is not None
+                group.pool.share(page)
+                held.append(page)
+            self._give_up(text, group, len(held) - group.n_needed(n_sealed))
+        self._go_to(text, path[-1], n_sealed)
+        text.n_computed = n_sealed * self.page_size
+
+    def _adopt_end(self, text: CachedText) -> None:
         """Takes over a page that nobody uses or builds on, as far as it holds the next tokens of `text`.
 
         It is lost to others, so at least half of what it holds must be of use here.
         """
-        wanted = text.token_ids[text.n_computed : min(n_limit, text.n_computed + self.page_size - 1)]
-        best, n_best = -1, 0
-        for page in self._children.get(text.serial, ()):
-            sealed = self._sealed[page]
-            n_common = _n_common(sealed.token_ids, wanted)
-            is_free = not self.pool.is_used(page) and sealed.serial not in self._children
-            if is_free and n_common > n_best and 2 * n_common >= len(sealed.token_ids):
-                best, n_best = page, n_common
+        n_limit = min(len(text.token_ids) - 1, text.n_computed + self.page_size - 1)
+        wanted = text.token_ids[text.n_computed : n_limit]
+        best, n_best = text.node, 0
+        for node in text.node.children.values():
+            n_common = _n_common(node.token_ids, wanted)
+            if n_common > n_best and 2 * n_common >= len(node.token_ids) and self._is_free(node):
+                best, n_best = node, n_common
         if n_best:
-            self._place(text, best)
-            self._forget(best)
+            self._drop_open(text)
+            pages = self._trie.remove(best)
+            for group, held, page in zip(self._groups, text.pages, pages, strict=True):
+                group.pool.share(page)
+                held.append(page)
             text.n_computed += n_best
 
-    def _place(self, text: CachedText, page: int) -> None:
-        """Makes `page` the page after the sealed ones of `text`, in place of one that it may already have."""
-        self.pool.share(page)
-        if len(text.pages) > text.n_sealed:
-            self.pool.let_go(text.pages[text.n_sealed], keep=False)
-            text.pages[text.n_sealed] = page
-        else:
-            text.pages.append(page)
+    def _is_free(self, node: Node) -> bool:
+        """Whether it has a page in each group, and nobody uses or builds on it."""
+        pairs = zip(self._groups, node.pages, strict=True)
+        return not (node.children or node.n_texts) and all(
+            page is not None and not group.pool.is_used(page) for group, page in pairs
+        )
 
     def _seal(self, text: CachedText) -> None:
         """Seals the next page of `text`; where another page holds the same text, that one takes its place."""
-        tokens = self._page_tokens(text)
-        page = self._page_of.get((text.serial, tokens))
-        if page is None:
-            page = text.pages[text.n_sealed]
-            self._register(page, text.serial, tokens)
-        else:
-            self._place(text, page)
-        self._seal_as(text, self._sealed[page])
-
-    @staticmethod
-    def _seal_as(text: CachedText, sealed: _Sealed) -> None:
-        text.n_sealed += 1
-        text.serial = sealed.serial
-
-    def _page_tokens(self, text: CachedText) -> tuple[int, ...]:
         first = text.n_sealed * self.page_size
-        return tuple(text.token_ids[first : first + self.page_size])
+        tokens = tuple(text.token_ids[first : first + self.page_size])
+        if text.node.children and tokens not in text.node.children:
+            text.n_common = text.n_sealed
+        node = self._trie.below(text.node, tokens)
+        for group, held in zip(self._groups, text.pages, strict=True):
+            place, known = group.n_needed(text.n_sealed), node.pages[group.number]
+            if known is None:
+                self._trie.put(node, group.number, held[place])
+            else:
+                group.pool.share(known)
+                group.pool.let_go(held[place], Worth.NONE)
+                held[place] = known
+            self._give_up(text, group, place + 1 - group.n_needed(text.n_sealed + 1))
+        self._go_to(text, node, text.n_sealed + 1)
 
-    def _register(self, page: int, parent: int, token_ids: tuple[int, ...]) -> None:
-        self._last_serial += 1
-        self._sealed[page] = _Sealed(self._last_serial, parent, token_ids)
-        self._page_of[parent, token_ids] = page
-        self._children.setdefault(parent, set()).add(page)
+    def _give_up(self, text: CachedText, group: _Group, n: int) -> None:
+        """Takes the first `n` pages, which are sealed, from `text`. Others are likely to need those before the place
+        where texts parted, and those before its answer."""
+        held = text.pages[group.number]
+        marks = (text.n_common, text.n_prompt // self.page_size)
+        for index, page in enumerate(held[:n], start=group.first(text)):
+            is_likely = any(mark - group.n_needed(mark) <= index < mark for mark in marks)
+            group.pool.let_go(page, Worth.MUCH if is_likely else Worth.LITTLE)
+        del held[:n]
 
-    def _forget(self, page: int) -> None:
-        sealed = self._sealed.pop(page)
-        del self._page_of[sealed.parent, sealed.token_ids]
-        siblings = self._children[sealed.parent]
-        siblings.remove(page)
-        if not siblings:
-            del self._children[sealed.parent]
+    def _drop_open(self, text: CachedText) -> None:
+        """Takes pages that are not sealed from `text`: they hold nothing."""
+        for group, held in zip(self._groups, text.pages, strict=True):
+            n_sealed = group.n_needed(text.n_sealed)
+            for page in held[n_sealed:]:
+                group.pool.let_go(page, Worth.NONE)
+            del held[n_sealed:]
+
+    def _go_to(self, text: CachedText, node: Node, n_sealed: int) -> None:
+        self._trie.move(text.node, node)
+        text.node, text.n_sealed = node, n_sealed
 
 
 def _n_common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -110,18 +110,22 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Requests start in order, each when there are pages for all it has so far."""
-        promised = sum(
-            max(0, -(-(len(request.text.token_ids) + 1) // self._pages.page_size) - len(request.text.pages))
-            for request in self.running
-        )
+        if not self.waiting:
+            return
+        promised = [0] * len(self._pages.pools)
+        for request in self.running:
+            promised = self._with_promise(promised, request)
         while self.waiting and len(self.running) < self._n_parallel:
-            request = self.waiting[0]
-            n_missing = self._pages.n_missing(request.text, len(request.text.token_ids) + 1)
+            promised = self._with_promise(promised, self.waiting[0])
             n_spare = len(self.running)  # so that those that run can go on for a while
-            if self.running and n_missing + promised + n_spare > self._pages.pool.n_available:
+            if self.running and not self._pages.are_available([n + n_spare for n in promised]):
                 return
-            promised += n_missing
             self.running.append(self.waiting.popleft())
+
+    def _with_promise(self, promised: list[int], request: ScheduledRequest) -> list[int]:
+        """Pages of each group, with those that the request needs for all it has so far and the next token."""
+        missing = self._pages.n_missing(request.text, len(request.text.token_ids) + 1)
+        return [n + more for n, more in zip(promised, missing, strict=True)]
 
     def _decoding(self, is_waiting: IsWaiting) -> list[Chunk]:
         """One row for each text that is being written; where there are more than a step holds they take turns."""
@@ -147,6 +151,7 @@ class Scheduler:
             n = min(share, n_rows, request.text.n_pending)
             if request not in self.running or n < 1:
                 continue
+            n = max(1, self._pages.n_fitting(request.text, n))
             if request.is_scored:
                 n = min(n, n_logit_rows)
             ends = n == request.text.n_pending and not request.is_whole
@@ -184,14 +189,15 @@ class Scheduler:
             request.n_cached += n_adopted
 
     def _is_awaited(self, request: ScheduledRequest, older: list[ScheduledRequest]) -> bool:
-        """Whether an older prompt is computing the page that this one needs next: it will be there to take."""
+        """Whether an older prompt is computing the page that this one needs next: it will be there to take. One that
+        the older has behind itself could not be taken, for want of pages that its window needs."""
         text, size = request.text, self._pages.page_size
         if request.is_whole or text.n_computed % size or text.n_pending <= size:
             return False
         end = text.n_computed + size
         return any(
             not other.is_whole
-            and text.n_computed <= other.text.n_computed
+            and text.n_computed <= other.text.n_computed < end
             and end <= len(other.text.token_ids)
             and other.text.token_ids[:end] == text.token_ids[:end]
             for other in older

@@ -9,7 +9,8 @@ import dataclasses
 class EngineStats:
     """Requests and pages as they are now; all others are totals since the start.
 
-    n_pages_cached      pages that nobody uses, kept for what they hold
+    n_pages_used        pages, of all page groups together
+    n_pages_cached      those that nobody uses, kept for what they hold
     n_prompt_tokens     of requests that have started, of which `n_cached_tokens` were not computed
     n_drafted           draft tokens that were verified, of which `n_drafted_right` came true
     """

@@ -57,13 +57,14 @@ STEP_TIMEOUT_S = 60.0
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusterOptions:
     """`shares` has one number for each node, the root first. The cache has room for `n_sequences` texts of
-    `max_seq_len` tokens. `wire` is the type of partial sums that travel. With a `job` its other processes are the
-    workers, and there are no addresses."""
+    `max_seq_len` tokens; `n_parallel`, shorter ones perhaps, are at work at once. `wire` is the type of partial sums
+    that travel. With a `job` its other processes are the workers, and there are no addresses."""
 
     workers: tuple[Address, ...]
     shares: tuple[float, ...]
     max_seq_len: int
     n_sequences: int
+    n_parallel: int
     wire: ElementType
     cache_type: ElementType
     node: NodeSettings
@@ -338,6 +339,7 @@ def _session_plan(
         shards,
         max_seq_len=options.max_seq_len,
         n_sequences=options.n_sequences,
+        n_parallel=options.n_parallel,
         wire=options.wire,
         cache_type=options.cache_type,
         timeout_s=options.timeout_s,

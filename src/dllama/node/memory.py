@@ -117,13 +117,15 @@ def session_shape(
     *,
     max_seq_len: int,
     n_sequences: int,
+    n_parallel: int,
     wire: ElementType,
     cache_type: ElementType,
     timeout_s: float,
     most_threads: int | None = None,
 ) -> tuple[CacheShape, StepLimits]:
-    """Pages for `n_sequences` texts of `max_seq_len` tokens, and as many rows in a step as modest buffers hold and
-    the threads of a rank (at most `most_threads` on any) have use for.
+    """Pages for `n_sequences` texts of `max_seq_len` tokens, fewer in layers with a window: what `n_parallel` texts at
+    once hold of it, and as much again for what earlier ones left. As many rows in a step as modest buffers hold and the
+    threads of a rank (at most `most_threads` on any) have use for.
 
     Raises UsageError for a cache type that the model's heads do not fit.
     """
@@ -140,8 +142,19 @@ def session_shape(
         timeout_s=timeout_s,
     )
     n_pages = n_sequences * -(-max_seq_len // PAGE_SIZE)
-    groups = tuple(PageGroup(window=window, n_pages=n_pages) for window in page_windows(config))
+    groups = tuple(_group(window, n_pages, n_parallel, max_rows) for window in page_windows(config))
     return CacheShape(groups=groups, page_size=PAGE_SIZE, dtype=cache_type), limits
+
+
+def _group(window: int | None, n_pages: int, n_parallel: int, max_rows: int) -> PageGroup:
+    """Of `n_pages` at the most. A text holds the pages that its window reaches back to, that in which it goes on, and
+    those of its rows in a step, which begin within a page: that is what the other one of two is for."""
+    group = PageGroup(window=window, n_pages=n_pages)
+    n_back = group.n_back(PAGE_SIZE)
+    if n_back is None:
+        return group
+    n_wanted = 2 * n_parallel * (n_back + 2) + -(-max_rows // PAGE_SIZE)
+    return dataclasses.replace(group, n_pages=min(n_pages, n_wanted))
 
 
 def large_step_bytes(config: ModelConfig, limits: StepLimits) -> int | None:
