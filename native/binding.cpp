@@ -92,8 +92,25 @@ void merge_candidates_of_arrays(nb::handle ids, nb::handle logits, nb::handle lo
                      {of_ids.data<int32_t>(), of_logits.data<float>(), of_sums.data<double>(), of_targets.data<float>(), n});
 }
 
-void new_matrix(PackedMatrix* self, Compute& compute, int dtype, int n_out, int n_in) {
-    const PackedLayout layout = checked_layout(compute.kernels(), dtype, n_out, n_in);
+// out [T, bytes of a cut row]: what rows have of the blocks in which their columns first_in to first_in + n_in lie.
+void cut_rows_checked(nb::handle out, int dtype, nb::handle blocks, int64_t first_in, int n_in) {
+    const ElementType type = element_type(dtype, "dtype", is_blocked);
+    require(first_in >= 0, "first_in", "must not be negative");
+    require(n_in >= 0, "n_in", "must not be negative");
+    need_whole_runs(type, first_in, "first_in");
+    need_whole_runs(type, n_in, "n_in");
+    const int block = traits_of(type).block, first_run = int(first_in % block) / kBlock;
+    const ArrayArg to(out, "out", kUint8, 2, Access::write), from(blocks, "blocks", kUint8, 2);
+    const int64_t n_blocks = n_in ? (first_run * kBlock + int64_t(n_in) + block - 1) / block : 0;
+    from.need_size(1, n_blocks * traits_of(type).bytes);
+    to.need_size(0, from.size(0));
+    to.need_size(1, int64_t(cut_row_bytes(type, first_run, size_t(n_in))));
+    const nb::gil_scoped_release release;
+    cut_rows(type, first_run, n_in, from.data<uint8_t>(), int(from.size(0)), to.data<uint8_t>());
+}
+
+void new_matrix(PackedMatrix* self, Compute& compute, int dtype, int n_out, int n_in, int first_in) {
+    const PackedLayout layout = checked_layout(compute.kernels(), dtype, n_out, n_in, first_in);
     new (self) PackedMatrix{layout, compute.matrix_memory().take(layout.bytes())};
 }
 
@@ -120,7 +137,8 @@ nb::object view_of(nb::handle owner, T* data, int rows, int columns) {
 void define_objects(nb::module_& m) {
     nb::class_<BoundArray>(m, "BoundArray").def(nb::init<nb::handle>(), nb::arg("array"));
     nb::class_<PackedMatrix>(m, "PackedMatrix")
-        .def("__init__", &new_matrix, nb::arg("compute"), nb::arg("dtype"), nb::arg("n_out"), nb::arg("n_in"))
+        .def("__init__", &new_matrix, nb::arg("compute"), nb::arg("dtype"), nb::arg("n_out"), nb::arg("n_in"),
+             nb::arg("first_in") = 0)
         .def("pack", &pack_rows, nb::arg("first_row"), nb::arg("rows"))
         .def("unpack", &unpack_rows, nb::arg("first_row"), nb::arg("n"))
         .def_prop_ro("n_out", [](const PackedMatrix& p) { return p.layout.n_out; })
@@ -228,6 +246,8 @@ NB_MODULE(_native, m) {
     // A process that is told to end does so with objects alive, held by threads that wait; that is no leak.
     nanobind::set_leak_warnings(false);
     m.def("supported_isas", &dllama::supported_isas);
+    m.def("cut_rows", &dllama::cut_rows_checked, nanobind::arg("out"), nanobind::arg("dtype"), nanobind::arg("blocks"),
+          nanobind::arg("first_in"), nanobind::arg("n_in"));
     m.def("convert", &dllama::convert, nanobind::arg("out"), nanobind::arg("out_type"), nanobind::arg("src"),
           nanobind::arg("src_type"), nanobind::arg("n_elements"));
     m.def("merge_candidates", &dllama::merge_candidates_of_arrays, nanobind::arg("ids"), nanobind::arg("logits"),

@@ -1,6 +1,9 @@
 // Blocks of quantised weights as a packed matrix keeps them: the bits of the file in an order that kernels read with
 // ease. Nothing is rounded or lost, so a packed block has as many bytes as one of the file.
 //
+// Rows of blocks of 256 columns may be cut between any two runs of 32. A block of which a row has a part is its head and
+// the runs that there are, packed like this wherever it lies; whole blocks of rows that travel are those of the file.
+//
 // A packed block of a row is its head (scales, as the file has them), then for each run of 32 columns: the planes, which
 // are the bits of quants beyond the fourth, and the low bits. Low bits are 16 bytes, column j in the low nibble of byte j
 // and column j + 16 in its high one; those of Q80 are the 32 quants. A plane is 4 bytes: with one bit for each quant, bit g
@@ -35,6 +38,26 @@ constexpr BlockShape shape_of(ElementType type) {
         case ElementType::mxfp4: return {0, 0, 1, 0, 0, 16};
         default: return {1, 0, 0, 1, 0, 16};  // Q40, IQ4_NL
     }
+}
+
+constexpr int runs_of(ElementType type) { return traits_of(type).block / kBlock; }
+
+// The runs of a block that a row has: n of them, from `first` on.
+struct HeldRuns {
+    int first, n;
+};
+
+// Of the block in which the row's runs from `first` on begin, when `left` runs of the row are left.
+constexpr HeldRuns held_runs(ElementType type, int first, int left) {
+    return {first, left < runs_of(type) - first ? left : runs_of(type) - first};
+}
+
+// Bytes of a row of n columns, the first of which are run `first_run` of their block.
+constexpr size_t cut_row_bytes(ElementType type, int first_run, size_t n) {
+    if (!is_blocked(type)) return bytes_of(type, n);
+    const size_t runs = n / kBlock, of_block = size_t(runs_of(type));
+    const size_t blocks = runs ? (size_t(first_run) + runs + of_block - 1) / of_block : 0;
+    return blocks * size_t(shape_of(type).head_bytes()) + runs * size_t(shape_of(type).run_bytes());
 }
 
 // What quants stand for: (quant - offset), or a value of a table; `largest` is the largest magnitude of that.

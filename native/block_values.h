@@ -29,9 +29,10 @@ struct BlockValues {
     float scales[n_scales];
     float minima[runs];
 
-    explicit BlockValues(const uint8_t* packed) {
+    // Of a block with n_runs runs, whose quants are the first ones here.
+    explicit BlockValues(const uint8_t* packed, int n_runs = runs) {
         read_scales(packed);
-        for (int run = 0; run < runs; run++)
+        for (int run = 0; run < n_runs; run++)
             read_quants(packed + shape.head_bytes() + run * shape.run_bytes(), quants + run * kBlock);
     }
 

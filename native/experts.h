@@ -41,7 +41,7 @@ struct MatrixStack {
     const uint8_t* matrices;
     size_t matrix_bytes, tile_bytes;
     ElementType type;
-    int n_out, n_in;
+    int n_out, n_in, first_run;  // as in PackedLayout
 
     const uint8_t* tile(int index, int tile) const { return matrices + index * matrix_bytes + tile * tile_bytes; }
 };

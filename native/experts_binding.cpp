@@ -12,9 +12,9 @@ namespace {
 
 constexpr int kMostExperts = 1 << 16;
 
-void new_stack(PackedStack* self, Compute& compute, int dtype, int n_matrices, int n_out, int n_in) {
+void new_stack(PackedStack* self, Compute& compute, int dtype, int n_matrices, int n_out, int n_in, int first_in) {
     require(n_matrices >= 0 && n_matrices <= 2 * kMostExperts, "n_matrices", "must be between 0 and 131072");
-    const PackedLayout layout = checked_layout(compute.kernels(), dtype, n_out, n_in);
+    const PackedLayout layout = checked_layout(compute.kernels(), dtype, n_out, n_in, first_in);
     new (self) PackedStack{layout, n_matrices, compute.matrix_memory().take(layout.bytes() * size_t(n_matrices))};
 }
 
@@ -51,7 +51,7 @@ nb::object view(nb::handle owner, const std::vector<T>& values, size_t rows, siz
 void define_experts(nb::module_& m) {
     nb::class_<PackedStack>(m, "PackedStack")
         .def("__init__", &new_stack, nb::arg("compute"), nb::arg("dtype"), nb::arg("n_matrices"), nb::arg("n_out"),
-             nb::arg("n_in"))
+             nb::arg("n_in"), nb::arg("first_in") = 0)
         .def("pack", &pack_stack, nb::arg("index"), nb::arg("first_row"), nb::arg("rows"))
         .def("unpack", &unpack_stack, nb::arg("index"), nb::arg("first_row"), nb::arg("n"))
         .def_ro("n_matrices", &PackedStack::n_matrices)

@@ -29,7 +29,8 @@ const PackedStack& stack_of(nb::handle object, const KernelTable& kernels) {
 
 MatrixStack matrices_of(const PackedStack& stack) {
     const PackedLayout& layout = stack.layout;
-    return {stack.memory.data(), layout.bytes(), layout.tile_bytes(), layout.type, layout.n_out, layout.n_in};
+    return {stack.memory.data(), layout.bytes(), layout.tile_bytes(), layout.type, layout.n_out, layout.n_in,
+            layout.first_run};
 }
 
 // The input of a product: quantised for types of blocks, float32 for others.

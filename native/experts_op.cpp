@@ -36,7 +36,7 @@ void multiply(const KernelTable& kernels, const MatrixStack& stack, int index, i
     const int n_tiles = tile_end - tile;
     if (is_blocked(stack.type)) {
         const QuantMatmul m{weights, stack.tile_bytes, n_out, stack.n_in / kBlock, x.quants, x.scales, x.sums, out,
-                            size_t(n_out)};
+                            size_t(n_out), false, stack.first_run};
         kernels.matmul[stack.type](m, 0, n_tiles, 0, n_rows);
     } else {
         const FloatMatmul m{weights, stack.tile_bytes, n_out, stack.n_in, x.f32, out, size_t(n_out)};
@@ -95,7 +95,8 @@ void gate_rows(const KernelTable& kernels, const ExpertsGated& g, int expert, in
     if (out.quants && !g.gate_bias && kernels.fuses_gate(g.stack.type, n_rows, g.stack.n_in / kBlock)) {
         const RowsOut& x = scratch.rows;
         const QuantMatmul product{g.stack.tile(2 * expert, 0), g.stack.tile_bytes, 2 * g.stack.n_out,
-                                  g.stack.n_in / kBlock, x.quants, x.scales, x.sums, nullptr, 0};
+                                  g.stack.n_in / kBlock, x.quants, x.scales, x.sums, nullptr, 0,
+                                  false, g.stack.first_run};
         const GatedMatmul gated{product, g.activation, out.quants, out.scales, out.sums};
         return kernels.gated_matmul[g.stack.type](gated, tile, tile_end, 0, n_rows);
     }

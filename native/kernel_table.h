@@ -28,6 +28,7 @@ struct QuantMatmul {
     float* out;               // [rows, n_out], out_stride apart
     size_t out_stride;
     bool adds = false;        // to what is there
+    int first_run = 0;        // of its block, that the first columns are (block_layout.h)
 };
 
 // act(gate) * up as Q80 rows, where the first half of the product's rows of weights are the gate's and the second half

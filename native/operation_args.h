@@ -80,7 +80,7 @@ inline QuantMatmul quant_product(const PackedMatrix& matrix, const Q80Rows& x, i
     need_rows(n_rows, x.max_rows, "x");
     require(x.n == layout.n_in, "x", "must have as many columns as the matrix");
     return {matrix.memory.data(), layout.tile_bytes(), layout.n_out, layout.n_in / kBlock, x.quants, x.scales, x.sums, out,
-            size_t(layout.n_out)};
+            size_t(layout.n_out), false, layout.first_run};
 }
 
 // Where rows stand in their sequences and caches. Every index that the kernels will follow is checked before they do.

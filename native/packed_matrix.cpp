@@ -37,9 +37,9 @@ bool block_is_finite(const uint8_t* packed) {
 // Moves blocks between rows and a tile. R is the number of interleaved rows; a whole tile takes the loops with
 // constant bounds, which the compiler unrolls.
 template <ElementType type, int R, int UNIT, bool TO_TILE, class Byte>
-bool move_blocks(Byte* tile, TileRows which, int n_blocks, size_t row_bytes,
+bool move_blocks(Byte* tile, TileRows which, int first_run, int n_runs, size_t row_bytes,
                  std::conditional_t<TO_TILE, const uint8_t, uint8_t>* rows) {
-    constexpr int bytes = traits_of(type).bytes;
+    constexpr int bytes = traits_of(type).bytes, head_bytes = shape_of(type).head_bytes(), run_bytes = shape_of(type).run_bytes();
     bool finite = true;
     auto move_row = [&](Byte* block, int r, auto* row) {
         if constexpr (!is_rearranged(type)) {
@@ -57,11 +57,21 @@ bool move_blocks(Byte* tile, TileRows which, int n_blocks, size_t row_bytes,
             }
         }
     };
-    for (int b = 0; b < n_blocks; b++, tile += R * bytes, rows += bytes) {
-        if (which.begin == 0 && which.end == R)
+    for (HeldRuns held{first_run, 0}; n_runs > 0; n_runs -= held.n, held.first = 0) {
+        held = held_runs(type, held.first, n_runs);
+        const int n_bytes = head_bytes + held.n * run_bytes;
+        if (held.n < runs_of(type)) {
+            for (int r = which.begin; r < which.end; r++) {
+                auto* row = rows + size_t(r - which.begin) * row_bytes;
+                if constexpr (TO_TILE) finite &= block_is_finite<type>(row);
+                move_block<type, R, UNIT, TO_TILE>(tile, r, row, held.n);
+            }
+        } else if (which.begin == 0 && which.end == R) {
             for (int r = 0; r < R; r++) move_row(tile, r, rows + size_t(r) * row_bytes);
-        else
+        } else {
             for (int r = which.begin; r < which.end; r++) move_row(tile, r, rows + size_t(r - which.begin) * row_bytes);
+        }
+        tile += R * n_bytes, rows += n_bytes;
     }
     return finite;
 }
@@ -98,7 +108,8 @@ bool move_tile(const PackedLayout& layout, Tile* tile, TileRows which, Rows* row
     return with_type(layout.type, [&](auto tag) {
         constexpr ElementTraits traits = traits_of(decltype(tag)::value);
         if constexpr (traits.block > 1)
-            return move_blocks<decltype(tag)::value, R, UNIT, TO_TILE>(tile, which, n / traits.block, row_bytes, rows);
+            return move_blocks<decltype(tag)::value, R, UNIT, TO_TILE>(tile, which, layout.first_run, n / kBlock, row_bytes,
+                                                                     rows);
         else
             return move_elements<R, std::conditional_t<traits.bytes == 2, uint16_t, uint32_t>, TO_TILE>(tile, which, n,
                                                                                                      row_bytes, rows);
@@ -139,6 +150,31 @@ bool pack(const PackedLayout& layout, uint8_t* packed, int first, int n, const u
 
 void unpack(const PackedLayout& layout, const uint8_t* packed, int first, int n, uint8_t* rows) {
     move_by_shape<false>(layout, packed, first, n, rows);
+}
+
+void cut_rows(ElementType type, int first_run, int n_in, const uint8_t* blocks, int n, uint8_t* out) {
+    with_type(type, [&](auto tag) {
+        constexpr ElementType of = decltype(tag)::value;
+        constexpr int bytes = traits_of(of).bytes;
+        if constexpr (is_blocked(of)) {
+            constexpr int head_bytes = shape_of(of).head_bytes(), run_bytes = shape_of(of).run_bytes();
+            for (int row = 0; row < n; row++)
+                for (int first = first_run, left = n_in / kBlock; left > 0; blocks += bytes) {
+                    const HeldRuns held = held_runs(of, first, left);
+                    if (held.n == runs_of(of)) {
+                        std::memcpy(out, blocks, bytes);
+                    } else {
+                        uint8_t packed[bytes];
+                        to_packed<of>(blocks, packed);
+                        std::memcpy(out, packed, head_bytes);
+                        std::memcpy(out + head_bytes, packed + head_bytes + held.first * run_bytes, size_t(held.n) * run_bytes);
+                    }
+                    out += head_bytes + held.n * run_bytes;
+                    left -= held.n, first = 0;
+                }
+        }
+        return true;
+    });
 }
 
 Memory map_memory(size_t bytes) {

@@ -59,18 +59,24 @@ struct PanelTile {
 
 // How a type's weights become a panel.
 struct PanelFormat {
-    using Unpack = void (*)(const uint8_t* blocks, int n_blocks, PanelTile to);
-    Unpack unpack[kPanelTiles];  // into a panel of one tile, of two
-    int offset;            // of the unsigned weights
-    int runs, block_bytes;  // runs of 32 columns in a block, and its bytes in a tile
+    using Unpack = void (*)(const uint8_t* blocks, int first, int end, PanelTile to);
+    Unpack unpack[kPanelTiles];  // into a panel of one tile, of two: its runs from `first` to `end`
+    int offset;                        // of the unsigned weights
+    int runs, block_bytes, run_bytes;  // runs of 32 columns in a block, its bytes in a tile, and those of a run
 };
 
 // Each quad of columns and each vector of scales is NG registers from the one before it.
 template <class Block, int NG>
-void unpack_tile(const uint8_t* block, int n_blocks, PanelTile to) {
+void unpack_tile(const uint8_t* block, int first, int end, PanelTile to) {
     using Scales = TileScales<Avx512, Block::type>;
     constexpr int step = NG * kPanelRows;
-    for (int b = 0; b < n_blocks; b += Scales::runs, block += Scales::tile_block_bytes) {
+    to.weights += first * kQuadsOfBlock * NG * 64;
+    HeldRuns held{first, 0};
+    for (int left = end - first; left > 0; left -= held.n, held.first = 0) {
+        if constexpr (Scales::runs == 1)
+            held.n = 1;
+        else
+            held = held_runs(Block::type, held.first, left);
         if constexpr (Scales::runs == 1) {
             _mm512_store_ps(to.scales, Scales::scale(block));
             if constexpr (Scales::has_min) _mm512_store_ps(to.minima, Scales::min(block));
@@ -78,7 +84,7 @@ void unpack_tile(const uint8_t* block, int n_blocks, PanelTile to) {
             Scales::read(block, to.scales, to.minima, step);
         }
         to.scales += Scales::runs * Scales::parts * step, to.minima += Scales::runs * step;
-        for (int run = 0; run < Scales::runs; run++, to.weights += kQuadsOfBlock * NG * 64)
+        for (int run = 0; run < held.n; run++, to.weights += kQuadsOfBlock * NG * 64)
             for_quads([&](auto g) __attribute__((always_inline)) {
                 constexpr int G = decltype(g)::value;
                 const uint8_t* quants = Scales::run_at(block, run);
@@ -86,6 +92,7 @@ void unpack_tile(const uint8_t* block, int n_blocks, PanelTile to) {
                 _mm512_store_si512(to.weights + G * NG * 64, (Block::Weights::template half<G, 0>(quants)));
                 _mm512_store_si512(to.weights + (G + 4) * NG * 64, (Block::Weights::template half<G, 1>(quants)));
             });
+        block += Scales::tile_bytes(held.n);
     }
 }
 
@@ -134,13 +141,13 @@ private:
     }
 };
 
-// sums[t][n] += NB blocks of a panel's tile n times activation row t. A chain is what is added up in integers: a block, or
+// sums[t][n] += NB blocks of a panel's tile n, which are those from `at` on, times activation row t. A chain is what is added up in integers: a block, or
 // one of its two parts.
 template <int P, bool MIN, int NT, int NG, int NB>
-inline void panel_blocks(const Panel<P, MIN, NG>& panel, const PanelRowsAt& x, const PanelTerms<P, MIN, NT>& terms, int block,
+inline void panel_blocks(const Panel<P, MIN, NG>& panel, const PanelRowsAt& x, const PanelTerms<P, MIN, NT>& terms, int at, int block,
                          __m512 sums[NT][NG]) {
     constexpr int kChains = NB * P, kQuads = kQuadsOfBlock / P;
-    const uint8_t* weights = panel.weights[block][0][0];
+    const uint8_t* weights = panel.weights[at][0][0];
     __m512i dot[kChains][NT][NG];
     UNROLL for (int c = 0; c < kChains; c++)
         UNROLL for (int t = 0; t < NT; t++)
@@ -164,9 +171,9 @@ inline void panel_blocks(const Panel<P, MIN, NG>& panel, const PanelRowsAt& x, c
             const __m512 d = _mm512_set1_ps(terms.scale[t][b]), back = _mm512_set1_ps(terms.back[t][b]);
             UNROLL for (int n = 0; n < NG; n++) {
                 const __m512 part = _mm512_fmadd_ps(_mm512_castsi512_ps(dot[c][t][n]), d, back);
-                sums[t][n] = _mm512_fmadd_ps(part, _mm512_load_ps(panel.scales[block * P + c][n]), sums[t][n]);
+                sums[t][n] = _mm512_fmadd_ps(part, _mm512_load_ps(panel.scales[at * P + c][n]), sums[t][n]);
                 if constexpr (MIN)
-                    sums[t][n] = _mm512_fmadd_ps(_mm512_set1_ps(terms.low[t][b]), _mm512_load_ps(panel.minima[b][n]), sums[t][n]);
+                    sums[t][n] = _mm512_fmadd_ps(_mm512_set1_ps(terms.low[t][b]), _mm512_load_ps(panel.minima[at + c / P][n]), sums[t][n]);
             }
         }
 }
@@ -195,9 +202,9 @@ struct PanelOut {
     bool first, last;        // panel of their rows
 };
 
-// sums += a panel's tiles times NT activation rows.
+// sums += a panel's tiles, n_blocks of them from `first` on, times NT activation rows.
 template <int P, bool MIN, int NT, int NG>
-inline __attribute__((always_inline)) void panel_micro(const Panel<P, MIN, NG>& panel, int offset, int n_blocks,
+inline __attribute__((always_inline)) void panel_micro(const Panel<P, MIN, NG>& panel, int offset, int first, int n_blocks,
                                                        const PanelRowsAt& rows, const PanelOut<NG>& to, Ahead& ahead) {
     constexpr int NB = 2 / P;  // two chains at a time
     const PanelTerms<P, MIN, NT> terms(rows, offset, __mmask16((1u << n_blocks) - 1));
@@ -209,9 +216,9 @@ inline __attribute__((always_inline)) void panel_micro(const Panel<P, MIN, NG>& 
     int b = 0;
     for (; b + NB <= n_blocks; b += NB, x.skip_blocks(NB)) {
         ahead.ask();
-        panel_blocks<P, MIN, NT, NG, NB>(panel, x, terms, b, sums);
+        panel_blocks<P, MIN, NT, NG, NB>(panel, x, terms, first + b, b, sums);
     }
-    if (b < n_blocks) panel_blocks<P, MIN, NT, NG, 1>(panel, x, terms, b, sums);
+    if (b < n_blocks) panel_blocks<P, MIN, NT, NG, 1>(panel, x, terms, first + b, b, sums);
     UNROLL for (int t = 0; t < NT; t++)
         UNROLL for (int n = 0; n < NG; n++)
             if (to.last) {
@@ -262,24 +269,27 @@ private:
     // place of 530.) `after` is what is multiplied next.
     template <int NG>
     void all_columns(int tile, int apart, const uint8_t* after, PanelOut<NG> to) {
-        for (int block = 0; block < m_.n_blocks; block += kPanelBlocks) {
-            const int n_blocks = m_.n_blocks - block < kPanelBlocks ? m_.n_blocks - block : kPanelBlocks;
+        int n_blocks = 0, first = m_.first_run;  // the first block stands where it would in a row that is not cut
+        for (int block = 0; block < m_.n_blocks; block += n_blocks, first = 0) {
+            n_blocks = m_.n_blocks - block < kPanelBlocks - first ? m_.n_blocks - block : kPanelBlocks - first;
             to.first = block == 0, to.last = block + n_blocks == m_.n_blocks;
             alignas(64) Panel<P, MIN, NG> panel;
             for (int n = 0; n < NG; n++)
-                format_.unpack[NG - 1](at(tile + n * apart, block), n_blocks,
+                format_.unpack[NG - 1](at(tile + n * apart, block), first, first + n_blocks,
                                        {panel.weights[0][0][n], panel.scales[0][n], panel.minima[0][n]});
             Ahead ahead{to.last ? after : at(tile, block + n_blocks), apart * m_.tile_bytes, 0};
-            all_rows<NG>(panel, block, n_blocks, to, ahead);
+            all_rows<NG>(panel, first, block, n_blocks, to, ahead);
         }
     }
 
     const uint8_t* at(int tile, int block) const {
-        return m_.weights + size_t(tile) * m_.tile_bytes + size_t(block / format_.runs) * size_t(format_.block_bytes);
+        const int whole = (block + m_.first_run) / format_.runs * format_.block_bytes;
+        const int absent = block ? m_.first_run * format_.run_bytes : 0;
+        return m_.weights + size_t(tile) * m_.tile_bytes + size_t(whole - absent);
     }
 
     template <int NG>
-    void all_rows(const Panel<P, MIN, NG>& panel, int block, int n_blocks, PanelOut<NG> to, Ahead& ahead) const {
+    void all_rows(const Panel<P, MIN, NG>& panel, int first, int block, int n_blocks, PanelOut<NG> to, Ahead& ahead) const {
         const int n_rows = row_end_ - row_begin_, n_lines = kPanelBlocks / format_.runs * format_.block_bytes / 64 + 1;
         const int n_steps = n_rows / kPanelTokens * (n_blocks / 2);
         const uint8_t* const asked = ahead.at + n_lines * 64;
@@ -290,16 +300,16 @@ private:
         int row = 0;
         for (; row + kPanelTokens <= n_rows; row += kPanelTokens) {
             if (to.last) ask_for_output(to);
-            panel_micro<P, MIN, kPanelTokens, NG>(panel, format_.offset, n_blocks, x, to, ahead);
+            panel_micro<P, MIN, kPanelTokens, NG>(panel, format_.offset, first, n_blocks, x, to, ahead);
             if (ahead.at >= asked) ahead.lines = 0;
             x.skip_rows(kPanelTokens);
             to.sums += kPanelTokens * NG * kPanelRows, to.out += kPanelTokens * to.out_stride;
         }
         ahead.lines = 0;
         switch (n_rows - row) {
-            case 3: return panel_micro<P, MIN, 3, NG>(panel, format_.offset, n_blocks, x, to, ahead);
-            case 2: return panel_micro<P, MIN, 2, NG>(panel, format_.offset, n_blocks, x, to, ahead);
-            case 1: return panel_micro<P, MIN, 1, NG>(panel, format_.offset, n_blocks, x, to, ahead);
+            case 3: return panel_micro<P, MIN, 3, NG>(panel, format_.offset, first, n_blocks, x, to, ahead);
+            case 2: return panel_micro<P, MIN, 2, NG>(panel, format_.offset, first, n_blocks, x, to, ahead);
+            case 1: return panel_micro<P, MIN, 1, NG>(panel, format_.offset, first, n_blocks, x, to, ahead);
         }
     }
 
@@ -377,7 +387,8 @@ void panel_gated_tiles(const PanelFormat& format, const GatedMatmul& g, int tile
 template <class Block>
 constexpr PanelFormat panel_format() {
     using Scales = TileScales<Avx512, Block::type>;
-    return {{unpack_tile<Block, 1>, unpack_tile<Block, 2>}, Block::Weights::offset, Scales::runs, Scales::tile_block_bytes};
+    return {{unpack_tile<Block, 1>, unpack_tile<Block, 2>}, Block::Weights::offset, Scales::runs, Scales::tile_block_bytes,
+            Scales::tile_bytes(1) - Scales::tile_bytes(0)};
 }
 
 template <class Block>

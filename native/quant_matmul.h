@@ -42,13 +42,15 @@ void quant_micro(const QuantMatmul& m, int tile, int stride, int row) {
         x[t] = m.x_quants + i * kBlock, x_scale[t] = m.x_scales + i, x_sum[t] = m.x_sums + i;
         UNROLL for (int n = 0; n < NG; n++) acc[t][n] = S::set1(0);
     }
-    for (int b = 0; b < m.n_blocks; b += Scales::runs) {
+    // The runs of a block that the rows have: all of them but of the first and the last, where rows are cut within.
+    const auto add_runs = [&](int first, int n_runs) __attribute__((always_inline)) {
         const HeldScales<Scales, S, NG> scales(block);
-        for (int run = 0; run < Scales::runs; run++) {
+        for (int i = 0; i < n_runs; i++) {
+            const int run = first + i;
             const uint8_t* quants[NG];
             typename S::I dot[P][NT][NG];
-            UNROLL for (int n = 0; n < NG; n++) quants[n] = Scales::run_at(block[n], run);
-            if constexpr (NT == 1) ask_ahead<Scales, NG>(block, run);  // with more rows weights are near at most times
+            UNROLL for (int n = 0; n < NG; n++) quants[n] = Scales::run_at(block[n], i);
+            if constexpr (NT == 1) ask_ahead<Scales, NG>(block, i);  // with more rows weights are near at most times
             Block::template dot<NT, NG>(quants, x, x_sum, dot);
             UNROLL for (int t = 0; t < NT; t++) {
                 const typename S::F xs = S::set1(*x_scale[t]);
@@ -62,7 +64,19 @@ void quant_micro(const QuantMatmul& m, int tile, int stride, int row) {
                 x[t] += kBlock, x_scale[t]++, x_sum[t]++;
             }
         }
-        UNROLL for (int n = 0; n < NG; n++) block[n] += Scales::tile_block_bytes;
+        UNROLL for (int n = 0; n < NG; n++) block[n] += Scales::tile_bytes(n_runs);
+    };
+    if constexpr (Scales::runs == 1) {
+        for (int b = 0; b < m.n_blocks; b++) add_runs(0, 1);
+    } else {
+        HeldRuns held{m.first_run, 0};
+        for (int b = 0; b < m.n_blocks; b += held.n, held.first = 0) {
+            held = held_runs(Block::type, held.first, m.n_blocks - b);
+            if (held.n == Scales::runs)
+                add_runs(0, Scales::runs);
+            else
+                add_runs(held.first, held.n);
+        }
     }
     for (int t = 0; t < NT; t++)
         for (int n = 0; n < NG; n++) {

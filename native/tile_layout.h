@@ -16,14 +16,14 @@ void move_pieces(Byte*& tile, int r, Packed*& packed) {
             std::memcpy(packed, tile + r * WIDTH, WIDTH);
 }
 
-// The pieces of a packed block of row r.
+// The pieces of a packed block of row r, of which it has n_runs.
 template <ElementType type, int R, int UNIT, bool TO_TILE, class Byte, class Packed>
-void move_block(Byte* tile, int r, Packed* packed) {
+inline void move_block(Byte* tile, int r, Packed* packed, int n_runs = runs_of(type)) {
     constexpr BlockShape shape = shape_of(type);
     move_pieces<R, 2, shape.halves, TO_TILE>(tile, r, packed);
     move_pieces<R, 4, shape.words, TO_TILE>(tile, r, packed);
     move_pieces<R, 1, shape.bytes, TO_TILE>(tile, r, packed);
-    for (int run = 0; run < traits_of(type).block / kBlock; run++) {
+    for (int run = 0; run < n_runs; run++) {
         move_pieces<R, 4, shape.planes, TO_TILE>(tile, r, packed);
         move_pieces<R, UNIT, shape.low_bytes / UNIT, TO_TILE>(tile, r, packed);
     }

@@ -18,7 +18,10 @@ struct TileScales {
     static constexpr int tile_block_bytes = R * traits_of(type).bytes;
     static constexpr bool has_min = meaning.has_min;
 
-    // Where the quants of a run begin.
+    // Of a block with so many runs.
+    static constexpr int tile_bytes(int n_runs) { return R * (shape.head_bytes() + n_runs * shape.run_bytes()); }
+
+    // Where the quants of a run begin, counted from the first that there is.
     static const uint8_t* run_at(const uint8_t* block, int run) {
         return block + R * (shape.head_bytes() + run * shape.run_bytes());
     }

@@ -29,12 +29,19 @@ inline nb::object to_python(ElementType type) {
     return nb::module_::import_("dllama.dtypes").attr("ElementType")(int(type));
 }
 
-inline PackedLayout checked_layout(const KernelTable& kernels, int dtype, int n_out, int n_in) {
+// Rows of blocks may be cut between any two runs of 32 columns.
+inline void need_whole_runs(ElementType type, int64_t n, const char* name) {
+    if (is_blocked(type) && n % kBlock) wrong_value(std::string(name) + " must be a multiple of 32 for " + traits_of(type).name);
+}
+
+inline PackedLayout checked_layout(const KernelTable& kernels, int dtype, int n_out, int n_in, int first_in) {
     const ElementType type = element_type(dtype, "dtype", [&](ElementType t) { return kernels.has_product(t); });
     require(n_out >= 0 && n_out <= (1 << 30), "n_out", "must be between 0 and 2^30");
     require(n_in > 0 && n_in <= (1 << 30), "n_in", "must be between 1 and 2^30");
-    need_whole_blocks(type, n_in, "n_in");
-    return {type, n_out, n_in, kernels.tile_rows, kernels.unit_bytes};
+    require(first_in >= 0 && first_in <= (1 << 30), "first_in", "must be between 0 and 2^30");
+    need_whole_runs(type, n_in, "n_in");
+    need_whole_runs(type, first_in, "first_in");
+    return {type, n_out, n_in, kernels.tile_rows, kernels.unit_bytes, first_in % traits_of(type).block / kBlock};
 }
 
 // False when a scale or an element was not finite.

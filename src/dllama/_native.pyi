@@ -25,6 +25,9 @@ def convert(
     src_type: ElementType,
     n_elements: int,
 ) -> bool: ...
+def cut_rows(
+    out: NDArray[np.uint8], dtype: ElementType, blocks: NDArray[np.uint8], first_in: int, n_in: int
+) -> None: ...
 def quantize(
     out: NDArray[np.uint8],
     out_type: ElementType,
@@ -45,7 +48,9 @@ class BoundArray:
     def __init__(self, array: NDArray[Any]) -> None: ...
 
 class PackedMatrix:
-    def __init__(self, compute: Compute, dtype: ElementType, n_out: int, n_in: int) -> None: ...
+    def __init__(
+        self, compute: Compute, dtype: ElementType, n_out: int, n_in: int, first_in: int = 0
+    ) -> None: ...
     @property
     def n_out(self) -> int: ...
     @property
@@ -59,7 +64,7 @@ class PackedMatrix:
 
 class PackedStack:
     def __init__(
-        self, compute: Compute, dtype: ElementType, n_matrices: int, n_out: int, n_in: int
+        self, compute: Compute, dtype: ElementType, n_matrices: int, n_out: int, n_in: int, first_in: int = 0
     ) -> None: ...
     @property
     def n_matrices(self) -> int: ...

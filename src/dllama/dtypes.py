@@ -41,12 +41,17 @@ class ElementType(enum.IntEnum):
 
     @property
     def block(self) -> int:
-        """Elements that are stored together: rows are whole blocks, and are cut between blocks only."""
+        """Elements that are stored together: rows are whole blocks."""
         return _BLOCKS[self][0]
 
     @property
     def block_bytes(self) -> int:
         return _BLOCKS[self][1]
+
+    @property
+    def run(self) -> int:
+        """Rows are cut over ranks between any two runs of so many elements (cut_row_bytes)."""
+        return min(BLOCK, self.block)
 
     @property
     def is_blocked(self) -> bool:
@@ -83,8 +88,35 @@ _BLOCKS: Mapping[ElementType, tuple[int, int]] = MappingProxyType(
 )
 """Elements and bytes of a block."""
 
+_SHARED_BYTES: Mapping[ElementType, int] = MappingProxyType(
+    {ElementType.Q4K: 16, ElementType.Q5K: 16, ElementType.Q6K: 18, ElementType.IQ4XS: 8}
+)
+"""Of these a block's scales, before the runs of 32 elements in blocks that are cut (native/block_layout.h)."""
+
 
 def row_bytes(dtype: ElementType, n_elements: int) -> int:
     """Bytes of `n_elements` consecutive elements. Blocked types take whole blocks only (asserted)."""
     assert n_elements % dtype.block == 0, f"{n_elements} elements of {dtype.label} are not whole blocks"
     return n_elements // dtype.block * dtype.block_bytes
+
+
+def cut_row_bytes(dtype: ElementType, start: int, stop: int) -> int:
+    """Bytes of the elements [start, stop) of a row as a rank holds them, both multiples of `dtype.run` (asserted).
+
+    Of a block of which the rank has some runs only, it has what belongs to all of it, its scales, and these runs
+    (docs/formats.md).
+    """
+    assert start % dtype.run == stop % dtype.run == 0, (
+        f"{start} to {stop} of {dtype.label} are not whole runs"
+    )
+    touched = whole_blocks(dtype, start, stop)
+    runs_of_block, shared = dtype.block // dtype.run, _SHARED_BYTES.get(dtype, 0)
+    run_bytes = (dtype.block_bytes - shared) // runs_of_block
+    return len(touched) // dtype.block * shared + (stop - start) // dtype.run * run_bytes
+
+
+def whole_blocks(dtype: ElementType, start: int, stop: int) -> range:
+    """The elements of the blocks in which those of [start, stop) lie."""
+    if start == stop:
+        return range(start, start)
+    return range(start // dtype.block * dtype.block, -(-stop // dtype.block) * dtype.block)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from dllama.bench.random_blocks import random_blocks
 from dllama.checkpoint.recipes import (
     Recipe,
     Rows,
@@ -20,9 +21,10 @@ from dllama.checkpoint.recipes import (
     stored,
     transposed,
 )
-from dllama.dtypes import ElementType, row_bytes
+from dllama.dtypes import ElementType, cut_row_bytes, row_bytes
 from dllama.errors import NumericalError
 from dllama.kernels import oracle, quantize
+from dllama.kernels.cut_blocks import decode_cut
 
 F32, F16, BF16, Q40, Q80 = (
     ElementType.F32, ElementType.F16, ElementType.BF16, ElementType.Q40, ElementType.Q80,
@@ -184,6 +186,28 @@ def test_dequantised_is_exact_and_the_same_type_is_the_recipe_itself() -> None:
     base = matrix(Q40)
     np.testing.assert_array_equal(numbers(as_type(base, F32)), numbers(base))
     assert as_type(base, Q40) is base
+
+
+@pytest.mark.parametrize("dtype", [ElementType.Q4K, ElementType.Q6K])
+def test_columns_may_be_cut_within_blocks(dtype: ElementType) -> None:
+    data = random_blocks(np.random.default_rng(0), dtype, N_ROWS * 3, 1.0).reshape(N_ROWS, -1)
+    base = stored(data, 768, dtype, "model: tensor")
+    recipes = (base, part(base, range(1, N_ROWS, 2)), stack([base, base]), halves_to_pairs(base, HEAD))
+    cols = range(96, 544)
+    for recipe in recipes:
+        rows = range(2, recipe.n_rows)
+        wanted = numbers(recipe)[2:, 96:544]
+        taken = recipe.take(rows, cols)
+        np.testing.assert_array_equal(decode_cut(dtype, taken, cols.start, cols.stop), wanted)
+        filled = np.empty((len(rows), cut_row_bytes(dtype, cols.start, cols.stop)), np.uint8)
+        fill(filled, dtype, recipe, rows, cols)
+        np.testing.assert_array_equal(filled, taken)
+        floats = as_type(recipe, F32).take(rows, cols)
+        np.testing.assert_array_equal(floats.view(np.float32), wanted)
+    scale = data.shape[1] - 2 if dtype is ElementType.Q6K else 2 * dtype.block_bytes
+    data[3, scale : scale + 2] = 0xFF
+    with pytest.raises(NumericalError, match="model: tensor: has NaN"):
+        fill(filled, dtype, base, range(N_ROWS - len(filled), N_ROWS), range(96, 544))
 
 
 def test_only_what_is_asked_for_is_read() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.kernels import Buffer, Cpu, Device, Reference, Rows, oracle, router_oracle
+from dllama import dtypes
+from dllama.dtypes import BLOCK, ElementType, cut_row_bytes, row_bytes
+from dllama.kernels import Buffer, Cpu, Device, Reference, Rows, cut_rows, oracle, router_oracle
 from kernels.checks import EPS, Float32, Floats, assert_within
 from kernels.stored_weights import BLOCKED, FLOAT16_SCALES, PLAIN, parts, stored
 
@@ -149,6 +150,34 @@ def test_matmul(
     beside = np.pad(got[:n_rows], [(0, 0), (3, 2)])
     np.testing.assert_array_equal(read(device, wide), beside)
     assert_within(read(device, sums), before + wanted, bound + EPS * (np.abs(before) + sizes))
+
+
+@pytest.mark.parametrize(("start", "stop"), [(96, 192), (224, 544), (0, 320)])
+@pytest.mark.parametrize("dtype", [dtype for dtype in WEIGHT_TYPES if dtype.is_blocked])
+def test_rows_are_cut_within_blocks(
+    device: Device, rng: np.random.Generator, dtype: ElementType, start: int, stop: int
+) -> None:
+    n_out, n_in, n_rows = 37, stop - start, 6
+    data = stored(rng, dtype, n_out, 768)
+    shard = np.empty((n_out, cut_row_bytes(dtype, start, stop)), np.uint8)
+    blocks = dtypes.whole_blocks(dtype, start, stop)
+    touched = data[:, row_bytes(dtype, blocks.start) : row_bytes(dtype, blocks.stop)]
+    cut_rows(shard, dtype, np.ascontiguousarray(touched), start, n_in)
+    matrix, stack = device.matrix(dtype, n_out, n_in, start), device.stack(dtype, 2, n_out, n_in, start)
+    assert matrix.pack(0, shard)
+    assert stack.pack(1, 0, shard)
+    x, out = normal(rng, n_rows, n_in), device.buffer(n_rows, n_out)
+    device.matmul(out, matrix, put_rows(device, dtype, x), n_rows)
+
+    weights = oracle.decode(dtype, data, 768)[:, start:stop]
+    step = quantisation_step(device, dtype, x)
+    scaled, minimums = (part[:, start:stop] for part in parts(dtype, data, 768))
+    sizes = oracle.matmul(np.abs(scaled) + np.abs(minimums), np.abs(x) + step)
+    bound = oracle.matmul(np.abs(weights), step) + (n_in + 3) * EPS / 2 * sizes
+    assert_within(read(device, out), oracle.matmul(weights, x), bound)
+    for first, n in ((start + 8, n_in), (start, n_in + 8)):
+        with pytest.raises(ValueError, match="multiple of 32"):
+            device.matrix(dtype, n_out, n, first)
 
 
 def whole_blocks(dtype: ElementType, n: int) -> int:

@@ -17,6 +17,7 @@ from dllama.kernels import (
     Program,
     Q80Rows,
     convert,
+    cut_rows,
     merge_candidates,
     oracle,
     supported_isas,
@@ -28,6 +29,7 @@ X = np.ones((4, 64), np.float32)
 ROWS = Q80Rows(4, 64)
 BLOCKED = PackedMatrix(COMPUTE, ElementType.Q40, 8, 64)
 PLAIN = PackedMatrix(COMPUTE, ElementType.F32, 8, 64)
+BLOCKS, CUT = np.zeros((3, 144), np.uint8), np.zeros((3, 48), np.uint8)  # rows of Q4K, and two runs of each
 OUT = np.zeros((4, 8), np.float32)
 ONES = np.ones(64, np.float32)
 
@@ -109,6 +111,16 @@ def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         (lambda: Compute(1, "mmx"), ValueError, "mmx.*scalar"),
         (lambda: PackedMatrix(COMPUTE, ElementType.Q40, 8, 65), ValueError, "n_in"),
         (lambda: PackedMatrix(COMPUTE, ElementType.BF16, 8, 64), ValueError, "dtype"),
+        (lambda: PackedMatrix(COMPUTE, ElementType.Q4K, 8, 48), ValueError, "n_in must be a multiple of 32 for q4k"),
+        (lambda: PackedMatrix(COMPUTE, ElementType.Q4K, 8, 64, 16), ValueError, "first_in must be a multiple of 32"),
+        (lambda: PackedMatrix(COMPUTE, ElementType.Q4K, 8, 64, -32), ValueError, "first_in"),
+        (lambda: cut_rows(CUT, ElementType.F32, BLOCKS, 32, 64), ValueError, "dtype"),
+        (lambda: cut_rows(CUT, ElementType.Q4K, BLOCKS, -32, 64), ValueError, "first_in"),
+        (lambda: cut_rows(CUT, ElementType.Q4K, BLOCKS, 32, 65), ValueError, "n_in"),
+        (lambda: cut_rows(CUT, ElementType.Q4K, BLOCKS, 224, 64), ValueError, r"blocks.shape\[1\] must be 288"),
+        (lambda: cut_rows(CUT, ElementType.Q4K, BLOCKS, 32, 96), ValueError, r"out.shape\[1\] must be 64"),
+        (lambda: cut_rows(CUT[:2], ElementType.Q4K, BLOCKS, 32, 64), ValueError, r"out.shape\[0\] must be 3"),
+        (lambda: cut_rows(read_only(CUT), ElementType.Q4K, BLOCKS, 32, 64), ValueError, "out.*writable"),
         (lambda: BLOCKED.pack(7, np.zeros((2, 36), np.uint8)), ValueError, "first_row"),
         (lambda: BLOCKED.pack(-1, np.zeros((2, 36), np.uint8)), ValueError, "first_row"),
         (lambda: BLOCKED.pack(0, np.zeros((2, 34), np.uint8)), ValueError, r"rows.shape\[1\] must be 36, not 34"),

@@ -109,21 +109,21 @@ def test_a_stack_is_cut_in_each_of_its_matrices(
     gate = Tensor("gate", (n, columns, 512), dtype, Cut("columns", Along.ROWS))
     down = Tensor("down", (n, 512, columns), dtype, Cut("columns", Along.COLS))
     axes = axes_of([gate, down])
-    assert axes == (Axis("columns", columns, dtype.block, fine=True),)
+    assert axes == (Axis("columns", columns, dtype.run, fine=True),)
     ranks = plan_spans(axes, [1.0] * n_ranks).ranks
     for tensor in (gate, down):
-        assert sum(shard_of(tensor, spans).n_bytes for spans in ranks) == tensor.n_bytes
+        assert sum(shard_of(tensor, spans).n_elements for spans in ranks) == tensor.n_elements
         assert {shard_of(tensor, spans).n_rows % n for spans in ranks} == {0}
 
 
-def test_the_largest_block_decides_where_columns_are_cut() -> None:
+def test_columns_are_cut_between_runs_of_32_where_any_type_has_blocks() -> None:
     """Types may be mixed within a model, and within a layer."""
     columns = Cut("columns", Along.COLS)
     types = (ElementType.F16, ElementType.Q80, ElementType.Q6K)
     tensors = [Tensor(dtype.label, (8, 1024), dtype, columns) for dtype in types]
-    assert [axes_of(tensors[:n])[0].unit for n in (1, 2, 3)] == [1, 32, 256]
+    assert [axes_of(tensors[:n])[0].unit for n in (1, 2, 3)] == [1, 32, 32]
     heads = [Tensor("o", (8, 1024), dtype, Cut("heads", Along.COLS, 64)) for dtype in types]
-    assert [axes_of([tensor])[0].unit for tensor in heads] == [1, 1, 4]
+    assert [axes_of([tensor])[0].unit for tensor in heads] == [1, 1, 1]
     odd = Tensor("o", (8, 9 * 64), ElementType.Q80, Cut("heads", Along.COLS, 12, 1))
     assert axes_of([odd]) == (Axis("heads", 48, 8),)
 

@@ -17,7 +17,7 @@ from dllama.checkpoint.importance import Importance, importance_file, read_impor
 from dllama.checkpoint.m.source import MSource
 from dllama.checkpoint.recipes import Recipe, fill
 from dllama.checkpoint.source import TensorSource
-from dllama.dtypes import ElementType, row_bytes
+from dllama.dtypes import ElementType, cut_row_bytes
 from dllama.errors import ModelFileError, TokenizerError, UnsupportedModelError, UsageError
 from dllama.formats.gguf.folder import gguf_file
 from dllama.formats.hf_folders import missing, model_folder, what_instead
@@ -70,7 +70,7 @@ class Checkpoint:
         """Rows and columns `[start, stop)` of a tensor, uint8 [n, bytes of a row], in the type that it is used in. Rows
         of a stack are counted through all of its matrices.
 
-        Columns of Q40 and Q80 start and stop at whole blocks. Without `out` the result may be a read-only
+        Columns of blocked types start and stop at multiples of 32. Without `out` the result may be a read-only
         view of the map, whose numbers nobody has looked at; `out` (C-contiguous) is always filled and
         checked. Raises NumericalError, naming file and tensor, where converting met NaN, infinity or, for
         F16, a number too large.
@@ -81,10 +81,10 @@ class Checkpoint:
         recipe = self._source.recipe(name)
         if out is None and recipe.dtype is tensor.dtype:
             return recipe.take(range(*rows), range(*cols))
-        n_rows, n_cols = rows[1] - rows[0], cols[1] - cols[0]
+        shape = (rows[1] - rows[0], cut_row_bytes(tensor.dtype, *cols))
         if out is None:
-            out = np.empty((n_rows, row_bytes(tensor.dtype, n_cols)), dtype=np.uint8)
-        assert out.shape == (n_rows, row_bytes(tensor.dtype, n_cols)), name
+            out = np.empty(shape, dtype=np.uint8)
+        assert out.shape == shape, name
         fill(out, tensor.dtype, recipe, range(*rows), range(*cols), self.importance.get(name))
         return out
 

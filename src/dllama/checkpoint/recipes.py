@@ -22,9 +22,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.dtypes import ElementType, row_bytes
+from dllama.dtypes import ElementType, cut_row_bytes, row_bytes, whole_blocks
 from dllama.errors import NumericalError
-from dllama.kernels import convert, quantize
+from dllama.kernels import convert, cut_rows, quantize
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -47,8 +47,9 @@ class Recipe:
     stored_type: str
     """What the file calls the type that it has, for `info`."""
     take: Callable[[Rows, range], Bytes]
-    """Bytes of some rows and of a run of columns, `[n, bytes of a row]`, perhaps a read-only view. The columns start
-    and stop at whole blocks. Raises NumericalError as `fill` does where it has to compute."""
+    """Bytes of some rows and of some columns that follow each other, `[n, bytes of a row]`, perhaps a read-only view.
+    The columns start and stop at multiples of `dtype.run`; blocks that they cut are as ranks hold them. Raises
+    NumericalError as `fill` does where it has to compute."""
     is_view: bool = False
     """Whether runs of whole rows are views of the map: nothing is copied or computed."""
 
@@ -58,7 +59,13 @@ def stored(data: Bytes, n_cols: int, dtype: ElementType, where: str) -> Recipe:
 
     def take(rows: Rows, cols: range) -> Bytes:
         index = slice(rows.start, rows.stop, rows.step) if isinstance(rows, range) else rows
-        return data[index, row_bytes(dtype, cols.start) : row_bytes(dtype, cols.stop)]
+        whole = whole_blocks(dtype, cols.start, cols.stop)
+        blocks = data[index, row_bytes(dtype, whole.start) : row_bytes(dtype, whole.stop)]
+        if whole == cols:
+            return blocks
+        out = np.empty((len(blocks), cut_row_bytes(dtype, cols.start, cols.stop)), np.uint8)
+        cut_rows(out, dtype, np.ascontiguousarray(blocks), cols.start, len(cols))
+        return out
 
     return Recipe(len(data), n_cols, dtype, where, dtype.label, take, is_view=True)
 
@@ -85,7 +92,7 @@ def stack(parts: Sequence[Recipe]) -> Recipe:
 
     def take(rows: Rows, cols: range) -> Bytes:
         wanted = np.asarray(rows, np.int64)
-        out = np.empty((len(wanted), row_bytes(first.dtype, len(cols))), np.uint8)
+        out = np.empty((len(wanted), cut_row_bytes(first.dtype, cols.start, cols.stop)), np.uint8)
         owner = np.searchsorted(starts, wanted, side="right") - 1
         for number in np.unique(owner):
             mine = np.flatnonzero(owner == number)
@@ -154,7 +161,7 @@ def as_type(base: Recipe, dtype: ElementType) -> Recipe:
         return base
 
     def take(rows: Rows, cols: range) -> Bytes:
-        out = np.empty((len(rows), row_bytes(dtype, len(cols))), np.uint8)
+        out = np.empty((len(rows), cut_row_bytes(dtype, cols.start, cols.stop)), np.uint8)
         fill(out, dtype, base, rows, cols)
         return out
 
@@ -166,9 +173,10 @@ def fill(
 ) -> None:
     """Writes rows and columns of `base` as `dtype` into `out`, C-contiguous, and looks at every number.
 
-    Columns are whole blocks of `dtype`; where blocks of the base are longer, whole ones are read and the rest is
-    dropped. Quantising searches the scales that lose least; `importance` [n_cols] says what each column of the base
-    counts then. Raises NumericalError, naming file and tensor, on NaN, infinity or a number too large for `dtype`.
+    Columns start and stop at multiples of `dtype.run`; to look at blocks of the base, or to convert them, whole ones
+    are read and the rest is dropped. Quantising searches the scales that lose least; `importance` [n_cols] says what
+    each column of the base counts then. Raises NumericalError, naming file and tensor, on NaN, infinity or a number
+    too large for `dtype`.
     """
     assert out.flags.c_contiguous, base.where
     if dtype in QUANTISED_TYPES and dtype is not base.dtype:
@@ -178,8 +186,11 @@ def fill(
     elif dtype is base.dtype:  # as it is: quantising what is quantised could find other blocks
         taken = base.take(rows, cols)
         out.reshape(taken.shape)[...] = taken
-        is_sound = _convert(np.empty(4 * len(rows) * len(cols), np.uint8), ElementType.F32, taken, dtype)
-    elif _whole_blocks(base, cols) == cols:
+        whole = whole_blocks(dtype, cols.start, cols.stop)
+        scratch = np.empty(4 * len(rows) * len(whole), np.uint8)
+        looked_at = taken if whole == cols else base.take(rows, whole)
+        is_sound = _convert(scratch, ElementType.F32, looked_at, dtype)
+    elif whole_blocks(base.dtype, cols.start, cols.stop) == cols:
         is_sound = _convert(out, dtype, base.take(rows, cols), base.dtype)
     else:
         is_sound = _convert(out, dtype, _values(base, rows, cols).view(np.uint8), ElementType.F32)
@@ -189,7 +200,7 @@ def fill(
 
 def _values(base: Recipe, rows: Rows, cols: range) -> Floats:
     """Rows and columns of the base as float32, C-contiguous."""
-    whole = _whole_blocks(base, cols)
+    whole = whole_blocks(base.dtype, cols.start, cols.stop)
     taken = base.take(rows, whole)
     if base.dtype is ElementType.F32:
         return np.ascontiguousarray(taken).view(np.float32)
@@ -198,11 +209,6 @@ def _values(base: Recipe, rows: Rows, cols: range) -> Floats:
         raise _not_finite(base, ElementType.F32)
     first = cols.start - whole.start
     return np.ascontiguousarray(values[:, first : first + len(cols)])
-
-
-def _whole_blocks(base: Recipe, cols: range) -> range:
-    block = base.dtype.block
-    return range(cols.start // block * block, -(-cols.stop // block) * block)
 
 
 def _convert(out: Bytes, dtype: ElementType, src: Bytes, src_type: ElementType) -> bool:

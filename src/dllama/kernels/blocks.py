@@ -77,7 +77,7 @@ def two_scales(scales: Bytes) -> tuple[Bytes, Bytes]:
     )
 
 
-def _in_halves(nibbles: Bytes) -> Bytes:
+def in_halves(nibbles: Bytes) -> Bytes:
     """The low nibbles of `[..., B]` bytes, then the high ones: `[..., 2B]`."""
     return np.concatenate([nibbles & 15, nibbles >> 4], axis=-1)
 
@@ -93,20 +93,20 @@ def _fifth_bits(blocks: Blocks) -> Quants:
 
 
 def _q40(blocks: Blocks) -> Float32:
-    return _scale(blocks) * (_in_halves(blocks["nibbles"]).astype(np.float32) - 8)
+    return _scale(blocks) * (in_halves(blocks["nibbles"]).astype(np.float32) - 8)
 
 
 def _q41(blocks: Blocks) -> Float32:
-    return _scale(blocks) * _in_halves(blocks["nibbles"]).astype(np.float32) + _scale(blocks, "min")
+    return _scale(blocks) * in_halves(blocks["nibbles"]).astype(np.float32) + _scale(blocks, "min")
 
 
 def _q50(blocks: Blocks) -> Float32:
-    quants = _in_halves(blocks["nibbles"]) | _fifth_bits(blocks)
+    quants = in_halves(blocks["nibbles"]) | _fifth_bits(blocks)
     return _scale(blocks) * (quants.astype(np.float32) - 16)
 
 
 def _q51(blocks: Blocks) -> Float32:
-    quants = _in_halves(blocks["nibbles"]) | _fifth_bits(blocks)
+    quants = in_halves(blocks["nibbles"]) | _fifth_bits(blocks)
     return _scale(blocks) * quants.astype(np.float32) + _scale(blocks, "min")
 
 
@@ -114,23 +114,64 @@ def _q80(blocks: Blocks) -> Float32:
     return _scale(blocks) * blocks["quants"].astype(np.float32)
 
 
-def _scaled_and_lowered(blocks: Blocks, quants: Quants) -> Float32:
-    """`quants [..., 8, 32]` of Q4K or Q5K: scale times quant, minus minimum."""
-    scales, minimums = two_scales(blocks["scales"])
-    scale = _scale(blocks) * scales.astype(np.float32)
-    minimum = _scale(blocks, "min") * minimums.astype(np.float32)
-    return scale[..., None] * quants.astype(np.float32) - minimum[..., None]
+def scaled_runs(dtype: ElementType, heads: Blocks, quants: Quants, first: int = 0) -> Float32:
+    """`quants [..., n, 32]` of the runs of 32 from `first` on of blocks of 256: their values, of the same shape.
+
+    `heads` has the fields of the blocks that are not quants. A value is what the quant means times the run's scale (of
+    which Q6K's runs have two), and the run's minimum less.
+    """
+    n = quants.shape[-2]
+    scales, minimums = _RUN_SCALES[dtype](heads)
+    n_parts = scales.shape[-1] // 8
+    scale = scales[..., first * n_parts : (first + n) * n_parts, None]
+    parts = _meant(dtype, quants).reshape(*quants.shape[:-2], n * n_parts, 32 // n_parts)
+    values = (scale * parts).reshape(quants.shape)
+    return values if minimums is None else values - minimums[..., first : first + n, None]
+
+
+def _meant(dtype: ElementType, quants: Quants) -> Float32:
+    if dtype is ElementType.IQ4XS:
+        return IQ4_VALUES[quants]
+    return quants.astype(np.float32) - (32 if dtype is ElementType.Q6K else 0)
+
+
+def _scales_and_minimums(heads: Blocks) -> tuple[Float32, Float32]:
+    """Those of Q4K and Q5K, `[..., 8]` both."""
+    scales, minimums = two_scales(heads["scales"])
+    return _scale(heads) * scales.astype(np.float32), _scale(heads, "min") * minimums.astype(np.float32)
+
+
+def _q6k_scales(heads: Blocks) -> tuple[Float32, None]:
+    """`[..., 16]`."""
+    return _scale(heads) * heads["scales"].astype(np.float32), None
+
+
+def _iq4xs_scales(heads: Blocks) -> tuple[Float32, None]:
+    """Each run of 32 has a scale of six bits, less 32: four of them nibbles in order, two from `scales_high`."""
+    low = np.stack([heads["scales_low"] & 15, heads["scales_low"] >> 4], axis=-1).reshape(*heads.shape, 8)
+    high = heads["scales_high"][..., None] >> np.arange(0, 16, 2, dtype=np.uint16) & 3
+    return _scale(heads) * ((low | high << 4).astype(np.float32) - 32), None
+
+
+_RUN_SCALES: Mapping[ElementType, Callable[[Blocks], tuple[Float32, Float32 | None]]] = MappingProxyType(
+    {
+        ElementType.Q4K: _scales_and_minimums,
+        ElementType.Q5K: _scales_and_minimums,
+        ElementType.Q6K: _q6k_scales,
+        ElementType.IQ4XS: _iq4xs_scales,
+    }
+)
 
 
 def _q4k(blocks: Blocks) -> Float32:
-    nibbles = _in_halves(blocks["nibbles"])  # [..., 4, 64]
-    return _scaled_and_lowered(blocks, nibbles.reshape(*blocks.shape, 8, 32))
+    nibbles = in_halves(blocks["nibbles"])  # [..., 4, 64]
+    return scaled_runs(ElementType.Q4K, blocks, nibbles.reshape(*blocks.shape, 8, 32))
 
 
 def _q5k(blocks: Blocks) -> Float32:
-    nibbles = _in_halves(blocks["nibbles"]).reshape(*blocks.shape, 8, 32)
+    nibbles = in_halves(blocks["nibbles"]).reshape(*blocks.shape, 8, 32)
     fifth = blocks["fifth"][..., None, :] >> np.arange(8, dtype=np.uint8)[:, None] & 1
-    return _scaled_and_lowered(blocks, nibbles | fifth << 4)
+    return scaled_runs(ElementType.Q5K, blocks, nibbles | fifth << 4)
 
 
 def _q6k(blocks: Blocks) -> Float32:
@@ -138,30 +179,22 @@ def _q6k(blocks: Blocks) -> Float32:
     nibbles = blocks["nibbles"]  # [..., half, 2, 32]: runs 0 and 1 are the low nibbles, 2 and 3 the high ones
     low = np.concatenate([nibbles & 15, nibbles >> 4], axis=-2)
     high = blocks["high"][..., None, :] >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3
-    quants = (low | high << 4).reshape(*blocks.shape, 16, 16).astype(np.float32) - 32
-    scale = _scale(blocks) * blocks["scales"].astype(np.float32)
-    values: Float32 = scale[..., None] * quants
-    return values
+    return scaled_runs(ElementType.Q6K, blocks, (low | high << 4).reshape(*blocks.shape, 8, 32))
 
 
 def _iq4nl(blocks: Blocks) -> Float32:
-    return _scale(blocks) * IQ4_VALUES[_in_halves(blocks["nibbles"])]
+    return _scale(blocks) * IQ4_VALUES[in_halves(blocks["nibbles"])]
 
 
 def _iq4xs(blocks: Blocks) -> Float32:
-    """Each run of 32 has a scale of six bits, less 32: four of them nibbles in order, two from `scales_high`."""
-    low = np.stack([blocks["scales_low"] & 15, blocks["scales_low"] >> 4], axis=-1).reshape(*blocks.shape, 8)
-    high = blocks["scales_high"][..., None] >> np.arange(0, 16, 2, dtype=np.uint16) & 3
-    scale = _scale(blocks) * ((low | high << 4).astype(np.float32) - 32)
-    values: Float32 = scale[..., None] * IQ4_VALUES[_in_halves(blocks["nibbles"])]
-    return values
+    return scaled_runs(ElementType.IQ4XS, blocks, in_halves(blocks["nibbles"]))
 
 
 def _mxfp4(blocks: Blocks) -> Float32:
     """The exponent e stands for 2 ** (e - 127), half of which is below float32's normal numbers for 0 and 1."""
     exponent = blocks["exponent"].astype(np.int32)
     scale = np.ldexp(np.float32(1), exponent - 128)
-    return scale[..., None] * MXFP4_VALUES[_in_halves(blocks["nibbles"])]
+    return scale[..., None] * MXFP4_VALUES[in_halves(blocks["nibbles"])]
 
 
 _DECODERS: Mapping[ElementType, Callable[[Blocks], Float32]] = MappingProxyType(

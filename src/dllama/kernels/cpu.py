@@ -13,11 +13,13 @@ class Cpu(HostMemory, Compute):
     def quantised_rows(self, max_rows: int, n: int) -> Q80Rows:
         return Q80Rows(max_rows, n)
 
-    def matrix(self, dtype: ElementType, n_out: int, n_in: int) -> PackedMatrix:
-        return PackedMatrix(self, dtype, n_out, n_in)
+    def matrix(self, dtype: ElementType, n_out: int, n_in: int, first_in: int = 0) -> PackedMatrix:
+        return PackedMatrix(self, dtype, n_out, n_in, first_in)
 
-    def stack(self, dtype: ElementType, n_matrices: int, n_out: int, n_in: int) -> PackedStack:
-        return PackedStack(self, dtype, n_matrices, n_out, n_in)
+    def stack(
+        self, dtype: ElementType, n_matrices: int, n_out: int, n_in: int, first_in: int = 0
+    ) -> PackedStack:
+        return PackedStack(self, dtype, n_matrices, n_out, n_in, first_in)
 
     def routes(self, max_rows: int, n_experts: int, top_k: int) -> RoutedRows:
         return RoutedRows(max_rows, n_experts, top_k)

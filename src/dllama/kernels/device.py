@@ -55,8 +55,9 @@ class Matrix(Protocol):
     @property
     def nbytes(self) -> int: ...
     def pack(self, first_row: int, rows: NDArray[np.uint8]) -> bool:
-        """Takes `rows` [n, bytes of a row], as they lie in a file, as those from `first_row` on. False when one of
-        them holds NaN or infinity. Disjoint runs of rows may be packed from several threads."""
+        """Takes `rows` [n, bytes of a row], as they lie in a file but for blocks that are cut (docs/formats.md), as
+        those from `first_row` on. False when one of them holds NaN or infinity. Disjoint runs of rows may be packed
+        from several threads."""
         ...
 
 
@@ -170,12 +171,15 @@ class Device(Protocol):
         """Memory for the inputs of products with weights of blocked types; those with others take buffers."""
         ...
 
-    def matrix(self, dtype: ElementType, n_out: int, n_in: int) -> Matrix:
-        """Memory for weights; zeros."""
+    def matrix(self, dtype: ElementType, n_out: int, n_in: int, first_in: int = 0) -> Matrix:
+        """Memory for weights; zeros. Its columns are those from `first_in` on of the matrix that it was cut from, both
+        multiples of `dtype.run`: blocks begin where they begin there."""
         ...
 
-    def stack(self, dtype: ElementType, n_matrices: int, n_out: int, n_in: int) -> MatrixStack:
-        """Memory for weights; zeros."""
+    def stack(
+        self, dtype: ElementType, n_matrices: int, n_out: int, n_in: int, first_in: int = 0
+    ) -> MatrixStack:
+        """Memory for weights; zeros. As `matrix`, each of them."""
         ...
 
     def routes(self, max_rows: int, n_experts: int, top_k: int) -> Routes: ...

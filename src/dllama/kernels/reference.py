@@ -62,11 +62,13 @@ class Reference(HostMemory):
     def quantised_rows(self, max_rows: int, n: int) -> HostBuffer:
         return self.buffer(max_rows, n)
 
-    def matrix(self, dtype: ElementType, n_out: int, n_in: int) -> ReferenceMatrix:
-        return ReferenceMatrix(dtype, n_out, n_in)
+    def matrix(self, dtype: ElementType, n_out: int, n_in: int, first_in: int = 0) -> ReferenceMatrix:
+        return ReferenceMatrix(dtype, n_out, n_in, first_in)
 
-    def stack(self, dtype: ElementType, n_matrices: int, n_out: int, n_in: int) -> ReferenceStack:
-        return ReferenceStack(dtype, n_matrices, n_out, n_in)
+    def stack(
+        self, dtype: ElementType, n_matrices: int, n_out: int, n_in: int, first_in: int = 0
+    ) -> ReferenceStack:
+        return ReferenceStack(dtype, n_matrices, n_out, n_in, first_in)
 
     def routes(self, max_rows: int, n_experts: int, top_k: int) -> ReferenceRoutes:
         return ReferenceRoutes(max_rows, n_experts, top_k)

@@ -20,9 +20,9 @@ Bytes = NDArray[np.uint8]
 class ReferenceStack:
     """See MatrixStack."""
 
-    def __init__(self, dtype: ElementType, n_matrices: int, n_out: int, n_in: int) -> None:
+    def __init__(self, dtype: ElementType, n_matrices: int, n_out: int, n_in: int, first_in: int) -> None:
         self.dtype, self.n_out, self.n_in = dtype, n_out, n_in
-        self._matrices = [ReferenceMatrix(dtype, n_out, n_in) for _ in range(n_matrices)]
+        self._matrices = [ReferenceMatrix(dtype, n_out, n_in, first_in) for _ in range(n_matrices)]
 
     @property
     def n_matrices(self) -> int:

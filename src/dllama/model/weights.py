@@ -97,7 +97,8 @@ class ModelWeights:
         column = 0
         for run in _runs_of_one_type(shards):
             n_out = sum(len(shard.rows) for shard in run)
-            packed = self._device.matrix(run[0].tensor.dtype, n_out, len(run[0].cols))
+            cols = run[0].cols
+            packed = self._device.matrix(run[0].tensor.dtype, n_out, len(cols), cols.start)
             matrices.append(packed)
             first_columns.append(column)
             first = 0
@@ -111,7 +112,8 @@ class ModelWeights:
         """The matrices of all stacks, those of the same number side by side. All are of one type and shape."""
         first, n_parts = shards[0], len(shards)
         n_matrices = first.tensor.n_stacked * n_parts
-        packed = self._device.stack(first.tensor.dtype, n_matrices, len(first.rows), len(first.cols))
+        n_out, cols = len(first.rows), first.cols
+        packed = self._device.stack(first.tensor.dtype, n_matrices, n_out, len(cols), cols.start)
         for part, shard in enumerate(shards):
             self._places[prefix + shard.name] = _stack_place(packed, part, n_parts)
         return packed

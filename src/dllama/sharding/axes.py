@@ -12,8 +12,8 @@ from dllama.sharding.tensors import Along, Cut, Tensor
 def axes_of(tensors: Iterable[Tensor]) -> tuple[Axis, ...]:
     """One axis for each that the tensors name, in the order in which they do.
 
-    Columns are cut between blocks of their element type, so of the tensors that are cut along columns by an axis the
-    one with the largest blocks decides what stays together: all of the axis where no part of it is whole blocks.
+    Columns are cut between runs of 32 where their element type has blocks, so tensors that are cut along columns by an
+    axis decide what of it stays together: all of it where no part of it is whole runs.
     Raises ValueError when tensors disagree on how long an axis is.
     """
     lengths: dict[str, int] = {}
@@ -27,7 +27,8 @@ def axes_of(tensors: Iterable[Tensor]) -> tuple[Axis, ...]:
         if lengths.setdefault(cut.axis, n) != n:
             raise ValueError(f"{tensor.name} would have {n} in place of {cut.axis}")
         fine[cut.axis] = fine.get(cut.axis, True) and cut.width == 1
-        unit = tensor.dtype.block // math.gcd(cut.width, tensor.dtype.block) if cut.along is Along.COLS else 1
+        run = tensor.dtype.run if cut.along is Along.COLS else 1
+        unit = run // math.gcd(cut.width, run)
         units[cut.axis] = math.lcm(units.get(cut.axis, 1), unit)
     return tuple(
         Axis(name, n, units[name] if n % units[name] == 0 else n, fine[name]) for name, n in lengths.items()

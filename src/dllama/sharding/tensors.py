@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import math
 
-from dllama.dtypes import ElementType, row_bytes
+from dllama.dtypes import ElementType, cut_row_bytes, row_bytes
 from dllama.sharding.spans import RankSpans, Span
 
 
@@ -127,7 +127,7 @@ class Shard:
 
     @property
     def row_bytes(self) -> int:
-        return row_bytes(self.tensor.dtype, len(self.cols))
+        return cut_row_bytes(self.tensor.dtype, self.cols.start, self.cols.stop)
 
     @property
     def n_rows(self) -> int:

@@ -17,11 +17,18 @@ enum class Numbers { exact, extreme, random, wide };  // extreme: largest quants
 struct Shape {
     ElementType type;
     int n_out, n_in, n_rows;
+    int first_run = 0;  // n_in columns from this run of 32 on, of rows of whole blocks
+
+    // Columns of the blocks that the rows are cut from.
+    size_t n_whole() const {
+        const size_t block = size_t(traits_of(type).block), columns = size_t(first_run) * kBlock + size_t(n_in);
+        return (columns + block - 1) / block * block;
+    }
 };
 
 std::string name_of(const Shape& s, const char* what) {
     return std::string(what) + " " + traits_of(s.type).name + " [" + std::to_string(s.n_out) + ", " +
-           std::to_string(s.n_in) + "] x " + std::to_string(s.n_rows);
+           std::to_string(s.n_in) + "] from " + std::to_string(s.first_run) + " x " + std::to_string(s.n_rows);
 }
 
 float half_rounded(float value) {
@@ -45,14 +52,19 @@ float scale_of(Numbers numbers, Random& random) {
 struct Problem {
     Problem(const Shape& s, Numbers numbers, Random& random)
         : shape(s), blocked(is_blocked(s.type)), n_blocks(s.n_in / kBlock),
-          weights(layout(*scalar_kernels()).row_bytes() * size_t(s.n_out)),
+          weights(bytes_of(s.type, s.n_whole()) * size_t(s.n_out)),
+          rows(layout(*scalar_kernels()).row_bytes() * size_t(s.n_out)),
           x(blocked ? 0 : size_t(s.n_rows) * s.n_in), quants(blocked ? size_t(s.n_rows) * s.n_in : 0),
           x_scales(quants.size() / kBlock), x_sums(quants.size() / kBlock) {
         blocked ? fill_blocks(numbers, random) : fill_elements(numbers, random);
+        if (blocked)
+            cut_rows(s.type, s.first_run, s.n_in, weights, s.n_out, rows);
+        else
+            rows.copy(weights);
     }
 
     PackedLayout layout(const KernelTable& k) const {
-        return {shape.type, shape.n_out, shape.n_in, k.tile_rows, k.unit_bytes};
+        return {shape.type, shape.n_out, shape.n_in, k.tile_rows, k.unit_bytes, shape.first_run};
     }
     size_t n_results() const { return size_t(shape.n_rows) * shape.n_out; }
 
@@ -97,7 +109,7 @@ struct Problem {
         const size_t tile_bytes = layout(k).tile_bytes();
         if (blocked) {
             const QuantMatmul m{packed, tile_bytes, shape.n_out, n_blocks, quants, x_scales, x_sums, out,
-                                size_t(shape.n_out)};
+                                size_t(shape.n_out), false, shape.first_run};
             k.matmul[shape.type](m, tile, tile_end, row, row_end);
         } else {
             const FloatMatmul m{packed, tile_bytes, shape.n_out, shape.n_in, x, out, size_t(shape.n_out)};
@@ -107,15 +119,22 @@ struct Problem {
 
     // Weights as float32, and what of each is the minimum that was added.
     void decode(Guarded<float>& to, Guarded<float>& minima) const {
-        const auto bytes_of_floats = [](Guarded<float>& floats) { return reinterpret_cast<uint8_t*>(&floats[0]); };
-        scalar_kernels()->convert(bytes_of_floats(to), ElementType::f32, weights, shape.type, to.size());
+        decode_columns(weights, to);
         minima.fill(0);
         if (!blocked || !meaning_of(shape.type).has_min) return;
         Guarded<uint8_t> lowest(weights.size());
         lowest.copy(weights);
         const int bytes = traits_of(shape.type).bytes, before = bytes_before_quants(shape.type);
         for (size_t i = 0; i < lowest.size(); i += bytes) std::memset(&lowest[i + before], 0, bytes - before);
-        scalar_kernels()->convert(bytes_of_floats(minima), ElementType::f32, lowest, shape.type, minima.size());
+        decode_columns(lowest, minima);
+    }
+    // Those of the shape, of whole rows.
+    void decode_columns(const uint8_t* whole_rows, Guarded<float>& to) const {
+        Guarded<float> whole(shape.n_whole() * shape.n_out);
+        scalar_kernels()->convert(reinterpret_cast<uint8_t*>(&whole[0]), ElementType::f32, whole_rows, shape.type, whole.size());
+        for (int r = 0; r < shape.n_out; r++)
+            for (int c = 0; c < shape.n_in; c++)
+                to[size_t(r) * shape.n_in + c] = whole[r * shape.n_whole() + size_t(shape.first_run) * kBlock + c];
     }
     double activation(size_t row, size_t column) const {
         const size_t i = row * shape.n_in + column;
@@ -145,6 +164,7 @@ struct Problem {
     bool blocked;
     int n_blocks;
     Guarded<uint8_t> weights;  // rows as in a file
+    Guarded<uint8_t> rows;     // what is packed of them
     Guarded<float> x;
     Guarded<int8_t> quants;
     Guarded<float> x_scales;
@@ -154,7 +174,7 @@ struct Problem {
 struct Packed {
     Packed(const Problem& p, const KernelTable& k) : layout(p.layout(k)), bytes(layout.bytes()) {
         bytes.fill(0);
-        finite = pack(layout, bytes, 0, p.shape.n_out, p.weights);
+        finite = pack(layout, bytes, 0, p.shape.n_out, p.rows);
     }
     PackedLayout layout;
     Guarded<uint8_t> bytes;
@@ -171,9 +191,9 @@ void check_values(const KernelTable& k, const Shape& shape, Numbers numbers, Ran
     p.run(*scalar_kernels(), reference.bytes, wanted, 0, reference.layout.n_tiles(), 0, shape.n_rows);
     report.check(mine.finite && got.intact() && mine.bytes.intact(), name_of(shape, "memory"));
 
-    Guarded<uint8_t> again(p.weights.size());
+    Guarded<uint8_t> again(p.rows.size());
     unpack(mine.layout, mine.bytes, 0, shape.n_out, again);
-    report.equal<uint8_t>(again, p.weights, again.size(), name_of(shape, "unpack"));
+    report.equal<uint8_t>(again, p.rows, again.size(), name_of(shape, "unpack"));
 
     if (p.is_exact(numbers)) {
         report.equal<float>(got, wanted, p.n_results(), name_of(shape, "exact"));
@@ -231,6 +251,11 @@ void matmuls(const KernelTable& k, Report& report) {
                 for (const int n_rows : {0, 1, 4, 11})
                     for (const Numbers numbers : {Numbers::exact, Numbers::extreme, Numbers::random, Numbers::wide})
                         check_values(k, {type, n_out, n_in, n_rows}, numbers, random, report);
+        if (traits_of(type).block > kBlock)
+            for (const auto& [first_run, n_in] : std::vector<std::pair<int, int>>{{0, 32}, {3, 64}, {7, 64}, {5, 864}})
+                for (const int n_out : {r, group + 2 * r + 1})
+                    for (const int n_rows : {1, 4, 11})
+                        check_values(k, {type, n_out, n_in, n_rows, first_run}, Numbers::random, random, report);
         check_not_finite(k, type, random, report);
     }
 }

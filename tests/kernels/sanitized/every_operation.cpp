@@ -43,15 +43,26 @@ struct Rows {
     int n;
 };
 
-void matmuls(Ops& ops, ElementType type, int n_out, int n_in, int n_rows) {
+// Rows that are cut from whole blocks of any bytes.
+void encode_randomly(const PackedLayout& layout, uint8_t* encoded) {
+    const size_t block = size_t(traits_of(layout.type).block);
+    const size_t n_blocks = (size_t(layout.first_run) * kBlock + size_t(layout.n_in) + block - 1) / block;
+    const size_t n_bytes = n_blocks * size_t(traits_of(layout.type).bytes) * size_t(layout.n_out);
+    const auto blocks = bytes(n_bytes);
+    for (size_t i = 0; i < n_bytes; i++) blocks[i] = uint8_t(random_bits());
+    cut_rows(layout.type, layout.first_run, layout.n_in, blocks.get(), layout.n_out, encoded);
+}
+
+// first_run: that the first columns are, of their block.
+void matmuls(Ops& ops, ElementType type, int n_out, int n_in, int n_rows, int first_run = 0) {
     const KernelTable& k = ops.kernels();
-    const PackedLayout layout{type, n_out, n_in, k.tile_rows, k.unit_bytes};
+    const PackedLayout layout{type, n_out, n_in, k.tile_rows, k.unit_bytes, first_run};
     const auto weights = floats(size_t(n_out) * n_in);
     const auto encoded = bytes(layout.row_bytes() * n_out), packed = bytes(layout.bytes()), back = bytes(layout.row_bytes() * n_out);
     if (can_be_written(type))
         k.convert(encoded.get(), type, reinterpret_cast<const uint8_t*>(weights.data()), ElementType::f32, weights.size());
     else
-        for (size_t i = 0; i < layout.row_bytes() * n_out; i++) encoded[i] = uint8_t(random_bits());
+        encode_randomly(layout, encoded.get());
     const int middle = n_out / 2;
     pack(layout, packed.get(), middle, n_out - middle, encoded.get() + layout.row_bytes() * middle);
     pack(layout, packed.get(), 0, middle, encoded.get());
@@ -63,7 +74,7 @@ void matmuls(Ops& ops, ElementType type, int n_out, int n_in, int n_rows) {
         Rows rows(n_rows, n_in);
         ops.quantize_rows(rows.out(), x.data(), n_rows);
         QuantMatmul m{packed.get(), layout.tile_bytes(), n_out, n_in / kBlock, rows.quants.data(),
-                      rows.scales.data(), rows.sums.data(), out.data(), size_t(n_out)};
+                      rows.scales.data(), rows.sums.data(), out.data(), size_t(n_out), false, first_run};
         for (bool adds : {false, true}) {
             m.adds = adds;
             ops.matmul(m, type, n_rows);
@@ -92,7 +103,7 @@ struct Stack {
         }
     }
     MatrixStack matrices() const {
-        return {memory.get(), layout.bytes(), layout.tile_bytes(), layout.type, layout.n_out, layout.n_in};
+        return {memory.get(), layout.bytes(), layout.tile_bytes(), layout.type, layout.n_out, layout.n_in, layout.first_run};
     }
     PackedLayout layout;
     std::unique_ptr<uint8_t[]> memory;
@@ -250,6 +261,9 @@ int main() {
                     // A gate and an up projection of whole blocks, three panels.
                     matmuls(ops, type, 192, 1120 / unit * unit + (unit > kBlock ? unit : 0), n_rows);
                     if (type == ElementType::f16 || type == ElementType::f32) matmuls(ops, type, 37, 131, n_rows);
+                    if (unit == kBlock) continue;
+                    matmuls(ops, type, 83, 32, n_rows, 7);
+                    matmuls(ops, type, 64, 1184, n_rows, 3);
                 }
             for (ElementType type : {ElementType::q40, ElementType::q80, ElementType::f16, ElementType::f32})
                 for (int n_rows : {1, 2, 6, 300}) {
