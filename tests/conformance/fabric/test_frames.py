@@ -17,7 +17,7 @@ def test_header_on_the_wire(connect):
     send_frame(root, [1], 7, b"abc", timeout_s=TIMEOUT_S)
     header, payload = bytearray(16), bytearray(3)
     worker.exchange([], [(0, header), (0, payload)], TIMEOUT_S)
-    assert header == b"\x8bDL\n" + bytes([3, 0, 7, 0, 3, 0, 0, 0, 0, 0, 0, 0])
+    assert header == b"\x8bDL\n" + bytes([4, 0, 7, 0, 3, 0, 0, 0, 0, 0, 0, 0])
     assert payload == b"abc"
 
 
