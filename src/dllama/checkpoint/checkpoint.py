@@ -47,7 +47,7 @@ class Checkpoint:
         self.path = path
         self.model = model
         self.header = header
-        self.tensors = {tensor.name: tensor for tensor in model}
+        self.tensors = model.by_name
         self.importance: Importance = {}
         """What `read` weighs errors by where it quantises; it may be set before the first one."""
         self._source = source

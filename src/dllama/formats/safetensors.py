@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
 import os
 import reprlib
 import struct
@@ -136,20 +137,22 @@ def _read_weight_map(index: Path) -> dict[str, str]:
     where = read_json_object(index, ModelFileError).get("weight_map")
     if not isinstance(where, dict) or not where:
         raise ModelFileError(f"{index}: has no weight_map; download it again")
-    plain_names = {}
+    plain_names: dict[Any, str] = {}  # a few, named by many tensors
     for name, file_name in where.items():
+        if isinstance(file_name, str) and file_name in plain_names:
+            continue
         plain = PurePosixPath(file_name if isinstance(file_name, str) else "")
         if plain.is_absolute() or ".." in plain.parts or plain.suffix != ".safetensors":
             raise ModelFileError(
                 f"{index}: {reprlib.repr(file_name)}, said to hold {name}, is no safetensors file below it"
             )
-        plain_names[name] = str(plain)
+        plain_names[file_name] = str(plain)
     for file_name in sorted(set(plain_names.values())):
         if not (index.parent / file_name).exists():
             raise ModelFileError(
                 f"{index.parent / file_name}: is missing, though {index.name} names it; download it too"
             )
-    return plain_names
+    return {name: plain_names[file_name] for name, file_name in where.items()}
 
 
 def _parse_header(data: NDArray[np.uint8], path: Path) -> dict[str, StoredTensor]:
@@ -193,31 +196,29 @@ def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_entry(name: str, entry: Any, data_start: int, path: Path) -> StoredTensor:
-    def is_list_of_sizes(value: Any) -> bool:
-        return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
-
-    if not (
-        isinstance(entry, dict)
-        and isinstance(entry.get("dtype"), str)
-        and is_list_of_sizes(entry.get("shape"))
-        and is_list_of_sizes(entry.get("data_offsets"))
-        and len(entry["data_offsets"]) == 2
-    ):
+    try:
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    except (TypeError, KeyError):
+        dtype = shape = offsets = None
+    if not (isinstance(dtype, str) and _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
         raise ModelFileError(f"{path}: the header's entry for {name} is damaged; download the file again")
-    shape = tuple(entry["shape"])
-    begin, end = entry["data_offsets"]
-    element_bytes = _ELEMENT_BYTES.get(entry["dtype"])
+    begin, end = offsets
+    element_bytes = _ELEMENT_BYTES.get(dtype)
     if begin > end or (element_bytes is not None and end - begin != math.prod(shape) * element_bytes):
         raise ModelFileError(
-            f"{path}: the header gives {name} {end - begin} bytes, which do not hold {entry['dtype']}"
-            f" of shape {list(shape)}; download the file again"
+            f"{path}: the header gives {name} {end - begin} bytes, which do not hold {dtype} of shape {shape};"
+            " download the file again"
         )
-    return StoredTensor(name, entry["dtype"], shape, data_start + begin, data_start + end)
+    return StoredTensor(name, dtype, tuple(shape), data_start + begin, data_start + end)
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and {int}.issuperset(map(type, values)) and min(values, default=0) >= 0
 
 
 def _check_cover(tensors: list[StoredTensor], data_start: int, n_bytes: int, path: Path) -> None:
     at = data_start
-    for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.stop)):
+    for tensor in sorted(tensors, key=operator.attrgetter("start", "stop")):
         if tensor.start != at:
             what = "overlaps another tensor" if tensor.start < at else "follows a hole"
             raise ModelFileError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dllama.dtypes import ElementType
@@ -53,8 +54,13 @@ class ModelSpec:
         """Those that ranks hold: the embedding stays with the root's file."""
         for index in range(self.config.n_layers):
             for tensor in self.layer(index):
-                yield dataclasses.replace(tensor, name=f"layers.{index}.{tensor.name}")
+                yield tensor.named(f"layers.{index}.{tensor.name}")
         yield from self.outer
+
+    @functools.cached_property
+    def by_name(self) -> Mapping[str, Tensor]:
+        """All tensors, in their order."""
+        return MappingProxyType({tensor.name: tensor for tensor in self})
 
     def layer(self, index: int) -> tuple[Tensor, ...]:
         """Those of one layer, without `layers.N.` in their names; the same object for layers that are alike."""

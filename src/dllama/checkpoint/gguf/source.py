@@ -40,13 +40,14 @@ class GgufSource:
         self._tied_head = model.tied_head
         self.config = model.config
         as_floats = list(ModelSpec.uniform(self.config, ElementType.F32))
+        self._stored_names = {tensor.name: self._stored_name(tensor.name) for tensor in as_floats}
         for tensor in as_floats:
             self._check(tensor)
         packed = [tensor.name for tensor in as_floats if tensor.is_packed and tensor.name != "embedding"]
         types = {name: weight_type or self._memory_type(name) for name in packed}
         self._make_experts_agree(types)
         self.model = ModelSpec(self.config, TensorTypes.of_names(types, self.config.n_layers))
-        self._tensors = {tensor.name: tensor for tensor in self.model}
+        self._tensors = self.model.by_name
         self._refuse_what_would_be_missed()
         if weight_type is None:
             self._say_what_is_quantised_anew(packed)
@@ -57,7 +58,7 @@ class GgufSource:
         return {key: _shown(value) for key, value in self._file.metadata.items()}
 
     def recipe(self, name: str) -> Recipe:
-        stored_name = self._stored_name(name)
+        stored_name = self._stored_names[name]
         where = f"{self._file.path_of(stored_name)}: {stored_name}"
         tensor = self._file.tensors[stored_name]
         return gguf_recipe(self._file.bytes_of(stored_name), tensor, self._tensors[name].n_cols, where)
@@ -66,7 +67,7 @@ class GgufSource:
         self._file.check()
 
     def check_tensor(self, name: str) -> None:
-        self._file.check_tensor(self._stored_name(name))
+        self._file.check_tensor(self._stored_names[name])
 
     def let_go(self) -> None:
         self._file.let_go()
@@ -78,17 +79,17 @@ class GgufSource:
         return gguf_name(self._family, "embedding" if name == "head" and self._tied_head else name)
 
     def _memory_type(self, name: str) -> ElementType:
-        return memory_type(self._file.tensors[self._stored_name(name)].type)
+        return memory_type(self._file.tensors[self._stored_names[name]].type)
 
     def _check(self, wanted: Tensor) -> None:
-        name = self._stored_name(wanted.name)
+        name = self._stored_names[wanted.name]
         tensor = self._file.tensors.get(name)
         if tensor is None:
             raise ModelFileError(
                 f"{self._file.path}: lacks the tensor {name}, which a {self._family.name} model of"
                 f" {self.config.n_layers} layers has; download it again"
             )
-        if _without_ones(tensor.shape) != _without_ones(wanted.shape):
+        if tensor.shape != wanted.shape and _without_ones(tensor.shape) != _without_ones(wanted.shape):
             raise ModelFileError(
                 f"{self._file.path_of(name)}: {name} has the shape {list(tensor.shape)}, its metadata asks for"
                 f" {list(wanted.shape)}"
@@ -100,7 +101,7 @@ class GgufSource:
             )
 
     def _refuse_what_would_be_missed(self) -> None:
-        known = {self._stored_name(name) for name in self._tensors}
+        known = set(self._stored_names.values())
         for name, tensor in self._file.tensors.items():
             if (
                 name in known
@@ -129,7 +130,7 @@ class GgufSource:
 
     def _say_what_is_quantised_anew(self, matrices: list[str]) -> None:
         """Not of the embedding, of which rows are read as they are needed."""
-        kinds = [self._file.tensors[self._stored_name(name)].type for name in matrices]
+        kinds = [self._file.tensors[self._stored_names[name]].type for name in matrices]
         for kind, n in Counter(kinds).items():
             if memory_type(kind) is not kind.element_type:
                 _log.warning(

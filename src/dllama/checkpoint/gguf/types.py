@@ -7,6 +7,8 @@ less than what they have lost already. BF16 goes to f16, which has more bits of 
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from dllama.checkpoint.recipes import Bytes, Recipe, Rows, stored
@@ -15,10 +17,12 @@ from dllama.formats.gguf import GgmlType, GgufTensor, can_dequantize, dequantize
 from dllama.model import MATRIX_TYPES
 
 
+@functools.cache
 def is_read(kind: GgmlType) -> bool:
     return kind.element_type is not None or can_dequantize(kind)
 
 
+@functools.cache
 def memory_type(kind: GgmlType) -> ElementType:
     """What a matrix of this type is in memory."""
     dtype = kind.element_type

@@ -14,10 +14,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import operator
 import struct
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,10 @@ _START = struct.Struct("<4sI")
 _COUNTS = struct.Struct("<QQ")
 _NUMBER = struct.Struct("<I")
 _ARRAY = struct.Struct("<IQ")
-_PLACE = struct.Struct("<IQ")
+_SHAPE_AND_PLACE = tuple(struct.Struct(f"<{n_dims}QIQ") for n_dims in range(MOST_DIMS + 1))
+_TYPES: Mapping[int, tuple[GgmlType, int, int]] = MappingProxyType(
+    {int(each): (each, each.block, each.block_bytes) for each in GgmlType}
+)
 _SCALARS: Mapping[int, struct.Struct] = MappingProxyType(
     {
         ValueType.UINT8: struct.Struct("<B"),
@@ -121,9 +125,12 @@ def parse_header(data: memoryview) -> Header:
     alignment = _alignment(metadata)
     found = [_parse_tensor(cursor, alignment) for _ in range(n_tensors)]
     data_start = cursor.at + -cursor.at % alignment
-    tensors = {tensor.name: _moved(tensor, data_start) for tensor in found}
+    tensors = {
+        name: GgufTensor(name, shape, ggml_type, data_start + offset, data_start + offset + n_bytes)
+        for name, shape, ggml_type, offset, n_bytes in found
+    }
     if len(tensors) != len(found):
-        raise _damaged(_twice(found))
+        raise _damaged(_twice([name for name, *_ in found]))
     _check_cover(list(tensors.values()), len(data))
     return Header(metadata, tensors, data_start)
 
@@ -138,8 +145,7 @@ class _Cursor:
         self.text_bytes = 0
 
     def take(self, layout: struct.Struct) -> tuple[Any, ...]:
-        at = self.skip(layout.size)
-        return layout.unpack_from(self.data, at)
+        return layout.unpack_from(self.data, self.skip(layout.size))
 
     def skip(self, n_bytes: int) -> int:
         """Goes on by `n_bytes`, and returns where they begin."""
@@ -263,54 +269,46 @@ def _alignment(metadata: Mapping[str, Value]) -> int:
     return alignment
 
 
-def _parse_tensor(cursor: _Cursor, alignment: int) -> GgufTensor:
-    """Its place counted from the beginning of the data."""
+def _parse_tensor(cursor: _Cursor, alignment: int) -> tuple[str, tuple[int, ...], GgmlType, int, int]:
+    """Name, shape, type, place counted from the beginning of the data, and bytes. Some 2 us: there may be 40 000."""
     name = cursor.name("a tensor's name")
     (n_dims,) = cursor.take(_NUMBER)
     if not 1 <= n_dims <= MOST_DIMS:
         raise _damaged(f"{_shown(name)} has {n_dims} dimensions, not 1 to {MOST_DIMS}")
-    dims = struct.unpack_from(f"<{n_dims}Q", cursor.data, cursor.skip(n_dims * 8))
-    number, offset = cursor.take(_PLACE)
-    ggml_type = _ggml_type(number, name)
-    shape = dims[::-1]
-    if 0 in dims or dims[0] % ggml_type.block:
-        why = "no elements" if 0 in dims else f"rows that are no whole blocks of {ggml_type.block}"
+    *dims, number, offset = cursor.take(_SHAPE_AND_PLACE[n_dims])
+    known = _TYPES.get(number)
+    ggml_type, block, block_bytes = known if known is not None else _unknown_type(number, name)
+    shape = tuple(dims[::-1])
+    n_elements = math.prod(dims)
+    if n_elements == 0 or dims[0] % block:
+        why = "no elements" if n_elements == 0 else f"rows that are no whole blocks of {block}"
         raise _damaged(f"{_shown(name)}, {ggml_type.name} of shape {list(shape)}, has {why}")
     if offset % alignment:
         raise _damaged(f"{_shown(name)} begins at {offset}, no multiple of {alignment} ({ALIGNMENT_KEY})")
-    n_bytes = math.prod(dims) // ggml_type.block * ggml_type.block_bytes
-    return GgufTensor(name, shape, ggml_type, offset, offset + n_bytes)
+    return name, shape, ggml_type, offset, n_elements // block * block_bytes
 
 
-def _ggml_type(number: int, name: str) -> GgmlType:
+def _unknown_type(number: int, name: str) -> NoReturn:
     if number in REMOVED:
         raise HeaderError(
             f"{_shown(name)} is {REMOVED[number]} (type {number}), which llama.cpp dropped and dllama does not read",
             "download the model in another type",
         )
-    try:
-        return GgmlType(number)
-    except ValueError as error:
-        known = ", ".join(ggml_type.name for ggml_type in GgmlType)
-        raise HeaderError(
-            f"{_shown(name)} has the unknown type {number}, and known are {known}",
-            "it is damaged or newer than this program",
-        ) from error
+    known = ", ".join(ggml_type.name for ggml_type in GgmlType)
+    raise HeaderError(
+        f"{_shown(name)} has the unknown type {number}, and known are {known}",
+        "it is damaged or newer than this program",
+    )
 
 
-def _moved(tensor: GgufTensor, by: int) -> GgufTensor:
-    return GgufTensor(tensor.name, tensor.shape, tensor.type, tensor.start + by, tensor.stop + by)
-
-
-def _twice(tensors: list[GgufTensor]) -> str:
-    names = sorted(tensor.name for tensor in tensors)
-    first = next(name for name, following in itertools.pairwise(names) if name == following)
+def _twice(names: list[str]) -> str:
+    first = next(name for name, following in itertools.pairwise(sorted(names)) if name == following)
     return f"two tensors have the name {_shown(first)}"
 
 
 def _check_cover(tensors: list[GgufTensor], n_bytes: int) -> None:
     """Holes and what follows the last tensor may be."""
-    in_order = sorted(tensors, key=lambda tensor: (tensor.start, tensor.stop))
+    in_order = sorted(tensors, key=operator.attrgetter("start"))
     for before, tensor in itertools.pairwise(in_order):
         if tensor.start < before.stop:
             n_shared = before.stop - tensor.start
