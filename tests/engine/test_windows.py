@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from dllama.dtypes import ElementType
 from dllama.engine import Engine, EngineStats, Event, Finished, GenerationOptions, SamplingOptions, TextDelta
 from dllama.engine.scoring import score
+from dllama.model import CacheStorage, cache_bytes
+from dllama.node import NodeSettings
 from support.engine_talks import TOKENIZER, Clock
 from support.local_cluster import GOLDENS, LocalCluster
 from support.sequences import CachedSequence, Run, Steps, Want
@@ -36,11 +39,17 @@ def cluster_of(
     shares: Sequence[float] = (1,),
     cache_type: ElementType = ElementType.F32,
     max_rows: int = 16,
+    node: NodeSettings | None = None,
 ) -> LocalCluster:
-    of_groups = [n_window_pages if window else n_pages for window in MODELS[name]]
     return LocalCluster(
-        GOLDENS / name, shares=shares, cache_type=cache_type, max_rows=max_rows, page_size=SIZE, n_pages=of_groups
-    )  # fmt: skip
+        GOLDENS / name,
+        shares=shares,
+        cache_type=cache_type,
+        max_rows=max_rows,
+        page_size=SIZE,
+        n_pages=[n_window_pages if window else n_pages for window in MODELS[name]],
+        node=node,
+    )
 
 
 # Steps
@@ -110,6 +119,19 @@ def test_a_score_is_that_of_the_whole(name: str) -> None:
     with cluster_of(name, 5) as small:
         parts = list(score(small, TEXT))
     assert np.concatenate([part.target_logits for part in parts]).tobytes() == whole.target_logits.tobytes()
+
+
+def test_on_disk_as_in_memory(tmp_path: Path) -> None:
+    """Layers of one file that have different numbers of pages."""
+    results = []
+    for storage in CacheStorage:
+        node = NodeSettings(kv_storage=storage, kv_directory=tmp_path)
+        with cluster_of("gemma3-two-kinds", 5, 12, node=node) as cluster:
+            spans = cluster._memories[0].plan.shards.ranks[0]
+            sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+            assert sizes == [cache_bytes(cluster.config, spans, cluster.cache)] * len(sizes)
+            results.append(np.concatenate([part.target_logits for part in score(cluster, TEXT)]))
+    assert results[0].tobytes() == results[1].tobytes()
 
 
 # Engines

@@ -48,8 +48,10 @@ class PageGroup:
 
     def most_pages(self, n_positions: int, n_rows: int, page_size: int) -> int:
         """The most that a sequence of so many positions holds at once, if `n_rows` of it at the most share a step."""
-        n_all, n_back = -(-n_positions // page_size), self.n_back(page_size)
-        return n_all if n_back is None else min(n_all, n_back + 1 + -(-(n_rows - 1) // page_size))
+        n_all = -(-n_positions // page_size)
+        if self.window is None:
+            return n_all
+        return min(n_all, -(-(self.window - 1) // page_size) + 1 + -(-(n_rows - 1) // page_size))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -230,9 +230,8 @@ def _most_pages(limits: StepLimits, cache: CacheShape) -> list[int]:
 
 
 def _reach(pages: Sequence[int], cache: CacheShape) -> int:
-    """Positions that fit into so many pages of the group without a window, if there is one."""
-    whole = [n for n, group in zip(pages, cache.groups, strict=True) if group.window is None]
-    return min(whole, default=_MOST_POSITIONS) * cache.page_size
+    """Positions that fit into so many pages of the group without a window, which is the first one if there is one."""
+    return pages[0] * cache.page_size if cache.groups[0].window is None else _MOST_POSITIONS
 
 
 def _page_tables(
