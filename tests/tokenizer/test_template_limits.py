@@ -100,6 +100,24 @@ def test_a_process_is_not_kept_that_had_much_to_hold(qwen: Tokenizer) -> None:
     assert children() <= before
 
 
+def test_one_process_is_kept_however_many_were_needed_at_once(qwen: Tokenizer) -> None:
+    before = children()
+    template = ChatTemplate("{% for i in range(9) %}{{ messages[0].content }}{% endfor %}", qwen)
+    all_are_here = threading.Barrier(8)
+
+    def render() -> None:
+        all_are_here.wait(TIMEOUT_S)
+        template.render(FINE, add_generation_prompt=False)
+
+    threads = [threading.Thread(target=render) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(children() - before) == 1
+    template.close()
+
+
 def test_a_process_that_was_killed_is_started_again(qwen: Tokenizer) -> None:
     before = children()
     template = ChatTemplate("fine", qwen)
