@@ -207,6 +207,16 @@ void define_compute(nb::module_& m) {
              nb::arg("sequence"), nb::arg("page_table"), nb::arg("k_cache"), nb::arg("v_cache"), nb::arg("n_heads"),
              nb::arg("head_offset"), nb::arg("group"), nb::arg("window"), nb::arg("n_rows"),
              nb::arg("sinks") = nb::none())
+        .def("causal_conv", &Compute::causal_conv, nb::arg("out"), nb::arg("x"), nb::arg("weights"), nb::arg("state"),
+             nb::arg("positions"), nb::arg("sequence"), nb::arg("page_table"), nb::arg("page_size"), nb::arg("n_rows"))
+        .def("delta_rule", &Compute::delta_rule, nb::arg("out"), nb::arg("qkv"), nb::arg("gates"), nb::arg("first_gate"),
+             nb::arg("log_rate"), nb::arg("dt_bias"), nb::arg("state"), nb::arg("positions"), nb::arg("sequence"),
+             nb::arg("page_table"), nb::arg("page_size"), nb::arg("head_offset"), nb::arg("group"), nb::arg("n_rows"))
+        .def("gated_norm", &Compute::gated_norm, nb::arg("out"), nb::arg("x"), nb::arg("weight"), nb::arg("eps"),
+             nb::arg("gate"), nb::arg("first_column"), nb::arg("n_rows"))
+        .def("sigmoid_scale", &Compute::sigmoid_scale, nb::arg("out"), nb::arg("x"), nb::arg("gate"), nb::arg("n_rows"))
+        .def("sigmoid_mul", &Compute::sigmoid_mul, nb::arg("out"), nb::arg("x"), nb::arg("gate"), nb::arg("first_column"),
+             nb::arg("n_rows"))
         .def("top_candidates", &Compute::top_candidates, nb::arg("ids"), nb::arg("largest"), nb::arg("sums"),
              nb::arg("logits"), nb::arg("temperature"), nb::arg("first_id"), nb::arg("n_rows"))
         .def("route", &Compute::route, nb::arg("routing"), nb::arg("x"), nb::arg("norm"), nb::arg("eps"),

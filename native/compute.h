@@ -66,6 +66,13 @@ public:
                     Object v_cache, int n_heads, bool halves, int n_rows);
     void attention(Object out, Object qkv, Object positions, Object sequence, Object page_table, Object k_cache,
                    Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows, Object sinks);
+    void causal_conv(Object out, Object x, Object weights, Object state, Object positions, Object sequence,
+                     Object page_table, int page_size, int n_rows);
+    void delta_rule(Object out, Object qkv, Object gates, int first_gate, Object log_rate, Object dt_bias, Object state,
+                    Object positions, Object sequence, Object page_table, int page_size, int head_offset, int group, int n_rows);
+    void gated_norm(Object out, Object x, Object weight, float eps, Object gate, int first_column, int n_rows);
+    void sigmoid_scale(Object out, Object x, Object gate, int n_rows);
+    void sigmoid_mul(Object out, Object x, Object gate, int first_column, int n_rows);
     void top_candidates(Object ids, Object largest, Object sums, Object logits, Object temperature, int first_id,
                         int n_rows);
     void route(Object routing, Object x, Object norm, float eps, Object weights, int n_rows, bool renormalised,

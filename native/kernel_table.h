@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "delta.h"
 #include "element_types.h"
 
 namespace dllama {
@@ -181,6 +182,16 @@ struct KernelTable {
     void (*attend_merge)(const SoftmaxState& total, const SoftmaxState& part, int queries, int head_dim);
     // Writes mixed / weight of every query of the tile to attention.out.
     void (*attend_finish)(const Attention&, RowTile tile, int kv_head, const SoftmaxState& total);
+
+    // Channels [first, first + n) of all rows of a run, whose state then is that of the row after them.
+    void (*causal_conv)(const CausalConv&, const StateRun& run, int first, int n);
+    // One value head, likewise. scratch: delta_scratch() floats.
+    void (*delta_rule)(const DeltaRule&, const StateRun& run, int head, float* scratch);
+    // out = rms_norm of each head of x [n_heads, width] * silu(gate); x is overwritten.
+    void (*gated_norm)(const RowOut& out, float* x, const float* weight, const float* gate, float eps, int n_heads,
+                       int width);
+    void (*sigmoid_scale)(const RowOut& out, const float* x, float gate, int n);
+    void (*sigmoid_mul)(const RowOut& out, const float* x, const float* gate, int n);  // x * sigmoid(gate)
 
     // The largest of each kLogitBlock of x; sums of 2^((x - largest) * scale) for one or two scales.
     void (*block_maxima)(float* out, const float* x, int n);

@@ -52,6 +52,14 @@ public:
     // workspace: attention_workspace(a) bytes, aligned to 64.
     size_t attention_workspace(const Attention& a) const;
     void attention(const Attention& a, uint8_t* workspace);
+    void causal_conv(const CausalConv& c, const StatePlaces& at);
+    // workspace: delta_workspace(d) bytes, aligned to 64.
+    size_t delta_workspace(const DeltaRule& d) const;
+    void delta_rule(const DeltaRule& d, const StatePlaces& at, uint8_t* workspace);
+    void gated_norm(const RowsOut& out, float* x, const float* weight, const float* gate, int64_t gate_stride, float eps,
+                    int width, int n_rows);
+    void sigmoid_scale(const RowsOut& out, const float* x, const float* gate, int n_rows);
+    void sigmoid_mul(const RowsOut& out, const float* x, const float* gate, int64_t gate_stride, int n_rows);
     // workspace: candidates_workspace(c) bytes, aligned to 64. A row with NaN or infinity has sums and logits of NaN.
     size_t candidates_workspace(const TopCandidates& c) const;
     void top_candidates(const TopCandidates& c, uint8_t* workspace);
@@ -82,6 +90,8 @@ private:
     void for_tiles(int n_tiles, size_t tile_bytes, int n_rows, const Work& work);
     template <class Work>
     void for_rows(int n_rows, int row_cost, const Work& work);
+    template <class Work>
+    void for_gated_rows(int n_rows, int n, const Work& work);
 
     const KernelTable& kernels_;
     ThreadPool pool_;

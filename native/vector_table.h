@@ -4,6 +4,7 @@
 #include "attention_kernel.h"
 #include "candidates_kernel.h"
 #include "convert_kernel.h"
+#include "delta_kernel.h"
 #include "float_matmul.h"
 #include "peak.h"
 #include "quantize_kernel.h"
@@ -49,6 +50,12 @@ KernelTable vector_table(const char* isa) {
     table.attend_split = AttentionKernel<S>::attend_split;
     table.attend_merge = AttentionKernel<S>::attend_merge;
     table.attend_finish = AttentionKernel<S>::attend_finish;
+
+    table.causal_conv = DeltaKernel<S>::causal_conv;
+    table.delta_rule = DeltaKernel<S>::delta_rule;
+    table.gated_norm = DeltaKernel<S>::gated_norm;
+    table.sigmoid_scale = DeltaKernel<S>::sigmoid_scale;
+    table.sigmoid_mul = DeltaKernel<S>::sigmoid_mul;
 
     table.block_maxima = CandidatesKernel<S>::block_maxima;
     table.sum_exp = CandidatesKernel<S>::sum_exp;

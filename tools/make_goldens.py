@@ -87,6 +87,19 @@ GPT_OSS = {
 }
 GLM4_MOE = DEEPSEEK_EXPERTS | {"head_dim": 32, "use_qk_norm": True, "attention_bias": True}
 
+# three delta nets and a layer of gated attention, values wider than keys, two key heads for eight value heads
+DELTA_NET = {
+    "head_dim": 32,
+    "num_hidden_layers": 4,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 8,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+    "rms_norm_eps": 1e-6,
+}
+SHARED_EXPERT = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
+SHARED_EXPERT |= {"shared_expert_intermediate_size": 64}
+
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
@@ -154,6 +167,9 @@ GOLDENS_WANTED = [
     Golden("stablelm", "stablelm", sizes(128, 192, 8, 2, **STABLELM), 32, BF16),
     Golden("gpt-oss", "gpt_oss", sizes(64, 96, 8, 2, **GPT_OSS), 40, BF16),
     Golden("glm4-moe", "glm4_moe", sizes(64, 96, 8, 2, **GLM4_MOE), 32, BF16),
+    Golden("qwen3-5", "qwen3_5_text", sizes(64, 96, 8, 2, **DELTA_NET, **TIED), 80, BF16),
+    Golden("qwen3-5-moe", "qwen3_5_moe_text", sizes(64, 96, 8, 2, **DELTA_NET, **SHARED_EXPERT), 40, BF16),
+    Golden("qwen3-next", "qwen3_next", sizes(64, 96, 8, 2, **DELTA_NET, **SHARED_EXPERT), 40, BF16),
     Golden("gemma3-two-kinds", "gemma3_text", sizes(96, 160, 6, 2, **GEMMA3), 40, BF16),
 ]
 
@@ -171,8 +187,11 @@ def random_model(golden: Golden, seed: int) -> transformers.PreTrainedModel:
         for name, parameter in model.named_parameters():
             if name.endswith((".bias", "_bias")):
                 parameter.copy_(0.5 * torch.randn_like(parameter))
+            elif name.endswith("A_log"):
+                parameter.copy_(torch.randn_like(parameter) - 2.0)  # states that are kept for some positions
             elif "norm" in name:
-                added = 1.0 if golden.family.startswith("gemma") else 0.0  # by the class
+                adds_one = golden.family.startswith(("gemma", "qwen3_5", "qwen3_next"))
+                added = 1.0 if adds_one and "linear_attn" not in name else 0.0  # by the class
                 parameter.copy_(1.0 - added + 0.25 * torch.randn_like(parameter))
             elif name.endswith(".sinks"):
                 parameter.copy_(2 * torch.randn_like(parameter))

@@ -178,6 +178,40 @@ class Compute:
         n_rows: int,
         sinks: Floats | None = None,
     ) -> None: ...
+    def causal_conv(
+        self,
+        out: Floats,
+        x: Floats,
+        weights: Floats,
+        state: Floats,
+        positions: Ints,
+        sequence: Ints,
+        page_table: Ints,
+        page_size: int,
+        n_rows: int,
+    ) -> None: ...
+    def delta_rule(
+        self,
+        out: Floats,
+        qkv: Floats,
+        gates: Floats,
+        first_gate: int,
+        log_rate: Floats,
+        dt_bias: Floats,
+        state: Floats,
+        positions: Ints,
+        sequence: Ints,
+        page_table: Ints,
+        page_size: int,
+        head_offset: int,
+        group: int,
+        n_rows: int,
+    ) -> None: ...
+    def gated_norm(
+        self, out: Rows, x: Floats, weight: Floats, eps: float, gate: Floats, first_column: int, n_rows: int
+    ) -> None: ...
+    def sigmoid_scale(self, out: Rows, x: Floats, gate: Floats, n_rows: int) -> None: ...
+    def sigmoid_mul(self, out: Rows, x: Floats, gate: Floats, first_column: int, n_rows: int) -> None: ...
     def top_candidates(
         self,
         ids: Ints,

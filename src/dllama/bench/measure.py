@@ -14,7 +14,7 @@ from dllama.bench.limits import Limits
 from dllama.dtypes import ElementType, row_bytes
 from dllama.engine import TokenChunk, ragged_batch
 from dllama.kernels import Compute
-from dllama.model import ModelSpec
+from dllama.model import ModelSpec, cached_widths
 from dllama.node import Cluster
 
 _LIMIT_RUNS = 5
@@ -251,7 +251,7 @@ class _Bench:
 
     def _narrowest_row(self, dtype: ElementType) -> int:
         """Bytes of the keys of one head at one position, where they are fewest."""
-        return min(row_bytes(dtype, kind.mixer.head_dim) for kind in self._cluster.config.kinds)
+        return min(row_bytes(dtype, width) for width in cached_widths(self._cluster.config))
 
     def _tick(self) -> None:
         self._n_done += 1

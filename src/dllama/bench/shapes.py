@@ -16,6 +16,7 @@ from dllama.errors import UsageError
 from dllama.model import (
     Activation,
     Attention,
+    DeltaNet,
     Dense,
     Experts,
     Layer,
@@ -159,6 +160,29 @@ def _gpt_oss(layers: int, experts: int) -> ModelConfig:
     )
 
 
+def _qwen3_5_moe(
+    dim: int, layers: int, heads: int, kv: int, experts: int, top_k: int, value_heads: int
+) -> ModelConfig:
+    """Three of four layers are delta nets."""
+    rope = Rope(theta=1e7, style=RopeStyle.ADJACENT, n_rotated=64)
+    attention = Attention(n_heads=heads, n_kv_heads=kv, head_dim=256, rope=rope, qk_norm=True, gated=True)
+    net = DeltaNet(n_key_heads=16, n_value_heads=value_heads, key_dim=128, value_dim=128, conv_width=4)
+    mixture = Experts(
+        n_experts=experts,
+        top_k=top_k,
+        expert_dim=512,
+        activation=Activation.SILU,
+        renormalised=True,
+        shared=Dense(ffn_dim=512, activation=Activation.SILU, gated=True),
+    )
+    kinds = [Layer(mixer=mixer, feed_forward=mixture) for mixer in (net, net, net, attention)]
+    return dataclasses.replace(
+        _shape("qwen3_5_moe_text", dim, kinds[0], layers, 248320, 262144),
+        kinds=(kinds[0], kinds[3]),
+        layer_kinds=tuple(int(layer % 4 == 3) for layer in range(layers)),
+    )
+
+
 SHAPES: dict[str, ModelConfig] = {
     "tinyllama-1.1b": _llama(2048, 5632, 22, 32, 4, 64, vocab=32000, length=16384),
     "smollm2-135m": _llama(576, 1536, 30, 9, 3, 64, vocab=49152, length=8192),
@@ -180,6 +204,7 @@ SHAPES: dict[str, ModelConfig] = {
     "gemma-3-27b": _gemma3(5376, 21504, 62, 32, 16, 128, 1024),
     "gpt-oss-20b": _gpt_oss(24, 32),
     "gpt-oss-120b": _gpt_oss(36, 128),
+    "qwen3.6-35b-a3b": _qwen3_5_moe(2048, 40, 16, 2, 256, 8, 32),
     "qwen3-30b-a3b": _qwen3_moe(2048, 48, 32, 4, 128, 128, 8, 768),
     "qwen3-235b-a22b": _qwen3_moe(4096, 94, 64, 4, 128, 128, 8, 1536),
 }

@@ -4,6 +4,7 @@ A recipe is a matrix of one element type that reads, of what is stored, the rows
 more. `stored` is the one that reads a map; the others stand on recipes:
 
     part                  some rows: of q, k, v that are stored as one, or every second (gate and up, interleaved)
+    picked                some rows in any order: those of each head, of heads that lie in turn with others
     stack                 the rows of many as one matrix: experts, each stored by itself
     transposed            rows as columns
     halves_to_pairs, pairs_to_halves    the rows of each head in another order
@@ -80,6 +81,16 @@ def part(base: Recipe, which: range) -> Recipe:
 
     is_view = base.is_view and which.step == 1
     return dataclasses.replace(base, n_rows=len(which), take=take, is_view=is_view)
+
+
+def picked(base: Recipe, which: NDArray[np.int64]) -> Recipe:
+    """The rows `which`, in that order."""
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        wanted = which[rows.start : rows.stop : rows.step] if isinstance(rows, range) else which[rows]
+        return base.take(_run(wanted) if len(wanted) else range(0), cols)
+
+    return dataclasses.replace(base, n_rows=len(which), take=take, is_view=False)
 
 
 def stack(parts: Sequence[Recipe]) -> Recipe:

@@ -73,7 +73,7 @@ class Engine:
         self.max_seq_len = max_seq_len
         self._executor, self._tokenizer, self._clock = executor, tokenizer, clock
         self._speculate = speculate
-        self._pages = PrefixCache(cache)
+        self._pages = PrefixCache(cache, has_states=executor.config.has_states)
         self._pace = StepPace(executor.max_rows)
         self._scheduler = Scheduler(
             self._pages,
@@ -172,6 +172,8 @@ class Engine:
             [_token_chunk(chunk) for chunk in chunks], lambda rows: self._wanted(chunks, rows)
         )
         start = self._clock()
+        for chunk in chunks:
+            chunk.request.text.is_ahead = True
         candidates = self._executor.step(batch)
         self._pace.observe(done.n_decode_rows + done.n_drafted, done.n_prompt_rows, self._clock() - start)
         self._totals.n_steps += 1
@@ -201,7 +203,9 @@ class Engine:
 
     def _draft(self, request: ScheduledRequest, n_used: int, n_most: int) -> tuple[int, ...]:
         task = self._tasks[request]
-        if not isinstance(task, Writing):
+        if (
+            not isinstance(task, Writing) or self._executor.config.has_states
+        ):  # which a wrong draft would change
             return ()
         return task.generation.draft(n_used, n_most, self._pace.decode_s)
 

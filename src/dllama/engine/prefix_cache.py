@@ -7,6 +7,8 @@ behind those, are its own.
 Pages come in groups (see CacheShape). What a group needs to go on from a page border is its `n_back` pages before that
 border, so a text holds no more than these of its sealed pages, and what is cached of an earlier text is of use up to a
 border only if every group still has what it needs there.
+
+A page of a model with states is not made of positions: of what a text left in its last page, all has to be of use.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class CachedText:
     n_computed: int = 0
     n_sealed: int = 0  # pages
     n_common: int = 0  # pages after which it parted from another text
+    is_ahead: bool = False  # more may have been computed than `n_computed` says
 
     @property
     def n_pending(self) -> int:
@@ -70,7 +73,8 @@ class _Group:
 class PrefixCache:
     """Hands pages to texts, and finds those that earlier texts left."""
 
-    def __init__(self, shape: CacheShape) -> None:
+    def __init__(self, shape: CacheShape, *, has_states: bool = False) -> None:
+        self._has_states = has_states
         self.page_size = shape.page_size
         self._trie = PageTrie(len(shape.groups))
         self._groups = [
@@ -138,6 +142,7 @@ class PrefixCache:
         """The next `n` tokens of `text` are computed; pages that are full now are sealed, and given up where no window
         reaches them any longer."""
         text.n_computed += n
+        text.is_ahead = False
         assert text.n_computed <= len(text.token_ids)
         while (text.n_sealed + 1) * self.page_size <= text.n_computed:
             self._seal(text)
@@ -148,7 +153,7 @@ class PrefixCache:
         Its last pages are reused first: without those before them they would be of no use.
         """
         end = tuple(text.token_ids[text.n_sealed * self.page_size : text.n_computed])
-        if end:
+        if end and not (self._has_states and text.is_ahead):
             node = self._trie.below(text.node, end)
             for group, held in zip(self._groups, text.pages, strict=True):
                 if node.pages[group.number] is None:
@@ -159,7 +164,7 @@ class PrefixCache:
                 group.pool.let_go(page, Worth.MUCH if is_found else Worth.NONE)
             held.clear()
         self._go_to(text, self._trie.root, 0)
-        text.n_computed = 0
+        text.n_computed, text.is_ahead = 0, False
 
     def _usable_path(self, text: CachedText) -> list[Node]:
         """The nodes of the next tokens of `text`, its last one left out, up to the last border from which every group
@@ -203,6 +208,8 @@ class PrefixCache:
         best, n_best = text.node, 0
         for node in text.node.children.values():
             n_common = _n_common(node.token_ids, wanted)
+            if self._has_states and n_common < len(node.token_ids):
+                continue
             if n_common > n_best and 2 * n_common >= len(node.token_ids) and self._is_free(node):
                 best, n_best = node, n_common
         if n_best:

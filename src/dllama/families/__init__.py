@@ -4,6 +4,17 @@ keys are those of config.json, whatever file says them."""
 from dllama.families.family import Family, Fused
 from dllama.families.gguf_names import NEEDED, GgufKey, GgufNames
 from dllama.families.keys import Keys
+from dllama.families.stored_parts import StoredPart
 from dllama.families.table import family_named, known_families
 
-__all__ = ["NEEDED", "Family", "Fused", "GgufKey", "GgufNames", "Keys", "family_named", "known_families"]
+__all__ = [
+    "NEEDED",
+    "Family",
+    "Fused",
+    "GgufKey",
+    "GgufNames",
+    "Keys",
+    "StoredPart",
+    "family_named",
+    "known_families",
+]

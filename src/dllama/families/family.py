@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
-from dllama.model import ModelConfig
+from dllama.families.stored_parts import StoredPart
+from dllama.model import Layer, ModelConfig
 
 _USUAL_NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -65,8 +66,13 @@ class Family:
     other_names: Mapping[str, str | Fused] = dataclasses.field(default_factory=dict)
     """What its safetensors files call otherwise than most: our name of a tensor (without `layers.N.`) to theirs."""
 
+    part_of: Callable[[Layer, str], StoredPart | None] = lambda layer, name: None
+    """Of which larger tensor of safetensors files a layer's tensor (its name without `layers.N.`) may be a part; it
+    counts where the files have it."""
     norms_add_one: bool = False
     """Its safetensors files have of each norm what is to be added to 1; GGUF files have the sum."""
+    plain_norms: tuple[str, ...] = ()
+    """Those, without `layers.N.`, that are stored as they are all the same."""
     ties_head: bool = False
     """Whether the head is the embedding where config.json does not say (tie_word_embeddings)."""
     gguf: GgufNames | None = None

@@ -24,12 +24,13 @@ def _read(keys: Keys) -> ModelConfig:
     windows = reading.optional_windows(keys)
     layers = [
         Layer(mixer=reading.attention(keys, RopeStyle.HALVES, window=window, qk_norm=True), feed_forward=each)
-        for window, each in zip(windows, _feed_forwards(keys), strict=True)
+        for window, each in zip(windows, feed_forwards(keys), strict=True)
     ]
     return reading.model(keys, "qwen3_moe", layers)
 
 
-def _feed_forwards(keys: Keys) -> list[Dense | Experts]:
+def feed_forwards(keys: Keys, shared: Dense | None = None) -> list[Dense | Experts]:
+    """That of each layer; `shared` is an expert beside the others."""
     has_new_name = keys.get("num_local_experts", None) is not None  # transformers 5 writes that one
     experts = Experts(
         n_experts=keys.whole("num_local_experts" if has_new_name else "num_experts"),
@@ -37,6 +38,7 @@ def _feed_forwards(keys: Keys) -> list[Dense | Experts]:
         expert_dim=keys.whole("moe_intermediate_size"),
         activation=reading.activation(keys),
         renormalised=keys.flag("norm_topk_prob"),
+        shared=shared,
     )
     is_dense = [_is_dense(keys, layer) for layer in range(reading.n_layers(keys))]
     dense = reading.dense(keys) if any(is_dense) else None

@@ -11,12 +11,28 @@ from dllama.families.llama import LLAMA
 from dllama.families.mistral import MISTRAL
 from dllama.families.qwen2 import QWEN2
 from dllama.families.qwen3 import QWEN3
+from dllama.families.qwen3_5 import QWEN3_5
+from dllama.families.qwen3_5_moe import QWEN3_5_MOE
 from dllama.families.qwen3_moe import QWEN3_MOE
+from dllama.families.qwen3_next import QWEN3_NEXT
 from dllama.families.stablelm import STABLELM
 
 _BY_NAME = {
     family.name: family
-    for family in (LLAMA, MISTRAL, QWEN2, QWEN3, QWEN3_MOE, GEMMA3, STABLELM, GLM4_MOE, GPT_OSS)
+    for family in (
+        LLAMA,
+        MISTRAL,
+        QWEN2,
+        QWEN3,
+        QWEN3_MOE,
+        QWEN3_NEXT,
+        QWEN3_5,
+        QWEN3_5_MOE,
+        GEMMA3,
+        STABLELM,
+        GLM4_MOE,
+        GPT_OSS,
+    )
 }
 
 

@@ -338,6 +338,65 @@ class Device(Protocol):
         logit more for each query head, which has no value."""
         ...
 
+    # states, of layers that see what was before as a few numbers (recurrent, convolution): one for each page of
+    # positions, at page_table [S, max_pages], that behind the last row there so far. Rows of a sequence follow each
+    # other, and so do their positions. What a row finds is the state behind the row before it, which may be that of the
+    # page before; at position 0 it is zeros. It is left to the row's own page.
+
+    def causal_conv(
+        self,
+        out: Buffer,
+        x: Buffer,
+        weights: Buffer,
+        state: Buffer,
+        positions: Buffer,
+        sequence: Buffer,
+        page_table: Buffer,
+        page_size: int,
+        n_rows: int,
+    ) -> None:
+        """out [T, C] := silu of the convolution of the first C columns of x [T, n], each by itself, over the last W
+        rows of its sequence with weights [W, C]; `state` [pages, W - 1, C] has the inputs before."""
+        ...
+
+    def delta_rule(
+        self,
+        out: Buffer,
+        qkv: Buffer,
+        gates: Buffer,
+        first_gate: int,
+        log_rate: Buffer,
+        dt_bias: Buffer,
+        state: Buffer,
+        positions: Buffer,
+        sequence: Buffer,
+        page_table: Buffer,
+        page_size: int,
+        head_offset: int,
+        group: int,
+        n_rows: int,
+    ) -> None:
+        """out [T, H DV] := the gated delta rule (delta_oracle.py) of queries and keys, normed here, and values in qkv
+        [T, 2 K DK + H DV] with `state` [pages, H, DK, DV]; value head h has the key head (h + head_offset) // group.
+        Columns of `gates` from `first_gate` on are beta [T, H], of which the sigmoid counts, and alpha [T, H]; what
+        stays of a state is exp(-exp(log_rate [H]) * softplus(alpha + dt_bias [H]))."""
+        ...
+
+    def gated_norm(
+        self, out: Rows, x: Buffer, weight: Buffer, eps: float, gate: Buffer, first_column: int, n_rows: int
+    ) -> None:
+        """out [T, n] := rms_norm of each head of x [T, n], weight [E], times silu of as many columns of `gate` from
+        `first_column` on. x may be overwritten."""
+        ...
+
+    def sigmoid_scale(self, out: Rows, x: Buffer, gate: Buffer, n_rows: int) -> None:
+        """out [T, n] := x [T, n] times the sigmoid of gate [T, 1]."""
+        ...
+
+    def sigmoid_mul(self, out: Rows, x: Buffer, gate: Buffer, first_column: int, n_rows: int) -> None:
+        """out [T, n] := x [T, n] times the sigmoid of as many columns of `gate` from `first_column` on."""
+        ...
+
     # logits
 
     def top_candidates(

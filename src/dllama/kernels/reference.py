@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.kernels import oracle
+from dllama.kernels import delta_oracle, oracle
 from dllama.kernels.device import Buffer, Matrix, MatrixStack, Routes, Rows
 from dllama.kernels.host_memory import HostBuffer, HostMemory, array_of
 from dllama.kernels.reference_attention import Cache, Places, attend, store
+from dllama.kernels.reference_delta import DeltaOperands, StatePlaces, convolve, recur
 from dllama.kernels.reference_experts import ReferenceRoutes, ReferenceStack, down_slots, gate_slots
 from dllama.kernels.reference_matrix import ReferenceMatrix
 from dllama.kernels.router_oracle import Rule, fixed_order_norm
@@ -321,6 +322,97 @@ class Reference(HostMemory):
 
         self._do(operation)
 
+    def causal_conv(
+        self,
+        out: Buffer,
+        x: Buffer,
+        weights: Buffer,
+        state: Buffer,
+        positions: Buffer,
+        sequence: Buffer,
+        page_table: Buffer,
+        page_size: int,
+        n_rows: int,
+    ) -> None:
+        to, source = _floats(out, "out", n_rows), _floats(x, "x", n_rows)
+        kernel, states = array_of(weights, "weights"), array_of(state, "state")
+        places = StatePlaces.of(positions, sequence, page_table, page_size, n_rows)
+        _need_columns(kernel, "weights", to.shape[1])
+        if states.shape[1:] != (len(kernel) - 1, to.shape[1]):
+            raise ValueError(f"state must be [pages, {len(kernel) - 1}, {to.shape[1]}]")
+        _first_columns(source, "x", 0, to.shape[1])
+        self._do(lambda: convolve(to, source, kernel, states, places))
+
+    def delta_rule(
+        self,
+        out: Buffer,
+        qkv: Buffer,
+        gates: Buffer,
+        first_gate: int,
+        log_rate: Buffer,
+        dt_bias: Buffer,
+        state: Buffer,
+        positions: Buffer,
+        sequence: Buffer,
+        page_table: Buffer,
+        page_size: int,
+        head_offset: int,
+        group: int,
+        n_rows: int,
+    ) -> None:
+        to, source = _floats(out, "out", n_rows), _floats(qkv, "qkv", n_rows)
+        states, places = (
+            array_of(state, "state"),
+            StatePlaces.of(positions, sequence, page_table, page_size, n_rows),
+        )
+        _, n_heads, key_dim, value_dim = states.shape
+        key_heads = (np.arange(n_heads) + head_offset) // group
+        _need_columns(to, "out", n_heads * value_dim)
+        _need_columns(source, "qkv", 2 * (int(key_heads[-1]) + 1) * key_dim + n_heads * value_dim)
+        beta, alpha = np.split(
+            _first_columns(_floats(gates, "gates", n_rows), "gates", first_gate, 2 * n_heads), 2, axis=1
+        )
+        rate, bias = _vector(log_rate, "log_rate"), _vector(dt_bias, "dt_bias")
+        if len(rate) != n_heads or len(bias) != n_heads:
+            raise ValueError(f"log_rate and dt_bias must have {n_heads} elements")
+        operands = DeltaOperands(source, beta, alpha, rate, bias, states, key_heads)
+        self._do(lambda: recur(to, operands, places))
+
+    def gated_norm(
+        self, out: Rows, x: Buffer, weight: Buffer, eps: float, gate: Buffer, first_column: int, n_rows: int
+    ) -> None:
+        to, source, scale = _floats(out, "out", n_rows), _floats(x, "x", n_rows), _vector(weight, "weight")
+        _need_columns(to, "out", source.shape[1])
+        if source.shape[1] % len(scale):
+            raise ValueError("x must be whole heads of the weight's width")
+        by = _first_columns(_floats(gate, "gate", n_rows), "gate", first_column, source.shape[1])
+
+        def operation() -> None:
+            heads = source.reshape(n_rows, -1, len(scale))
+            to[:] = oracle.rms_norm(heads, scale, eps).reshape(n_rows, -1) * delta_oracle.silu(by)
+
+        self._do(operation)
+
+    def sigmoid_scale(self, out: Rows, x: Buffer, gate: Buffer, n_rows: int) -> None:
+        to, source, by = _floats(out, "out", n_rows), _floats(x, "x", n_rows), _floats(gate, "gate", n_rows)
+        _need_columns(to, "out", source.shape[1])
+        _need_columns(by, "gate", 1)
+
+        def operation() -> None:
+            to[:] = source * delta_oracle.sigmoid(by)
+
+        self._do(operation)
+
+    def sigmoid_mul(self, out: Rows, x: Buffer, gate: Buffer, first_column: int, n_rows: int) -> None:
+        to, source = _floats(out, "out", n_rows), _floats(x, "x", n_rows)
+        _need_columns(to, "out", source.shape[1])
+        by = _first_columns(_floats(gate, "gate", n_rows), "gate", first_column, source.shape[1])
+
+        def operation() -> None:
+            to[:] = source * delta_oracle.sigmoid(by)
+
+        self._do(operation)
+
     def top_candidates(
         self,
         ids: NDArray[np.int32],
@@ -437,6 +529,13 @@ def _floats(operand: Rows, name: str, n_rows: int) -> Float32:
         raise ValueError(f"{name} must have 2 dimensions, not {array.ndim}")
     _need_rows(array, name, n_rows)
     return array[:n_rows]
+
+
+def _first_columns(array: Float32, name: str, first: int, n: int) -> Float32:
+    """`n` columns from `first` on, a view."""
+    if not 0 <= first <= array.shape[1] - n:
+        raise ValueError(f"{name} has no {n} columns from {first} on")
+    return array[:, first : first + n]
 
 
 def _vector(operand: Buffer, name: str) -> Float32:

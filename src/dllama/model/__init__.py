@@ -11,14 +11,16 @@ from dllama.model.kv_cache import (
     CacheStorage,
     KvCache,
     cache_bytes,
+    cached_widths,
     check_cache_type,
     context_bytes,
 )
-from dllama.model.layers import Activation, Attention, Dense, Experts, Layer
+from dllama.model.layers import Activation, Attention, DeltaNet, Dense, Experts, Layer, Mixer
 from dllama.model.logits import MOST_CANDIDATES, Candidates, LogitEdits, LogitMasks, LogitRows
 from dllama.model.norm import NormKind
 from dllama.model.page_tables import page_table_bytes
 from dllama.model.rope import Rope, RopeScaling, RopeStyle, YarnScaling
+from dllama.model.states import page_state_bytes, state_bytes
 from dllama.model.tensors import VOCABULARY, ModelSpec
 from dllama.model.trace import EVENT, MAX_EVENTS, SpanName, Trace, Track
 from dllama.model.transformer import StepLimits, Transformer, buffer_row_bytes, table_bytes
@@ -39,6 +41,7 @@ __all__ = [
     "CacheShape",
     "CacheStorage",
     "Candidates",
+    "DeltaNet",
     "Dense",
     "Experts",
     "Inputs",
@@ -47,6 +50,7 @@ __all__ = [
     "LogitEdits",
     "LogitMasks",
     "LogitRows",
+    "Mixer",
     "ModelConfig",
     "ModelSpec",
     "ModelWeights",
@@ -67,13 +71,16 @@ __all__ = [
     "YarnScaling",
     "buffer_row_bytes",
     "cache_bytes",
+    "cached_widths",
     "check_cache_type",
     "context_bytes",
     "merge_candidates",
+    "page_state_bytes",
     "page_table_bytes",
     "page_windows",
     "plan_reduce",
     "shortest_float32",
+    "state_bytes",
     "table_bytes",
     "wire_row_bytes",
 ]

@@ -42,6 +42,11 @@ class ModelConfig:
     def n_layers(self) -> int:
         return len(self.layer_kinds)
 
+    @property
+    def has_states(self) -> bool:
+        """Whether layers keep something of a sequence beside its pages."""
+        return any(kind.mixer.has_states for kind in self.kinds)
+
     def layer(self, index: int) -> Layer:
         return self.kinds[self.layer_kinds[index]]
 

@@ -40,13 +40,19 @@ class CacheStorage(enum.StrEnum):
 
 def check_cache_type(dtype: ElementType, config: ModelConfig) -> None:
     """Raises UsageError when a head of the model is no whole number of the type's blocks."""
-    widths = [kind.mixer.head_dim for kind in config.kinds if kind.mixer.head_dim % dtype.block]
+    widths = [width for width in cached_widths(config) if width % dtype.block]
     if widths:
         raise UsageError(
             f"a KV cache of {dtype.label} keeps blocks of {dtype.block} values, and a head of this model has "
             f"{widths[0]}: use f16",
             settings=("cache_type",),
         )
+
+
+def cached_widths(config: ModelConfig) -> list[int]:
+    """Numbers of a head that layers keep of each position, of those that keep any."""
+    widths = [kind.mixer.cached_width for kind in config.kinds]
+    return [width for width in widths if width is not None]
 
 
 def cache_bytes(config: ModelConfig, spans: RankSpans, shape: CacheShape) -> int:

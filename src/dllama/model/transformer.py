@@ -35,6 +35,7 @@ from dllama.model.norm import Norm
 from dllama.model.page_tables import PageTables
 from dllama.model.partial_sums import PartialSums, RowSums
 from dllama.model.rope import Angles, rope_table
+from dllama.model.states import States
 from dllama.model.tensors import VOCABULARY, ModelSpec
 from dllama.model.trace import SpanName, Trace
 from dllama.model.weights import ModelWeights
@@ -85,7 +86,7 @@ _KEPT_STEPS = 32
 
 
 class Transformer:
-    """Weights, KV cache and buffers of one rank."""
+    """Weights, KV cache, states and buffers of one rank."""
 
     def __init__(
         self,
@@ -101,7 +102,11 @@ class Transformer:
         config = model.config
         self._device, self._model, self._config = device, model, config
         self._weights, self._cache = weights, cache
-        self._angles = {of: _table(device, rope_table(of, limits.max_positions)) for of in _angles(model)}
+        self._states = States(device, config, spans, cache.shape)
+        self._memory = [of or cache.layers[index] for index, of in enumerate(self._states.layers)]
+        self._angles: dict[Angles | None, Buffer] = {
+            of: _table(device, rope_table(of, limits.max_positions)) for of in _angles(model)
+        }
         n_rows, vocabulary = limits.max_rows, spans[VOCABULARY]
         self._x = device.buffer(n_rows, config.dim)  # residual stream
         partial = device.buffer(n_rows if _has_partial(config, fabric.n_ranks) else 0, config.dim)
@@ -197,6 +202,8 @@ class Transformer:
         self._norms.clear()
         self._workspace.close()
         self.sums.close()
+        self._memory.clear()
+        self._states.close()
         del self._weights, self._cache, self._x, self._logits, self._page_tables, self._head_input
         del self._final_norm
 
@@ -217,7 +224,8 @@ class Transformer:
     def _record(self, run: RowSums) -> RunPrograms:
         record, bind, layers = self._device.record, self._device.bind, range(self._config.n_layers)
         positions, sequence = bind(self._positions[run.rows]), bind(self._sequence[run.rows])
-        rows = [RowPlaces(positions, sequence, bind(table)) for table in self._page_tables.tables]
+        page_size = self._cache.shape.page_size
+        rows = [RowPlaces(positions, sequence, bind(table), page_size) for table in self._page_tables.tables]
         return RunPrograms(
             run,
             [record(self._mix, index, run, rows) for index in layers],
@@ -233,9 +241,9 @@ class Transformer:
             self._add_norm(run, inputs, norm, self._norms[index - 1].after_feed_forward)
         else:
             self._norm(run, inputs, norm)
-        cache, angles = self._cache.layers[index], self._angles[mixer.angles]
+        memory, angles = self._memory[index], self._angles.get(mixer.angles)
         rows = of_groups[self._cache.shape.group_of(mixer.window)]
-        mixer.compute(self._workspace, weights, cache, angles, run, rows)  # this rank's part of [T, D]
+        mixer.compute(self._workspace, weights, memory, angles, run, rows)  # this rank's part of [T, D]
         run.encode()
 
     def _feed_forward(self, index: int, run: RowSums) -> None:
@@ -303,7 +311,8 @@ def _table(device: Device, values: NDArray[np.float32]) -> Buffer:
 
 def _angles(model: ModelSpec) -> list[Angles]:
     """Those that there are, each once."""
-    return list(dict.fromkeys(layer.mixer.angles for layer in model.config.kinds))
+    of_kinds = (layer.mixer.angles for layer in model.config.kinds)
+    return list(dict.fromkeys(angles for angles in of_kinds if angles is not None))
 
 
 def _norms_sums(config: ModelConfig) -> bool:

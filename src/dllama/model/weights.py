@@ -69,7 +69,7 @@ class ModelWeights:
             if first.is_vector:
                 vectors[name] = self._vector(prefix, shards)
             elif first.is_table:
-                tables[name] = self._table(prefix, shards[0])
+                tables[name] = self._table(prefix, shards)
             elif len(first.shape) == 2:
                 matrices[name] = self._stacked(prefix, shards)
             else:
@@ -86,9 +86,14 @@ class ModelWeights:
             first += len(shard.cols)
         return values
 
-    def _table(self, prefix: str, shard: Shard) -> Buffer:
-        values = self._device.buffer(shard.n_rows, len(shard.cols))
-        self._places[prefix + shard.name] = _table_place(self._device.view(values))
+    def _table(self, prefix: str, shards: list[Shard]) -> Buffer:
+        """Those of a group side by side: all have as many rows."""
+        values = self._device.buffer(shards[0].n_rows, sum(len(shard.cols) for shard in shards))
+        view = self._device.view(values)
+        first = 0
+        for shard in shards:
+            self._places[prefix + shard.name] = _table_place(view, slice(first, first + len(shard.cols)))
+            first += len(shard.cols)
         return values
 
     def _stacked(self, prefix: str, shards: list[Shard]) -> StackedMatrices:
@@ -148,11 +153,11 @@ def _stack_place(packed: MatrixStack, part: int, n_parts: int) -> _Place:
     return place
 
 
-def _table_place(table: HostView) -> _Place:
+def _table_place(table: HostView, cols: slice) -> _Place:
     def place(row: int, rows: Bytes) -> bool:
         part = np.ascontiguousarray(rows).view(np.float32)
         where = slice(row, row + len(part))
-        table.array[where] = part
+        table.array[where, cols] = part
         table.push(where)
         return bool(np.isfinite(part).all())
 

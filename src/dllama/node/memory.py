@@ -21,6 +21,7 @@ from dllama.model import (
     check_cache_type,
     page_table_bytes,
     page_windows,
+    state_bytes,
     table_bytes,
     wire_row_bytes,
 )
@@ -88,12 +89,13 @@ def memory_need(
     page_tables = page_table_bytes(cache, limits.max_rows, limits.max_positions)
     messages = max_step_bytes(config, limits, cache, vocabulary) if plan.n_ranks > 1 else 0
     messages += 2 * max_answer_bytes(limits, vocabulary)  # the candidates, and what is sent of them
+    states = state_bytes(config, spans, cache)
     masks = limits.max_logit_rows * -(-config.vocab_size // 8)
     return MemoryNeed(
         weight_bytes=_FLOAT_BYTES * model.shard_elements(spans) if decoded else model.shard_bytes(spans),
         kv_bytes=cache_bytes(config, spans, cache),
         kv_on_disk=kv_on_disk,
-        other_bytes=PROGRAM_BYTES + buffers + logits + rope + page_tables + messages + masks,
+        other_bytes=PROGRAM_BYTES + buffers + logits + rope + page_tables + messages + masks + states,
     )
 
 

@@ -12,7 +12,15 @@ import pydantic
 
 from dllama.dtypes import ElementType
 from dllama.fabric import LEAST_PEER_TIMEOUT_S
-from dllama.model import CACHE_TYPES, MATRIX_TYPES, CacheShape, ModelSpec, StepLimits, page_windows
+from dllama.model import (
+    CACHE_TYPES,
+    MATRIX_TYPES,
+    CacheShape,
+    ModelSpec,
+    StepLimits,
+    cached_widths,
+    page_windows,
+)
 from dllama.sharding import Axis, ShardPlan
 
 T = TypeVar("T")
@@ -78,7 +86,7 @@ def check_session(
     _require(len(addresses) == shards.n_ranks, "addresses for another number of ranks")
     _check_types(model)
     _check_shards(model.axes, shards)
-    is_whole = all(kind.mixer.head_dim % cache.dtype.block == 0 for kind in config.kinds)
+    is_whole = all(width % cache.dtype.block == 0 for width in cached_widths(config))
     _require(cache.dtype in CACHE_TYPES and is_whole, f"a cache of {cache.dtype.label}")
     _check_pages(cache, page_windows(config), limits.max_positions)
     _require(limits.wire in (ElementType.F32, ElementType.Q80), f"buffers of {limits.wire.label}")

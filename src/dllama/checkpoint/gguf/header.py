@@ -31,7 +31,8 @@ def metadata_of_config(config: ModelConfig, name: str) -> dict[str, NewValue]:
     these keys would not be `config`."""
     family = family_named(config.family)
     written = _without_window(config, family)
-    values = _keys_and_values(written, family) if family.gguf else {}
+    is_attention = all(isinstance(kind.mixer, Attention) for kind in config.kinds)
+    values = _keys_and_values(written, family) if family.gguf and is_attention else {}
     if not values or not _is_read_as(written, family, values):
         raise UnsupportedModelError(f"a {config.family} model like this one is not written into GGUF files")
     general: dict[str, NewValue] = {
@@ -64,8 +65,12 @@ def _keys_and_values(config: ModelConfig, family: Family) -> dict[str, NewValue]
 
 def values_of_config(config: ModelConfig) -> dict[str, Any]:
     """The numbers of a model by the names that most families have for them in config.json, but for its ropes."""
-    layers = [config.layer(index) for index in range(config.n_layers)]
-    attention, windows = layers[0].mixer, [layer.mixer.window for layer in layers]
+    mixers = [config.layer(index).mixer for index in range(config.n_layers)]
+    attentions, windows = (
+        [each for each in mixers if isinstance(each, Attention)],
+        [each.window for each in mixers],
+    )
+    attention = attentions[0]
     values: dict[str, Any] = {
         "hidden_size": config.dim,
         "num_hidden_layers": config.n_layers,
@@ -80,7 +85,7 @@ def values_of_config(config: ModelConfig) -> dict[str, Any]:
     feed_forwards = [kind.feed_forward for kind in config.kinds]
     for feed_forward in sorted(feed_forwards, key=lambda each: isinstance(each, Dense)):
         values |= _widths(feed_forward)
-    local = next((layer.mixer for layer in layers if layer.mixer.window is not None), None)
+    local = next((mixer for mixer in attentions if mixer.window is not None), None)
     if local is not None:
         every = windows.index(None) + 1 if None in windows else config.n_layers + 1
         values |= {"sliding_window": local.window, "sliding_window_pattern": every}
@@ -95,6 +100,7 @@ def _without_window(config: ModelConfig, family: Family) -> ModelConfig:
     if not is_one_kind or family.gguf is None or "sliding_window" in gguf_keys(family):
         return config
     (layer,) = config.kinds
+    assert isinstance(layer.mixer, Attention)
     mixer = dataclasses.replace(layer.mixer, window=None)
     return dataclasses.replace(
         config,
@@ -209,7 +215,8 @@ def _widths(feed_forward: Dense | Experts) -> dict[str, Any]:
 
 def _full_attention(config: ModelConfig) -> Attention | None:
     """That of which the rope is written: of a layer with a rope and, if there is one, without a window."""
-    turned = [kind.mixer for kind in config.kinds if kind.mixer.rope is not None]
+    attentions = [kind.mixer for kind in config.kinds if isinstance(kind.mixer, Attention)]
+    turned = [mixer for mixer in attentions if mixer.rope is not None]
     return next((mixer for mixer in turned if mixer.window is None), turned[0] if turned else None)
 
 

@@ -52,4 +52,7 @@ def model_from_hf(values: Mapping[str, Any], path: Path) -> HfModel:
 def _of_text(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is said of the language model, where it is a part of one that sees or hears."""
     text = values.get("text_config")
-    return text if isinstance(text, dict) and "model_type" in text else values
+    if not isinstance(text, dict) or "model_type" not in text:
+        return values
+    tied = {name: values[name] for name in ("tie_word_embeddings",) if name in values}
+    return tied | text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ from dllama.checkpoint.hf.extras import (
 )
 from dllama.checkpoint.hf.fused import fused_recipe
 from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_tensors
-from dllama.checkpoint.recipes import Recipe, halves_to_pairs, plus, stack, stored
+from dllama.checkpoint.recipes import Recipe, halves_to_pairs, picked, plus, stack, stored, transposed
 from dllama.checkpoint.zero_biases import is_zero_bias
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
+from dllama.families import StoredPart
 from dllama.formats.safetensors import SafetensorsFile, open_safetensors_directory
-from dllama.model import ModelSpec, RopeStyle
+from dllama.model import Attention, ModelSpec, RopeStyle
 from dllama.sharding import Tensor
 
 CONFIG_FILE = "config.json"
@@ -63,29 +65,47 @@ class HfSource:
 
     def recipe(self, name: str) -> Recipe:
         matrix = self._stored(name)
-        if self._family.norms_add_one and name.endswith("_norm"):
-            return plus(matrix, 1.0)
+        is_plain = name.endswith(tuple(f".{norm}" for norm in self._family.plain_norms))
+        if self._family.norms_add_one and name.endswith("_norm") and not is_plain:
+            matrix = plus(matrix, 1.0)
         if not name.endswith((".q", ".k", ".q_bias", ".k_bias", ".q_norm", ".k_norm")):
             return matrix
         mixer = self.model.config.layer(int(name.split(".")[1])).mixer
+        assert isinstance(mixer, Attention)
         rope = mixer.rope
         if rope is None or rope.style is not RopeStyle.ADJACENT:
             return matrix
         return halves_to_pairs(matrix, mixer.head_dim, rope.n_rotated)
 
     def _stored(self, name: str) -> Recipe:
-        tensor = self._tensors[name]
-        fused = self._fused(tensor)
+        tensor, of = self._tensors[name], self._part(name)
+        fused = self._fused(tensor) if of is None else None
         if fused is not None:
             return fused
-        parts = []
-        for stored_name in self._stored_names(tensor):
-            file = self._file_of[stored_name]
-            dtype = file.tensors[stored_name].element_type
-            assert dtype is not None  # _check has seen to it
-            rows = file.bytes_of(stored_name).reshape(tensor.n_rows, -1)
-            parts.append(stored(rows, tensor.n_cols, dtype, f"{file.path}: {stored_name}"))
-        return stack(parts)
+        if of is None:
+            names, n_cols = self._stored_names(tensor), tensor.n_cols
+            return stack([self._matrix(each, tensor.n_rows, n_cols) for each in names])
+        (stored_name,) = self._stored_names(tensor)
+        n_cols = tensor.n_rows if of.transposed else tensor.n_cols
+        matrix = self._matrix(stored_name, of.n_rows or tensor.stacked_rows, n_cols)
+        rows = matrix if of.rows is None else picked(matrix, of.rows)
+        return transposed(rows) if of.transposed else rows
+
+    def _matrix(self, name: str, n_rows: int, n_cols: int) -> Recipe:
+        """What is stored under that name."""
+        file = self._file_of[name]
+        dtype = file.tensors[name].element_type
+        assert dtype is not None  # _check has seen to it
+        return stored(file.bytes_of(name).reshape(n_rows, -1), n_cols, dtype, f"{file.path}: {name}")
+
+    def _part(self, name: str) -> StoredPart | None:
+        """Of which larger tensor our `name` is a part in these files, if it is."""
+        prefix, _, rest = name.partition(".")
+        if prefix != "layers":
+            return None
+        layer, _, part = rest.partition(".")
+        of = self._family.part_of(self.model.config.layer(int(layer)), part)
+        return of if of and name_in_files(of.name(layer), self._file_of) in self._file_of else None
 
     def _fused(self, tensor: Tensor) -> Recipe | None:
         """Raises ModelFileError or UnsupportedModelError where it is not stored as it should be."""
@@ -121,6 +141,9 @@ class HfSource:
 
     def _stored_names(self, tensor: Tensor) -> list[str]:
         """One, or one for each matrix of a stack."""
+        of = self._part(tensor.name)
+        if of is not None:
+            return [name_in_files(of.name(tensor.name.split(".")[1]), self._file_of)]
         name = "embedding" if tensor.name == "head" and self._tied_head else tensor.name
         if self._family.fused(name) is not None:
             return [self._in_files(name)]
@@ -136,9 +159,15 @@ class HfSource:
             raise UnsupportedModelError(quantised_message(self._directory, scheme))
         if file is None:
             raise self._missing(name)
-        tensor = file.tensors[name]
+        tensor, of = file.tensors[name], self._part(wanted.name)
         expected = wanted.shape[-2:]
-        if tensor.shape not in (expected, (wanted.n_rows, wanted.n_cols)):
+        if of is not None:
+            n_cols = wanted.n_rows if of.transposed else wanted.n_cols
+            expected = (of.n_rows or wanted.stacked_rows, n_cols)
+            is_as_expected = (math.prod(tensor.shape[:-1]), *tensor.shape[-1:]) == expected
+        else:
+            is_as_expected = tensor.shape in (expected, (wanted.n_rows, wanted.n_cols))
+        if not is_as_expected:
             raise ModelFileError(
                 f"{file.path}: {name} has the shape {list(tensor.shape)}, config.json asks for"
                 f" {list(expected)}"

@@ -167,9 +167,10 @@ def _only_layer(config: ModelConfig) -> tuple[Attention, Dense | Experts, Rope]:
     layer = config.kinds[0]
     is_known = not isinstance(layer.feed_forward, Experts) or layer.feed_forward.renormalised
     is_known &= config.family in _ARCHITECTURE_OF
-    if len(config.kinds) > 1 or layer.mixer.rope is None or not is_known:
+    mixer = layer.mixer
+    if len(config.kinds) > 1 or not isinstance(mixer, Attention) or mixer.rope is None or not is_known:
         raise UnsupportedModelError(f"the .m format has no keys for a {config.family} model like this one")
-    return layer.mixer, layer.feed_forward, layer.mixer.rope
+    return mixer, layer.feed_forward, mixer.rope
 
 
 def _attention(pairs: Mapping[MKey, int], family: str, path: Path) -> Attention:

@@ -1,12 +1,14 @@
 """The kinds of mixers and feed-forwards, one file each: numbers, tensors, cache, buffers and computation in it."""
 
-from dllama.model.layers.attention import Attention, CacheRows
+from dllama.model.layers.attention import Attention
+from dllama.model.layers.delta_net import DeltaNet
 from dllama.model.layers.dense import Activation, Dense
 from dllama.model.layers.experts import Experts
 from dllama.model.layers.layer import FeedForward, Layer, Mixer, normed_buffers
 from dllama.model.layers.workspace import (
     AnyShape,
     BufferShape,
+    CacheRows,
     LayerWeights,
     RowPlaces,
     StackedMatrices,
@@ -21,6 +23,7 @@ __all__ = [
     "Attention",
     "BufferShape",
     "CacheRows",
+    "DeltaNet",
     "Dense",
     "Experts",
     "FeedForward",

@@ -13,24 +13,18 @@ from typing import Any, NamedTuple
 
 from dllama.dtypes import BLOCK, ElementType
 from dllama.kernels import Buffer
-from dllama.model.layers.workspace import BufferShape, LayerWeights, RowPlaces, TypeOf, Workspace
+from dllama.model.layers.workspace import BufferShape, CacheRows, LayerWeights, RowPlaces, TypeOf, Workspace
 from dllama.model.limits import fault_in_sizes
 from dllama.model.partial_sums import RowSums
 from dllama.model.rope import Angles, Rope, RopeStyle
 from dllama.sharding import Along, Cut, RankSpans, Tensor
 
 
-class CacheRows(NamedTuple):
-    """What a layer keeps of each position: keys and values of so many heads, of so many numbers each."""
-
-    n_heads: int
-    width: int
-
-
 class _Buffers(NamedTuple):
     qkv: BufferShape  # [T, (H_local + 2 K_local) E]
     mixed: BufferShape  # [T, H_local E], where attention cannot write what `attended` takes
     attended: BufferShape  # [T, H_local E]
+    gate: BufferShape  # [T, H_local E], nothing where there is none
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +32,8 @@ class Attention:
     """`rope` None: positions are not told apart. `window`: how many of the last positions a row attends to, itself
     among them; None: all. `qk_norm`: each head of the queries and keys is normed by itself, with one weight for all.
     `sinks`: each query head has a logit that takes part in its softmax, and no value (Xiao et al. 2023,
-    arXiv:2309.17453). `scale`: what the products of queries and keys are multiplied with; None: E^-1/2."""
+    arXiv:2309.17453). `scale`: what the products of queries and keys are multiplied with; None: E^-1/2.
+    `gated`: what attention gives is multiplied with the sigmoid of another projection, `q_gate`."""
 
     n_heads: int
     n_kv_heads: int
@@ -50,6 +45,15 @@ class Attention:
     qk_norm: bool = False
     sinks: bool = False
     scale: float | None = None
+    gated: bool = False
+
+    has_states = False
+    """It keeps something of each position."""
+
+    @property
+    def cached_width(self) -> int:
+        """Numbers of a head that the cache keeps of each position."""
+        return self.head_dim
 
     @property
     def group(self) -> int:
@@ -94,6 +98,8 @@ class Attention:
             yield _vector("q_bias", n_q, Cut(self.axis, Along.COLS, width), "qkv_bias")
             yield _vector("k_bias", n_kv, Cut(self.axis, Along.COLS, width, group), "qkv_bias")
             yield _vector("v_bias", n_kv, Cut(self.axis, Along.COLS, width, group), "qkv_bias")
+        if self.gated:
+            yield Tensor("q_gate", (n_q, dim), type_of("q_gate"), queries)
         yield Tensor("o", (dim, n_q), type_of("o"), Cut(self.axis, Along.COLS, width))
         if self.o_bias:
             yield _vector("o_bias", dim)
@@ -108,28 +114,35 @@ class Attention:
         heads = Cut(self.axis, Along.ROWS, 1, self.group).of(spans[self.axis])
         return CacheRows(len(heads), self.head_dim)
 
+    def states(self, spans: RankSpans) -> tuple[tuple[int, ...], ...]:
+        """Nothing but what is of a position."""
+        return ()
+
     def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> _Buffers:
         n_q = len(spans[self.axis]) * self.head_dim
         n_kv = self.cache(spans).n_heads * self.head_dim
         attended = BufferShape("attended", n_q, type_of("o").is_blocked)
-        mixes_floats = attended.quantised and self.head_dim % BLOCK != 0
+        mixes_floats = self.gated or (attended.quantised and self.head_dim % BLOCK != 0)
         return _Buffers(
             BufferShape("qkv", n_q + 2 * n_kv),
             BufferShape("mixed", n_q) if mixes_floats else attended,
             attended,
+            BufferShape("q_gate", n_q if self.gated else 0),
         )
 
     def compute(
         self,
         on: Workspace,
         layer: LayerWeights,
-        cache: tuple[Buffer, Buffer],
-        angles: Buffer,
+        memory: tuple[Buffer, ...],
+        angles: Buffer | None,
         run: RowSums,
         rows: RowPlaces,
     ) -> None:
-        """run.out [T, D] := this rank's part of the layer's output, of its heads; `angles` are the rope's."""
-        device, n_rows, (keys, values) = on.device, run.n_rows, cache
+        """run.out [T, D] := this rank's part of the layer's output, of its heads; `memory` is its cache, `angles` are
+        the rope's."""
+        assert angles is not None
+        device, n_rows, (keys, values) = on.device, run.n_rows, memory
         buffers = on.shapes(self, layer)
         qkv, mixed, attended = on.floats(buffers.qkv), on[buffers.mixed], on[buffers.attended]
         n_heads, first_head = len(on.spans[self.axis]), on.spans[self.axis].start
@@ -150,7 +163,11 @@ class Attention:
             n_heads, first_head % self.group, self.group, self.window or 0, n_rows,
             sinks=layer.vectors["sinks"] if self.sinks else None,
         )  # fmt: skip
-        if buffers.mixed != buffers.attended:
+        if self.gated:
+            gate = on.floats(buffers.gate)
+            on.product(gate, layer.matrices["q_gate"], on.normed, n_rows)  # [T, H_local E]
+            device.sigmoid_mul(attended, on.floats(buffers.mixed), gate, 0, n_rows)
+        elif buffers.mixed != buffers.attended:
             device.quantize_rows(attended, on.floats(buffers.mixed), n_rows)
         (o,) = layer.matrices["o"].matrices
         device.matmul(run.out, o, attended, n_rows, run.adds)  # [T, D], this rank's heads

@@ -10,6 +10,7 @@ import enum
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from dllama.dtypes import ElementType
 from dllama.model.layers.workspace import BufferShape, LayerWeights, TypeOf, Workspace
 from dllama.model.limits import fault_in_sizes
 from dllama.model.partial_sums import RowSums
@@ -26,12 +27,17 @@ class Activation(enum.StrEnum):
 class DenseBuffers(NamedTuple):
     gate_up: BufferShape  # [T, 2 F_local]
     activated: BufferShape  # [T, F_local]
+    ungated: BufferShape | None  # [T, F_local]
+    gate: BufferShape | None  # [T, 1]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dense:
+    """`gated`: what it gives is multiplied with the sigmoid of a number of the row, its product with `out_gate`."""
+
     ffn_dim: int
     activation: Activation
+    gated: bool = False
 
     @property
     def axis(self) -> str:
@@ -51,11 +57,16 @@ class Dense:
         yield Tensor("gate", (self.ffn_dim, dim), type_of("gate"), rows, "gate_up")
         yield Tensor("down", (dim, self.ffn_dim), type_of("down"), cols)
         yield Tensor("up", (self.ffn_dim, dim), type_of("up"), rows, "gate_up")
+        if self.gated:  # one row, in which a rounding would be one of all that it gives
+            yield Tensor("out_gate", (1, dim), ElementType.F32)
 
     def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> DenseBuffers:
         n = len(spans[self.axis])
         return DenseBuffers(
-            BufferShape("gate_up", 2 * n), BufferShape("activated", n, type_of("down").is_blocked)
+            BufferShape("gate_up", 2 * n),
+            BufferShape("activated", n, type_of("down").is_blocked),
+            BufferShape("ungated", n) if self.gated else None,
+            BufferShape("out_gate", 1) if self.gated else None,
         )
 
     def compute(self, on: Workspace, layer: LayerWeights, run: RowSums) -> None:
@@ -77,7 +88,13 @@ class Dense:
         gate_up, activated = on.floats(buffers.gate_up), on[buffers.activated]
         weights = layer.matrices[f"{prefix}gate_up"]
 
-        if (
+        if buffers.ungated is not None and buffers.gate is not None:
+            ungated, gate = on.floats(buffers.ungated), on.floats(buffers.gate)
+            on.product(gate_up, weights, on.normed, n_rows)
+            device.silu_mul(ungated, gate_up, n_rows, self.activation)
+            on.product(gate, layer.matrices[f"{prefix}out_gate"], on.normed, n_rows)  # [T, 1]
+            device.sigmoid_scale(activated, ungated, gate, n_rows)
+        elif (
             len(weights.matrices) == 1
         ):  # act(gate) * up: [T, F_local], by way of [T, 2 F_local] for a few rows
             (matrix,) = weights.matrices

@@ -28,6 +28,8 @@ class _Buffers(NamedTuple):
     activated: BufferShape  # [S, F_local]
     shared_gate_up: BufferShape | None
     shared_activated: BufferShape | None
+    shared_ungated: BufferShape | None
+    shared_gate: BufferShape | None
 
 
 _SHARED = "shared_"
@@ -124,7 +126,7 @@ class Experts:
         is_quantised = type_of("experts_down").is_blocked
         activated = BufferShape("activated", len(spans[self.axis]), is_quantised, per_row=self.top_k)
         shared = self.shared and self.shared.buffers(dim, spans, _of_shared(type_of))
-        return _Buffers(RoutesShape(self.n_experts, self.top_k), activated, *(shared or (None, None)))
+        return _Buffers(RoutesShape(self.n_experts, self.top_k), activated, *(shared or [None] * 4))
 
     def compute(self, on: Workspace, layer: LayerWeights, run: RowSums) -> None:
         """run.out [T, D] := this rank's part of the layer's output, of its columns."""
@@ -151,7 +153,9 @@ class Experts:
         if self.shared is not None:
             assert buffers.shared_gate_up is not None
             assert buffers.shared_activated is not None
-            of_shared = DenseBuffers(buffers.shared_gate_up, buffers.shared_activated)
+            of_shared = DenseBuffers(
+                buffers.shared_gate_up, buffers.shared_activated, buffers.shared_ungated, buffers.shared_gate
+            )
             self.shared.product(on, layer, of_shared, run, adds=True, prefix=_SHARED)
 
     def _biases(

@@ -9,17 +9,18 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from dllama.model.layers.attention import Attention
+from dllama.model.layers.delta_net import DeltaNet
 from dllama.model.layers.dense import Dense
 from dllama.model.layers.experts import Experts
 from dllama.model.layers.workspace import AnyShape, BufferShape, TypeOf, normed_buffer
 from dllama.model.norm import NormKind
 from dllama.sharding import Along, RankSpans, Tensor
 
-Mixer: TypeAlias = Attention
+Mixer: TypeAlias = Attention | DeltaNet
 FeedForward: TypeAlias = Dense | Experts
 
 _MIXERS: Mapping[str, Callable[[dict[str, Any]], Mixer]] = MappingProxyType(
-    {"attention": Attention.from_json}
+    {"attention": Attention.from_json, "deltanet": DeltaNet.from_json}
 )
 _FEED_FORWARDS: Mapping[str, Callable[[dict[str, Any]], FeedForward]] = MappingProxyType(
     {"dense": Dense.from_json, "experts": Experts.from_json}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from dllama.dtypes import ElementType
 from dllama.kernels import Buffer, Device, Matrix, MatrixStack, Routes, Rows
@@ -15,6 +15,13 @@ S_co = TypeVar("S_co", covariant=True)
 
 TypeOf: TypeAlias = Callable[[str], ElementType]
 """The element type of a layer's matrix, by the tensor's name."""
+
+
+class CacheRows(NamedTuple):
+    """What a layer keeps of each position: keys and values of so many heads, of so many numbers each."""
+
+    n_heads: int
+    width: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +63,7 @@ class RowPlaces:
     positions: Buffer
     sequence: Buffer
     page_table: Buffer
+    page_size: int
 
 
 @dataclasses.dataclass(frozen=True)

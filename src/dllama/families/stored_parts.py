@@ -1,0 +1,27 @@
+"""What safetensors files store as one and we take apart: rows of q, k and v in one matrix, all experts in one stack."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredPart:
+    """`rows` of the tensor that files call `pattern` (as Family.other_names), which has `n_rows` in all, those of a
+    stack one after another. None: it has as many as ours, which are all of it. `transposed`: they are our columns."""
+
+    pattern: str
+    n_rows: int | None = None
+    rows: NDArray[np.int64] | None = None
+    transposed: bool = False
+
+    def name(self, layer: str) -> str:
+        return self.pattern.format(layer=layer)
+
+
+def runs(starts: NDArray[np.int64] | range, length: int) -> NDArray[np.int64]:
+    """`length` rows from each of `starts` on."""
+    return np.add.outer(np.asarray(starts, np.int64), np.arange(length)).ravel()
