@@ -152,6 +152,22 @@ def test_missing_pages_are_those_that_nobody_has_yet(n_tokens: int) -> None:
     assert cache.n_missing(text, n_tokens) == [-(-n_tokens // SIZE)]  # to take a kept page is to take a page
 
 
+@pytest.mark.parametrize("n_found", [10, 14])
+def test_pages_that_wrong_drafts_left_make_way_for_what_is_found(n_found: int) -> None:
+    cache = cache_of(12, w5=12)
+    text = cache.begin(list(range(8)))
+    assert cache.make_room(text, 8 + SIZE)  # a page for drafts, none of which came true
+    cache.advance(text, 8)
+    found = compute(cache, list(range(n_found)))
+    pages = [list(held) for held in found.pages]
+    cache.release(found)
+    text.token_ids += range(8, 20)
+    assert cache.adopt(text) == n_found - 8
+    assert text.pages == pages
+    cache.release(text)
+    assert [pool.n_used for pool in cache.pools] == [0, 0]
+
+
 # Windows
 
 
