@@ -10,6 +10,7 @@ how much memory. Needs a minute or two for a model of 135 million weights.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import re
@@ -19,7 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from dllama.checkpoint import GGUF_WEIGHT_TYPES
+from dllama.checkpoint import open_checkpoint
+from dllama.checkpoint.weight_types import bits_of_layers
 from dllama.dtypes import ElementType
 
 PROSE = Path(__file__).parent / "quality" / "prose.txt"
@@ -38,6 +40,10 @@ CASES = [
     Case("q40", ElementType.Q40, None),
     Case("iq4nl, all weights alike", ElementType.IQ4NL, "none"),
     Case("iq4nl", ElementType.IQ4NL, None),
+    Case("q4k, all weights alike", ElementType.Q4K, "none"),
+    Case("q4k", ElementType.Q4K, None),
+    Case("q6k, all weights alike", ElementType.Q6K, "none"),
+    Case("q6k", ElementType.Q6K, None),
     Case("q80", ElementType.Q80, None),
 ]
 
@@ -74,20 +80,24 @@ def linked(model: Path, folder: Path) -> Path:
     return folder
 
 
+def bits(model: Path) -> float:
+    """Of each weight in the matrices of the layers."""
+    with contextlib.closing(open_checkpoint(model)) as checkpoint:
+        return bits_of_layers(checkpoint.model)
+
+
 def row(case: Case, model: Path, text: Path, folder: Path) -> str:
     chosen = [] if case.importance is None else ["--importance", case.importance]
     done = dllama("convert", "hf", model, case.dtype.label, "measured", "--output-dir", folder, *chosen)
-    converted = folder / f"dllama_model_measured_{case.dtype.label}"
-    converted = converted.with_suffix(".gguf" if case.dtype in GGUF_WEIGHT_TYPES else ".m")
+    (converted,) = folder.glob(f"dllama_model_measured_{case.dtype.label}.*")
     n_bytes = converted.stat().st_size
     out = dllama(
         "perplexity", "--model", converted, "--tokenizer", model, "--reference", model, "--file", text
     ).out
-    converted.unlink()
     values = dict(re.findall(r"^(.*): ([\d.]+)", out, re.MULTILINE))
     cells = [
         case.label,
-        f"{case.dtype.block_bytes * 8 / case.dtype.block:.1f}",
+        f"{bits(converted):.2f}",
         f"{n_bytes / 1e6:.0f}",
         values["perplexity"],
         values["mean KL divergence"],
@@ -96,6 +106,7 @@ def row(case: Case, model: Path, text: Path, folder: Path) -> str:
         f"{done.seconds:.1f}",
         f"{done.peak_mb:.0f}",
     ]
+    converted.unlink()
     return "| " + " | ".join(cells) + " |"
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dllama.checkpoint import Checkpoint, convert_model, describe, open_checkpoint
 from dllama.dtypes import BLOCK, ElementType, row_bytes
 from dllama.errors import ModelFileError, NumericalError, TokenizerError, UnsupportedModelError, UsageError
+from dllama.sharding import plan_spans
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
 WEIGHT_TYPES = [ElementType.F32, ElementType.F16, ElementType.Q40, ElementType.Q80]
@@ -161,11 +162,23 @@ def test_describe_counts_everything(tmp_path: Path) -> None:
         description = describe(checkpoint)
         assert [tensor.name for tensor in description.tensors] == [tensor.name for tensor in checkpoint.model]
         assert description.n_weights == sum(tensor.n_rows * tensor.n_cols for tensor in description.tensors)
+        assert not description.tied_head
     assert description.header is not None
     assert description.header["2 dim"] == "128"
     header_bytes = 8 + 8 * len(description.header)
-    assert header_bytes + description.n_bytes == (tmp_path / "model.m").stat().st_size
+    embedding_bytes = checkpoint.tensors["embedding"].n_bytes
+    assert header_bytes + embedding_bytes + description.n_bytes == (tmp_path / "model.m").stat().st_size
     assert describe(open_checkpoint(GOLDENS / "llama-gqa")).header is None
+
+
+def test_describe_says_what_memory_holds() -> None:
+    """A head that is the embedding is held, and counted once; rows of the embedding are read from the file."""
+    checkpoint = open_checkpoint(GOLDENS / "llama-mqa-tied")
+    description = describe(checkpoint)
+    (spans,) = plan_spans(checkpoint.model.axes, (1.0,)).ranks
+    assert description.tied_head
+    assert description.n_bytes == checkpoint.model.shard_bytes(spans)
+    assert description.n_weights == sum(tensor.n_elements for tensor in checkpoint.model.held())
 
 
 class TestDamage:

@@ -242,12 +242,32 @@ def test_a_text_without_tokens_for_importance(tmp_path: Path) -> None:
     assert list(output.iterdir()) == []
 
 
+def test_a_tokenizer_larger_than_the_model_is_refused_before_anybody_waits(tmp_path: Path) -> None:
+    """Importance was collected first, and kept beside a model that was not converted."""
+    model = tmp_path / "model"
+    shutil.copytree(GOLDENS / "llama-gqa", model)
+    for path in DEMO_MODEL.glob("tokenizer*"):
+        shutil.copy(path, model)
+    before = sorted(model.iterdir())
+    done = run_dllama("convert", "hf", model, "iq4nl", "x", "--output-dir", tmp_path)
+    fails(done, 1, "the tokenizer has 2048 tokens and the model")
+    assert "importance" not in done.err
+    assert sorted(model.iterdir()) == before
+
+
+def test_what_is_given_to_the_wrong_converter(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    fails(run_dllama("convert", "hf", file, "q40", "x"), 2, "model.gguf is no directory", "`convert gguf`")
+    fails(run_dllama("convert", "gguf", DEMO_MODEL, "q40", "x"), 2, "is no GGUF file", "`convert hf`")
+
+
 def test_importance_for_a_type_that_it_is_not_for(tmp_path: Path) -> None:
     convert = ("convert", "hf", GOLDENS / "llama-gqa", "q80", "x", "--output-dir", tmp_path, "--importance")
     fails(
         run_dllama(*convert, tmp_path / "text"),
         2,
-        "--importance is for a directory that becomes q40 or iq4nl",
+        "--importance is for weights that become one of q40, iq4nl, q4k, q6k",
     )
     assert list(tmp_path.iterdir()) == []
     assert run_dllama(*convert, "none").code == 0

@@ -7,10 +7,12 @@ import math
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from dllama.formats.gguf import GgufFile
 from support.local_cluster import GOLDENS
 from support.processes import DEMO_MODEL, WorkerPool, inference, run_dllama, run_well
 
@@ -93,6 +95,61 @@ def test_a_gguf_file_of_four_bits(demo: Path, tmp_path: Path) -> None:
     (mean,) = re.findall(r"^mean KL divergence: (.*)$", out, re.MULTILINE)
     assert 0 < float(mean) < 0.1
     assert len(ids_of(tmp_path, "--model", model)) == STEPS
+
+
+@pytest.fixture(scope="module")
+def demo_gguf(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gguf")
+    run_well("convert", "hf", demo, "q6k", "demo", "--output-dir", folder)
+    return folder / "dllama_model_demo_q6k.gguf"
+
+
+@pytest.mark.parametrize("weight_type", ["q40", "f16"])
+def test_a_gguf_file_becomes_a_model_and_a_tokenizer(
+    weight_type: str, demo_gguf: Path, demo: Path, tmp_path: Path
+) -> None:
+    """The files together say what the one said."""
+    done = run_well("convert", "gguf", demo_gguf, weight_type, "demo", "--output-dir", tmp_path)
+    model, tokenizer = tmp_path / f"dllama_model_demo_{weight_type}.m", tmp_path / "dllama_tokenizer_demo.t"
+    assert f"{tokenizer}: 2048 tokens" in done.out
+    assert ("q6k" in done.err) is (weight_type == "q40")  # what that lost stays lost
+    from_file = ids_of(tmp_path, "--model", model)
+    assert from_file == ids_of(tmp_path, "--model", demo_gguf, "--weights-float-type", weight_type)
+    kept = demo_gguf.with_name("dllama_model_demo_q6k-importance.safetensors")
+    assert kept.exists() or weight_type == "f16"
+    assert b"chat_template" in demo_gguf.read_bytes()
+    run_well("convert", "tokenizer", demo, "original", "--output-dir", tmp_path)
+    assert (tmp_path / "dllama_tokenizer_original.t").read_bytes() == tokenizer.read_bytes()
+
+
+def test_a_gguf_file_becomes_another(demo_gguf: Path, tmp_path: Path) -> None:
+    """Its tokenizer goes along as it is, and a folder of one is like the file."""
+    for source, name in ((demo_gguf, "file"), (demo_gguf.parent, "folder")):
+        run_well("convert", "gguf", source, "iq4nl", name, "--output-dir", tmp_path)
+    file, folder = (tmp_path / f"dllama_model_{name}_iq4nl.gguf" for name in ("file", "folder"))
+    assert ids_of(tmp_path, "--model", file) == ids_of(tmp_path, "--model", folder)
+    was, is_now = (GgufFile(path).metadata for path in (demo_gguf, file))
+    for key in was:
+        if key.startswith("tokenizer."):
+            assert _listed(was[key]) == _listed(is_now[key])
+    again = run_well("convert", "gguf", file, "iq4nl", "again", "--output-dir", tmp_path)
+    assert "importance" not in again.err  # nothing is quantised
+    assert "stays lost" not in again.err
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if hasattr(value, "__len__") else value
+
+
+def test_a_gguf_file_that_is_rounded_blindly_is_said_to_be(demo_gguf: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.symlink_to(demo_gguf)
+    command = inference("--model", file, steps=8)
+    assert "dllama convert" not in run_well(*command).err
+    four_bits = (*command, "--weights-float-type", "q4k")
+    assert f"dllama convert gguf {file} q4k NAME" in run_well(*four_bits).err
+    run_well("convert", "gguf", file, "iq4nl", "demo", "--output-dir", tmp_path)
+    assert "dllama convert" not in run_well(*four_bits).err
 
 
 def test_weights_that_are_rounded_blindly_are_said_to_be(demo: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dllama.checkpoint.importance import Importance, importance_file, read_impor
 from dllama.checkpoint.m.source import MSource
 from dllama.checkpoint.recipes import Recipe, fill
 from dllama.checkpoint.source import TensorSource
+from dllama.checkpoint.weight_types import WEIGHT_TYPES
 from dllama.dtypes import ElementType, cut_row_bytes
 from dllama.errors import ModelFileError, TokenizerError, UnsupportedModelError, UsageError
 from dllama.formats.gguf.folder import gguf_file
@@ -24,13 +25,7 @@ from dllama.formats.hf_folders import missing, model_folder, what_instead
 from dllama.model import ModelConfig, ModelSpec
 
 DEFAULT_WEIGHT_TYPE = ElementType.IQ4NL
-"""What the weights of a Hugging Face directory become when nobody asks for anything else; the head is q80 then."""
-
-WEIGHT_TYPES = (ElementType.Q40, ElementType.Q80, ElementType.F16, ElementType.F32)
-"""Those of `.m` files, and of all that may be asked for."""
-
-GGUF_WEIGHT_TYPES = (ElementType.IQ4NL,)
-"""What else a directory's weights may become."""
+"""What the weights of a Hugging Face directory become when nobody asks for anything else."""
 
 
 class Checkpoint:
@@ -93,6 +88,18 @@ class Checkpoint:
         recipe = self._source.recipe(name)
         return recipe.is_view and recipe.dtype is self.tensors[name].dtype
 
+    @property
+    def has_tied_head(self) -> bool:
+        """Whether the head is the embedding, which files hold once."""
+        return self.recipe("head").where == self.recipe("embedding").where
+
+    def quantises(self, *types: ElementType) -> bool:
+        """Whether matrices of these types have another one in the files."""
+        return any(
+            tensor.is_packed and tensor.dtype in types and self.recipe(name).dtype is not tensor.dtype
+            for name, tensor in self.tensors.items()
+        )
+
     def embed(self, token_ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float32]:
         """Rows of the embedding: float32 [T, D]. Raises TokenizerError for an id outside the vocabulary, ModelFileError
         when the file has been written to since it was opened."""
@@ -133,13 +140,13 @@ def open_checkpoint(
     """The model in a `.m` or GGUF file, in a Hugging Face directory, or in its folder in the Hub's cache. Reads no
     weights. A directory may hold a GGUF file instead; of a split one, `path` is the first part.
 
-    `weight_type` is what a directory's weights become, iq4nl with the head in q80 when it is None, and those of a GGUF
+    `weight_type` is what a directory's weights become (weight_types.py), iq4nl when it is None, and those of a GGUF
     file, which otherwise have the types that the file has. A `.m` file has a type of its own, and a different
     `weight_type` is a UsageError; so is a blocked type where rows are not whole blocks. Without `with_importance`
-    nobody looks for what is known of a directory's weights. Raises ModelFileError or UnsupportedModelError for whatever
-    is wrong with the files.
+    nobody looks for what is known of the weights that are quantised. Raises ModelFileError or UnsupportedModelError for
+    whatever is wrong with the files.
     """
-    assert weight_type is None or weight_type in (*WEIGHT_TYPES, *GGUF_WEIGHT_TYPES), weight_type
+    assert weight_type is None or weight_type in WEIGHT_TYPES, weight_type
     try:
         is_directory = stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError as error:
@@ -153,6 +160,8 @@ def open_checkpoint(
         gguf_source = GgufSource(gguf, weight_type)
         checkpoint = Checkpoint(path, gguf_source.model, gguf_source, gguf_source.metadata)
         _check_blocks(checkpoint)
+        if with_importance and weight_type is not None:
+            _find_importance(checkpoint)
         return checkpoint
     if not is_directory:
         m_source = MSource(path, weight_type)
@@ -166,11 +175,15 @@ def open_checkpoint(
     source = HfSource(folder, weight_type)
     checkpoint = Checkpoint(path, source.model, source)
     _check_blocks(checkpoint)
-    if with_importance and weight_type.is_blocked:
-        checkpoint.importance = read_importance(
-            importance_file(path), {name: tensor.n_cols for name, tensor in checkpoint.tensors.items()}
-        )
+    if with_importance:
+        _find_importance(checkpoint)
     return checkpoint
+
+
+def _find_importance(checkpoint: Checkpoint) -> None:
+    if checkpoint.model.types.is_blocked:
+        n_cols = {name: tensor.n_cols for name, tensor in checkpoint.tensors.items()}
+        checkpoint.importance = read_importance(importance_file(checkpoint.path), n_cols)
 
 
 def _check_blocks(checkpoint: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""Writes a Hugging Face directory as a GGUF file, in memory that does not grow with the model."""
+"""Writes any checkpoint as a GGUF file, in memory that does not grow with the model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from dllama.checkpoint.checkpoint import Checkpoint
 from dllama.checkpoint.chunks import chunks_of
 from dllama.checkpoint.convert import LET_GO_ELEMENTS, ConvertProgress, ConvertReport
-from dllama.checkpoint.gguf.header import metadata_of_config, rope_factors, with_unused_tokens
+from dllama.checkpoint.gguf.header import gguf_notes, metadata_of_config, rope_factors, with_unused_tokens
 from dllama.checkpoint.gguf.names import ROPE_FACTORS, gguf_name
-from dllama.checkpoint.m.config import header_notes
 from dllama.dtypes import ElementType
 from dllama.families import Family, family_named
 from dllama.formats.gguf import GgmlType, NewTensor, NewValue, write_gguf
@@ -29,7 +28,7 @@ def convert_to_gguf(
     on_progress: Callable[[ConvertProgress], None] = lambda progress: None,
     n_threads: int = 1,
 ) -> ConvertReport:
-    """Writes `checkpoint` to `out_path`, its matrices in their types and the embedding in q80.
+    """Writes `checkpoint` to `out_path`, its matrices in their types.
 
     `name` is the model's, `tokenizer` what the file says of the tokenizer. A head that is the embedding is not written.
     After a failure nothing is left behind, and an older file is as it was. Raises UnsupportedModelError for what is not
@@ -58,7 +57,7 @@ def convert_to_gguf(
             on_progress(ConvertProgress(tensor.name, done_weights, total_weights, done_bytes, total_bytes))
         checkpoint.check()
     checkpoint.let_go()
-    return ConvertReport(out_path, total_weights, out_path.stat().st_size, header_notes(config))
+    return ConvertReport(out_path, total_weights, out_path.stat().st_size, gguf_notes(config))
 
 
 def _table(family: Family, tensors: list[Tensor], factors: NDArray[np.float32] | None) -> list[NewTensor]:
@@ -72,7 +71,14 @@ def _table(family: Family, tensors: list[Tensor], factors: NDArray[np.float32] |
 
 def _written(checkpoint: Checkpoint) -> list[Tensor]:
     tensors = checkpoint.tensors
-    embedding = dataclasses.replace(tensors["embedding"], dtype=ElementType.Q80)
-    is_tied = checkpoint.recipe("head").where == checkpoint.recipe("embedding").where
+    is_tied = checkpoint.has_tied_head
+    dtype = _type_of_embedding(tensors["head"].dtype, is_tied)
+    embedding = dataclasses.replace(tensors["embedding"], dtype=dtype)
     others = [tensor for name, tensor in tensors.items() if name not in ("embedding", "head")]
     return [embedding, *others] if is_tied else [embedding, *others, tensors["head"]]
+
+
+def _type_of_embedding(of_head: ElementType, is_tied: bool) -> ElementType:
+    """q80 beside blocks, of which rows are read only; that of the head where it is the head, if not coarser than it."""
+    is_fine = not of_head.is_blocked or (is_tied and of_head is ElementType.Q6K)
+    return of_head if is_fine else ElementType.Q80

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError
 from dllama.formats.atomic import write_atomically
+from dllama.formats.gguf.folder import gguf_file
 from dllama.formats.hf_folders import model_folder
 from dllama.formats.safetensors import SafetensorsFile, safetensors_header
 
@@ -26,9 +27,12 @@ Importance: TypeAlias = Mapping[str, NDArray[np.float32]]
 _FILE = "dllama-importance.safetensors"
 
 
-def importance_file(directory: Path) -> Path:
-    """Where that of the model in `directory` is kept."""
-    return model_folder(directory) / _FILE
+def importance_file(model: Path) -> Path:
+    """Where that of the model at `model` is kept: in its directory, or beside its GGUF file under that file's name."""
+    gguf = gguf_file(model)
+    return (
+        model_folder(model) / _FILE if gguf is None else gguf.with_name(f"{gguf.stem}-importance.safetensors")
+    )
 
 
 def read_importance(path: Path, n_cols: Mapping[str, int]) -> Importance:

@@ -32,7 +32,7 @@ Floats: TypeAlias = NDArray[np.float32]
 Rows: TypeAlias = range | NDArray[np.int64]
 """Rows in the order in which they are wanted, which may be any."""
 
-QUANTISED_TYPES = (ElementType.Q40, ElementType.Q80, ElementType.IQ4NL)
+QUANTISED_TYPES = (ElementType.Q40, ElementType.Q80, ElementType.IQ4NL, ElementType.Q4K, ElementType.Q6K)
 """Those that weights of other types are quantised to."""
 
 

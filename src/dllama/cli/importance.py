@@ -6,7 +6,14 @@ import contextlib
 from pathlib import Path
 
 from dllama.calibration import calibration_text, collect_importance, text_bytes
-from dllama.checkpoint import Checkpoint, Importance, importance_file, open_checkpoint, write_importance
+from dllama.checkpoint import (
+    FOUR_BITS,
+    Checkpoint,
+    Importance,
+    importance_file,
+    open_checkpoint,
+    write_importance,
+)
 from dllama.cli.console import note, progress_count
 from dllama.cli.text_input import read_text
 from dllama.dtypes import ElementType
@@ -17,19 +24,22 @@ from dllama.tokenizer import load_tokenizer
 
 NO_IMPORTANCE = "none"
 
+WEIGHED_TYPES = (*FOUR_BITS, ElementType.Q6K)
+"""Finer types lose too little for importance to matter."""
+
 
 def importance_for(checkpoint: Checkpoint, choice: str | None) -> Importance:
-    """That of the model in a directory. `choice`: a text to collect it on, `none`, or None: what is kept beside the
-    model, else collected on a text of dllama's own. What is collected is kept."""
+    """That of the model in a directory or a GGUF file. `choice`: a text to collect it on, `none`, or None: what is kept
+    beside the model, else collected on a text of dllama's own. What is collected is kept."""
     if choice == NO_IMPORTANCE:
         return {}
-    directory, path = checkpoint.path, importance_file(checkpoint.path)
+    model, path = checkpoint.path, importance_file(checkpoint.path)
     if choice is None and checkpoint.importance:
         note(f"importance: {path}, found before (--importance)")
         return checkpoint.importance
     text = calibration_text() if choice is None else read_text(Path(choice))
     try:
-        ids = load_tokenizer(directory).encode(text)
+        ids = load_tokenizer(model).encode(text)
     except TokenizerError as error:
         if choice is not None:
             raise
@@ -40,7 +50,7 @@ def importance_for(checkpoint: Checkpoint, choice: str | None) -> Importance:
     _check_memory(len(ids), checkpoint.config.dim, choice)
     if any(isinstance(kind.feed_forward, Experts) for kind in checkpoint.config.kinds):
         note("importance: experts are left out, all weights of theirs count the same")
-    return _collected(directory, ids, path)
+    return _collected(model, ids, path)
 
 
 def _check_memory(n_tokens: int, dim: int, text: str | None) -> None:
@@ -53,10 +63,10 @@ def _check_memory(n_tokens: int, dim: int, text: str | None) -> None:
         )
 
 
-def _collected(directory: Path, ids: list[int], path: Path) -> Importance:
+def _collected(model: Path, ids: list[int], path: Path) -> Importance:
     note(f"importance: the model reads {len(ids)} tokens, so that rounding spares the weights that matter")
     with (
-        contextlib.closing(open_checkpoint(directory, ElementType.Q80, with_importance=False)) as checkpoint,
+        contextlib.closing(open_checkpoint(model, ElementType.Q80, with_importance=False)) as checkpoint,
         progress_count("importance", "layers") as advance,
     ):
         importance = collect_importance(checkpoint, default_threads(), ids, advance)
@@ -65,5 +75,5 @@ def _collected(directory: Path, ids: list[int], path: Path) -> Importance:
     except (UsageError, NotEnoughDiskError) as error:
         note(f"{error}: importance is collected again the next time")
     else:
-        note(f"importance: kept in {path}, also for when the directory is run as it is")
+        note(f"importance: kept in {path}, also for when the model is quantised as it is run")
     return importance

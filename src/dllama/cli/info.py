@@ -94,7 +94,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 def _tensor_table(model: ModelDescription) -> Table:
     """One row for each kind of tensor: the layers are alike."""
     table = Table(
-        Column("tensor", no_wrap=True), "rows", "columns", "type", "file", "count", "MB", box=SIMPLE_HEAD
+        Column("tensor", no_wrap=True), "rows", "columns", "type", "file", "count", "MB held", box=SIMPLE_HEAD
     )
     kinds: dict[tuple[str, int, int, str, str], list[int]] = {}
     for tensor in model.tensors:
@@ -102,14 +102,22 @@ def _tensor_table(model: ModelDescription) -> Table:
         kind = (name, tensor.n_rows, tensor.n_cols, tensor.dtype.label, tensor.stored_type)
         kinds.setdefault(kind, []).append(tensor.n_bytes)
     for (name, n_rows, n_cols, dtype, stored), sizes in kinds.items():
+        is_read_by_row = name == "embedding"
         table.add_row(
-            name, str(n_rows), str(n_cols), dtype, stored, str(len(sizes)), f"{sum(sizes) / 1e6:.2f}"
+            name,
+            str(n_rows),
+            str(n_cols),
+            "-" if is_read_by_row else dtype,
+            f"{stored} (embedding)" if name == "head" and model.tied_head else stored,
+            str(len(sizes)),
+            "-" if is_read_by_row else f"{sum(sizes) / 1e6:.2f}",
         )
     table.add_section()
     table.add_row("all", "", "", "", "", str(len(model.tensors)), f"{model.n_bytes / 1e6:.2f}")
     table.caption = f"{model.n_weights / 1e6:.1f} M weights"
     if model.n_weights_of_token < model.n_weights:
         table.caption += f", {model.n_weights_of_token / 1e6:.1f} M of them for each token"
+    table.caption += "; rows of the embedding are read from the file"
     return table
 
 

@@ -21,7 +21,7 @@ from dllama.node import Address, NodeSettings, default_threads
 
 DEFAULTS = SamplingOptions()
 DEFAULT_MAX_SEQ_LEN = 8192
-WEIGHT_TYPES = ("q40", "iq4nl", "q80", "f16", "f32")
+WEIGHT_TYPES = ("q40", "iq4nl", "q4k", "q6k", "q80", "f16", "f32")
 BUFFER_TYPES = ("q80", "f32")
 
 
@@ -59,7 +59,7 @@ def add_model_flags(parser: argparse.ArgumentParser, weight_types: Sequence[str]
     group.add_argument(
         "--weights-float-type",
         choices=weight_types,
-        help="quantise to: a directory (default iq4nl, the head q80), a GGUF file (default: the types that it has)",
+        help="quantise to: a directory (default iq4nl), a GGUF file (default: the types that it has)",
     )
     group.add_argument(
         "--buffer-float-type",

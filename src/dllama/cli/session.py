@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dllama.checkpoint import Checkpoint, is_convertible, open_checkpoint
+from dllama.checkpoint import DEFAULT_WEIGHT_TYPE, FOUR_BITS, Checkpoint, is_convertible, open_checkpoint
 from dllama.cli.console import note, progress_count
 from dllama.cli.devices import DeviceKind, make_device
 from dllama.cli.options import DEFAULT_MAX_SEQ_LEN, ModelOptions, shares_for
@@ -58,7 +58,7 @@ def open_session(
             "Hugging Face model directory (Llama, Mistral, Qwen, Gemma 3) and give it with --model"
         )
     with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
-        blind = _type_rounded_blindly(checkpoint)
+        blind = _type_rounded_blindly(checkpoint, options.weight_type)
         if options.model is not None and blind is not None:
             on_note(f"weights are rounded as if all mattered the same: {_what_helps(checkpoint, blind)}")
         config = checkpoint.config
@@ -110,18 +110,20 @@ def connect(
         return Cluster.open(checkpoint, device, options, on_progress)
 
 
-def _type_rounded_blindly(checkpoint: Checkpoint) -> ElementType | None:
-    """What weights of a directory become that has four bits, where nothing is known of how much each matters."""
-    coarse = (dtype for dtype in checkpoint.model.types.all if dtype in (ElementType.Q40, ElementType.IQ4NL))
-    return next(coarse, None) if checkpoint.header is None and not checkpoint.importance else None
+def _type_rounded_blindly(checkpoint: Checkpoint, asked_for: ElementType | None) -> ElementType | None:
+    """The type of four bits that weights are quantised to, where nothing is known of how much each matters."""
+    weight_type = asked_for or (DEFAULT_WEIGHT_TYPE if checkpoint.header is None else None)
+    is_blind = weight_type in FOUR_BITS and not checkpoint.importance and checkpoint.quantises(*FOUR_BITS)
+    return weight_type if is_blind else None
 
 
 def _what_helps(checkpoint: Checkpoint, weight_type: ElementType) -> str:
     if not is_convertible(checkpoint, weight_type):
         return "--weights-float-type q80 loses less, and takes nearly twice the memory"
+    kind = "hf" if checkpoint.header is None else "gguf"
     return (
-        f"`dllama convert hf {checkpoint.path} {weight_type.label} NAME` finds out which do, and what it finds is used"
-        " from then on, also where the directory is run as it is"
+        f"`dllama convert {kind} {checkpoint.path} {weight_type.label} NAME` finds out which do, which halves what is"
+        " lost; what it finds is used from then on, also where the model is run as it is"
     )
 
 

@@ -44,6 +44,17 @@ def metadata_of_config(config: ModelConfig, name: str) -> dict[str, NewValue]:
     return general | values
 
 
+def gguf_notes(config: ModelConfig) -> list[str]:
+    """What a GGUF file of `config` says otherwise than the model; a line each."""
+    written = _without_window(config, family_named(config.family))
+    if written.max_seq_len == config.max_seq_len:
+        return []
+    return [
+        f"the context is cut from {config.max_seq_len} to {written.max_seq_len}: the model attends to a sliding window"
+        f" of {written.max_seq_len}, for which GGUF files of its kind have no key"
+    ]
+
+
 def _keys_and_values(config: ModelConfig, family: Family) -> dict[str, NewValue]:
     """All that the family's files have keys for; nothing where there is no rope to write."""
     attention = _full_attention(config)
@@ -143,8 +154,8 @@ def with_unused_tokens(tokenizer: Mapping[str, NewValue], vocab_size: int) -> di
         return values
     if len(pieces) > vocab_size:
         raise TokenizerError(
-            f"the tokenizer has {len(pieces)} tokens and the model {vocab_size}, which llama.cpp does not read;"
-            " convert to q40, which is a .m file"
+            f"the tokenizer has {len(pieces)} tokens and the model {vocab_size}, which llama.cpp does not read: take"
+            " the model's own tokenizer, or convert to q40, which is a .m file"
         )
     n_more = vocab_size - len(pieces)
     values["tokenizer.ggml.tokens"] = [*pieces, *(f"[PAD{len(pieces) + i}]" for i in range(n_more))]

@@ -11,6 +11,7 @@ from dllama.checkpoint.gguf.config import read_gguf_config
 from dllama.checkpoint.gguf.names import ROPE_FACTORS, gguf_name
 from dllama.checkpoint.gguf.types import gguf_recipe, is_read, memory_type
 from dllama.checkpoint.recipes import Recipe
+from dllama.checkpoint.weight_types import model_of_type
 from dllama.checkpoint.zero_biases import is_zero_bias
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
@@ -31,7 +32,7 @@ class GgufSource:
     def __init__(self, path: Path, weight_type: ElementType | None) -> None:
         """Opens every file and checks every tensor's place, shape and type.
 
-        `weight_type`: what all matrices become, in place of what each has. Raises ModelFileError or
+        `weight_type`: what matrices become (weight_types.py), in place of what each has. Raises ModelFileError or
         UnsupportedModelError naming the file, and the key or the tensor.
         """
         self._file = GgufFile(path)
@@ -44,9 +45,9 @@ class GgufSource:
         for tensor in as_floats:
             self._check(tensor)
         packed = [tensor.name for tensor in as_floats if tensor.is_packed and tensor.name != "embedding"]
-        types = {name: weight_type or self._memory_type(name) for name in packed}
-        self._make_experts_agree(types)
-        self.model = ModelSpec(self.config, TensorTypes.of_names(types, self.config.n_layers))
+        self.model = (
+            self._as_stored(packed) if weight_type is None else model_of_type(self.config, weight_type)
+        )
         self._tensors = self.model.by_name
         self._refuse_what_would_be_missed()
         if weight_type is None:
@@ -77,6 +78,11 @@ class GgufSource:
 
     def _stored_name(self, name: str) -> str:
         return gguf_name(self._family, "embedding" if name == "head" and self._tied_head else name)
+
+    def _as_stored(self, matrices: list[str]) -> ModelSpec:
+        types = {name: self._memory_type(name) for name in matrices}
+        self._make_experts_agree(types)
+        return ModelSpec(self.config, TensorTypes.of_names(types, self.config.n_layers))
 
     def _memory_type(self, name: str) -> ElementType:
         return memory_type(self._file.tensors[self._stored_names[name]].type)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from pathlib import Path
@@ -20,12 +19,13 @@ from dllama.checkpoint.hf.extras import (
 from dllama.checkpoint.hf.fused import fused_recipe
 from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_tensors
 from dllama.checkpoint.recipes import Recipe, halves_to_pairs, picked, plus, stack, stored, transposed
+from dllama.checkpoint.weight_types import model_of_type
 from dllama.checkpoint.zero_biases import is_zero_bias
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families import StoredPart
 from dllama.formats.safetensors import SafetensorsFile, open_safetensors_directory
-from dllama.model import Attention, ModelSpec, RopeStyle
+from dllama.model import Attention, RopeStyle
 from dllama.sharding import Tensor
 
 CONFIG_FILE = "config.json"
@@ -34,10 +34,6 @@ _log = logging.getLogger(__name__)
 
 _COMPARED_ROWS = 64
 """Enough to tell a copy from another head."""
-
-
-_EXACT_HEADS = (ElementType.IQ4NL,)
-"""With layers of these types the head is q80: it has a say in every token, and few of the bytes."""
 
 
 class HfSource:
@@ -49,7 +45,7 @@ class HfSource:
         Raises ModelFileError or UnsupportedModelError naming the file, and the key or the tensor.
         """
         model = read_hf_config(directory / CONFIG_FILE)
-        self.model = _with_head(ModelSpec.uniform(model.config, weight_type))
+        self.model = model_of_type(model.config, weight_type)
         self._family = model.family
         self._file_of = open_safetensors_directory(directory)
         self._directory = directory
@@ -216,10 +212,3 @@ class HfSource:
                 " (tie_word_embeddings): they differ",
                 self._directory,
             )
-
-
-def _with_head(model: ModelSpec) -> ModelSpec:
-    if model.types.outer["head"] not in _EXACT_HEADS:
-        return model
-    types = dataclasses.replace(model.types, outer={**model.types.outer, "head": ElementType.Q80})
-    return dataclasses.replace(model, types=types)
