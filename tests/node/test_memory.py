@@ -173,7 +173,7 @@ def test_the_cache_is_as_large_as_foreseen(cache_type: ElementType, bits: float)
 @pytest.mark.parametrize("n_nodes", [1, 3])
 def test_layers_with_a_window_keep_the_window(n_nodes: int) -> None:
     """Gemma 3 of 270 M at its longest: of 18 layers each sixth keeps the whole context, the others what one text holds
-    of a window of 512, 8 pages and the one that it is in, twice, and the rows of a step."""
+    of a window of 512, 8 pages and the one that it goes on in, twice, and the rows of a step."""
     max_seq_len, window = 32768, 512
     attention = Attention(n_heads=4, n_kv_heads=1, head_dim=256, rope=None)
     kinds = [
@@ -194,7 +194,7 @@ def test_layers_with_a_window_keep_the_window(n_nodes: int) -> None:
         wire=ElementType.Q80, cache_type=ElementType.F16, timeout_s=1.0,
     )  # fmt: skip
     row_bytes = 2 * 256 * 2  # keys and values of the one KV head, which all ranks hold
-    n_kept = 64 * (2 * (8 + 2) + -(-limits.max_rows // 64))
+    n_kept = 64 * (2 * (8 + 1) + 1 + -(-limits.max_rows // 64))
     n_bytes = row_bytes * (3 * max_seq_len + 15 * n_kept)
     assert n_bytes < 0.22 * row_bytes * 18 * max_seq_len
     for rank in range(n_nodes):
@@ -221,7 +221,8 @@ def test_pages_of_a_window_are_enough_and_no_more_than_all(window: int, n_parall
     assert group.n_pages <= whole.n_pages == min(n_parallel, 2) * 64
     shares = [limits.max_rows // n_parallel] * n_parallel
     held = [group.most_pages(4096, max(1, n), 64) for n in shares]
-    assert group.n_pages == whole.n_pages or group.n_pages >= sum(held)
+    assert group.n_pages == whole.n_pages or window < 64 or group.n_pages >= sum(held)
+    assert group.n_pages == whole.n_pages or group.n_pages >= n_parallel * group.most_pages(4096, 1, 64)
     assert group.n_pages >= group.most_pages(4096, limits.max_rows, 64)
 
 

@@ -103,16 +103,16 @@ class PrefixCache:
         self._adopt_end(text)
         return text.n_computed - n_before
 
-    def n_missing(self, text: CachedText, n_tokens: int) -> list[int]:
-        """Pages of each group that cannot be handed to others if `text` is to hold `n_tokens`; with a window, and one
-        to go on in."""
+    def n_missing(self, text: CachedText, n_tokens: int, n_spare: int = 0) -> list[int]:
+        """Pages of each group that cannot be handed to others if `text` is to hold `n_tokens`, and `n_spare` pages more
+        to go on in. A window gives one up for each that it goes on in, so it never needs more than it holds at once."""
         path = [] if text.n_computed else self._usable_path(text)
         n_pages, missing = -(-n_tokens // self.page_size), []
         for group in self._groups:
-            n = n_pages if group.n_back is None else min(n_pages, group.n_back + 2)
-            left = 0 if group.n_back is None else n_pages - n
-            pages = [node.pages[group.number] for node in path[left:]]
+            most = n_pages + n_spare if group.n_back is None else group.n_back + 1
+            pages = [node.pages[group.number] for node in path[max(0, n_pages - most) :]]
             n_shared = sum(page is not None and group.pool.is_used(page) for page in pages)
+            n = min(n_pages + n_spare, most)
             missing.append(max(0, n - n_shared - len(text.pages[group.number])))
         return missing
 

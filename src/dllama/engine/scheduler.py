@@ -114,17 +114,18 @@ class Scheduler:
             return
         promised = [0] * len(self._pages.pools)
         for request in self.running:
-            promised = self._with_promise(promised, request)
+            promised = self._with_promise(promised, request, n_spare=1)
         while self.waiting and len(self.running) < self._n_parallel:
-            promised = self._with_promise(promised, self.waiting[0])
-            n_spare = len(self.running)  # so that those that run can go on for a while
-            if self.running and not self._pages.are_available([n + n_spare for n in promised]):
+            request = self.waiting[0]
+            if self.running and not self._pages.are_available(self._with_promise(promised, request)):
                 return
             self.running.append(self.waiting.popleft())
+            promised = self._with_promise(promised, request, n_spare=1)
 
-    def _with_promise(self, promised: list[int], request: ScheduledRequest) -> list[int]:
-        """Pages of each group, with those that the request needs for all it has so far and the next token."""
-        missing = self._pages.n_missing(request.text, len(request.text.token_ids) + 1)
+    def _with_promise(self, promised: list[int], request: ScheduledRequest, n_spare: int = 0) -> list[int]:
+        """Pages of each group, with those that the request needs for all it has so far and the next token, and to go on
+        for a while."""
+        missing = self._pages.n_missing(request.text, len(request.text.token_ids) + 1, n_spare)
         return [n + more for n, more in zip(promised, missing, strict=True)]
 
     def _decoding(self, is_waiting: IsWaiting) -> list[Chunk]:
@@ -151,7 +152,10 @@ class Scheduler:
             n = min(share, n_rows, request.text.n_pending)
             if request not in self.running or n < 1:
                 continue
-            n = max(1, self._pages.n_fitting(request.text, n))
+            n = self._pages.n_fitting(request.text, n)
+            if n < 1 and request is not self.running[0]:
+                continue  # pages that others take for this step are free again after it
+            n = max(1, n)
             if request.is_scored:
                 n = min(n, n_logit_rows)
             ends = n == request.text.n_pending and not request.is_whole

@@ -149,13 +149,13 @@ def session_shape(
 
 
 def _group(window: int | None, n_pages: int, n_parallel: int, max_rows: int) -> PageGroup:
-    """Of `n_pages` at the most. A text holds the pages that its window reaches back to, that in which it goes on, and
-    those of its rows in a step, which begin within a page: that is what the other one of two is for."""
+    """Of `n_pages` at the most. A text holds the pages that its window reaches back to and that in which it goes on;
+    the rows of a step begin within a page and may need one more than they fill."""
     group = PageGroup(window=window, n_pages=n_pages)
     n_back = group.n_back(PAGE_SIZE)
     if n_back is None:
         return group
-    n_wanted = 2 * n_parallel * (n_back + 2) + -(-max_rows // PAGE_SIZE)
+    n_wanted = 2 * n_parallel * (n_back + 1) + 1 + -(-max_rows // PAGE_SIZE)
     return dataclasses.replace(group, n_pages=min(n_pages, n_wanted))
 
 
