@@ -25,7 +25,7 @@ struct Element {
     Py_ssize_t bytes;
 };
 constexpr Element kFloat32{"float32", "f", 4}, kFloat16{"float16", "e", 2}, kInt32{"int32", "il", 4}, kUint8{"uint8", "B", 1},
-    kFloat64{"float64", "d", 8};
+    kInt64{"int64", "lq", 8}, kFloat64{"float64", "d", 8};
 
 enum class Access { read, write };
 

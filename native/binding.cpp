@@ -248,6 +248,7 @@ void define_experts(nb::module_& m);  // experts_binding.cpp
 void define_sockets(nb::module_& m);  // socket_binding.cpp
 void define_maps(nb::module_& m);     // map_binding.cpp
 void define_quantizers(nb::module_& m);  // quantize_binding.cpp
+void define_tokenizers(nb::module_& m);  // tokenizer_binding.cpp
 
 }  // namespace dllama
 
@@ -268,4 +269,5 @@ NB_MODULE(_native, m) {
     dllama::define_sockets(m);
     dllama::define_maps(m);
     dllama::define_quantizers(m);
+    dllama::define_tokenizers(m);
 }

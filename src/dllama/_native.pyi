@@ -35,6 +35,9 @@ def quantize(
     importance: NDArray[np.float32] | None = None,
     isa: str | None = None,
 ) -> bool: ...
+def piece_cuts(
+    text: bytes, ends: NDArray[np.int64], n_cut: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]: ...
 def merge_candidates(
     ids: NDArray[np.int32],
     logits: NDArray[np.float32],

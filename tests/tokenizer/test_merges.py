@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, trainers
 
+from dllama._native import piece_cuts
 from dllama.tokenizer.merges import every_merge, trained_merges
 
 
@@ -39,7 +42,7 @@ def test_trained_merges_of_few_letters(words: list[str]) -> None:
 )
 def test_every_merge_is_every_pair(pieces: list[str], symbols: list[str]) -> None:
     known = {*pieces, *symbols}
-    assert every_merge(pieces, symbols) == [
+    assert list(every_merge(pieces, symbols)) == [
         (piece[:cut], piece[cut:])
         for piece in dict.fromkeys(pieces)
         for cut in range(1, len(piece))
@@ -48,9 +51,28 @@ def test_every_merge_is_every_pair(pieces: list[str], symbols: list[str]) -> Non
 
 
 def test_every_merge_is_every_pair_in_order() -> None:
-    assert every_merge(["a", "b", "c", "bc", "ab", "abc"]) == [
+    merges = every_merge(["a", "b", "c", "bc", "ab", "abc"])
+    assert list(merges) == [
         ("b", "c"),
         ("a", "b"),
         ("a", "bc"),
         ("ab", "c"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "n_cut", "error", "message"),
+    [
+        ([1, 3], 3, ValueError, "n_cut"),
+        ([1, 3], -1, ValueError, "n_cut"),
+        ([3, 1], 2, ValueError, "ends must rise"),
+        ([-1, 3], 2, ValueError, "ends must rise"),
+        ([1, 4], 2, ValueError, "ends must rise within the text"),
+        ([1.0, 3.0], 2, TypeError, "ends must be int64"),
+    ],
+)
+def test_ends_of_pieces_are_checked(
+    ends: list[float], n_cut: int, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        piece_cuts(b"abc", np.array(ends), n_cut)

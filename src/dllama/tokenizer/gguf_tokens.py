@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from dllama.errors import TokenizerError
 from dllama.formats.gguf import Metadata, Texts
 from dllama.plain_text import LONGEST_NAME, plain_line
-from dllama.tokenizer.merges import Merge
+from dllama.tokenizer.merges import Pairs
 from dllama.tokenizer.pipeline import is_control_name
 
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -69,12 +70,14 @@ def read_scores(metadata: Metadata, n_tokens: int) -> NDArray[np.float64]:
     return scores
 
 
-def read_merges(metadata: Metadata) -> list[Merge] | None:
-    """Pairs, the best first; None when there are none. Raises TokenizerError when one is no pair."""
+def read_merges(metadata: Metadata, pieces: Sequence[str]) -> tuple[Pairs, int] | None:
+    """Those that make one of `pieces` out of two, the best first, and how many others there are; None when there are no
+    merges at all. Raises TokenizerError when one is no pair."""
     texts = metadata.find("tokenizer.ggml.merges", Texts)
     if texts is None:
         return None
-    merges = []
+    id_of = dict(zip(pieces, range(len(pieces)), strict=True)).get
+    left, right = array("i"), array("i")
     for text in texts.as_text():
         cut = text.find(" ", 1)
         if cut < 1 or cut == len(text) - 1:
@@ -82,8 +85,12 @@ def read_merges(metadata: Metadata) -> list[Merge] | None:
                 f"the merge {plain_line(repr(text), LONGEST_NAME)} is no two tokens with a space between them; convert"
                 " the model again"
             )
-        merges.append((text[:cut], text[cut + 1 :]))
-    return merges
+        first, second = text[:cut], text[cut + 1 :]
+        of_first, of_second = id_of(first), id_of(second)
+        if of_first is not None and of_second is not None and id_of(first + second) is not None:
+            left.append(of_first)
+            right.append(of_second)
+    return Pairs(pieces, memoryview(left), memoryview(right)), len(texts) - len(left)
 
 
 def is_byte_piece(piece: str) -> bool:

@@ -190,25 +190,22 @@ def _best_first(tokens: GgufTokens, scores: np.ndarray[tuple[int], np.dtype[np.f
 
 def _sound_merges(
     metadata: Metadata, tokens: GgufTokens, *, may_be_missing: bool = False
-) -> list[Merge] | None:
+) -> Sequence[Merge] | None:
     """Those that make a token out of two. Raises TokenizerError where there are none at all."""
-    merges = read_merges(metadata)
-    if merges is None:
+    found = read_merges(metadata, tokens.pieces)
+    if found is None:
         if may_be_missing:
             return None
         raise TokenizerError(f"it has no tokenizer.ggml.merges; {_WAY_OUT}")
-    known = set(tokens.pieces)
-    sound = [
-        (left, right) for left, right in merges if left in known and right in known and left + right in known
-    ]
-    if len(sound) < len(merges):
+    merges, n_others = found
+    if n_others:
         _log.warning(
             "%s: %d of %d merges are of tokens that it does not have: they are left out",
             metadata.path,
-            len(merges) - len(sound),
-            len(merges),
+            n_others,
+            len(merges) + n_others,
         )
-    return sound
+    return merges
 
 
 def _bytes_of(vocabulary: Vocabulary, style: PieceStyle) -> list[bytes]:

@@ -6,9 +6,12 @@ order. Two rules are in use, and they give different ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import overload
 
-from dllama.tokenizer.cuts import cuts
+import numpy as np
+
+from dllama._native import piece_cuts
 
 Merge = tuple[str, str]
 
@@ -18,15 +21,43 @@ _Made = tuple[int, str, str]
 _NEVER: _Made = (-1, "", "")
 
 
-def every_merge(pieces: Sequence[str], symbols: Iterable[str] = ()) -> list[Merge]:
+class Pairs(Sequence[Merge]):
+    """Pairs of `pieces` by their places, made as they are asked for: the library copies them at once, and a list of
+    half a million is looked through for garbage for longer than it takes to make."""
+
+    def __init__(self, pieces: Sequence[str], left: memoryview, right: memoryview) -> None:
+        """`left` and `right` are int32."""
+        self._pieces, self._left, self._right = pieces, left, right
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    @overload
+    def __getitem__(self, index: int) -> Merge: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Merge]: ...
+    def __getitem__(self, index: int | slice) -> Merge | Sequence[Merge]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        return self._pieces[self._left[index]], self._pieces[self._right[index]]
+
+    def __iter__(self) -> Iterator[Merge]:
+        piece = self._pieces.__getitem__
+        return zip(map(piece, self._left), map(piece, self._right), strict=True)
+
+
+def every_merge(pieces: Sequence[str], symbols: Iterable[str] = ()) -> Sequence[Merge]:
     """All pairs that make a piece, the best piece first: the rule of tiktoken and of SentencePiece.
 
     `pieces` are in the order in which they merge; `symbols` exist too and are never made. Any two neighbours
     that together are a piece may merge, whatever they were made of.
     """
-    made = [*dict.fromkeys(pieces)]
-    known = [*made, *(dict.fromkeys(symbols).keys() - dict.fromkeys(made).keys())]
-    return cuts(known, len(made))
+    made = dict.fromkeys(pieces)
+    known = [*made, *(symbol for symbol in dict.fromkeys(symbols) if symbol not in made)]
+    encoded = [piece.encode("utf-8", "surrogatepass") for piece in known]
+    ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+    left, right = piece_cuts(b"".join(encoded), ends, len(made))
+    return Pairs(known, left.data, right.data)
 
 
 def trained_merges(pieces: Sequence[str], symbols: Iterable[str] = ()) -> list[Merge]:
