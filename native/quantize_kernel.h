@@ -1,8 +1,9 @@
-// float32 weights to blocks of Q40, Q80 and IQ4NL (and by way of quantize_k_kernel.h of Q4K and Q6K) whose scales are searched, written once over a vector type S.
+// float32 weights to blocks whose scales are searched, written once over a vector type S: Q40, Q80 and IQ4NL, and by way of
+// files of their own Q4K and Q6K.
 #pragma once
 
-#include "quantize_k_kernel.h"
-#include "scale_search.h"
+#include "quantize_q4k.h"
+#include "quantize_q6k.h"
 
 namespace dllama {
 namespace {
@@ -69,16 +70,12 @@ private:
         for (size_t i = 0; i < n; i += kBlock, out += traits_of(Type::type).bytes) {
             float values[kBlock], weights[kBlock];
             std::memcpy(values, x + i, sizeof values);
-            const bool is_weighted = importance && weights_of(weights, importance + i);
-            if (!is_weighted)
-                for (float& weight : weights) weight = 1;
             const float largest = largest_of(values, Type::symmetric);
-            const auto found = is_weighted ? Search<Type>::find(values, weights, kBlock, largest, Type::thorough)
-                                           : Search<Type>::find(values, weights, kBlock, largest, Type::quick);
+            const auto found = is_important(weights, importance ? importance + i : nullptr, kBlock)
+                                   ? Search<Type>::find(values, Importance<S>{weights}, kBlock, largest, Type::thorough)
+                                   : Search<Type>::find(values, EvenImportance<S>(), kBlock, largest, Type::quick);
             sound &= __builtin_isfinite(found.scale) && __builtin_isfinite(found.error);
-            uint16_t half[W];
-            S::store_half(half, S::set1(found.scale));
-            std::memcpy(out, half, 2);
+            write_half<S>(out, found.scale);
             Type::write(out + 2, values, found.scale == 0 ? 0 : 1.0f / found.scale);
         }
         return sound;
@@ -93,14 +90,6 @@ private:
 
     template <class Type>
     using Search = ScaleSearch<S, typename Type::Levels>;
-
-    // The largest of them becomes 1, so that no square is lost. False when all are 0.
-    static bool weights_of(float weights[kBlock], const float* importance) {
-        float largest = 0;
-        for (int i = 0; i < kBlock; i++) largest = importance[i] > largest ? importance[i] : largest;
-        for (int i = 0; i < kBlock; i++) weights[i] = importance[i] / largest;
-        return largest > 0;
-    }
 
     // The element of largest magnitude, without its sign where the levels have none to prefer.
     static float largest_of(const float values[kBlock], bool symmetric) {

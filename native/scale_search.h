@@ -9,7 +9,7 @@
 // Sums are taken in the order of the weights, products are not fused: all instruction sets find the same bits.
 #pragma once
 
-#include "row_kernels.h"
+#include "levels.h"
 
 namespace dllama {
 namespace {
@@ -36,82 +36,113 @@ constexpr Reaches<N> spread_reaches(float first, float lowest, float highest, fl
     return reaches;
 }
 
-// Whole numbers from `low` to `high`.
-template <class S, int low, int high>
-struct WholeLevels {
+// What is lost of each weight counts the same: the importance of weight j times v is v.
+template <class S>
+struct EvenImportance {
+    static constexpr bool is_even = true;
     using F = typename S::F;
-    // Halves to even; NaN becomes `high`.
-    static F nearest(F v) {
-        const F limited = S::max(S::min(v, S::set1(high)), S::set1(low)), shift = S::set1(0x1.8p23f);
-        return S::sub(S::add(limited, shift), shift);
-    }
+    static F times(int, F v) { return v; }
+    static float times(int, float v) { return v; }
+    EvenImportance from(int) const { return {}; }
 };
 
-constexpr int kTableLevels = 16;
-// The levels of IQ4_NL, and of IQ4_XS, in 127ths: close together in the middle, where most weights are.
-constexpr float kIq4Levels[kTableLevels] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-
+// Or it counts as much as is said for each.
 template <class S>
-struct Iq4Levels {
+struct Importance {
+    static constexpr bool is_even = false;
     using F = typename S::F;
-    // Halves to the lower one; NaN becomes the lowest.
-    static F nearest(F v) { return of_nearest(v, kIq4Levels); }
-    // Which of the levels that is.
-    static F index(F v) {
-        constexpr float indices[kTableLevels] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        return of_nearest(v, indices);
+    const float* of;
+    F times(int j, F v) const { return S::mul(S::set1(of[j]), v); }
+    float times(int j, float v) const { return of[j] * v; }
+    Importance from(int j) const { return {of + j}; }
+};
+
+// Makes the largest importance 1, so that no square is lost. False when there is none, or all is 0.
+inline bool is_important(float* weights, const float* importance, int n) {
+    float largest = 0;
+    for (int i = 0; importance && i < n; i++) largest = importance[i] > largest ? importance[i] : largest;
+    if (!(largest > 0)) return false;
+    for (int i = 0; i < n; i++) weights[i] = importance[i] / largest;
+    return true;
+}
+
+// What stands in the lanes for kStarts things that are tried side by side.
+template <class S>
+struct Lanes {
+    using F = typename S::F;
+    static constexpr int N = kStarts / S::W;
+
+    static float at(const F v[N], int i) {
+        float values[kStarts];
+        for (int j = 0; j < N; j++) S::store(values + j * S::W, v[j]);
+        return values[i];
     }
 
-private:
-    static constexpr float middle(int i) { return (kIq4Levels[i] + kIq4Levels[i + 1]) / 2; }
+    struct Least {
+        int lane;
+        float value;
+    };
+    // The first of the least; infinity where no lane has a number.
+    static Least least_of(const F v[N]) {
+        float values[kStarts];
+        F least = S::set1(__builtin_inff());
+        for (int i = 0; i < N; i++) least = S::min(v[i], least), S::store(values + i * S::W, v[i]);
+        Least found{0, S::min_of(least)};
+        for (int i = kStarts - 1; i >= 0; i--) found.lane = values[i] == found.value ? i : found.lane;
+        return found;
+    }
 
-    static F of_nearest(F v, const float* table) {
-        if constexpr (S::kPicks) {  // halving what is left four times
-            constexpr float second[8] = {middle(3), middle(11)}, third[8] = {middle(1), middle(5), middle(9), middle(13)};
-            constexpr float fourth[8] = {middle(0), middle(2),  middle(4),  middle(6),
-                                         middle(8), middle(10), middle(12), middle(14)};
-            auto i = S::twice_plus_less(S::round_to_int(S::set1(0)), S::set1(middle(7)), v);
-            i = S::twice_plus_less(i, S::pick8(second, i), v);
-            i = S::twice_plus_less(i, S::pick8(third, i), v);
-            i = S::twice_plus_less(i, S::pick8(fourth, i), v);
-            return S::pick16(table, i);
-        } else {
-            F found = S::set1(table[0]);
-            UNROLL_ALL for (int i = 1; i < kTableLevels; i++)
-                found = S::select_less(S::set1(middle(i - 1)), v, S::set1(table[i]), found);
-            return found;
+    // The lanes of v by their errors, the least first; lanes of the same error take one place, and `filler` the others.
+    static void in_order(float out[kStarts], const F v[N], const F error[N], float filler) {
+        float values[kStarts], errors[kStarts], places[kStarts];
+        F least[N], place[N];
+        for (int i = 0; i < N; i++) {
+            least[i] = S::min(error[i], S::set1(__builtin_inff()));  // NaN comes last
+            place[i] = S::set1(0);
+            S::store(errors + i * S::W, least[i]);
         }
+        for (int j = 0; j < kStarts; j++)
+            UNROLL for (int i = 0; i < N; i++) {
+                const F is_after = S::select_less(S::set1(errors[j]), least[i], S::set1(1), S::set1(0));
+                place[i] = S::add(place[i], is_after);
+            }
+        for (int i = 0; i < N; i++) S::store(values + i * S::W, v[i]), S::store(places + i * S::W, place[i]);
+        for (int i = 0; i < kStarts; i++) out[i] = filler;
+        for (int i = 0; i < kStarts; i++) out[int(places[i])] = values[i];
     }
 };
 
 template <class S, class Levels>
 struct ScaleSearch {
     using F = typename S::F;
-    static constexpr int N = kStarts / S::W;
+    static constexpr int N = Lanes<S>::N;
 
     struct Found {
         float scale, error;
     };
 
-    // The best scale, as it is after float16, of n weights x with their importance w, and its error; NaN and infinity
-    // where x is not finite, or too large. The scale `largest` / reaches[0] is among those that are compared.
-    template <int n_batches>
-    static Found find(const float* x, const float* w, int n, float largest, const Reaches<n_batches>& reaches) {
+    // The best scale, as it is after float16, of n weights x of some importance, and its error; NaN and infinity where x is
+    // not finite, or too large. The scale `largest` / reaches[0] is among those that are compared.
+    //
+    // Where all weights count the same, only the better half of the scales, by what their fit says, is compared as float16:
+    // as good as all of them, in less time where a register has fewer lanes than there are scales.
+    template <int n_batches, class Weight>
+    static Found find(const float* x, Weight importance, int n, float largest, const Reaches<n_batches>& reaches) {
+        constexpr int n_compared = Weight::is_even ? kStarts / 2 : kStarts, M = n_compared > S::W ? n_compared / S::W : 1;
         Found best{as_half(largest / reaches.of[0]), __builtin_inff()};
         for (int batch = 0; batch < n_batches; batch++) {
             F d[N], error[N];
             for (int i = 0; i < N; i++)
                 d[i] = S::div(S::set1(largest), S::load(reaches.of + batch * kStarts + i * S::W));
-            const float first = best.scale;
-            F gained[N];
-            fit(d, gained, x, w, n);
+            fit(d, error, x, importance, n);
             float scales[kStarts], errors[kStarts];
-            for (int i = 0; i < N; i++) S::store(scales + i * S::W, as_half(d[i]));
-            if (batch == 0) scales[0] = first;
-            for (int i = 0; i < N; i++) d[i] = S::load(scales + i * S::W);
-            sum_errors(error, d, x, w, n);
-            for (int i = 0; i < N; i++) S::store(errors + i * S::W, error[i]);
-            for (int i = 0; i < kStarts; i++)
+            for (int i = 0; i < N; i++) d[i] = as_half(d[i]), S::store(scales + i * S::W, d[i]);
+            if constexpr (Weight::is_even) Lanes<S>::in_order(scales, d, error, best.scale);
+            if (batch == 0) scales[Weight::is_even ? n_compared - 1 : 0] = best.scale;
+            for (int i = 0; i < M; i++) d[i] = S::load(scales + i * S::W);
+            sum_errors<M>(error, d, x, importance, n);
+            for (int i = 0; i < M; i++) S::store(errors + i * S::W, error[i]);
+            for (int i = 0; i < n_compared; i++)
                 if (errors[i] < best.error) best = {scales[i], errors[i]};
         }
         return best;
@@ -119,55 +150,55 @@ struct ScaleSearch {
 
     // Nearly the best scale, in one pass where `find` makes two: not rounded, and judged by the levels that it was fitted
     // to. For scales that are stored as whole numbers of something, so that they change again.
-    template <int n_batches>
-    static float find_roughly(const float* x, const float* w, int n, float largest, const Reaches<n_batches>& reaches) {
-        float best = largest / reaches.of[0], most = 0;
+    template <int n_batches, class Weight>
+    static float find_roughly(const float* x, Weight importance, int n, float largest, const Reaches<n_batches>& reaches) {
+        float best = largest / reaches.of[0], best_error = 0;
         for (int batch = 0; batch < n_batches; batch++) {
-            F d[N], gained[N];
+            F d[N], error[N];
             for (int i = 0; i < N; i++)
                 d[i] = S::div(S::set1(largest), S::load(reaches.of + batch * kStarts + i * S::W));
-            fit(d, gained, x, w, n);
-            float scales[kStarts], gains[kStarts];
-            for (int i = 0; i < N; i++) S::store(scales + i * S::W, d[i]), S::store(gains + i * S::W, gained[i]);
-            for (int i = 0; i < kStarts; i++)
-                if (gains[i] > most) most = gains[i], best = scales[i];
+            fit(d, error, x, importance, n);
+            const auto least = Lanes<S>::least_of(error);
+            if (least.value < best_error) best = Lanes<S>::at(d, least.lane), best_error = least.value;
         }
         return best;
     }
 
-    // Each scale becomes that of least squares for the levels that it gives; gained: by how much the squares of what is
-    // left are less than those of x.
-    static void fit(F d[N], F gained[N], const float* x, const float* w, int n) {
+    // Each scale becomes that of least squares for the levels that it gives. error: less than nothing by how much the
+    // squares of what is left are less than those of x.
+    template <class Weight>
+    static INLINE void fit(F d[N], F error[N], const float* x, Weight importance, int n) {
         F inverse[N], products[N], squares[N];
-        for (int i = 0; i < N; i++) {
+        UNROLL for (int i = 0; i < N; i++) {
             inverse[i] = S::div(S::set1(1), d[i]);
             products[i] = squares[i] = S::set1(0);
         }
         for (int j = 0; j < n; j++) {
-            const F xj = S::set1(x[j]), wj = S::set1(w[j]), wx = S::mul(wj, xj);
-            for (int i = 0; i < N; i++) {
+            const F xj = S::set1(x[j]), weighted = importance.times(j, xj);
+            UNROLL for (int i = 0; i < N; i++) {
                 const F level = Levels::nearest(S::mul(xj, inverse[i]));
-                products[i] = S::add(products[i], S::mul(wx, level));
-                squares[i] = S::add(squares[i], S::mul(wj, S::mul(level, level)));
+                products[i] = S::add(products[i], S::mul(weighted, level));
+                squares[i] = S::add(squares[i], importance.times(j, S::mul(level, level)));
             }
         }
-        for (int i = 0; i < N; i++) {
+        UNROLL for (int i = 0; i < N; i++) {
             d[i] = S::div(products[i], squares[i]);
-            gained[i] = S::mul(products[i], d[i]);
+            error[i] = S::sub(S::set1(0), S::mul(products[i], d[i]));
         }
     }
 
-    static void sum_errors(F error[N], const F d[N], const float* x, const float* w, int n) {
-        F inverse[N];
-        for (int i = 0; i < N; i++) {
+    template <int M, class Weight>
+    static INLINE void sum_errors(F error[M], const F d[M], const float* x, Weight importance, int n) {
+        F inverse[M];
+        UNROLL for (int i = 0; i < M; i++) {
             inverse[i] = S::div(S::set1(1), d[i]);
             error[i] = S::set1(0);
         }
         for (int j = 0; j < n; j++) {
-            const F xj = S::set1(x[j]), wj = S::set1(w[j]);
-            for (int i = 0; i < N; i++) {
+            const F xj = S::set1(x[j]);
+            UNROLL for (int i = 0; i < M; i++) {
                 const F lost = S::sub(xj, S::mul(d[i], Levels::nearest(S::mul(xj, inverse[i]))));
-                error[i] = S::add(error[i], S::mul(wj, S::mul(lost, lost)));
+                error[i] = S::add(error[i], importance.times(j, S::mul(lost, lost)));
             }
         }
     }

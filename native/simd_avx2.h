@@ -91,15 +91,14 @@ struct Avx2 {
     static I or_int(I a, I b) { return _mm256_or_si256(a, b); }
     static I round_to_int(F v) { return _mm256_cvtps_epi32(v); }
     static I trunc_to_int(F v) { return _mm256_cvttps_epi32(v); }
-    // Lane i = table[index[i]], 0 <= index < 8 or 16.
+    // Lane i = table[index[i]], 0 <= index < 8.
     static constexpr bool kPicks = true;
     static F pick8(const float* table, I index) { return _mm256_permutevar8x32_ps(load(table), index); }
-    static F pick16(const float* table, I index) {
-        const F upper = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));  // the sign: whether index is 8 or more
-        return _mm256_blendv_ps(pick8(table, index), pick8(table + 8, index), upper);
-    }
     static I twice_plus_less(I i, F a, F b) {  // 2 i + (a < b)
         return _mm256_sub_epi32(_mm256_add_epi32(i, i), _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_LT_OQ)));
+    }
+    static F pick_of_two(const float* table, I index, F a, F b) {  // the same, of table + 8 where a < b
+        return select_less(a, b, pick8(table + 8, index), pick8(table, index));
     }
     static F to_float(I v) { return _mm256_cvtepi32_ps(v); }
     static F power_of_two(I n) {

@@ -154,15 +154,18 @@ struct Avx512 {
     static I or_int(I a, I b) { return _mm512_or_si512(a, b); }
     static I round_to_int(F v) { return _mm512_cvtps_epi32(v); }
     static I trunc_to_int(F v) { return _mm512_cvttps_epi32(v); }
-    // Lane i = table[index[i]], 0 <= index < 8 or 16.
+    // Lane i = table[index[i]], 0 <= index < 8.
     static constexpr bool kPicks = true;
     static F pick8(const float* table, I index) {
         return _mm512_permutexvar_ps(index, _mm512_castps256_ps512(_mm256_loadu_ps(table)));
     }
-    static F pick16(const float* table, I index) { return _mm512_permutexvar_ps(index, load(table)); }
     static I twice_plus_less(I i, F a, F b) {  // 2 i + (a < b)
         const I twice = _mm512_add_epi32(i, i);
         return _mm512_mask_sub_epi32(twice, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), twice, _mm512_set1_epi32(-1));
+    }
+    static F pick_of_two(const float* table, I index, F a, F b) {  // the same, of table + 8 where a < b
+        const I second = _mm512_mask_add_epi32(index, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), index, _mm512_set1_epi32(8));
+        return _mm512_permutexvar_ps(second, load(table));
     }
     static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
     static F power_of_two(I n) {

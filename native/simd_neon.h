@@ -75,7 +75,7 @@ struct Neon {
     static I or_int(I a, I b) { return vorrq_s32(a, b); }
     static I round_to_int(F v) { return vcvtnq_s32_f32(v); }
     static I trunc_to_int(F v) { return vcvtq_s32_f32(v); }
-    static constexpr bool kPicks = false;  // lanes from a table in registers: pick8, pick16, twice_plus_less
+    static constexpr bool kPicks = false;  // lanes from a table in registers: pick8, pick_of_two, twice_plus_less
     static F to_float(I v) { return vcvtq_f32_s32(v); }
     static F power_of_two(I n) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }
     static F low_bits_as_exponent(F v) { return vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(v), 23)); }

@@ -77,7 +77,7 @@ struct Portable {
     // Nearest, ties to even, for |v| < 2^22; anything for the rest.
     static I round_to_int(F v) { return (I)((U)(v + 0x1.8p23f) - (U)set1(0x1.8p23f)); }
     static I trunc_to_int(F v) { return __builtin_convertvector(v, I); }  // for 0 <= v < 2^31
-    static constexpr bool kPicks = false;  // lanes from a table in registers: pick8, pick16, twice_plus_less
+    static constexpr bool kPicks = false;  // lanes from a table in registers: pick8, pick_of_two, twice_plus_less
     static F to_float(I v) { return __builtin_convertvector(v, F); }
     static F power_of_two(I n) { return (F)((U)(n + 127) << 23); }  // -126 <= n <= 127
     static F low_bits_as_exponent(F v) { return (F)((U)v << 23); }
