@@ -1,182 +1,20 @@
-// Products of many activation rows with packed weights of blocked types, for AVX-512 VNNI.
-//
-// A panel is what two tiles hold of a run of columns, unpacked once into the first-level cache for all rows of a call.
-// What is left of a block of 16 rows and one token are 8 vpdpbusd and two multiply-adds, on the two ports that have
-// either: 0.80 of the peak is the limit. The conversion to float costs no instruction of its own: sums begin at the bits
-// of the float 1.5 * 2^23, so that a sum s, read as a float, is 1.5 * 2^23 + s, and one multiply-add with the
-// activations' scale d gives d * (1.5 * 2^23 + s) - d * 1.5 * 2^23 = d * s, rounded once. It is what quant_micro in
-// quant_matmul.h computes, bit for bit: |s| < 2^22, and d, a float16, times 1.5 * 2^23 has a float32 value.
-//
-// All types look alike once they are unpacked, so there are three kinds of these products only: of P parts in a run of 32
-// columns that have scales of their own, 1 or 2, and with minima or without.
+// Products of many activation rows with packed weights of blocked types, for AVX-512 VNNI, panel by panel.
 #pragma once
 
-#include <immintrin.h>
-
-#include "opaque.h"
-#include "row_kernels.h"
-#include "simd_avx512.h"
-#include "tile_scales.h"
-#include "vnni_blocks.h"
+#include "panel.h"
 
 namespace dllama {
 namespace {
 
-constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: a float's unit is 1 here, 2^22 up and down
-constexpr int32_t kMagicBits = 0x4B400000;
-
-// Blocks of a panel: 16 KiB of weights and 2 KiB of scales, a third of a first-level cache of 48 KiB and half of one of
-// 32. Sums go to memory and back once for each panel, every 640 cycles.
-constexpr int kPanelBlocks = 16;
-// 2 tiles x 4 tokens x 2 blocks are 16 chains of vpdpbusd: 5 to 6 cycles of latency, 2 a cycle. With the 8 float sums and
-// what is under way they are 30 of 32 registers. 12 chains (6 tokens, or 3 tiles, of one block) reach 4 % less.
-constexpr int kPanelTiles = 2;
-constexpr int kPanelTokens = 4;
-constexpr int kPanelRows = Avx512::W;
 // Activation rows that share a panel: unpacking is 2 % of the work with 128, 8 % with 32. Their quants are read again for
 // each panel of a pair of tiles, so they are to stay in half of a second-level cache of 1 MiB.
 constexpr int kPanelMaxRows = 128;
 constexpr int kPanelLeastRows = 32;
 constexpr int kPanelQuantBytes = 512 << 10;
-constexpr int kQuadsOfBlock = kBlock / 4;
 // Sums of half blocks that are worked out once for rows that share panels: 64 KiB. Where rows have more blocks than 32
 // rows of it hold, fewer rows share panels; more than kPanelMaxBlocks cannot.
 constexpr int kPanelHalfSums = kPanelQuantBytes / kBlock;
 constexpr int kPanelMaxBlocks = kPanelHalfSums / kPanelTokens;
-
-template <int P, bool MIN, int NG>
-struct alignas(64) Panel {
-    uint8_t weights[kPanelBlocks][kQuadsOfBlock][NG][64];  // 4 columns of 16 rows, unsigned
-    float scales[kPanelBlocks * P][NG][kPanelRows];
-    float minima[MIN ? kPanelBlocks : 1][NG][kPanelRows];
-};
-
-// Of one tile of a panel.
-struct PanelTile {
-    uint8_t* weights;
-    float *scales, *minima;
-};
-
-// How a type's weights become a panel.
-struct PanelFormat {
-    using Unpack = void (*)(const uint8_t* blocks, int first, int end, PanelTile to);
-    Unpack unpack[kPanelTiles];  // into a panel of one tile, of two: its runs from `first` to `end`
-    int offset;                        // of the unsigned weights
-    int runs, block_bytes, run_bytes;  // runs of 32 columns in a block, its bytes in a tile, and those of a run
-};
-
-// Each quad of columns and each vector of scales is NG registers from the one before it.
-template <class Block, int NG>
-void unpack_tile(const uint8_t* block, int first, int end, PanelTile to) {
-    using Scales = TileScales<Avx512, Block::type>;
-    constexpr int step = NG * kPanelRows;
-    to.weights += first * kQuadsOfBlock * NG * 64;
-    HeldRuns held{first, 0};
-    for (int left = end - first; left > 0; left -= held.n, held.first = 0) {
-        if constexpr (Scales::runs == 1)
-            held.n = 1;
-        else
-            held = held_runs(Block::type, held.first, left);
-        if constexpr (Scales::runs == 1) {
-            _mm512_store_ps(to.scales, Scales::scale(block));
-            if constexpr (Scales::has_min) _mm512_store_ps(to.minima, Scales::min(block));
-        } else {
-            Scales::read(block, to.scales, to.minima, step);
-        }
-        to.scales += Scales::runs * Scales::parts * step, to.minima += Scales::runs * step;
-        for (int run = 0; run < held.n; run++, to.weights += kQuadsOfBlock * NG * 64)
-            for_quads([&](auto g) __attribute__((always_inline)) {
-                constexpr int G = decltype(g)::value;
-                const uint8_t* quants = Scales::run_at(block, run);
-                // parentheses, since some headers have macros under these names
-                _mm512_store_si512(to.weights + G * NG * 64, (Block::Weights::template half<G, 0>(quants)));
-                _mm512_store_si512(to.weights + (G + 4) * NG * 64, (Block::Weights::template half<G, 1>(quants)));
-            });
-        block += Scales::tile_bytes(held.n);
-    }
-}
-
-// Where activation rows stand: the first of them at one block, the next ones n_blocks further on each.
-struct PanelRowsAt {
-    const int8_t* quants;
-    const float* scales;
-    const int32_t* sums;
-    const int32_t* first_sums;  // of the first halves of blocks, where there are two parts
-    size_t n_blocks;
-
-    const int8_t* quants_of(int t) const { return quants + t * n_blocks * kBlock; }
-    void skip_blocks(size_t n) { quants += n * kBlock, scales += n, sums += n, first_sums += n; }
-    void skip_rows(size_t n) { skip_blocks(n * n_blocks); }
-};
-
-// What the blocks of a panel add to products with NT rows, worked out a row at a time.
-template <int P, bool MIN, int NT>
-struct alignas(64) PanelTerms {
-    int32_t start[P][NT][kPanelBlocks];  // where the integer sums begin
-    float scale[NT][kPanelBlocks];
-    float back[NT][kPanelBlocks];  // what takes the start of a sum back to zero
-    float low[MIN ? NT : 1][kPanelBlocks];  // what minima are multiplied with
-
-    PanelTerms(const PanelRowsAt& x, int32_t offset, __mmask16 blocks) {
-        UNROLL for (int t = 0; t < NT; t++) {
-            const __m512i sums = _mm512_maskz_loadu_epi32(blocks, x.sums + t * x.n_blocks);
-            const __m512 scales = _mm512_maskz_loadu_ps(blocks, x.scales + t * x.n_blocks);
-            if constexpr (P == 1) {
-                store_start(start[0][t], sums, offset);
-            } else {
-                const __m512i first = _mm512_maskz_loadu_epi32(blocks, x.first_sums + t * x.n_blocks);
-                store_start(start[0][t], first, offset);
-                store_start(start[1][t], _mm512_sub_epi32(sums, first), offset);
-            }
-            _mm512_store_ps(scale[t], scales);
-            _mm512_store_ps(back[t], _mm512_mul_ps(scales, _mm512_set1_ps(-kMagic)));
-            if constexpr (MIN) _mm512_store_ps(low[t], _mm512_mul_ps(scales, _mm512_cvtepi32_ps(sums)));
-        }
-    }
-
-private:
-    static void store_start(int32_t* to, __m512i sums, int32_t offset) {
-        const __m512i down = _mm512_mullo_epi32(sums, _mm512_set1_epi32(offset));
-        _mm512_store_si512(to, _mm512_sub_epi32(_mm512_set1_epi32(kMagicBits), down));
-    }
-};
-
-// sums[t][n] += NB blocks of a panel's tile n, which are those from `at` on, times activation row t. A chain is what is added up in integers: a block, or
-// one of its two parts.
-template <int P, bool MIN, int NT, int NG, int NB>
-inline void panel_blocks(const Panel<P, MIN, NG>& panel, const PanelRowsAt& x, const PanelTerms<P, MIN, NT>& terms, int at, int block,
-                         __m512 sums[NT][NG]) {
-    constexpr int kChains = NB * P, kQuads = kQuadsOfBlock / P;
-    const uint8_t* weights = panel.weights[at][0][0];
-    __m512i dot[kChains][NT][NG];
-    UNROLL for (int c = 0; c < kChains; c++)
-        UNROLL for (int t = 0; t < NT; t++)
-            UNROLL for (int n = 0; n < NG; n++) dot[c][t][n] = _mm512_set1_epi32(terms.start[c % P][t][block + c / P]);
-    UNROLL for (int q = 0; q < kQuads; q++)
-        UNROLL for (int c = 0; c < kChains; c++) {
-            __m512i w[NG];
-            UNROLL for (int n = 0; n < NG; n++)
-                w[n] = _mm512_load_si512(weights + ((c * kQuads + q) * NG + n) * 64);
-            UNROLL for (int t = 0; t < NT; t++) {
-                int32_t four;
-                std::memcpy(&four, x.quants_of(t) + 4 * (c * kQuads + q), 4);
-                __m512i xt = _mm512_set1_epi32(four);
-                if constexpr (NG > 1) DLLAMA_OPAQUE(xt);  // else GCC loads it anew for each tile
-                UNROLL for (int n = 0; n < NG; n++) dot[c][t][n] = _mm512_dpbusd_epi32(dot[c][t][n], w[n], xt);
-            }
-        }
-    UNROLL for (int c = 0; c < kChains; c++)
-        UNROLL for (int t = 0; t < NT; t++) {
-            const int b = block + c / P;
-            const __m512 d = _mm512_set1_ps(terms.scale[t][b]), back = _mm512_set1_ps(terms.back[t][b]);
-            UNROLL for (int n = 0; n < NG; n++) {
-                const __m512 part = _mm512_fmadd_ps(_mm512_castsi512_ps(dot[c][t][n]), d, back);
-                sums[t][n] = _mm512_fmadd_ps(part, _mm512_load_ps(panel.scales[at * P + c][n]), sums[t][n]);
-                if constexpr (MIN)
-                    sums[t][n] = _mm512_fmadd_ps(_mm512_set1_ps(terms.low[t][b]), _mm512_load_ps(panel.minima[at + c / P][n]), sums[t][n]);
-            }
-        }
-}
 
 // What is asked for while a panel is used, since what a panel takes from memory in one go would be waited for: the same
 // place of kPanelTiles tiles that lie `apart` bytes from each other, `lines` cache lines in each step.
@@ -276,7 +114,7 @@ private:
             alignas(64) Panel<P, MIN, NG> panel;
             for (int n = 0; n < NG; n++)
                 format_.unpack[NG - 1](at(tile + n * apart, block), first, first + n_blocks,
-                                       {panel.weights[0][0][n], panel.scales[0][n], panel.minima[0][n]});
+                                       {panel.weights[0][0][n], panel.scales[0][n], panel.minima[0][n], panel.back[0][n]});
             Ahead ahead{to.last ? after : at(tile, block + n_blocks), apart * m_.tile_bytes, 0};
             all_rows<NG>(panel, first, block, n_blocks, to, ahead);
         }
@@ -327,6 +165,30 @@ private:
     alignas(64) float sums_[kPanelMaxRows * kPanelTiles * kPanelRows];
 };
 
+// Sums of the first halves of n blocks of activations.
+inline void sum_first_halves(int32_t* sums, const int8_t* x, int n) {
+    constexpr int kAtOnce = 16;
+    const auto two = [](const int8_t* at) { return _mm512_loadu_si512(at); };
+    const auto add = [](__m512 a, __m512 b) {
+        return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+    };
+    // of columns, 4 times that of the lane: lane i of the sums has blocks i, i + 4, i + 8, i + 12
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for (; n >= kAtOnce; n -= kAtOnce, sums += kAtOnce, x += kAtOnce * kBlock) {
+        __m512 eights[4];  // sums of 8 columns in each 64 bits, of four blocks
+        UNROLL for (int i = 0; i < 4; i++) {
+            const __m512i halves = _mm512_shuffle_i64x2(two(x + i * 128), two(x + i * 128 + 64), 0x88);
+            const __m512i raised = _mm512_xor_si512(halves, _mm512_set1_epi8(-128));
+            eights[i] = _mm512_castsi512_ps(_mm512_sad_epu8(raised, _mm512_setzero_si512()));
+        }
+        const __m512 first = _mm512_shuffle_ps(eights[0], eights[1], 0x88);
+        const __m512 all = Avx512::fold_pairs(first, _mm512_shuffle_ps(eights[2], eights[3], 0x88), add);
+        const __m512i ordered = _mm512_permutexvar_epi32(order, _mm512_castps_si512(all));
+        _mm512_storeu_si512(sums, _mm512_sub_epi32(ordered, _mm512_set1_epi32(16 * 128)));
+    }
+    for (; n > 0; n--, x += kBlock) *sums++ = sum_of_16(x);
+}
+
 // Calls work(product, row, row_end) for runs of rows that share panels.
 template <int P, bool MIN, class Work>
 void for_panel_rows(const PanelFormat& format, const QuantMatmul& m, int row_begin, int row_end, const Work& work) {
@@ -340,8 +202,7 @@ void for_panel_rows(const PanelFormat& format, const QuantMatmul& m, int row_beg
     for (int row = row_begin; row < row_end; row += step) {
         const int end = row_end - row < step ? row_end : row + step;
         if constexpr (P > 1) {
-            const int8_t* x = m.x_quants + size_t(row) * m.n_blocks * kBlock;
-            for (int i = 0; i < (end - row) * m.n_blocks; i++) first_sums[i] = sum_of_16(x + size_t(i) * kBlock);
+            sum_first_halves(first_sums, m.x_quants + size_t(row) * m.n_blocks * kBlock, (end - row) * m.n_blocks);
         }
         PanelProduct<P, MIN> product(format, m, row, end, first_sums);
         work(product, row, end);

@@ -54,9 +54,14 @@ void quant_micro(const QuantMatmul& m, int tile, int stride, int row) {
             Block::template dot<NT, NG>(quants, x, x_sum, dot);
             UNROLL for (int t = 0; t < NT; t++) {
                 const typename S::F xs = S::set1(*x_scale[t]);
-                UNROLL for (int p = 0; p < P; p++)
-                    UNROLL for (int n = 0; n < NG; n++)
-                        acc[t][n] = S::fma(S::mul(S::to_float(dot[p][t][n]), xs), scales.scale(n, run * P + p), acc[t][n]);
+                UNROLL for (int n = 0; n < NG; n++)
+                    if constexpr (P == 1) {
+                        acc[t][n] = S::fma(S::mul(S::to_float(dot[0][t][n]), xs), scales.scale(n, run), acc[t][n]);
+                    } else {
+                        const typename S::F first = S::mul(S::to_float(dot[0][t][n]), scales.scale(n, 2 * run));
+                        const typename S::F both = S::fma(S::to_float(dot[1][t][n]), scales.scale(n, 2 * run + 1), first);
+                        acc[t][n] = S::fma(both, xs, acc[t][n]);
+                    }
                 if constexpr (Scales::has_min) {
                     const typename S::F sum = S::set1(*x_scale[t] * float(*x_sum[t]));
                     UNROLL for (int n = 0; n < NG; n++) acc[t][n] = S::fma(sum, scales.min(n, run), acc[t][n]);
