@@ -48,9 +48,16 @@ struct StateRun {
 
 constexpr int kMostConvWidth = 8;
 constexpr int kConvChannels = 512;  // that a thread takes at a time: whole cache lines of every row
-constexpr int kDeltaRows = 64;  // whose queries and keys are normed at a time: with heads of 128 they are 64 KiB
+// Rows whose queries, keys and values are gathered at a time, since those of a head lie a power of two apart, in few sets
+// of a cache: with heads of 128 they and the output are 64 KiB.
+constexpr int kDeltaRows = 32;
 
-// Floats of scratch that `delta_rule` needs: queries and keys, decay and strength of each row.
-inline size_t delta_scratch(int key_dim) { return size_t(kDeltaRows) * (2 * ((size_t(key_dim) + 15) / 16 * 16) + 16); }
+// Floats of a head, whole cache lines.
+inline size_t whole_lines(int width) { return (size_t(width) + 15) / 16 * 16; }
+
+// Floats of scratch that `delta_rule` needs: queries, keys, values, output, decay and strength of each row.
+inline size_t delta_scratch(int key_dim, int value_dim) {
+    return size_t(kDeltaRows) * (2 * whole_lines(key_dim) + 2 * whole_lines(value_dim) + 16);
+}
 
 }  // namespace dllama

@@ -64,11 +64,11 @@ struct DeltaKernel {
         for (int i = 0; i < n; i++) out[i] = x[i] * factor;
     }
 
-    // Rows of a run whose queries and keys are normed: [rows, stride] each.
+    // Rows of a run, their queries and keys normed: [rows, key_stride] and [rows, value_stride].
     struct Block {
-        const float *queries, *keys;
-        int stride;
-        const float *decay, *strength;  // [rows]
+        float *queries, *keys, *values, *out;
+        size_t key_stride, value_stride;
+        float *decay, *strength;  // [rows]
         int n_rows;
     };
 
@@ -101,66 +101,69 @@ struct DeltaKernel {
         }
     }
 
-    // V vectors of columns, the last n elements of which count where V is 1, through all rows of a block.
+    // V vectors of columns from `column` on, of which the first n elements count where V is 1, through all rows of a block.
     template <int V>
-    static INLINE void columns(const Block& b, float* state, int key_dim, int value_dim, int n, const float* values,
-                        int64_t value_stride, float* out, int64_t out_stride) {
+    static INLINE void columns(const Block& b, float* state, int key_dim, int value_dim, int column, int n) {
         F predicted[V], seen[V], change[V], next[V];
-        predict<V>(state, value_dim, n, b.keys, key_dim, predicted);
+        predict<V>(state + column, value_dim, n, b.keys, key_dim, predicted);
         for (int t = 0; t < b.n_rows; t++) {
             const float decay = b.decay[t];
-            const float *key = b.keys + size_t(t) * b.stride, *query = b.queries + size_t(t) * b.stride;
+            const float *key = b.keys + t * b.key_stride, *query = b.queries + t * b.key_stride;
             UNROLL for (int v = 0; v < V; v++) {
-                const F value = load_part(values + t * value_stride + v * W, n);
+                const F value = S::load(b.values + t * b.value_stride + column + v * W);
                 change[v] = S::mul(S::set1(b.strength[t]), S::sub(value, S::mul(S::set1(decay), predicted[v])));
             }
             if (t + 1 < b.n_rows)
-                update<V, true>(state, value_dim, n, decay, key, query, key + b.stride, key_dim, change, seen, next);
+                update<V, true>(state + column, value_dim, n, decay, key, query, key + b.key_stride, key_dim, change, seen, next);
             else
-                update<V, false>(state, value_dim, n, decay, key, query, key, key_dim, change, seen, next);
+                update<V, false>(state + column, value_dim, n, decay, key, query, key, key_dim, change, seen, next);
             UNROLL for (int v = 0; v < V; v++) {
-                store_part(out + t * out_stride + v * W, seen[v], n);
+                S::store(b.out + t * b.value_stride + column + v * W, seen[v]);
                 predicted[v] = next[v];
             }
         }
     }
 
+    // Gathers rows [first, first + b.n_rows) of a head.
+    static void gather(const DeltaRule& d, int64_t first, int head, const Block& b) {
+        const int key_dim = d.key_dim, value_dim = d.value_dim, n_keys = d.n_key_heads * key_dim;
+        const int key_head = (head + d.head_offset) / d.group;
+        const int64_t width = 2 * n_keys + int64_t(d.n_value_heads) * value_dim;
+        const float scale = 1.0f / __builtin_sqrtf(float(key_dim)), rate = -__builtin_expf(d.log_rate[head]);
+        for (int t = 0; t < b.n_rows; t++) {
+            const float* qkv = d.qkv + (first + t) * width;
+            norm(b.queries + t * b.key_stride, qkv + size_t(key_head) * key_dim, scale, key_dim);
+            norm(b.keys + t * b.key_stride, qkv + n_keys + size_t(key_head) * key_dim, 1.0f, key_dim);
+            std::memcpy(b.values + t * b.value_stride, qkv + 2 * n_keys + size_t(head) * value_dim, size_t(value_dim) * 4);
+            const float* gates = d.beta + (first + t) * d.gate_stride + head;
+            b.strength[t] = 1.0f / (1.0f + __builtin_expf(-gates[0]));
+            b.decay[t] = __builtin_expf(rate * softplus(d.alpha[(first + t) * d.gate_stride + head] + d.dt_bias[head]));
+        }
+    }
+
     static void delta_rule(const DeltaRule& d, const StateRun& run, int head, float* scratch) {
-        const int key_dim = d.key_dim, value_dim = d.value_dim, stride = (key_dim + 15) / 16 * 16;
-        const int key_head = (head + d.head_offset) / d.group, n_keys = d.n_key_heads * key_dim;
-        const int64_t width = 2 * n_keys + int64_t(d.n_value_heads) * value_dim, out_stride = int64_t(d.n_value_heads) * value_dim;
-        const size_t state_bytes = size_t(key_dim) * value_dim * sizeof(float);
-        const auto state_of = [&](int i) {
-            return d.state + (size_t(run.page(i)) * d.n_value_heads + head) * key_dim * value_dim;
-        };
-        float *const queries = scratch, *const keys = queries + size_t(kDeltaRows) * stride;
-        float *const decay = keys + size_t(kDeltaRows) * stride, *const strength = decay + kDeltaRows;
-        const float scale = 1.0f / __builtin_sqrtf(float(key_dim));
-        for (int first = 0, n_rows; first < run.count; first += n_rows) {
-            n_rows = smaller(smaller(kDeltaRows, run.rows_left(first)), run.count - first);
+        const int key_dim = d.key_dim, value_dim = d.value_dim;
+        const size_t state_floats = size_t(key_dim) * value_dim, out_stride = size_t(d.n_value_heads) * value_dim;
+        const auto state_of = [&](int i) { return d.state + (size_t(run.page(i)) * d.n_value_heads + head) * state_floats; };
+        Block b;
+        b.key_stride = whole_lines(key_dim), b.value_stride = whole_lines(value_dim);
+        b.queries = scratch, b.keys = b.queries + kDeltaRows * b.key_stride;
+        b.values = b.keys + kDeltaRows * b.key_stride, b.out = b.values + kDeltaRows * b.value_stride;
+        b.decay = b.out + kDeltaRows * b.value_stride, b.strength = b.decay + kDeltaRows;
+        for (int first = 0; first < run.count; first += b.n_rows) {
+            b.n_rows = smaller(smaller(kDeltaRows, run.rows_left(first)), run.count - first);
             float* const state = state_of(first);
             if (run.position + first == 0)
-                std::memset(state, 0, state_bytes);
+                std::memset(state, 0, state_floats * 4);
             else if (run.begins_page(first))
-                std::memcpy(state, state_of(first - 1), state_bytes);
-            const int64_t row = run.first + first;
-            for (int t = 0; t < n_rows; t++) {
-                const float* qkv = d.qkv + (row + t) * width;
-                norm(queries + size_t(t) * stride, qkv + size_t(key_head) * key_dim, scale, key_dim);
-                norm(keys + size_t(t) * stride, qkv + n_keys + size_t(key_head) * key_dim, 1.0f, key_dim);
-                const float alpha = d.alpha[(row + t) * d.gate_stride + head] + d.dt_bias[head];
-                decay[t] = __builtin_expf(-__builtin_expf(d.log_rate[head]) * softplus(alpha));
-                strength[t] = 1.0f / (1.0f + __builtin_expf(-d.beta[(row + t) * d.gate_stride + head]));
-            }
-            const Block b{queries, keys, stride, decay, strength, n_rows};
-            const float* values = d.qkv + row * width + 2 * n_keys + int64_t(head) * value_dim;
-            float* out = d.out + row * out_stride + int64_t(head) * value_dim;
+                std::memcpy(state, state_of(first - 1), state_floats * 4);
+            gather(d, run.first + first, head, b);
             int c = 0;
-            for (; c + kColumns * W <= value_dim; c += kColumns * W)
-                columns<kColumns>(b, state + c, key_dim, value_dim, W, values + c, width, out + c, out_stride);
-            for (; c < value_dim; c += W)
-                columns<1>(b, state + c, key_dim, value_dim, smaller(W, value_dim - c), values + c, width, out + c,
-                           out_stride);
+            for (; c + kColumns * W <= value_dim; c += kColumns * W) columns<kColumns>(b, state, key_dim, value_dim, c, W);
+            for (; c < value_dim; c += W) columns<1>(b, state, key_dim, value_dim, c, smaller(W, value_dim - c));
+            for (int t = 0; t < b.n_rows; t++)
+                std::memcpy(d.out + (run.first + first + t) * out_stride + size_t(head) * value_dim, b.out + t * b.value_stride,
+                            size_t(value_dim) * 4);
         }
     }
 

@@ -34,7 +34,7 @@ void Ops::causal_conv(const CausalConv& c, const StatePlaces& at) {
 }
 
 size_t Ops::delta_workspace(const DeltaRule& d) const {
-    return n_threads() * delta_scratch(d.key_dim) * sizeof(float);
+    return n_threads() * delta_scratch(d.key_dim, d.value_dim) * sizeof(float);
 }
 
 void Ops::delta_rule(const DeltaRule& d, const StatePlaces& at, uint8_t* workspace) {
@@ -42,7 +42,7 @@ void Ops::delta_rule(const DeltaRule& d, const StatePlaces& at, uint8_t* workspa
     float* const scratch = reinterpret_cast<float*>(workspace);
     pool_.run(int(runs.size()) * d.n_value_heads, [&](int i, int thread) {
         kernels_.delta_rule(d, runs[size_t(i / d.n_value_heads)], i % d.n_value_heads,
-                            scratch + size_t(thread) * delta_scratch(d.key_dim));
+                            scratch + size_t(thread) * delta_scratch(d.key_dim, d.value_dim));
     });
 }
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from dllama.checkpoint import open_checkpoint
 from dllama.checkpoint.hf.config import model_from_hf
 from dllama.dtypes import ElementType
 from dllama.errors import DllamaError, ModelFileError, UnsupportedModelError
-from dllama.formats.safetensors import SafetensorsFile
 from dllama.model import Attention, DeltaNet, Dense, Experts, ModelConfig
+from support.gguf_delta import bf16_tensors
 from support.local_cluster import GOLDENS
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 5, "vocab_size": 100}
@@ -73,20 +72,12 @@ def test_what_is_not_done_is_refused_by_name(
         config_of(**values)
 
 
-def tensors_of(golden: Path) -> dict[str, NDArray[np.float32]]:
-    """Of bf16, as float32."""
-    file = SafetensorsFile(golden / "model.safetensors")
-    bits = {name: np.frombuffer(file.bytes_of(name).tobytes(), np.uint16) for name in file.tensors}
-    wide = {name: (each.astype(np.uint32) << 16).view(np.float32) for name, each in bits.items()}
-    return {name: each.reshape(file.tensors[name].shape) for name, each in wide.items()}
-
-
 def as_published(source: Path, directory: Path) -> None:
     """The golden as a part of a model that sees and predicts further, with experts in one stack."""
     config = json.loads((source / "config.json").read_text())
     outer = {"model_type": "qwen3_5_moe", "text_config": config, "vision_config": {"depth": 1}}
     (directory / "config.json").write_text(json.dumps(outer))
-    tensors = tensors_of(source)
+    tensors = bf16_tensors(source / "model.safetensors")
     experts = "model.layers.{}.mlp.experts."
     for layer in range(config["num_hidden_layers"]):
         stem, parts = experts.format(layer), {}
@@ -118,7 +109,7 @@ def test_a_part_of_a_larger_model_is_the_same(tmp_path: Path) -> None:
 def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
     source = GOLDENS / "qwen3-5-moe"
     (tmp_path / "config.json").write_text((source / "config.json").read_text())
-    tensors = tensors_of(source)
+    tensors = bf16_tensors(source / "model.safetensors")
     name = "model.layers.0.linear_attn.in_proj_qkv.weight"
     save_file(tensors | {name: tensors[name][:-1].copy()}, tmp_path / "model.safetensors")
     with pytest.raises(ModelFileError, match=f"{name} has the shape"):

@@ -16,6 +16,8 @@ from dllama.checkpoint.gguf.names import gguf_keys
 from dllama.dtypes import ElementType
 from dllama.families import Family, family_named, known_families
 from dllama.formats.gguf import GgmlType
+from dllama.model import ModelConfig
+from support import gguf_delta
 
 TypeOf = Callable[[str], GgmlType]
 
@@ -24,17 +26,37 @@ def families_in_gguf() -> list[Family]:
     return [family for family in map(family_named, known_families()) if family.gguf]
 
 
-def package_name(family: Family, name: str) -> str:
-    """What the `gguf` package calls our tensor, by its name in Hugging Face's files."""
+def part_in_gguf(family: Family, config: ModelConfig, name: str) -> str | None:
+    """The file's name of what our tensor is a part of, if it is."""
+    assert family.gguf is not None
+    layer = layer_of(name)
+    part = family.gguf.part_of(config.layer(layer), name.rpartition(".")[2])
+    return part and part.name(str(layer))
+
+
+def name_in_hf(family: Family, config: ModelConfig, name: str) -> str:
+    layer = layer_of(name)
+    part = family.part_of(config.layer(layer), name.rpartition(".")[2])
+    is_whole = part is None or part_in_gguf(family, config, name) is None
+    return family.hf_name(name) if part is None or is_whole else part.name(str(layer))
+
+
+def package_name(family: Family, name: str, config: ModelConfig | None = None) -> str:
+    """What the `gguf` package calls our tensor, by its name in Hugging Face's files. `config`: of a model with tensors
+    that are parts of larger ones."""
     assert family.gguf is not None
     architectures = {text: number for number, text in gguf.MODEL_ARCH_NAMES.items()}
     names = gguf.get_tensor_name_map(architectures[family.gguf.architecture], 8)
-    in_hf = family.hf_name(name).replace(".experts.0.", ".experts.")
+    whole = name_in_hf(family, config, name) if config else family.hf_name(name)
+    in_hf = whole.replace(".experts.0.", ".experts.")
     if in_hf.endswith(".sinks"):  # no weight in PyTorch's files, and one in GGUF files
         in_hf += ".weight"
     if family.fused(name) is not None:  # GGUF files have each by itself
         _, part, kind = f"{name.rpartition('.')[2]}_weight".split("_")[:3]
         in_hf = f"{in_hf.rpartition('.')[0]}.{part}_proj.{kind}"
+    in_hf = in_hf.replace("in_proj_qkvz", "in_proj_z" if name.endswith("_z") else "in_proj_qkv")  # its parts
+    if in_hf.endswith(".dt_bias"):  # its converter calls it so first
+        in_hf = in_hf.replace(".dt_bias", ".dt_proj.bias")
     found = names.get_name(in_hf, try_suffixes=(".weight", ".bias"))
     assert found is not None, f"the gguf package has no name for {in_hf}"
     return found
@@ -45,6 +67,9 @@ def keys_of(config: Mapping[str, Any]) -> dict[str, Any]:
     n_heads, dim = config["num_attention_heads"], config["hidden_size"]
     head_dim = config.get("head_dim") or dim // n_heads
     said = {"head_dim": head_dim, "num_experts": config.get("num_local_experts"), **config}
+    if "linear_num_value_heads" in config:
+        inner_size = config["linear_num_value_heads"] * config["linear_value_head_dim"]
+        said |= {"linear_inner_size": inner_size, "full_attention_interval": 4}
     keys = {
         key.name: key.kind(said[name])
         for name, key in gguf_keys(family_named(config["model_type"])).items()
@@ -53,7 +78,7 @@ def keys_of(config: Mapping[str, Any]) -> dict[str, Any]:
     keys |= {
         "attention.value_length": head_dim,
         "rope.freq_base": float(config["rope_parameters"]["rope_theta"]),
-        "rope.dimension_count": head_dim,
+        "rope.dimension_count": int(head_dim * config["rope_parameters"].get("partial_rotary_factor", 1)),
     }
     rope = config["rope_parameters"]
     kind, factor = rope["rope_type"], float(rope.get("factor", 1))
@@ -100,7 +125,8 @@ def write_model(
     tensors: Mapping[str, np.ndarray | None] | None = None,
 ) -> Path:
     """The model in the Hugging Face `directory` as the GGUF file `path`; matrices have the type that `type_of` says by
-    our names. `changes` of the metadata (None: left out) are by full keys, of the `tensors` by the file's names."""
+    our names. `changes` of the metadata (None: left out) are by full keys, of the `tensors` by the file's names,
+    float32 or blocks of Q8_0."""
     config = json.loads((directory / "config.json").read_text())
     checkpoint = open_checkpoint(directory, ElementType.F32)
     family = family_named(config["model_type"])
@@ -113,11 +139,15 @@ def write_model(
         if value is not None:
             add(writer, key, value)
     changed = dict(tensors or {})
+    if any(kind.mixer.has_states for kind in checkpoint.config.kinds):
+        changed = gguf_delta.converted(directory, config) | changed
     factors = rope_factors(config)
     if factors is not None:
         changed.setdefault("rope_freqs.weight", factors)
     for name, spec in checkpoint.tensors.items():
-        stored = package_name(family, name)
+        if part_in_gguf(family, checkpoint.config, name):
+            continue
+        stored = package_name(family, name, checkpoint.config)
         if stored in changed or (name == "head" and config["tie_word_embeddings"]):
             continue
         read = checkpoint.read(name, (0, spec.stacked_rows), (0, spec.n_cols)).tobytes()
@@ -129,13 +159,19 @@ def write_model(
             writer.add_tensor(stored, gguf.quantize(values, kind), raw_dtype=kind)
     for stored, values in changed.items():
         if values is not None:
-            writer.add_tensor(stored, values)
+            raw = gguf.GGMLQuantizationType.Q8_0 if values.dtype == np.uint8 else None
+            writer.add_tensor(stored, values, raw_dtype=raw)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     checkpoint.close()
     return path
+
+
+def layer_of(name: str) -> int:
+    """0 outside of layers."""
+    return int(name.split(".")[1]) if name.startswith("layers.") else 0
 
 
 def add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:

@@ -5,6 +5,8 @@ more. `stored` is the one that reads a map; the others stand on recipes:
 
     part                  some rows: of q, k, v that are stored as one, or every second (gate and up, interleaved)
     picked                some rows in any order: those of each head, of heads that lie in turn with others
+    reordered             the columns of heads in another order
+    logarithm             of numbers that are stored as -e^x
     stack                 the rows of many as one matrix: experts, each stored by itself
     transposed            rows as columns
     halves_to_pairs, pairs_to_halves    the rows of each head in another order
@@ -91,6 +93,32 @@ def picked(base: Recipe, which: NDArray[np.int64]) -> Recipe:
         return base.take(_run(wanted) if len(wanted) else range(0), cols)
 
     return dataclasses.replace(base, n_rows=len(which), take=take, is_view=False)
+
+
+def reordered(base: Recipe, which: NDArray[np.int64]) -> Recipe:
+    """The columns `which`, in that order: whole blocks of the base's type, of which none is cut."""
+    block, size = base.dtype.block, base.dtype.block_bytes
+    of_blocks = which[::block] // block
+    assert block == base.dtype.run, base.where
+    assert np.array_equal(which, np.add.outer(of_blocks * block, np.arange(block)).ravel()), base.where
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        blocks = base.take(rows, range(base.n_cols)).reshape(len(rows), -1, size)
+        wanted = of_blocks[cols.start // block : cols.stop // block]
+        return blocks[:, wanted].reshape(len(rows), size * len(wanted))
+
+    return dataclasses.replace(base, n_cols=len(which), take=take, is_view=False)
+
+
+def logarithm(base: Recipe) -> Recipe:
+    """Of the negative of every element, in float32: what is stored as -e^x."""
+    wide = as_type(base, ElementType.F32)
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        with np.errstate(divide="ignore", invalid="ignore"):  # no number is told where it is read
+            return np.log(-np.ascontiguousarray(wide.take(rows, cols)).view(np.float32)).view(np.uint8)
+
+    return dataclasses.replace(wide, take=take)
 
 
 def stack(parts: Sequence[Recipe]) -> Recipe:

@@ -7,6 +7,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from dllama.families.stored_parts import StoredPart
+from dllama.model import Layer
+
 NEEDED: Final[Any] = object()
 
 
@@ -38,6 +41,8 @@ class GgufNames:
     """What holds of every such file without being said, by config.json's names."""
     derived: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _nothing
     """What follows from values that are there (by config.json's names), in addition to them."""
+    part_of: Callable[[Layer, str], StoredPart | None] = lambda layer, name: None
+    """Of which tensor of the file that of a layer (its name without `layers.N.`) is a part, or has another order."""
     tensors: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Our name of a tensor (without `layers.N.`) to the file's, where it is not the usual one. Rows of q and k are in
     the order of the config's rope."""

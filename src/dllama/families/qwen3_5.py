@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dllama.families import reading
+from dllama.families import delta_net_gguf, reading
 from dllama.families.family import Family
+from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
 from dllama.families.qwen3_next import NAMES, PLAIN_NORMS, defaults, mixers, part_of
 from dllama.families.stored_parts import StoredPart
@@ -41,4 +42,11 @@ QWEN3_5 = Family(
     norms_add_one=True,
     plain_norms=PLAIN_NORMS,
     part_of=part_of_qkv,
+    gguf=GgufNames(
+        architecture="qwen35",
+        keys=delta_net_gguf.KEYS,
+        derived=delta_net_gguf.derived,
+        part_of=delta_net_gguf.part_of,
+        tensors=delta_net_gguf.TENSORS,
+    ),
 )

@@ -6,8 +6,9 @@ Keys and defaults: Qwen3_5MoeTextConfig of transformers.
 
 from __future__ import annotations
 
-from dllama.families import reading
+from dllama.families import delta_net_gguf, reading
 from dllama.families.family import Family
+from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
 from dllama.families.qwen3_5 import part_of_qkv
 from dllama.families.qwen3_moe import feed_forwards
@@ -42,4 +43,11 @@ QWEN3_5_MOE = Family(
     norms_add_one=True,
     plain_norms=PLAIN_NORMS,
     part_of=part_of_qkv,
+    gguf=GgufNames(
+        architecture="qwen35moe",
+        keys={**delta_net_gguf.KEYS, **delta_net_gguf.EXPERT_KEYS},
+        derived=delta_net_gguf.derived,
+        part_of=delta_net_gguf.part_of,
+        tensors=delta_net_gguf.TENSORS,
+    ),
 )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dllama.families import reading
+from dllama.families import delta_net_gguf, reading
 from dllama.families.family import Family
+from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
 from dllama.families.qwen3_moe import feed_forwards
 from dllama.families.stored_parts import StoredPart, runs
@@ -176,4 +177,12 @@ QWEN3_NEXT = Family(
     norms_add_one=True,
     plain_norms=PLAIN_NORMS,
     part_of=_part,
+    gguf=GgufNames(
+        architecture="qwen3next",
+        keys={**delta_net_gguf.KEYS, **delta_net_gguf.EXPERT_KEYS},
+        implied={"norm_topk_prob": True},
+        derived=delta_net_gguf.derived,
+        part_of=delta_net_gguf.part_of_next,
+        tensors=delta_net_gguf.TENSORS,
+    ),
 )

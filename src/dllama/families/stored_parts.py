@@ -1,4 +1,4 @@
-"""What safetensors files store as one and we take apart: rows of q, k and v in one matrix, all experts in one stack."""
+"""What files store otherwise than we have it: q, k and v in one matrix, experts in a stack, heads in another order."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 @dataclasses.dataclass(frozen=True)
 class StoredPart:
     """`rows` of the tensor that files call `pattern` (as Family.other_names), which has `n_rows` in all, those of a
-    stack one after another. None: it has as many as ours, which are all of it. `transposed`: they are our columns."""
+    stack one after another. None: it has as many as ours, which are all of it. `transposed`: they are our columns.
+    Else `columns` says which of its columns is each of ours, heads staying whole. `exponent`: it has -e^x of our x.
+    """
 
     pattern: str
     n_rows: int | None = None
     rows: NDArray[np.int64] | None = None
     transposed: bool = False
+    columns: NDArray[np.int64] | None = None
+    exponent: bool = False
 
     def name(self, layer: str) -> str:
         return self.pattern.format(layer=layer)

@@ -14,7 +14,7 @@ from dllama.checkpoint.gguf.names import family_of_file, gguf_keys, gguf_name
 from dllama.dtypes import ElementType
 from dllama.families import Family, family_named
 from dllama.formats.gguf import Metadata
-from support.gguf_model import families_in_gguf, package_name
+from support.gguf_model import families_in_gguf, package_name, part_in_gguf
 from support.local_cluster import GOLDENS
 
 FAMILIES = [pytest.param(family, id=family.name) for family in families_in_gguf()]
@@ -39,8 +39,10 @@ def test_keys_are_those_of_the_package(family: Family) -> None:
 
 @pytest.mark.parametrize(("golden", "family"), OF_GOLDENS)
 def test_tensors_are_called_as_in_the_package(golden: Path, family: Family) -> None:
-    for name in open_checkpoint(golden, ElementType.F32).tensors:
-        assert gguf_name(family, name) == package_name(family, name)
+    checkpoint = open_checkpoint(golden, ElementType.F32)
+    for name in checkpoint.tensors:
+        stored = part_in_gguf(family, checkpoint.config, name) or gguf_name(family, name)
+        assert stored == package_name(family, name, checkpoint.config)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -49,10 +49,16 @@ def test_it_is_the_model_that_it_was_made_of(name: str, tmp_path: Path) -> None:
     np.testing.assert_equal(close(ours), close(theirs))
     assert list(model.tensors) == list(original.tensors)
     for tensor in model.tensors:
-        np.testing.assert_array_equal(whole(model, tensor), whole(original, tensor), err_msg=tensor)
+        read = whole(model, tensor), whole(original, tensor)
+        if tensor.endswith("log_rate"):  # which the file has the exponentials of
+            np.testing.assert_allclose(
+                *(values.view(np.float32) for values in read), rtol=1e-6, err_msg=tensor
+            )
+        else:
+            np.testing.assert_array_equal(*read, err_msg=tensor)
     ids = [3, 0, 3, model.config.vocab_size - 1]
     np.testing.assert_array_equal(model.embed(ids), original.embed(ids))
-    assert model.is_stored("layers.1.q")
+    assert model.is_stored("layers.1.o" if "layers.1.o" in model.tensors else "layers.3.o")
 
 
 def close(values: Any) -> Any:

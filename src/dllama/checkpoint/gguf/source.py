@@ -8,13 +8,15 @@ from collections import Counter
 from pathlib import Path
 
 from dllama.checkpoint.gguf.config import read_gguf_config
-from dllama.checkpoint.gguf.names import ROPE_FACTORS, gguf_name
+from dllama.checkpoint.gguf.names import ROPE_FACTORS, gguf_name, gguf_names
 from dllama.checkpoint.gguf.types import gguf_recipe, is_read, memory_type
 from dllama.checkpoint.recipes import Recipe
+from dllama.checkpoint.stored_part import fits, has_shape, part_recipe, stored_shape
 from dllama.checkpoint.weight_types import model_of_type
 from dllama.checkpoint.zero_biases import is_zero_bias
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UnsupportedModelError
+from dllama.families import StoredPart
 from dllama.formats.gguf import GgufFile
 from dllama.model import ModelSpec, TensorTypes
 from dllama.plain_text import LONGEST_NAME, plain_line
@@ -59,10 +61,23 @@ class GgufSource:
         return {key: _shown(value) for key, value in self._file.metadata.items()}
 
     def recipe(self, name: str) -> Recipe:
+        wanted, of = self._tensors[name], self._part(name)
+        if of is None:
+            return self._matrix(name, wanted.n_cols)
+        return part_recipe(of, wanted, lambda n_rows, n_cols: self._matrix(name, n_cols))
+
+    def _matrix(self, name: str, n_cols: int) -> Recipe:
+        """All that is stored of what our `name` is, or is a part of."""
         stored_name = self._stored_names[name]
         where = f"{self._file.path_of(stored_name)}: {stored_name}"
-        tensor = self._file.tensors[stored_name]
-        return gguf_recipe(self._file.bytes_of(stored_name), tensor, self._tensors[name].n_cols, where)
+        return gguf_recipe(self._file.bytes_of(stored_name), self._file.tensors[stored_name], n_cols, where)
+
+    def _part(self, name: str) -> StoredPart | None:
+        prefix, _, rest = name.partition(".")
+        if prefix != "layers":
+            return None
+        layer, _, part = rest.partition(".")
+        return gguf_names(self._family).part_of(self.config.layer(int(layer)), part)
 
     def check(self) -> None:
         self._file.check()
@@ -77,6 +92,9 @@ class GgufSource:
         self._file.close()
 
     def _stored_name(self, name: str) -> str:
+        of = self._part(name)
+        if of is not None:
+            return of.name(name.split(".")[1])
         return gguf_name(self._family, "embedding" if name == "head" and self._tied_head else name)
 
     def _as_stored(self, matrices: list[str]) -> ModelSpec:
@@ -85,7 +103,8 @@ class GgufSource:
         return ModelSpec(self.config, TensorTypes.of_names(types, self.config.n_layers))
 
     def _memory_type(self, name: str) -> ElementType:
-        return memory_type(self._file.tensors[self._stored_names[name]].type)
+        dtype, of = memory_type(self._file.tensors[self._stored_names[name]].type), self._part(name)
+        return dtype if of is None or fits(dtype, of) else ElementType.Q80
 
     def _check(self, wanted: Tensor) -> None:
         name = self._stored_names[wanted.name]
@@ -95,10 +114,15 @@ class GgufSource:
                 f"{self._file.path}: lacks the tensor {name}, which a {self._family.name} model of"
                 f" {self.config.n_layers} layers has; download it again"
             )
-        if tensor.shape != wanted.shape and _without_ones(tensor.shape) != _without_ones(wanted.shape):
+        of, expected = self._part(wanted.name), wanted.shape
+        if of is not None:
+            expected, is_as_expected = stored_shape(of, wanted), has_shape(tensor.shape, of, wanted)
+        else:
+            is_as_expected = _without_ones(tensor.shape) == _without_ones(expected)
+        if tensor.shape != expected and not is_as_expected:
             raise ModelFileError(
                 f"{self._file.path_of(name)}: {name} has the shape {list(tensor.shape)}, its metadata asks for"
-                f" {list(wanted.shape)}"
+                f" {list(expected)}"
             )
         if not is_read(tensor.type):
             raise UnsupportedModelError(
@@ -137,6 +161,15 @@ class GgufSource:
     def _say_what_is_quantised_anew(self, matrices: list[str]) -> None:
         """Not of the embedding, of which rows are read as they are needed."""
         kinds = [self._file.tensors[self._stored_names[name]].type for name in matrices]
+        parts = [self._part(name) for name in matrices]
+        n_apart = sum(
+            of is not None and not fits(memory_type(kind), of) for of, kind in zip(parts, kinds, strict=True)
+        )
+        if n_apart:
+            _log.warning(
+                "%s: %d matrices have heads in another order, and several in a block: in memory they are q80",
+                self._file.path, n_apart,
+            )  # fmt: skip
         for kind, n in Counter(kinds).items():
             if memory_type(kind) is not kind.element_type:
                 _log.warning(

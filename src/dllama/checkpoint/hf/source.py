@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,8 @@ from dllama.checkpoint.hf.extras import (
 )
 from dllama.checkpoint.hf.fused import fused_recipe
 from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_tensors
-from dllama.checkpoint.recipes import Recipe, halves_to_pairs, picked, plus, stack, stored, transposed
+from dllama.checkpoint.recipes import Recipe, halves_to_pairs, plus, stack, stored
+from dllama.checkpoint.stored_part import has_shape, part_recipe, stored_shape
 from dllama.checkpoint.weight_types import model_of_type
 from dllama.checkpoint.zero_biases import is_zero_bias
 from dllama.dtypes import ElementType
@@ -82,10 +82,7 @@ class HfSource:
             names, n_cols = self._stored_names(tensor), tensor.n_cols
             return stack([self._matrix(each, tensor.n_rows, n_cols) for each in names])
         (stored_name,) = self._stored_names(tensor)
-        n_cols = tensor.n_rows if of.transposed else tensor.n_cols
-        matrix = self._matrix(stored_name, of.n_rows or tensor.stacked_rows, n_cols)
-        rows = matrix if of.rows is None else picked(matrix, of.rows)
-        return transposed(rows) if of.transposed else rows
+        return part_recipe(of, tensor, lambda n_rows, n_cols: self._matrix(stored_name, n_rows, n_cols))
 
     def _matrix(self, name: str, n_rows: int, n_cols: int) -> Recipe:
         """What is stored under that name."""
@@ -158,9 +155,7 @@ class HfSource:
         tensor, of = file.tensors[name], self._part(wanted.name)
         expected = wanted.shape[-2:]
         if of is not None:
-            n_cols = wanted.n_rows if of.transposed else wanted.n_cols
-            expected = (of.n_rows or wanted.stacked_rows, n_cols)
-            is_as_expected = (math.prod(tensor.shape[:-1]), *tensor.shape[-1:]) == expected
+            expected, is_as_expected = stored_shape(of, wanted), has_shape(tensor.shape, of, wanted)
         else:
             is_as_expected = tensor.shape in (expected, (wanted.n_rows, wanted.n_cols))
         if not is_as_expected:
