@@ -210,6 +210,36 @@ def test_columns_may_be_cut_within_blocks(dtype: ElementType) -> None:
         fill(filled, dtype, base, range(N_ROWS - len(filled), N_ROWS), range(96, 544))
 
 
+@pytest.mark.parametrize("rows", [range(20), range(3, 17), range(9, 9)], ids=str)
+def test_each_matrix_of_a_stack_has_an_importance_of_its_own(rows: range) -> None:
+    rng = np.random.default_rng(3)
+    values = rng.standard_normal((20, 64)).astype(np.float32)
+    importance = np.exp(rng.standard_normal((5, 64))).astype(np.float32)
+    base = stored(values.view(np.uint8), 64, ElementType.F32, "here")
+    for cols in (range(64), range(32, 64)):
+        out = np.empty((len(rows), row_bytes(ElementType.Q40, len(cols))), np.uint8)
+        fill(out, ElementType.Q40, base, rows, cols, importance)
+        for place, row in enumerate(rows):
+            alone = np.empty((1, out.shape[1]), np.uint8)
+            fill(alone, ElementType.Q40, base, range(row, row + 1), cols, importance[row // 4])
+            np.testing.assert_array_equal(out[place], alone[0])
+
+
+@pytest.mark.parametrize("dtype", [ElementType.Q4K, ElementType.Q6K], ids=str)
+def test_what_is_quantised_for_a_rank_is_a_part_of_what_all_have(dtype: ElementType) -> None:
+    """Columns are cut within blocks of 256."""
+    rng = np.random.default_rng(4)
+    values = rng.standard_normal((3, 768)).astype(np.float32)
+    importance = np.exp(rng.standard_normal(768)).astype(np.float32)
+    base = stored(values.view(np.uint8), 768, ElementType.F32, "here")
+    whole = np.empty((3, row_bytes(dtype, 768)), np.uint8)
+    fill(whole, dtype, base, range(3), range(768), importance)
+    for cols in (range(32, 96), range(224, 544), range(256, 768)):
+        out = np.empty((3, cut_row_bytes(dtype, cols.start, cols.stop)), np.uint8)
+        fill(out, dtype, base, range(3), cols, importance)
+        np.testing.assert_array_equal(out, stored(whole, 768, dtype, "there").take(range(3), cols))
+
+
 def test_only_what_is_asked_for_is_read() -> None:
     asked: list[tuple[int, range]] = []
     base = matrix(Q40)

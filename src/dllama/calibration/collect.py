@@ -62,10 +62,10 @@ def collect_importance(
     token_ids: Sequence[int],
     on_progress: OnProgress = lambda done, total: None,
 ) -> dict[str, Floats]:
-    """By the names of matrices, [n_cols] of each.
+    """By the names of matrices, [n_cols] of each, or [n_experts, n_cols].
 
-    `checkpoint` is one that was opened for q80, `token_ids` are one at least. Matrices that no row has come to, and
-    those of experts, have no entry. Raises NumericalError where the model computes NaN or infinity.
+    `checkpoint` is one that was opened for q80, `token_ids` are one at least. Matrices that no row has come to have no
+    entry. Raises NumericalError where the model computes NaN or infinity.
     """
     assert token_ids
     x = checkpoint.embed(token_ids)  # [N, D]
@@ -113,8 +113,9 @@ class _Layer:
     def mean_squares(self) -> Iterator[tuple[str, Floats]]:
         (layer,) = self._weights.layers
         for tensor in self._model.layer(0):
-            stacked = layer.matrices.get(tensor.group or tensor.name)
-            for matrix in stacked.matrices if stacked else ():
+            group = tensor.group or tensor.name
+            stack, stacked = layer.stacks.get(group), layer.matrices.get(group)
+            for matrix in [stack] if stack else stacked.matrices if stacked else []:
                 values = self._watch.mean_squares(matrix)
                 if values is not None:
                     yield tensor.name, values

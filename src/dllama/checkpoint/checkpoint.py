@@ -182,8 +182,7 @@ def open_checkpoint(
 
 def _find_importance(checkpoint: Checkpoint) -> None:
     if checkpoint.model.types.is_blocked:
-        n_cols = {name: tensor.n_cols for name, tensor in checkpoint.tensors.items()}
-        checkpoint.importance = read_importance(importance_file(checkpoint.path), n_cols)
+        checkpoint.importance = read_importance(importance_file(checkpoint.path), checkpoint.tensors)
 
 
 def _check_blocks(checkpoint: Checkpoint) -> None:

@@ -1,7 +1,7 @@
 """How much each input of a matrix counts: what quantising weighs errors by, kept in a file beside the model.
 
 A safetensors file with a float32 vector for each matrix, by the names of the tensors: the mean square of each of
-its inputs while the model read some text (calibration/).
+its inputs while the model read some text (calibration/). Experts have one each, [n_experts, n_cols].
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from dllama.formats.atomic import write_atomically
 from dllama.formats.gguf.folder import gguf_file
 from dllama.formats.hf_folders import model_folder
 from dllama.formats.safetensors import SafetensorsFile, safetensors_header
+from dllama.sharding import Tensor
 
 Importance: TypeAlias = Mapping[str, NDArray[np.float32]]
-"""By the names of matrices, [n_cols] of each. One that is not there has columns that all count the same."""
+"""By the names of matrices, [n_cols] of each; of a stack also [n_stacked, n_cols]. One that is not there has columns
+that all count the same."""
 
 _FILE = "dllama-importance.safetensors"
 
@@ -35,8 +37,8 @@ def importance_file(model: Path) -> Path:
     )
 
 
-def read_importance(path: Path, n_cols: Mapping[str, int]) -> Importance:
-    """Nothing when there is no such file; `n_cols` are those of the model's matrices.
+def read_importance(path: Path, tensors: Mapping[str, Tensor]) -> Importance:
+    """Nothing when there is no such file; `tensors` are those of the model.
 
     Raises ModelFileError when it is damaged, or of another model.
     """
@@ -48,11 +50,12 @@ def read_importance(path: Path, n_cols: Mapping[str, int]) -> Importance:
         raise _damaged(path) from error
     try:
         importance = {}
-        for name in file.tensors.keys() & n_cols.keys():
-            content = file.bytes_of(name)
-            if file.tensors[name].element_type is not ElementType.F32 or len(content) != 4 * n_cols[name]:
+        for name in file.tensors.keys() & tensors.keys():
+            shape, tensor = file.tensors[name].shape, tensors[name]
+            is_known = shape in ((tensor.n_cols,), (tensor.n_stacked, tensor.n_cols))
+            if file.tensors[name].element_type is not ElementType.F32 or not is_known:
                 raise _damaged(path)
-            importance[name] = content.view(np.float32).copy()
+            importance[name] = file.bytes_of(name).view(np.float32).reshape(shape).copy()
     finally:
         file.close()
     if not all(np.isfinite(values).all() and (values >= 0).all() for values in importance.values()):

@@ -19,6 +19,7 @@ Under our name each is what a table of names says; a recipe knows only where it 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -213,15 +214,18 @@ def fill(
     """Writes rows and columns of `base` as `dtype` into `out`, C-contiguous, and looks at every number.
 
     Columns start and stop at multiples of `dtype.run`; to look at blocks of the base, or to convert them, whole ones
-    are read and the rest is dropped. Quantising searches the scales that lose least; `importance` [n_cols] says what
-    each column of the base counts then. Raises NumericalError, naming file and tensor, on NaN, infinity or a number
-    too large for `dtype`.
+    are read and the rest is dropped. Quantising searches the scales that lose least; `importance` [n_cols], or
+    [n_matrices, n_cols] of a stack, says what each column of the base counts then. Raises NumericalError, naming file
+    and tensor, on NaN, infinity or a number too large for `dtype`.
     """
     assert out.flags.c_contiguous, base.where
     if dtype in QUANTISED_TYPES and dtype is not base.dtype:
-        values = _values(base, rows, cols)
-        of_cols = None if importance is None else importance[cols.start : cols.stop]
-        is_sound = quantize(out.reshape(len(rows), row_bytes(dtype, len(cols))), dtype, values, of_cols)
+        whole = whole_blocks(dtype, cols.start, cols.stop)
+        blocks = np.empty((len(rows), row_bytes(dtype, len(whole))), np.uint8) if whole != cols else out
+        is_sound = _quantise(blocks, dtype, base, rows, whole, importance)
+        if blocks is not out:
+            of_rank = cut_row_bytes(dtype, cols.start, cols.stop)
+            cut_rows(out.reshape(len(rows), of_rank), dtype, blocks, cols.start, len(cols))
     elif dtype is base.dtype:  # as it is: quantising what is quantised could find other blocks
         taken = base.take(rows, cols)
         out.reshape(taken.shape)[...] = taken
@@ -235,6 +239,25 @@ def fill(
         is_sound = _convert(out, dtype, _values(base, rows, cols).view(np.uint8), ElementType.F32)
     if not is_sound:
         raise _not_finite(base, dtype)
+
+
+def _quantise(
+    out: Bytes, dtype: ElementType, base: Recipe, rows: Rows, cols: range, importance: Floats | None
+) -> bool:
+    """As fill, of whole blocks. False where something is not finite."""
+    values = _values(base, rows, cols)
+    blocks = out.reshape(len(rows), row_bytes(dtype, len(cols)))
+    if importance is None or importance.ndim == 1:
+        of_cols = None if importance is None else importance[cols.start : cols.stop]
+        return quantize(blocks, dtype, values, of_cols)
+    is_sound = True
+    matrix = np.asarray(rows, np.int64) // (base.n_rows // len(importance))
+    edges = [0, *(int(edge) + 1 for edge in np.flatnonzero(np.diff(matrix))), len(matrix)]
+    for first, stop in itertools.pairwise(edges):  # rows of one matrix
+        if first < stop:
+            of_cols = importance[matrix[first], cols.start : cols.stop]
+            is_sound &= quantize(blocks[first:stop], dtype, values[first:stop], of_cols)
+    return is_sound
 
 
 def _values(base: Recipe, rows: Rows, cols: range) -> Floats:

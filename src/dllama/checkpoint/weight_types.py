@@ -25,6 +25,7 @@ WEIGHT_TYPES = (*M_WEIGHT_TYPES, ElementType.IQ4NL, ElementType.Q4K, ElementType
 FOUR_BITS = (ElementType.Q40, ElementType.IQ4NL, ElementType.Q4K)
 """Coarse enough that it matters much which weights are rounded how."""
 
+_ANY = ElementType.F16
 _SPARING = (ElementType.IQ4NL, ElementType.Q4K)
 _FOR_SHORT_ROWS = {ElementType.Q4K: ElementType.IQ4NL, ElementType.Q6K: ElementType.Q80}
 """What takes the place of types whose blocks are long where rows are no whole blocks: types of blocks of 32."""
@@ -58,7 +59,7 @@ def bits_of_layers(model: ModelSpec) -> float:
 
 def _model(config: ModelConfig, weight_type: ElementType, spared: dict[str, set[int]]) -> ModelSpec:
     """`spared`: in which layers a matrix, by its name, is q80."""
-    plain = ModelSpec.uniform(config, ElementType.F32)
+    plain = ModelSpec.uniform(config, _ANY)
     kinds = [
         {tensor.name: _fitting(weight_type, tensor) for tensor in plain.layer(index) if tensor.is_packed}
         for index in _first_of_kinds(config)
@@ -78,5 +79,7 @@ def _first_of_kinds(config: ModelConfig) -> Iterable[int]:
 
 
 def _fitting(weight_type: ElementType, tensor: Tensor) -> ElementType:
+    if tensor.dtype is not _ANY:
+        return tensor.dtype  # it may have no other
     fits = tensor.n_cols % weight_type.block == 0
     return weight_type if fits else _FOR_SHORT_ROWS.get(weight_type, weight_type)

@@ -18,7 +18,6 @@ from dllama.cli.console import note, progress_count
 from dllama.cli.text_input import read_text
 from dllama.dtypes import ElementType
 from dllama.errors import NotEnoughDiskError, NotEnoughMemoryError, TokenizerError, UsageError
-from dllama.model import Experts
 from dllama.node import available_memory_bytes, default_threads
 from dllama.tokenizer import load_tokenizer
 
@@ -48,8 +47,6 @@ def importance_for(checkpoint: Checkpoint, choice: str | None) -> Importance:
     if not ids:
         raise UsageError(f"{choice} has no tokens, so that it says nothing of which weights matter")
     _check_memory(len(ids), checkpoint.config.dim, choice)
-    if any(isinstance(kind.feed_forward, Experts) for kind in checkpoint.config.kinds):
-        note("importance: experts are left out, all weights of theirs count the same")
     return _collected(model, ids, path)
 
 
