@@ -27,7 +27,8 @@ def collected(name: str, ids: list[int] = IDS) -> Importance:
 
 
 @pytest.mark.parametrize(
-    "name", ["llama-gqa", "qwen2-gqa-tied", "qwen3-wide-heads", "mistral-window", "qwen3-moe-mixed"]
+    "name",
+    ["llama-gqa", "qwen2-gqa-tied", "qwen3-wide-heads", "mistral-window", "qwen3-moe-mixed", "qwen3-5"],
 )
 def test_the_head_takes_what_the_whole_model_gives_it(name: str) -> None:
     """Bit for bit what comes out of all layers in a row: whatever steps it is computed in."""

@@ -15,6 +15,7 @@ from dllama.dtypes import ElementType
 from dllama.model import (
     Activation,
     Attention,
+    DeltaNet,
     Dense,
     Experts,
     Layer,
@@ -64,6 +65,18 @@ KINDS: dict[str, tuple[Layer, ...]] = {
     "such norms in some layers": (dataclasses.replace(LAYER, norm=NormKind.LAYER), LAYER),
     "norms after": (dataclasses.replace(LAYER, norms_after=True),) * 2,
     "norms after in some layers": (LAYER, dataclasses.replace(LAYER, norms_after=True), LAYER),
+}
+
+
+NET = DeltaNet(n_key_heads=2, n_value_heads=6, key_dim=12, value_dim=20, conv_width=4)
+KINDS |= {
+    "delta nets": (dataclasses.replace(LAYER, mixer=NET), LAYER, dataclasses.replace(LAYER, mixer=NET)),
+    "delta nets alone": (dataclasses.replace(LAYER, mixer=dataclasses.replace(NET, conv_width=1)),),
+    "gated attention": (mixer(gated=True, qk_norm=True), mixer(gated=True)),
+    "a gated feed-forward": (
+        dataclasses.replace(LAYER, feed_forward=dataclasses.replace(DENSE, gated=True)),
+        LAYER,
+    ),
 }
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from dllama.checkpoint import Checkpoint
 from dllama.checkpoint.recipes import Recipe, stored
 from dllama.dtypes import ElementType
-from dllama.kernels import oracle
-from dllama.model import Activation, Attention, Dense, ModelConfig, ModelSpec, RopeStyle
+from dllama.kernels import delta_oracle, oracle
+from dllama.model import Activation, Attention, DeltaNet, Dense, ModelConfig, ModelSpec, RopeStyle
 from dllama.model.rope import rope_table
 from dllama.sharding import Tensor
 
@@ -51,7 +51,11 @@ def logits_of(config: ModelConfig, source: RandomSource, ids: list[int]) -> Arra
             for name, values in weights.items()
             if name.startswith(f"layers.{index}.")
         }
-        mixed = _attention(layer.mixer, of, _norm(x, "attention_norm", of, config.norm_eps), config)
+        normed = _norm(x, "attention_norm", of, config.norm_eps)
+        if isinstance(layer.mixer, DeltaNet):
+            mixed = _delta_net(layer.mixer, of, normed, config)
+        else:
+            mixed = _attention(layer.mixer, of, normed, config)
         if layer.norms_after:
             mixed = _norm(mixed, "post_attention_norm", of, config.norm_eps)
         x = x + mixed
@@ -86,13 +90,35 @@ def _attention(kind: Attention, of: dict[str, Array], x: Array, config: ModelCon
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     mixed = np.einsum("hts,she->the", weights, value).reshape(n, -1)
+    if kind.gated:
+        mixed = mixed * delta_oracle.sigmoid(x @ of["q_gate"].T)
     return mixed @ of["o"].T + of.get("o_bias", [0])[0]  # type: ignore[no-any-return]
 
 
 def _dense(kind: Dense, of: dict[str, Array], x: Array) -> Array:
     gate_up = np.concatenate([x @ of["gate"].T, x @ of["up"].T], axis=1)
     assert kind.activation in Activation
-    return oracle.gated(gate_up, kind.activation) @ of["down"].T
+    out = oracle.gated(gate_up, kind.activation) @ of["down"].T
+    return out * delta_oracle.sigmoid(x @ of["out_gate"].T) if kind.gated else out
+
+
+def _delta_net(kind: DeltaNet, of: dict[str, Array], x: Array, config: ModelConfig) -> Array:
+    """By the chunked form, all rows at once."""
+    n = len(x)
+    convolved = {}
+    for part in "qkv":
+        rows, before = x @ of[f"delta_{part}"].T, np.zeros((kind.conv_width - 1, of[f"conv_{part}"].shape[1]))
+        convolved[part], _ = delta_oracle.causal_conv(rows, of[f"conv_{part}"], before)
+    keys = {
+        part: convolved[part].reshape(n, kind.n_key_heads, -1).repeat(kind.group, axis=1) for part in "qk"
+    }
+    values = convolved["v"].reshape(n, kind.n_value_heads, -1)
+    decay = delta_oracle.decay_of(x @ of["delta_alpha"].T, of["log_rate"][0], of["dt_bias"][0])
+    strength = delta_oracle.sigmoid(x @ of["delta_beta"].T)
+    state = np.zeros((kind.n_value_heads, kind.key_dim, kind.value_dim))
+    read, _ = delta_oracle.delta_rule_of_chunk(keys["q"], keys["k"], values, decay, strength, state)
+    normed = oracle.rms_norm(read, of["delta_norm"][0], config.norm_eps).reshape(n, -1)
+    return (normed * delta_oracle.silu(x @ of["delta_z"].T)) @ of["delta_out"].T  # type: ignore[no-any-return]
 
 
 def _values(random: np.random.Generator, tensor: Tensor) -> NDArray[np.float32]:

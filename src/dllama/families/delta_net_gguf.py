@@ -24,6 +24,7 @@ KEYS: Mapping[str, GgufKey | None] = {
     "linear_num_value_heads": GgufKey("ssm.time_step_rank", int),
     "linear_inner_size": GgufKey("ssm.inner_size", int),
     "full_attention_interval": GgufKey("full_attention_interval", int, 4),
+    "num_nextn_predict_layers": GgufKey("nextn_predict_layers", int, 0),
 }
 EXPERT_KEYS: Mapping[str, GgufKey | None] = {
     "num_experts": GgufKey("expert_count", int),
@@ -47,8 +48,11 @@ TENSORS: Mapping[str, str] = {
 
 
 def derived(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The width of a value head from that of all."""
-    return {"linear_value_head_dim": values["linear_inner_size"] // max(values["linear_num_value_heads"], 1)}
+    """The width of a value head from that of all; layers that predict further tokens are counted with the others."""
+    return {
+        "linear_value_head_dim": values["linear_inner_size"] // max(values["linear_num_value_heads"], 1),
+        "num_hidden_layers": values["num_hidden_layers"] - values["num_nextn_predict_layers"],
+    }
 
 
 def part_of(layer: Layer, name: str) -> StoredPart | None:

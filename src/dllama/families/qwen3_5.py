@@ -42,6 +42,7 @@ QWEN3_5 = Family(
     norms_add_one=True,
     plain_norms=PLAIN_NORMS,
     part_of=part_of_qkv,
+    predicts_further=True,
     gguf=GgufNames(
         architecture="qwen35",
         keys=delta_net_gguf.KEYS,

@@ -43,6 +43,7 @@ QWEN3_5_MOE = Family(
     norms_add_one=True,
     plain_norms=PLAIN_NORMS,
     part_of=part_of_qkv,
+    predicts_further=True,
     gguf=GgufNames(
         architecture="qwen35moe",
         keys={**delta_net_gguf.KEYS, **delta_net_gguf.EXPERT_KEYS},

@@ -177,6 +177,7 @@ QWEN3_NEXT = Family(
     norms_add_one=True,
     plain_norms=PLAIN_NORMS,
     part_of=_part,
+    predicts_further=True,
     gguf=GgufNames(
         architecture="qwen3next",
         keys={**delta_net_gguf.KEYS, **delta_net_gguf.EXPERT_KEYS},

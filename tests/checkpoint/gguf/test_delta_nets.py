@@ -13,7 +13,7 @@ import pytest
 from dllama.checkpoint import open_checkpoint
 from dllama.checkpoint.recipes import reordered, stored
 from dllama.dtypes import ElementType
-from dllama.errors import ModelFileError
+from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.kernels import oracle
 from support.gguf_delta import converted
 from support.gguf_model import write_model
@@ -78,3 +78,14 @@ def test_numbers_that_cannot_be_are_named(key: str, tmp_path: Path) -> None:
             open_checkpoint(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_layer_that_predicts_further_is_left_aside(tmp_path: Path) -> None:
+    more = {"blk.4.nextn.eh_proj.weight": np.ones((64, 128), np.float32)}
+    changes = {"qwen35.nextn_predict_layers": 1, "qwen35.block_count": 5}
+    plain = open_checkpoint(write_model(GOLDEN, tmp_path / "plain.gguf"))
+    model = open_checkpoint(write_model(GOLDEN, tmp_path / "model.gguf", changes=changes, tensors=more))
+    assert model.model == plain.model
+    stray = {"blk.3.nextn.eh_proj.weight": np.ones((64, 128), np.float32)}
+    with pytest.raises(UnsupportedModelError, match="nextn"):
+        open_checkpoint(write_model(GOLDEN, tmp_path / "stray.gguf", tensors=stray))

@@ -196,6 +196,40 @@ void attend(Ops& ops, int heads, int kv_heads, int group, int head_dim, int page
     ops.attention(a, workspace.get());
 }
 
+// Rows of two sequences, the second from a page border on, with a state for each page.
+void delta_net(Ops& ops, int n_heads, int group, int offset, int key_dim, int value_dim, int width, int page_size, int first,
+               int n_rows) {
+    const int n_keys = (n_heads - 1 + offset) / group + 1, n_channels = 2 * n_keys * key_dim + n_heads * value_dim;
+    const int n_values = n_heads * value_dim, stride = n_channels + n_values + 2 * n_heads;
+    const int max_pages = (first + n_rows + page_size - 1) / page_size + 1, n_pages = 2 * max_pages;
+    std::vector<int32_t> positions(2 * n_rows), sequence(2 * n_rows), pages(n_pages);
+    for (int t = 0; t < n_rows; t++) {
+        positions[t] = first + t, sequence[t] = 0;
+        positions[n_rows + t] = page_size + t, sequence[n_rows + t] = 1;
+    }
+    for (int p = 0; p < n_pages; p++) pages[p] = n_pages - 1 - p;
+    const auto x = floats(size_t(2) * n_rows * stride), weights = floats(size_t(width) * n_channels);
+    const auto log_rate = floats(n_heads), dt_bias = floats(n_heads), norm = floats(value_dim);
+    auto inputs = floats(size_t(n_pages) * (width - 1) * n_channels);
+    auto state = floats(size_t(n_pages) * n_heads * key_dim * value_dim);
+    std::vector<float> qkv(size_t(2) * n_rows * n_channels), read(size_t(2) * n_rows * n_values), out(read.size());
+    const StatePlaces at{positions.data(), sequence.data(), pages.data(), max_pages, page_size, 2 * n_rows};
+    ops.causal_conv({qkv.data(), x.data(), stride, weights.data(), inputs.data(), n_channels, width}, at);
+    const float* gates = x.data() + n_channels + n_values;
+    const DeltaRule d{read.data(), qkv.data(), gates, gates + n_heads, stride, log_rate.data(), dt_bias.data(), state.data(),
+                      n_keys, n_heads, key_dim, value_dim, offset, group};
+    ops.delta_rule(d, at, bytes(ops.delta_workspace(d)).get());
+    const float* z = x.data() + n_channels;
+    const RowsOut to{out.data(), nullptr, nullptr, nullptr, n_values};
+    ops.sigmoid_mul(to, read.data(), z, stride, 2 * n_rows);
+    ops.sigmoid_scale(to, read.data(), read.data(), 2 * n_rows);
+    ops.gated_norm(to, read.data(), norm.data(), z, stride, 1e-6f, value_dim, 2 * n_rows);
+    if (n_values % kBlock) return;
+    Rows quantised(2 * n_rows, n_values);
+    ops.sigmoid_mul(quantised.out(), read.data(), z, stride, 2 * n_rows);
+    ops.gated_norm(quantised.out(), read.data(), norm.data(), z, stride, 1e-6f, value_dim, 2 * n_rows);
+}
+
 void candidates(Ops& ops, int n_rows, int n, int n_candidates) {
     auto logits = floats(size_t(n_rows) * n);
     logits[0] = -INFINITY;
@@ -278,6 +312,12 @@ int main() {
                 candidates(ops, n_rows, 33, 33);
                 candidates(ops, n_rows, 20001, 1);
                 candidates(ops, n_rows, 20001, 100);
+            }
+            for (int n_rows : {1, 3, 40}) {
+                delta_net(ops, 3, 2, 1, 16, 64, 4, 16, 0, n_rows);
+                delta_net(ops, 2, 1, 0, 33, 37, 3, 8, 29, n_rows);
+                delta_net(ops, 1, 4, 3, 1, 1, 1, 1, 5, n_rows);
+                delta_net(ops, 9, 3, 0, 20, 128, 8, 64, 63, n_rows);
             }
             for (ElementType type : {ElementType::f16, ElementType::f32, ElementType::q80}) {
                 attend(ops, 4, 2, 2, 64, 16, 0, 40, 0, type);

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 _BOOKKEEPING = re.compile(rf"{re.escape(ROPE_FACTORS)}|blk\.\d+\.attn_rot_embd(\.weight)?")
 """Tables that the config says, or that older files have."""
 
+_LAYER = re.compile(r"blk\.(\d{1,6})\.")
+
 
 class GgufSource:
     """TensorSource of a GGUF file, all parts of a split one."""
@@ -137,6 +139,7 @@ class GgufSource:
                 name in known
                 or _BOOKKEEPING.fullmatch(name)
                 or is_zero_bias(name, tensor.type.element_type, self._file.bytes_of)
+                or (self._family.predicts_further and _layer_of(name) >= self.config.n_layers)
             ):
                 continue
             raise UnsupportedModelError(
@@ -176,6 +179,12 @@ class GgufSource:
                     "%s: %d of %d matrices are %s, for which there is no kernel: in memory they are %s",
                     self._file.path, n, len(matrices), kind.name, memory_type(kind).label,
                 )  # fmt: skip
+
+
+def _layer_of(name: str) -> int:
+    """-1 outside of layers."""
+    found = _LAYER.match(name)
+    return -1 if found is None else int(found[1])
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
