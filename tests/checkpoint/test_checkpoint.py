@@ -232,18 +232,17 @@ class TestDamage:
         tensors = directory.tensors()
         name = "model.layers.0.mlp.down_proj.weight"
         _, shape, data = tensors[name]
-        directory.store(tensors | {name: ("F8_E4M3", shape, data[: math.prod(shape)])})
-        assert f"{name} is stored as F8_E4M3" in self.refusal(directory.path, Exception)
+        directory.store(tensors | {name: ("F8_E5M2", shape, data[: math.prod(shape)])})
+        assert f"{name} is stored as F8_E5M2" in self.refusal(directory.path, Exception)
 
-    def test_a_gptq_directory_without_a_word_in_its_config(self, copy_of: Copy) -> None:
+    def test_a_scheme_that_is_not_read_without_a_word_in_the_config(self, copy_of: Copy) -> None:
         directory = copy_of("llama-gqa")
         tensors = directory.tensors()
         name = "model.layers.0.self_attn.q_proj"
         del tensors[f"{name}.weight"]
-        parts = {f"{name}.qweight": ("I32", [16, 128], bytes(8192)), f"{name}.g_idx": ("I32", [4], bytes(16))}
-        directory.store(tensors | parts)
+        directory.store(tensors | {f"{name}.q_weight": ("I32", [4], bytes(16))})
         message = self.refusal(directory.path, UnsupportedModelError)
-        assert "quantised already, by GPTQ" in message
+        assert "quantised already, by EXL2" in message
         directory.store(
             tensors | {f"{name}.weight": ("U8", [64], bytes(64)), f"{name}.scales": ("F16", [1], b"ab")}
         )

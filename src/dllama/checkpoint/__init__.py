@@ -1,7 +1,6 @@
 """A model's weights from a `.m` or GGUF file or a Hugging Face directory, and from one to another."""
 
 from dllama.checkpoint.checkpoint import (
-    DEFAULT_WEIGHT_TYPE,
     Checkpoint,
     open_checkpoint,
 )
@@ -9,6 +8,7 @@ from dllama.checkpoint.convert import ConvertProgress, ConvertReport, convert_mo
 from dllama.checkpoint.convert_gguf import convert_to_gguf
 from dllama.checkpoint.convertible import FileKind, file_kind, is_convertible
 from dllama.checkpoint.describe import ModelDescription, TensorDescription, describe
+from dllama.checkpoint.hf.types import DEFAULT_WEIGHT_TYPE
 from dllama.checkpoint.importance import Importance, importance_file, write_importance
 from dllama.checkpoint.recipes import Recipe
 from dllama.checkpoint.source import TensorSource

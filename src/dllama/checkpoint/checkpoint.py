@@ -24,9 +24,6 @@ from dllama.formats.gguf.folder import gguf_file
 from dllama.formats.hf_folders import missing, model_folder, what_instead
 from dllama.model import ModelConfig, ModelSpec
 
-DEFAULT_WEIGHT_TYPE = ElementType.IQ4NL
-"""What the weights of a Hugging Face directory become when nobody asks for anything else."""
-
 
 class Checkpoint:
     """A model's config and tensors. Every method may be called from several threads at once."""
@@ -140,11 +137,11 @@ def open_checkpoint(
     """The model in a `.m` or GGUF file, in a Hugging Face directory, or in its folder in the Hub's cache. Reads no
     weights. A directory may hold a GGUF file instead; of a split one, `path` is the first part.
 
-    `weight_type` is what a directory's weights become (weight_types.py), iq4nl when it is None, and those of a GGUF
-    file, which otherwise have the types that the file has. A `.m` file has a type of its own, and a different
-    `weight_type` is a UsageError; so is a blocked type where rows are not whole blocks. Without `with_importance`
-    nobody looks for what is known of the weights that are quantised. Raises ModelFileError or UnsupportedModelError for
-    whatever is wrong with the files.
+    `weight_type` is what a directory's weights become (weight_types.py) and those of a GGUF file, which otherwise have
+    the types that the file has; a directory's have those that hold them where they come quantised, else are iq4nl. A
+    `.m` file has a type of its own, and a different `weight_type` is a UsageError; so is a blocked type where rows are
+    not whole blocks. Without `with_importance` nobody looks for what is known of the weights that are quantised. Raises
+    ModelFileError or UnsupportedModelError for whatever is wrong with the files.
     """
     assert weight_type is None or weight_type in WEIGHT_TYPES, weight_type
     try:
@@ -171,7 +168,6 @@ def open_checkpoint(
         instead = what_instead(folder)
         if instead is not None:
             raise UnsupportedModelError(f"{path}: {instead}")
-    weight_type = DEFAULT_WEIGHT_TYPE if weight_type is None else weight_type
     source = HfSource(folder, weight_type)
     checkpoint = Checkpoint(path, source.model, source)
     _check_blocks(checkpoint)

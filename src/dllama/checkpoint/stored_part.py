@@ -27,7 +27,7 @@ def part_recipe(of: StoredPart, wanted: Tensor, matrix: Callable[[int, int], Rec
     if of.rows is not None:
         rows = picked(rows, of.rows)
     if of.transposed:
-        rows = transposed(rows)
+        rows = transposed(as_type(rows, ElementType.F32) if rows.dtype.is_blocked else rows)
     if of.columns is not None:
         rows = reordered(rows if fits(rows.dtype, of) else as_type(rows, ElementType.F32), of.columns)
     return logarithm(rows) if of.exponent else rows

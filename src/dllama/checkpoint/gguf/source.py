@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from dllama.checkpoint.expert_types import make_experts_agree
 from dllama.checkpoint.gguf.config import read_gguf_config
 from dllama.checkpoint.gguf.names import ROPE_FACTORS, gguf_name, gguf_names
 from dllama.checkpoint.gguf.types import gguf_recipe, is_read, memory_type
@@ -148,13 +149,7 @@ class GgufSource:
             )
 
     def _make_experts_agree(self, types: dict[str, ElementType]) -> None:
-        """Gate and up projections of one layer's experts are packed together, so they have one type."""
-        n_differing = 0
-        for gate in [name for name in types if name.endswith(".experts_gate")]:
-            up = gate.removesuffix("gate") + "up"
-            if types[gate] is not types[up]:
-                types[gate] = types[up] = ElementType.Q80
-                n_differing += 1
+        n_differing = make_experts_agree(types)
         if n_differing:
             _log.warning(
                 "%s: gate and up projections of experts differ in type in %d layers: in memory they are q80",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dllama.checkpoint.hf.quantised import quantised_message, scheme_of_config
+from dllama.checkpoint.hf.quantised import Quantisation, quantisation_of
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families import Family, Keys, family_named, known_families
 from dllama.formats.plain_files import read_json_object
@@ -21,6 +21,8 @@ class HfModel:
     family: Family
     tied_head: bool
     """config.json says that the head is the embedding. Where one is stored, that one counts, as in transformers 5."""
+    quantisation: Quantisation | None = None
+    """What it says of weights that come quantised."""
 
 
 def read_hf_config(path: Path) -> HfModel:
@@ -35,18 +37,16 @@ def read_hf_config(path: Path) -> HfModel:
 
 def model_from_hf(values: Mapping[str, Any], path: Path) -> HfModel:
     """The model that `values`, config.json's object, describes; `path` is for messages. Raises as above."""
-    values = _of_text(values)
+    whole, values = values, _of_text(values)
     model_type = values.get("model_type")
     if not isinstance(model_type, str) or model_type not in known_families():
         known = ", ".join(known_families())
         raise UnsupportedModelError(
             f"{path}: the family {reprlib.repr(model_type)} is not known; known are {known}"
         )
-    scheme = scheme_of_config(values)
-    if scheme is not None:
-        raise UnsupportedModelError(quantised_message(path, scheme))
+    said = quantisation_of(values, path) or quantisation_of(whole, path)
     family, keys = family_named(model_type), Keys(values, path)
-    return HfModel(family.read(keys), family, keys.flag("tie_word_embeddings", family.ties_head))
+    return HfModel(family.read(keys), family, keys.flag("tie_word_embeddings", family.ties_head), said)
 
 
 def _of_text(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from dllama.checkpoint.hf.mxfp4 import stacked_fp4_recipes
+from dllama.checkpoint.hf.parts import Parts
 from dllama.checkpoint.recipes import Recipe, part, stack, stored, transposed
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families import Fused
@@ -30,10 +32,7 @@ def fused_recipe(
         raise UnsupportedModelError(
             f"{file.path}: {name} is stored as {found.dtype}, which is not read; read are BF16, F16, F32"
         )
-    first = sum(_length(tensor) for tensor in all_of[: all_of.index(wanted)])
-    own = range(first, first + _length(wanted))
-    if place.interleaved:
-        own = range(all_of.index(wanted), n_all, len(all_of))
+    own = _own(place, wanted, all_of)
     where = f"{file.path}: {name}"
     data = file.bytes_of(name)
     if wanted.is_table:  # columns: of a table of biases
@@ -41,6 +40,24 @@ def fused_recipe(
     rows = data.reshape(wanted.n_stacked, shape[-2], -1)
     matrices = [stored(each, shape[-1], dtype, where) for each in rows]
     return stack([part(transposed(each) if place.transposed else each, own) for each in matrices])
+
+
+def fused_fp4_recipe(
+    file_of: Mapping[str, SafetensorsFile], name: str, place: Fused, wanted: Tensor, all_of: Sequence[Tensor]
+) -> Recipe:
+    """The same where blocks of MXFP4 are stored, which are never transposed. Raises the same errors."""
+    n_all = sum(_length(tensor) for tensor in all_of)
+    matrices = stacked_fp4_recipes(Parts(file_of, name), wanted.n_stacked, n_all, wanted.n_cols)
+    own = _own(place, wanted, all_of)
+    return stack([part(each, own) for each in matrices])
+
+
+def _own(place: Fused, wanted: Tensor, all_of: Sequence[Tensor]) -> range:
+    """Which rows, of those of all, are `wanted`."""
+    if place.interleaved:
+        return range(all_of.index(wanted), sum(_length(tensor) for tensor in all_of), len(all_of))
+    first = sum(_length(tensor) for tensor in all_of[: all_of.index(wanted)])
+    return range(first, first + _length(wanted))
 
 
 def _length(tensor: Tensor) -> int:
