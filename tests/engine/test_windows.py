@@ -243,3 +243,28 @@ def test_an_embedding_of_a_text_longer_than_the_cache() -> None:
             while engine.has_work:
                 engine.step()
     assert vectors[0].tobytes() == vectors[1].tobytes()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_text_that_is_cancelled_within_a_step_leaves_nothing_wrong(name: str) -> None:
+    """Rows of it have been computed that nobody counts: what is kept of it is of fewer tokens."""
+    first, second = TEXT[:20], TEXT[30:50]
+    with cluster_of(name, 24) as small:
+        engine, tokens = engine_of(small, 2), list[int]()
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, TextDelta):
+                tokens.extend(token.token_id for token in event.tokens)
+
+        def end_the_other(event: Event) -> None:
+            if len(tokens) == 7:
+                engine.cancel(other)
+
+        engine.submit(first, drawn(1, 40), end_the_other)
+        other = engine.submit(second, drawn(2, 40), on_event)
+        while engine.has_work:
+            engine.step()
+        asked = [(second + tokens + TEXT[:3], drawn(3, 10))]
+        texts, (end,), _ = written(engine, asked)
+        assert end.n_cached >= len(second + tokens) // SIZE * SIZE - SIZE
+    assert texts == alone(name, asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from dllama.bench import shape_named
 from dllama.checkpoint import open_checkpoint
 from dllama.dtypes import ElementType
+from dllama.engine import TokenChunk, ragged_batch
 from dllama.errors import NotEnoughMemoryError
 from dllama.kernels import Cpu, Device, Reference, decodes_weights
 from dllama.model import (
@@ -19,6 +21,8 @@ from dllama.model import (
     Activation,
     Attention,
     CacheShape,
+    CacheStorage,
+    DeltaNet,
     Dense,
     Layer,
     ModelConfig,
@@ -26,6 +30,7 @@ from dllama.model import (
     ModelWeights,
     PageGroup,
     cache_bytes,
+    state_bytes,
 )
 from dllama.node.machine import available_memory_bytes, machine_id, peak_rss_bytes
 from dllama.node.memory import (
@@ -38,9 +43,11 @@ from dllama.node.memory import (
     session_shape,
 )
 from dllama.node.messages import SessionPlan, Welcome
+from dllama.node.rank import NodeSettings
 from dllama.node.step_message import max_answer_bytes, max_step_bytes
 from dllama.sharding import plan_spans
 from support.local_cluster import GOLDENS, LocalCluster
+from support.random_model import random_model
 from support.session_root import small_plan
 
 GB = 10**9
@@ -168,6 +175,42 @@ def test_the_cache_is_as_large_as_foreseen(cache_type: ElementType, bits: float)
         for memory, n_bytes in zip(cluster._memories, foreseen, strict=True):
             cache = memory.cache
             assert sum(buffer.nbytes for pair in cache.layers for buffer in pair) == n_bytes
+
+
+def test_states_are_as_large_as_foreseen() -> None:
+    """One for each page of their group; keys and values are those of the other layers."""
+    with LocalCluster(GOLDENS / "qwen3-5", shares=(2, 1), n_pages=(24, 7)) as cluster:
+        for memory, transformer in zip(cluster._memories, cluster._transformers, strict=True):
+            spans = memory.plan.shards.ranks[memory.plan.rank]
+            states = [state for layer in transformer._states.layers for state in layer]
+            assert {state.shape[0] for state in states} == {7}
+            assert len(states) == 2 * 3
+            n_bytes = sum(state.nbytes for state in states)
+            assert n_bytes == state_bytes(cluster.config, spans, cluster.cache)
+            assert n_bytes > 0
+            plain = dataclasses.replace(cluster.cache.groups[1], n_pages=14)
+            twice = dataclasses.replace(cluster.cache, groups=(cluster.cache.groups[0], plain))
+            needs = [
+                memory_need(
+                    memory.plan.model, memory.plan.shards, memory.plan.rank, cache, memory.plan.limits, False
+                )
+                for cache in (cluster.cache, twice)
+            ]
+            assert needs[1].other_bytes - needs[0].other_bytes == n_bytes
+            assert needs[1].kv_bytes == needs[0].kv_bytes
+
+
+def test_a_model_of_states_alone_has_no_cache(tmp_path: Path) -> None:
+    net = DeltaNet(n_key_heads=1, n_value_heads=2, key_dim=8, value_dim=8, conv_width=4)
+    layer = Layer(mixer=net, feed_forward=Dense(ffn_dim=32, activation=Activation.SILU))
+    config = ModelConfig.of_layers(
+        [layer] * 2, family="qwen3_5_text", dim=32, vocab_size=64, max_seq_len=64, norm_eps=1e-6
+    )
+    checkpoint, _ = random_model(ModelSpec.uniform(config, ElementType.F32))
+    on_disk = NodeSettings(kv_storage=CacheStorage.DISK, kv_directory=tmp_path)
+    with LocalCluster(checkpoint, n_pages=8, node=on_disk) as cluster:
+        assert not list(tmp_path.iterdir())
+        cluster.step(ragged_batch([TokenChunk([1, 2, 3], 0, cluster.cache.lone_pages(0, 3), 1)]))
 
 
 @pytest.mark.parametrize("n_nodes", [1, 3])

@@ -20,7 +20,7 @@ from dllama.model.logits import MOST_CANDIDATES, Candidates, LogitEdits, LogitMa
 from dllama.model.norm import NormKind
 from dllama.model.page_tables import page_table_bytes
 from dllama.model.rope import Rope, RopeScaling, RopeStyle, YarnScaling
-from dllama.model.states import page_state_bytes, state_bytes
+from dllama.model.states import state_bytes
 from dllama.model.tensors import VOCABULARY, ModelSpec
 from dllama.model.trace import EVENT, MAX_EVENTS, SpanName, Trace, Track
 from dllama.model.transformer import StepLimits, Transformer, buffer_row_bytes, table_bytes
@@ -75,7 +75,6 @@ __all__ = [
     "check_cache_type",
     "context_bytes",
     "merge_candidates",
-    "page_state_bytes",
     "page_table_bytes",
     "page_windows",
     "plan_reduce",

@@ -93,8 +93,9 @@ class KvCache:
         self._file: _CacheFile | None = None
         self.layers: list[tuple[Buffer, Buffer]]
         shapes = [_cache_dims(config.layer(index), spans, shape) for index in range(config.n_layers)]
-        if storage is CacheStorage.DISK:
-            self._file = _CacheFile(directory, cache_bytes(config, spans, shape))
+        n_bytes = cache_bytes(config, spans, shape)
+        if storage is CacheStorage.DISK and n_bytes > 0:
+            self._file = _CacheFile(directory, n_bytes)
             memory = np.frombuffer(self._file.map, dtype)
             borders = np.cumsum([2 * math.prod(dims) for dims in shapes])[:-1]
             pairs = zip(np.split(memory, borders), shapes, strict=True)

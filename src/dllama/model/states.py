@@ -7,6 +7,7 @@ state at the border behind, so that others can go on from there: states are page
 
 from __future__ import annotations
 
+import collections
 import math
 
 from dllama.kernels import Buffer, Device
@@ -18,16 +19,10 @@ from dllama.sharding import RankSpans
 _FLOAT_BYTES = 4
 
 
-def page_state_bytes(config: ModelConfig, spans: RankSpans) -> int:
-    """Bytes of the states of one page of one rank, of all layers."""
-    of_kind = [_layer_bytes(kind, spans) for kind in config.kinds]
-    return sum(of_kind[kind] for kind in config.layer_kinds)
-
-
 def state_bytes(config: ModelConfig, spans: RankSpans, shape: CacheShape) -> int:
     """Bytes of all states of one rank."""
-    of_kind = [_layer_bytes(kind, spans) * _n_pages(kind, shape) for kind in config.kinds]
-    return sum(of_kind[kind] for kind in config.layer_kinds)
+    kinds = collections.Counter(config.layer_kinds)
+    return sum(n * _layer_bytes(config.kinds[kind], spans, shape) for kind, n in kinds.items())
 
 
 class States:
@@ -45,8 +40,9 @@ class States:
         self.layers.clear()
 
 
-def _layer_bytes(layer: Layer, spans: RankSpans) -> int:
-    return _FLOAT_BYTES * sum(math.prod(dims) for dims in layer.mixer.states(spans))
+def _layer_bytes(layer: Layer, spans: RankSpans, shape: CacheShape) -> int:
+    n_floats = sum(math.prod(dims) for dims in layer.mixer.states(spans))
+    return _FLOAT_BYTES * n_floats * _n_pages(layer, shape)
 
 
 def _n_pages(layer: Layer, shape: CacheShape) -> int:
