@@ -15,6 +15,8 @@ from dllama.checkpoint.gguf.source import GgufSource
 from dllama.checkpoint.hf.source import CONFIG_FILE, HfSource
 from dllama.checkpoint.importance import Importance, importance_file, read_importance
 from dllama.checkpoint.m.source import MSource
+from dllama.checkpoint.meta.files import is_published_so
+from dllama.checkpoint.meta.source import MetaSource
 from dllama.checkpoint.recipes import Recipe, fill
 from dllama.checkpoint.source import TensorSource
 from dllama.checkpoint.weight_types import WEIGHT_TYPES
@@ -22,6 +24,7 @@ from dllama.dtypes import ElementType, cut_row_bytes
 from dllama.errors import ModelFileError, TokenizerError, UnsupportedModelError, UsageError
 from dllama.formats.gguf.folder import gguf_file
 from dllama.formats.hf_folders import missing, model_folder, what_instead
+from dllama.formats.safetensors import has_tensors
 from dllama.model import ModelConfig, ModelSpec
 
 
@@ -164,12 +167,19 @@ def open_checkpoint(
         m_source = MSource(path, weight_type)
         return Checkpoint(path, m_source.model, m_source, m_source.header)
     folder = model_folder(path)
+    if not has_tensors(folder) and is_published_so(folder):
+        meta_source = MetaSource(folder, weight_type)
+        return _of_directory(path, meta_source.model, meta_source, with_importance)
     if not os.path.lexists(folder / CONFIG_FILE):
         instead = what_instead(folder)
         if instead is not None:
             raise UnsupportedModelError(f"{path}: {instead}")
     source = HfSource(folder, weight_type)
-    checkpoint = Checkpoint(path, source.model, source)
+    return _of_directory(path, source.model, source, with_importance)
+
+
+def _of_directory(path: Path, model: ModelSpec, source: TensorSource, with_importance: bool) -> Checkpoint:
+    checkpoint = Checkpoint(path, model, source)
     _check_blocks(checkpoint)
     if with_importance:
         _find_importance(checkpoint)

@@ -8,6 +8,7 @@ more. `stored` is the one that reads a map; the others stand on recipes:
     reordered             the columns of heads in another order
     logarithm             of numbers that are stored as -e^x
     stack                 the rows of many as one matrix: experts, each stored by itself
+    side_by_side          the columns of many as one matrix: what was cut for several GPUs
     transposed            rows as columns
     halves_to_pairs, pairs_to_halves    the rows of each head in another order
     plus                  a number added to every element
@@ -141,6 +142,28 @@ def stack(parts: Sequence[Recipe]) -> Recipe:
 
     where = f"{first.where} and {len(parts) - 1} more"
     return Recipe(int(starts[-1]), first.n_cols, first.dtype, where, first.stored_type, take)
+
+
+def side_by_side(parts: Sequence[Recipe]) -> Recipe:
+    """The columns of all parts, one part after another. The parts have one number of rows and one type, of no
+    blocks."""
+    first = parts[0]
+    assert all((each.n_rows, each.dtype) == (first.n_rows, first.dtype) for each in parts)
+    assert not first.dtype.is_blocked, first.where
+    if len(parts) == 1:
+        return first
+    starts = [0, *itertools.accumulate(each.n_cols for each in parts)]
+
+    def take(rows: Rows, cols: range) -> Bytes:
+        runs = []
+        for each, start in zip(parts, starts, strict=False):
+            own = range(max(cols.start - start, 0), min(cols.stop - start, each.n_cols))
+            if len(own):
+                runs.append(each.take(rows, own))
+        return np.concatenate(runs, axis=1) if runs else first.take(rows, range(0))
+
+    where = f"{first.where} and {len(parts) - 1} more"
+    return Recipe(first.n_rows, starts[-1], first.dtype, where, first.stored_type, take)
 
 
 def transposed(base: Recipe) -> Recipe:

@@ -71,12 +71,12 @@ def what_instead(folder: Path) -> str | None:
 _INSTEAD = (
     (r"adapter_config\.json", "is an adapter (LoRA: {}), not a model; merge it into its base model first"),
     (
-        r"(pytorch_model|consolidated).*\.(bin|pth|json)",
+        r"pytorch_model.*\.(bin|pth|json)",
         "holds PyTorch's files ({}), which are not read; take the model's safetensors",
     ),
     (
-        r"consolidated.*\.safetensors",
-        "holds the weights under Mistral's own names ({}); take model*.safetensors",
+        r"consolidated.*\.(pth|safetensors)",
+        "holds the weights as Meta and Mistral publish them ({}), and no params.json; download that too",
     ),
     (r"model_index\.json", "is a pipeline of several models ({}), not a language model"),
     (r"models--.*", "is a cache of several models; give the folder of one, as {}"),

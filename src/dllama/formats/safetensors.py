@@ -91,6 +91,11 @@ class SafetensorsFile:
         self._map.close()
 
 
+def has_tensors(directory: Path) -> bool:
+    """Whether it has files of the names that are looked for."""
+    return any(os.path.lexists(directory / name) for name in (SINGLE_FILE, INDEX_FILE))
+
+
 def open_safetensors_directory(directory: Path) -> dict[str, SafetensorsFile]:
     """Tensor names to the mapped file of each. Raises ModelFileError naming what is missing or bad,
     UnsupportedModelError naming what is there instead."""
