@@ -16,6 +16,7 @@ PORTABLE = [
     "attention_op",
     "candidates_op",
     "cpu",
+    "delta_op",
     "experts_op",
     "merge_candidates",
     "ops",

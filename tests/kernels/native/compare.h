@@ -155,6 +155,7 @@ void rows(const dllama::KernelTable& kernels, Report& report);
 void conversions(const dllama::KernelTable& kernels, Report& report);
 void attentions(const dllama::KernelTable& kernels, Report& report);
 void candidates(const dllama::KernelTable& kernels, Report& report);
+void delta_nets(const dllama::KernelTable& kernels, Report& report);
 void routers(const dllama::KernelTable& kernels, Report& report);
 void quantizations(const dllama::KernelTable& k, Report& report);
 

@@ -55,6 +55,7 @@ int main(int n_args, char** args) {
     compare::conversions(*kernels, report);
     compare::attentions(*kernels, report);
     compare::candidates(*kernels, report);
+    compare::delta_nets(*kernels, report);
     compare::routers(*kernels, report);
     compare::quantizations(*kernels, report);
     std::printf("%s: %d of %d comparisons failed\n", kernels->isa, report.n_failures(), report.n_checks());
