@@ -26,6 +26,14 @@ struct AttentionKernel {
     // Vectors of a value that are summed at a time: half of the registers are sums (see AttentionScores).
     static constexpr int kColumns = S::kRegisters / 8;
 
+    // Scores that are yet to be multiplied with `scale` become cap tanh(score / cap).
+    static void cap_scores(const Quad& quad, float scale, float cap, float* scores) {
+        const int begin = quad.all.begin / kStep * W, end = (quad.all.end + kStep - 1) / kStep * W;
+        const F to_cap = S::set1(cap), to_scale = S::set1(scale / cap);
+        for (int i = begin; i < end; i += W)
+            S::store(scores + i, S::mul(to_cap, tanh<S>(S::mul(S::load(scores + i), to_scale))));
+    }
+
     // Turns the scores of a quad into softmax weights; sets largest and weight of its four queries. Scores times
     // `factor` are powers of two.
     static void soften(const Quad& quad, float factor, const SoftmaxState& state, int first, float* scores) {
@@ -139,14 +147,19 @@ struct AttentionKernel {
             all = either(all, quads[i].all);
         }
         const CacheRows<S, T> rows(a, tile.first, kv_head, split, all.begin, all.end, scores + size_t(n_quads) * kQuadScores);
-        const float factor = kLog2E / __builtin_sqrtf(float(a.head_dim));
+        const float scale = 1.0f / __builtin_sqrtf(float(a.head_dim));
+        const float factor = a.soft_cap > 0 ? kLog2E : kLog2E / __builtin_sqrtf(float(a.head_dim));
+        const auto soften_quad = [&](const Quad& quad, int first, float* of_quad) {
+            if (a.soft_cap > 0) cap_scores(quad, scale, a.soft_cap, of_quad);
+            soften(quad, factor, state, first, of_quad);
+        };
         const auto scores_of = [&](int i) { return scores + size_t(i) * kQuadScores; };
         const auto mixed_of = [&](int i) { return state.mixed + size_t(i) * Q * state.mixed_stride; };
         std::memset(state.mixed, 0, size_t(n_quads) * Q * state.mixed_stride * sizeof(float));
         if (n_quads == 1) {
             const Quad& quad = quads[0];
             in_blocks(all, [&](Range block) { Scores::template score<HD>(quad, rows, block, a.head_dim, scores); });
-            soften(quad, factor, state, 0, scores);
+            soften_quad(quad, 0, scores);
             in_blocks(all, [&](Range block) {
                 mix_quad<HD>(quad, rows, block, a.head_dim, scores, state.mixed, state.mixed_stride);
             });
@@ -179,7 +192,7 @@ struct AttentionKernel {
                 Scores::template score<HD>(quads[i], near, own, a.head_dim, scores_of(i));
             });
         });
-        for (int i = 0; i < n_quads; i++) soften(quads[i], factor, state, i * Q, scores_of(i));
+        for (int i = 0; i < n_quads; i++) soften_quad(quads[i], i * Q, scores_of(i));
         in_blocks(all, [&](Range block) {
             const auto near = decode(block, [&](int j) {
                 rows.template prefetch_after_value<HD>(j);

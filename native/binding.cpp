@@ -198,15 +198,16 @@ void define_compute(nb::module_& m) {
         .def("silu_mul", &Compute::silu_mul, nb::arg("out"), nb::arg("gate_up"), nb::arg("n_rows"),
              nb::arg("activation"))
         .def("add_bias", &Compute::add_bias, nb::arg("x"), nb::arg("bias"), nb::arg("n_rows"))
+        .def("soft_cap", &Compute::soft_cap, nb::arg("x"), nb::arg("scale"), nb::arg("cap"), nb::arg("n_rows"))
         .def("head_rms_norm", &Compute::head_rms_norm, nb::arg("x"), nb::arg("weight"), nb::arg("eps"),
              nb::arg("first_head"), nb::arg("n_heads"), nb::arg("n_rows"))
         .def("rope_store", &Compute::rope_store, nb::arg("qkv"), nb::arg("cos_sin"), nb::arg("positions"),
              nb::arg("sequence"), nb::arg("page_table"), nb::arg("k_cache"), nb::arg("v_cache"), nb::arg("n_heads"),
-             nb::arg("halves"), nb::arg("n_rows"))
+             nb::arg("n_halves"), nb::arg("n_rows"))
         .def("attention", &Compute::attention, nb::arg("out"), nb::arg("qkv"), nb::arg("positions"),
              nb::arg("sequence"), nb::arg("page_table"), nb::arg("k_cache"), nb::arg("v_cache"), nb::arg("n_heads"),
              nb::arg("head_offset"), nb::arg("group"), nb::arg("window"), nb::arg("n_rows"),
-             nb::arg("sinks") = nb::none())
+             nb::arg("sinks") = nb::none(), nb::arg("soft_cap") = 0.0f)
         .def("causal_conv", &Compute::causal_conv, nb::arg("out"), nb::arg("x"), nb::arg("weights"), nb::arg("state"),
              nb::arg("positions"), nb::arg("sequence"), nb::arg("page_table"), nb::arg("page_size"), nb::arg("n_rows"))
         .def("delta_rule", &Compute::delta_rule, nb::arg("out"), nb::arg("qkv"), nb::arg("gates"), nb::arg("first_gate"),

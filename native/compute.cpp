@@ -130,6 +130,12 @@ void Compute::add_bias(Object x, Object bias, int n_rows) {
     });
 }
 
+void Compute::soft_cap(Object x, float scale, float cap, int n_rows) {
+    const FloatRows rows(x, "x", n_rows, Access::write);
+    require(cap >= 0, "cap", "must not be negative");
+    run({x}, [=, to = rows.values(), n = rows.n()] { ops_.soft_cap(to, scale, cap, n, n_rows); });
+}
+
 void Compute::head_rms_norm(Object x, Object weight, float eps, int first_head, int n_heads, int n_rows) {
     const FloatRows rows(x, "x", n_rows, Access::write);
     const ArrayArg scale(weight, "weight", kFloat32, 1);
@@ -142,18 +148,20 @@ void Compute::head_rms_norm(Object x, Object weight, float eps, int first_head, 
 }
 
 void Compute::rope_store(Object qkv, Object cos_sin, Object positions, Object sequence, Object page_table,
-                         Object k_cache, Object v_cache, int n_heads, bool halves, int n_rows) {
+                         Object k_cache, Object v_cache, int n_heads, int n_halves, int n_rows) {
     const FloatRows rows(qkv, "qkv", n_rows, Access::write);
     const Paged paged(positions, sequence, page_table, k_cache, v_cache, Access::write, n_rows);
     const ArrayArg angles(cos_sin, "cos_sin", kFloat32, 3);
     require(n_heads >= 0, "n_heads", "must not be negative");
     require(paged.head_dim() % 2 == 0, "k_cache", "must have an even head width");
+    require(n_halves >= 0 && n_halves % 2 == 0 && n_halves <= paged.head_dim(), "n_halves",
+            "must be an even part of a head");
     rows.need_size(1, (int64_t(n_heads) + 2 * paged.n_kv_heads()) * paged.head_dim());
     angles.need_size(1, paged.head_dim() / 2);
     angles.need_size(2, 2);
     const Rope rope{rows.values(), angles.data<float>(), paged.positions.data<int32_t>(),
                     paged.sequence.data<int32_t>(), paged.page_table.data<int32_t>(), paged.keys.data<void>(),
-                    paged.values.data<void>(), paged.type, halves, n_rows, n_heads, paged.n_kv_heads(),
+                    paged.values.data<void>(), paged.type, n_halves, n_rows, n_heads, paged.n_kv_heads(),
                     paged.head_dim(), paged.page_size(), paged.max_pages()};
     run({qkv, cos_sin, positions, sequence, page_table, k_cache, v_cache},
         [this, rope, places = paged.places(), n_angles = angles.size(0)] {
@@ -166,7 +174,7 @@ void Compute::rope_store(Object qkv, Object cos_sin, Object positions, Object se
 
 void Compute::attention(Object out, Object qkv, Object positions, Object sequence, Object page_table, Object k_cache,
                         Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows,
-                        Object sinks) {
+                        Object sinks, float soft_cap) {
     const FloatRows rows(qkv, "qkv", n_rows);
     const Paged paged(positions, sequence, page_table, k_cache, v_cache, Access::read, n_rows);
     const int64_t head_dim = paged.head_dim();
@@ -174,6 +182,7 @@ void Compute::attention(Object out, Object qkv, Object positions, Object sequenc
     require(group > 0, "group", "must be positive");
     require(head_offset >= 0, "head_offset", "must not be negative");
     require(window >= 0, "window", "must not be negative");
+    require(soft_cap >= 0, "soft_cap", "must not be negative");
     require((int64_t(n_heads) - 1 + head_offset) / group < paged.n_kv_heads(), "n_heads",
             "and head_offset need more KV heads than k_cache has");
     const RowsOut to = RowsArg(out, "out", n_rows, int(n_heads * head_dim)).rows;
@@ -182,7 +191,7 @@ void Compute::attention(Object out, Object qkv, Object positions, Object sequenc
     const Attention a{to, rows.values(), paged.positions.data<int32_t>(), paged.sequence.data<int32_t>(),
                       paged.page_table.data<int32_t>(), paged.keys.data<void>(), paged.values.data<void>(), paged.type,
                       n_rows, n_heads, paged.n_kv_heads(), paged.head_dim(), paged.page_size(), paged.max_pages(),
-                      head_offset, group, window, optional_floats(sinks, "sinks", {n_heads})};
+                      head_offset, group, window, optional_floats(sinks, "sinks", {n_heads}), soft_cap};
     run({out, qkv, positions, sequence, page_table, k_cache, v_cache, sinks}, [this, a, places = paged.places()] {
         places.check(a.n_rows, a.window);
         if (a.n_rows == 0 || a.n_heads == 0) return;

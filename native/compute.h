@@ -61,11 +61,13 @@ public:
     void layer_norm(Object out, Object x, Object weight, Object bias, float eps, int n_rows);
     void silu_mul(Object out, Object gate_up, int n_rows, const std::string& activation);
     void add_bias(Object x, Object bias, int n_rows);
+    void soft_cap(Object x, float scale, float cap, int n_rows);
     void head_rms_norm(Object x, Object weight, float eps, int first_head, int n_heads, int n_rows);
     void rope_store(Object qkv, Object cos_sin, Object positions, Object sequence, Object page_table, Object k_cache,
-                    Object v_cache, int n_heads, bool halves, int n_rows);
+                    Object v_cache, int n_heads, int n_halves, int n_rows);
     void attention(Object out, Object qkv, Object positions, Object sequence, Object page_table, Object k_cache,
-                   Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows, Object sinks);
+                   Object v_cache, int n_heads, int head_offset, int group, int window, int n_rows, Object sinks,
+                   float soft_cap);
     void causal_conv(Object out, Object x, Object weights, Object state, Object positions, Object sequence,
                      Object page_table, int page_size, int n_rows);
     void delta_rule(Object out, Object qkv, Object gates, int first_gate, Object log_rate, Object dt_bias, Object state,

@@ -97,6 +97,7 @@ struct Attention {
     ElementType cache_type;
     int n_rows, n_heads, n_kv_heads, head_dim, page_size, max_pages, head_offset, group, window;
     const float* sinks = nullptr;  // [H]: a logit more for each query head, without a value
+    float soft_cap = 0;            // of scores; 0: none
 };
 
 // Rows [first, first + count) of one sequence, at consecutive positions.
@@ -160,7 +161,9 @@ struct KernelTable {
     void (*gated)(const RowOut& out, const float* gate, const float* up, Activation activation, int n);
     void (*add)(float* x, const float* y, int n);
     void (*add_scaled)(float* x, const float* y, float scale, int n);  // x += scale * y, rounded twice
-    void (*rope)(float* head, const float* cos_sin, int head_dim, bool halves);
+    void (*soft_cap)(float* x, float scale, float cap, int n);
+    // Pairs (i, i + n_halves / 2) of the first n_halves elements, (2i, 2i + 1) of the others.
+    void (*rope)(float* head, const float* cos_sin, int head_dim, int n_halves);
     void (*store_half)(uint16_t* out, const float* x, int n);
     void (*encode_q80)(uint8_t* out, const float* x, int n);  // the last block is padded with zeros
 

@@ -158,6 +158,12 @@ void Ops::add_bias(float* x, const float* bias, int n, int n_rows) {
     });
 }
 
+void Ops::soft_cap(float* x, float scale, float cap, int n, int n_rows) {
+    for_rows(n_rows, n, [&](int begin, int end) {
+        for (int t = begin; t < end; t++) kernels_.soft_cap(x + size_t(t) * n, scale, cap, n);
+    });
+}
+
 void Ops::head_rms_norm(float* x, const float* weight, float eps, int n, int head_dim, int first_head, int n_heads,
                         int n_rows) {
     for_rows(n_rows, n_heads * head_dim, [&](int begin, int end) {
@@ -186,7 +192,7 @@ void Ops::rope_store(const Rope& r) {
         const float* cos_sin = r.cos_sin + size_t(position) * r.head_dim;
         float* head = r.qkv + size_t(t) * width;
         for (int h = 0; h < r.n_heads + r.n_kv_heads; h++)
-            kernels_.rope(head + size_t(h) * r.head_dim, cos_sin, r.head_dim, r.halves);
+            kernels_.rope(head + size_t(h) * r.head_dim, cos_sin, r.head_dim, r.n_halves);
         const float* key = head + size_t(r.n_heads) * r.head_dim;
         const float* value = key + size_t(r.n_kv_heads) * r.head_dim;
         size_t slot = size_t(page) * r.n_kv_heads * r.page_size + size_t(position % r.page_size);

@@ -15,7 +15,7 @@ struct Rope {
     const int32_t *positions, *sequence, *page_table;
     void *keys, *values;     // [n_pages, K, P, E]
     ElementType cache_type;
-    bool halves;
+    int n_halves;            // elements of each head that turn as halves; the others as neighbours
     int n_rows, n_heads, n_kv_heads, head_dim, page_size, max_pages;
 };
 
@@ -46,6 +46,7 @@ public:
     void layer_norm(const RowsOut& out, const float* x, const float* weight, const float* bias, float eps, int n_rows);
     void silu_mul(const RowsOut& out, const float* gate_up, Activation activation, int n_rows);
     void add_bias(float* x, const float* bias, int n, int n_rows);
+    void soft_cap(float* x, float scale, float cap, int n, int n_rows);
     void head_rms_norm(float* x, const float* weight, float eps, int n, int head_dim, int first_head, int n_heads,
                        int n_rows);
     void rope_store(const Rope& rope);

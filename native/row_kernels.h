@@ -51,6 +51,13 @@ typename S::F exp(typename S::F x) {
     return S::select_less(x, lowest, S::set1(0.0f), S::mul(p, S::power_of_two(n)));
 }
 
+// tanh(x), off by 2 ulp of 1; NaN stays NaN.
+template <class S>
+typename S::F tanh(typename S::F x) {
+    const typename S::F one = S::set1(1), two = S::set1(2);
+    return S::sub(one, S::div(two, S::add(one, exp<S>(S::mul(two, x)))));
+}
+
 // 2^y within 2 ulp for -126 <= y <= 0, 1 for 0; 0 below -126.5; NaN stays NaN.
 // The minimax polynomial of degree 6 on [-1/2, 1/2], off by 2e-9 before its own roundings.
 template <class S>
@@ -280,21 +287,31 @@ struct RowKernels {
         for (int i = 0; i < n; i++) x[i] += scale * y[i];
     }
 
+    // x := scale x, and cap tanh(scale x / cap) where there is a cap.
+    static void soft_cap(float* x, float scale, float cap, int n) {
+        const F to_scale = S::set1(cap > 0 ? scale / cap : scale), to_cap = S::set1(cap);
+        const auto value = [&](F v) {
+            const F scaled = S::mul(v, to_scale);
+            return cap > 0 ? S::mul(to_cap, tanh<S>(scaled)) : scaled;
+        };
+        int i = 0;
+        for (; i + W <= n; i += W) S::store(x + i, value(S::load(x + i)));
+        if (i < n) store_some<S>(x + i, value(load_some<S>(x + i, n - i)), n - i);
+    }
+
     // Plain loops: the compiler vectorises them, and they are nowhere near the top of a profile.
-    static void rope(float* head, const float* cos_sin, int head_dim, bool halves) {
-        const int half = head_dim / 2;
-        if (halves)
-            for (int i = 0; i < half; i++) {
-                const float c = cos_sin[2 * i], s = cos_sin[2 * i + 1], a = head[i], b = head[i + half];
-                head[i] = a * c - b * s;
-                head[i + half] = a * s + b * c;
-            }
-        else
-            for (int i = 0; i < half; i++) {
-                const float c = cos_sin[2 * i], s = cos_sin[2 * i + 1], a = head[2 * i], b = head[2 * i + 1];
-                head[2 * i] = a * c - b * s;
-                head[2 * i + 1] = a * s + b * c;
-            }
+    static void rope(float* head, const float* cos_sin, int head_dim, int n_halves) {
+        const int half = n_halves / 2;
+        for (int i = 0; i < half; i++) {
+            const float c = cos_sin[2 * i], s = cos_sin[2 * i + 1], a = head[i], b = head[i + half];
+            head[i] = a * c - b * s;
+            head[i + half] = a * s + b * c;
+        }
+        for (int i = half; i < head_dim / 2; i++) {
+            const float c = cos_sin[2 * i], s = cos_sin[2 * i + 1], a = head[2 * i], b = head[2 * i + 1];
+            head[2 * i] = a * c - b * s;
+            head[2 * i + 1] = a * s + b * c;
+        }
     }
 
     static void store_half(uint16_t* out, const float* x, int n) {

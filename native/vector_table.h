@@ -37,6 +37,7 @@ KernelTable vector_table(const char* isa) {
     table.gated = RowKernels<S>::gated;
     table.add = RowKernels<S>::add;
     table.add_scaled = RowKernels<S>::add_scaled;
+    table.soft_cap = RowKernels<S>::soft_cap;
     table.rope = RowKernels<S>::rope;
     table.store_half = RowKernels<S>::store_half;
     table.encode_q80 = RowKernels<S>::encode_q80;

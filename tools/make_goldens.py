@@ -65,6 +65,29 @@ GEMMA3 = {
     },
     "rms_norm_eps": 1e-6,
 }
+MIXTRAL = {"num_local_experts": 8, "num_experts_per_tok": 2}
+GEMMA2 = {
+    "tie_word_embeddings": False,  # as of Gemma 3
+    "head_dim": 32,
+    "sliding_window": 12,
+    "query_pre_attn_scalar": 32,
+    "attn_logit_softcapping": 2.0,
+    "final_logit_softcapping": 12.0,
+    "rms_norm_eps": 1e-6,
+}
+PHI3 = {"partial_rotary_factor": 0.5, "sliding_window": 12}
+SMOLLM3 = {
+    "num_hidden_layers": 4,
+    "attention_bias": True,
+    "tie_word_embeddings": False,
+}
+GRANITE = {
+    "embedding_multiplier": 6.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.25,
+    "logits_scaling": 0.5,
+    "attention_bias": True,
+}
 STABLELM = {"use_qkv_bias": True, "partial_rotary_factor": 0.25, "layer_norm_eps": 1e-3}
 # 2 of 4 groups, a dense layer first, two shared experts' width
 DEEPSEEK_EXPERTS = {
@@ -166,6 +189,15 @@ GOLDENS_WANTED = [
     Golden("qwen3-shards", "qwen3", sizes(96, 192, 8, 2, head_dim=16, **TIED, **EPS_6), 40, BF16, "150KB"),
     Golden("stablelm", "stablelm", sizes(128, 192, 8, 2, **STABLELM), 32, BF16),
     Golden("gpt-oss", "gpt_oss", sizes(64, 96, 8, 2, **GPT_OSS), 40, BF16),
+    Golden(
+        "qwen2-moe", "qwen2_moe", sizes(64, 96, 8, 2, shared_expert_intermediate_size=96, **EXPERTS), 32, BF16
+    ),
+    Golden("mixtral", "mixtral", sizes(64, 96, 8, 2, **MIXTRAL), 32, BF16),
+    Golden("gemma2", "gemma2", sizes(96, 160, 8, 2, **GEMMA2), 40, BF16),
+    Golden("phi3", "phi3", sizes(128, 192, 8, 2, **PHI3), 40, BF16),
+    Golden("smollm3", "smollm3", sizes(64, 128, 8, 2, **SMOLLM3), 40, BF16),
+    Golden("granite", "granite", sizes(64, 128, 8, 2, **GRANITE), 32, BF16),
+    Golden("glm4", "glm4", sizes(64, 128, 8, 2, head_dim=32, rms_norm_eps=1e-6), 32, BF16),
     Golden("glm4-moe", "glm4_moe", sizes(64, 96, 8, 2, **GLM4_MOE), 32, BF16),
     Golden("qwen3-5", "qwen3_5_text", sizes(64, 96, 8, 2, **DELTA_NET, **TIED), 80, BF16),
     Golden("qwen3-5-moe", "qwen3_5_moe_text", sizes(64, 96, 8, 2, **DELTA_NET, **SHARED_EXPERT), 40, BF16),
@@ -178,7 +210,7 @@ def random_model(golden: Golden, seed: int) -> transformers.PreTrainedModel:
     """A model whose every kind of parameter matters: norms around 1, biases off 0, logits well spread."""
     torch.manual_seed(seed)
     config = transformers.AutoConfig.for_model(
-        golden.family, bos_token_id=1, eos_token_id=2, pad_token_id=None, **golden.sizes
+        golden.family, **{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None} | golden.sizes
     )
     model = transformers.AutoModelForCausalLM.from_config(
         config, dtype=torch.float32, attn_implementation="eager"

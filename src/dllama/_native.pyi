@@ -149,6 +149,7 @@ class Compute:
     ) -> None: ...
     def silu_mul(self, out: Rows, gate_up: Floats, n_rows: int, activation: str) -> None: ...
     def add_bias(self, x: Floats, bias: Floats, n_rows: int) -> None: ...
+    def soft_cap(self, x: Floats, scale: float, cap: float, n_rows: int) -> None: ...
     def head_rms_norm(
         self, x: Floats, weight: Floats, eps: float, first_head: int, n_heads: int, n_rows: int
     ) -> None: ...
@@ -162,7 +163,7 @@ class Compute:
         k_cache: Cache,
         v_cache: Cache,
         n_heads: int,
-        halves: bool,
+        n_halves: int,
         n_rows: int,
     ) -> None: ...
     def attention(
@@ -180,6 +181,7 @@ class Compute:
         window: int,
         n_rows: int,
         sinks: Floats | None = None,
+        soft_cap: float = 0.0,
     ) -> None: ...
     def causal_conv(
         self,

@@ -298,6 +298,16 @@ def test_add_bias(device: Device, rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(read(device, buffer), np.concatenate([x[:3] + bias, x[3:]]))
 
 
+@pytest.mark.parametrize(("scale", "cap"), [(1.0, 30.0), (0.125, 0.0), (3.0, 2.0)])
+def test_soft_cap(device: Device, rng: np.random.Generator, scale: float, cap: float) -> None:
+    x = 20 * normal(rng, 4, 33)
+    buffer = put(device, x)
+    device.soft_cap(buffer, scale, cap, 3)
+    got = read(device, buffer)
+    assert_within(got[:3], oracle.soft_cap(x[:3], scale, cap), 4 * EPS * (cap or 20 * 5 * scale))
+    np.testing.assert_array_equal(got[3:], x[3:])
+
+
 # attention
 
 
@@ -361,16 +371,17 @@ def attend(
     window: int,
     rows: slice,
     sinks: Floats | None = None,
+    soft_cap: float = 0.0,
 ) -> None:
     qkv = step.qkv[rows].copy()
     device.attention(
         out, put(device, qkv), *step.places(device, rows), put(device, step.keys), put(device, step.values),
-        N_HEADS, offset, group, window, len(qkv), sinks=None if sinks is None else put(device, sinks),
+        N_HEADS, offset, group, window, len(qkv), None if sinks is None else put(device, sinks), soft_cap,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("offset", "group"), [(0, 3), (2, 4)])
-@pytest.mark.parametrize("window", [0, 5])
+@pytest.mark.parametrize(("window", "soft_cap"), [(0, 0.0), (5, 0.0), (5, 1.5)])
 @pytest.mark.parametrize("dtype", CACHE_TYPES)
 @pytest.mark.parametrize("has_sinks", [False, True])
 def test_attention(
@@ -378,6 +389,7 @@ def test_attention(
     rng: np.random.Generator,
     dtype: ElementType,
     window: int,
+    soft_cap: float,
     offset: int,
     group: int,
     has_sinks: bool,
@@ -386,16 +398,27 @@ def test_attention(
     sinks = 4 * normal(rng, N_HEADS) if has_sinks else None
     n_rows = len(step.qkv)
     out, quantised = device.buffer(n_rows, N_HEADS * 32), device.quantised_rows(n_rows, N_HEADS * 32)
-    attend(device, step, out, offset, group, window, slice(None), sinks)
-    attend(device, step, quantised, offset, group, window, slice(None), sinks)
+    attend(device, step, out, offset, group, window, slice(None), sinks, soft_cap)
+    attend(device, step, quantised, offset, group, window, slice(None), sinks, soft_cap)
     keys, values = loaded(step.keys, dtype, 32), loaded(step.values, dtype, 32)
     queries = step.qkv[:, : N_HEADS * 32].reshape(n_rows, N_HEADS, 32)
     wanted = oracle.attention(
-        queries, step.positions, step.sequence, step.page_table, keys, values, offset, group, window, sinks
+        queries,
+        step.positions,
+        step.sequence,
+        step.page_table,
+        keys,
+        values,
+        offset,
+        group,
+        window,
+        sinks,
+        soft_cap,
     ).reshape(n_rows, -1)
     # As in tests/kernels/test_attention.py: the scores' rounding as a factor of weights, and that of sums.
     length = np.sqrt((keys**2).sum(-1).max() * (queries.astype(np.float64) ** 2).sum(-1).max())
-    bound = (2 * 34 * EPS * length / np.sqrt(32) + (2 * 30 + 16) * EPS) * np.abs(values).max()
+    score_error = 34 * length / np.sqrt(32) + 4 * soft_cap
+    bound = (2 * score_error + 2 * 30 + 16) * EPS * np.abs(values).max()
     assert_within(read(device, out), wanted, bound)
     step_size = quantisation_step(device, ElementType.Q40, np.abs(wanted) + bound)
     assert_within(
@@ -403,20 +426,20 @@ def test_attention(
     )
 
 
-@pytest.mark.parametrize("halves", [True, False])
+@pytest.mark.parametrize("n_halves", [64, 24, 0])
 @pytest.mark.parametrize("dtype", CACHE_TYPES)
-def test_rope_store(device: Device, rng: np.random.Generator, dtype: ElementType, halves: bool) -> None:
+def test_rope_store(device: Device, rng: np.random.Generator, dtype: ElementType, n_halves: int) -> None:
     step = make_step(rng, dtype, 64)
     angle = rng.uniform(0, 6, (32, 32))
     cos_sin = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
     qkv, keys, values = put(device, step.qkv), put(device, step.keys), put(device, step.values)
     device.rope_store(
-        qkv, put(device, cos_sin), *step.places(device), keys, values, N_HEADS, halves, len(step.qkv)
+        qkv, put(device, cos_sin), *step.places(device), keys, values, N_HEADS, n_halves, len(step.qkv)
     )
     heads = step.qkv.reshape(len(step.qkv), -1, 64)
     got = read(device, qkv).reshape(heads.shape)
     turned = N_HEADS + N_KV
-    wanted = oracle.rope(heads[:, :turned], cos_sin[step.positions], halves)
+    wanted = oracle.rope(heads[:, :turned], cos_sin[step.positions], n_halves)
     assert_within(got[:, :turned], wanted, 6 * EPS * np.abs(heads).max())
     np.testing.assert_array_equal(got[:, turned:], heads[:, turned:])
     page, slot = step.page_table[step.sequence, step.positions // PAGE], step.positions % PAGE
@@ -564,7 +587,7 @@ def test_places_are_checked_in_each_run(device: Device, rng: np.random.Generator
     attention = device.record(
         lambda: device.attention(out, qkv, *bound, keys, keys, N_HEADS, 0, 3, 0, n_rows)
     )
-    rope = device.record(lambda: device.rope_store(qkv, cos_sin, *bound, keys, keys, N_HEADS, True, n_rows))
+    rope = device.record(lambda: device.rope_store(qkv, cos_sin, *bound, keys, keys, N_HEADS, 32, n_rows))
     for program in (attention, rope):
         program.run()
         for array, bad, message in (

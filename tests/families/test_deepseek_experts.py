@@ -47,7 +47,7 @@ def test_what_is_left_unsaid_is_as_in_the_class() -> None:
     )
     rope = mixture.mixer.rope
     assert rope is not None
-    assert (rope.style, rope.n_rotated) == (RopeStyle.ADJACENT, 64)
+    assert (rope.style, rope.n_rotated) == (RopeStyle.HALVES, 64)
 
 
 def test_what_is_said_counts() -> None:

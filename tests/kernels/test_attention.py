@@ -35,9 +35,11 @@ class Step:
     def stored(self, cache: NDArray[np.floating]) -> NDArray[np.generic]:
         return encode(cache, self.dtype)
 
-    def attend(self, compute: Compute, head_offset: int, group: int, window: int, rows: slice) -> Float32:
+    def attend(
+        self, compute: Compute, head_offset: int, group: int, window: int, rows: slice, soft_cap: float = 0.0
+    ) -> Float32:
         out = np.full((len(self.qkv[rows]), self.queries * self.head_dim), np.nan, np.float32)
-        self.attend_to(out, compute, head_offset, group, window, rows)
+        self.attend_to(out, compute, head_offset, group, window, rows, soft_cap)
         return out
 
     def attend_to(
@@ -48,6 +50,7 @@ class Step:
         group: int,
         window: int = 0,
         rows: slice = slice(None),
+        soft_cap: float = 0.0,
     ) -> None:
         qkv = np.ascontiguousarray(self.qkv[rows])
         compute.attention(
@@ -63,6 +66,7 @@ class Step:
             group,
             window,
             len(qkv),
+            soft_cap=soft_cap,
         )
 
 
@@ -147,16 +151,20 @@ def has_such_a_cache(head_dim: int, dtype: ElementType) -> bool:
     [(layout, dtype) for layout in LAYOUTS for dtype in DTYPES if has_such_a_cache(layout[2], dtype)],
 )
 @pytest.mark.parametrize("runs", [[(0, 1)], [(0, 70), (290, 1), (31, 3)], [(1000, 1)], [(240, 50)]])
+@pytest.mark.parametrize("soft_cap", [0.0, 1.5])
 def test_attention(
     compute: Compute,
     rng: np.random.Generator,
     runs: list[tuple[int, int]],
     layout: tuple[int, ...],
     dtype: ElementType,
+    soft_cap: float,
 ) -> None:
+    if soft_cap and dtype is not ElementType.F16:
+        pytest.skip("what a cap does depends on no type")
     queries, kv_heads, head_dim, page_size, head_offset, group, window = layout
     step = make_step(rng, runs, queries, kv_heads, head_dim, page_size, dtype)
-    got = step.attend(compute, head_offset, group, window, slice(None))
+    got = step.attend(compute, head_offset, group, window, slice(None), soft_cap)
     heads = step.qkv[:, : queries * head_dim].reshape(-1, queries, head_dim)
     wanted = oracle.attention(
         heads,
@@ -168,12 +176,13 @@ def test_attention(
         head_offset,
         group,
         window,
+        cap=soft_cap,
     )
-    # A score is off by at most (E + 2) eps |q| |k| / sqrt(E), its weight by that as a factor; values add the
-    # rounding of a sum over blocks of 32 and their rescaling.
+    # A score is off by at most (E + 2) eps |q| |k| / sqrt(E), and by a few roundings of its soft cap, its weight by
+    # that as a factor; values add the rounding of a sum over blocks of 32 and their rescaling.
     seen = np.nan_to_num(step.k_cache.astype(np.float64))
     length = np.sqrt((seen**2).sum(-1).max() * (heads.astype(np.float64) ** 2).sum(-1).max())
-    score_error = (head_dim + 2) * EPS * length / np.sqrt(head_dim)
+    score_error = (head_dim + 2) * EPS * length / np.sqrt(head_dim) + 4 * EPS * soft_cap
     n_seen = step.positions.max() + 1
     sums = (min(n_seen, 256) * 2 + n_seen / 256 * 4 + 16) * EPS
     bound = (2 * score_error + sums) * np.abs(np.nan_to_num(step.v_cache.astype(np.float64))).max()
@@ -234,10 +243,11 @@ def test_not_a_number_shows(compute: Compute, rng: np.random.Generator) -> None:
     ("head_dim", "dtype"),
     [(width, dtype) for width in (2, 6, 64, 80, 96) for dtype in DTYPES if has_such_a_cache(width, dtype)],
 )
-@pytest.mark.parametrize("halves", [True, False])
+@pytest.mark.parametrize("part", [1.0, 0.5, 0.0])
 def test_rope_store(
-    compute: Compute, rng: np.random.Generator, head_dim: int, halves: bool, dtype: ElementType
+    compute: Compute, rng: np.random.Generator, head_dim: int, part: float, dtype: ElementType
 ) -> None:
+    n_halves = int(part * head_dim) // 2 * 2
     step = make_step(rng, [(0, 5), (17, 1), (3, 130)], 3, 2, head_dim, 8, dtype)
     before = step.qkv.copy()
     angle = rng.uniform(0, 6, (140, head_dim // 2))
@@ -252,11 +262,11 @@ def test_rope_store(
         keys,
         values,
         3,
-        halves,
+        n_halves,
         len(step.qkv),
     )
     heads = before.reshape(len(before), 7, head_dim)
-    wanted = oracle.rope(heads[:, :5], cos_sin[step.positions], halves)
+    wanted = oracle.rope(heads[:, :5], cos_sin[step.positions], n_halves)
     got = step.qkv.reshape(heads.shape)
     assert_within(got[:, :5], wanted, 3 * EPS * np.abs(heads).max() * 2)
     np.testing.assert_array_equal(got[:, 5:], heads[:, 5:])

@@ -61,6 +61,11 @@ KINDS: dict[str, tuple[Layer, ...]] = {
         dataclasses.replace(LAYER, feed_forward=dataclasses.replace(DENSE, ffn_dim=160)),
         LAYER,
     ),
+    "a rope of some elements in halves": (
+        mixer(rope=Rope(theta=1e4, style=RopeStyle.HALVES, n_rotated=8), scale=0.3),
+        LAYER,
+    ),
+    "soft caps of attention": (mixer(soft_cap=0.8), mixer(soft_cap=5.0, window=5)),
     "norms with a mean and a bias": (dataclasses.replace(LAYER, norm=NormKind.LAYER),) * 2,
     "such norms in some layers": (dataclasses.replace(LAYER, norm=NormKind.LAYER), LAYER),
     "norms after": (dataclasses.replace(LAYER, norms_after=True),) * 2,
@@ -106,6 +111,19 @@ def test_layers_compute_what_they_say(name: str, shares: Sequence[float]) -> Non
 @pytest.mark.parametrize("shares", [(1,), (1, 1)], ids=str)
 def test_embeddings_are_scaled(shares: Sequence[float]) -> None:
     model = ModelSpec.uniform(config_of(KINDS["plain"], embedding_scale=6.5), ElementType.F32)
+    checkpoint, source = random_model(model)
+    with LocalCluster(checkpoint, shares=shares) as cluster:
+        assert_near(all_logits(Steps(cluster), IDS, [9]), logits_of(model.config, source, IDS), 1e-4)
+
+
+@pytest.mark.parametrize("shares", [(1,), (1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{"logit_soft_cap": 2.0}, {"logit_scale": 0.125}, {"logit_scale": 3.0, "logit_soft_cap": 4.0}],
+    ids=str,
+)
+def test_logits_are_scaled_and_capped(shares: Sequence[float], changes: dict[str, float]) -> None:
+    model = ModelSpec.uniform(config_of(KINDS["plain"], **changes), ElementType.F32)
     checkpoint, source = random_model(model)
     with LocalCluster(checkpoint, shares=shares) as cluster:
         assert_near(all_logits(Steps(cluster), IDS, [9]), logits_of(model.config, source, IDS), 1e-4)

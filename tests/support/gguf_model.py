@@ -11,7 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from dllama.checkpoint import open_checkpoint
+from dllama.checkpoint import Checkpoint, open_checkpoint
 from dllama.checkpoint.gguf.names import gguf_keys
 from dllama.dtypes import ElementType
 from dllama.families import Family, family_named, known_families
@@ -51,12 +51,15 @@ def package_name(family: Family, name: str, config: ModelConfig | None = None) -
     in_hf = whole.replace(".experts.0.", ".experts.")
     if in_hf.endswith(".sinks"):  # no weight in PyTorch's files, and one in GGUF files
         in_hf += ".weight"
-    if family.fused(name) is not None:  # GGUF files have each by itself
+    is_part = config is not None and part_in_gguf(family, config, name) is not None
+    if family.fused(name) is not None and not is_part:
         _, part, kind = f"{name.rpartition('.')[2]}_weight".split("_")[:3]
         in_hf = f"{in_hf.rpartition('.')[0]}.{part}_proj.{kind}"
     in_hf = in_hf.replace("in_proj_qkvz", "in_proj_z" if name.endswith("_z") else "in_proj_qkv")  # its parts
     if in_hf.endswith(".dt_bias"):  # its converter calls it so first
         in_hf = in_hf.replace(".dt_bias", ".dt_proj.bias")
+    if name == "head":  # also where llama.cpp knows the family with a tied head only
+        return "output.weight"
     found = names.get_name(in_hf, try_suffixes=(".weight", ".bias"))
     assert found is not None, f"the gguf package has no name for {in_hf}"
     return found
@@ -144,14 +147,15 @@ def write_model(
     factors = rope_factors(config)
     if factors is not None:
         changed.setdefault("rope_freqs.weight", factors)
+    for stored, values in wholes(checkpoint, family).items():
+        changed.setdefault(stored, values)
     for name, spec in checkpoint.tensors.items():
         if part_in_gguf(family, checkpoint.config, name):
             continue
         stored = package_name(family, name, checkpoint.config)
         if stored in changed or (name == "head" and config["tie_word_embeddings"]):
             continue
-        read = checkpoint.read(name, (0, spec.stacked_rows), (0, spec.n_cols)).tobytes()
-        values = np.frombuffer(read, np.float32).reshape(spec.shape)
+        values = float_values(checkpoint, name)
         if spec.is_vector or spec.is_table:
             writer.add_tensor(stored, values)
         else:
@@ -172,6 +176,26 @@ def write_model(
 def layer_of(name: str) -> int:
     """0 outside of layers."""
     return int(name.split(".")[1]) if name.startswith("layers.") else 0
+
+
+def wholes(checkpoint: Checkpoint, family: Family) -> dict[str, np.ndarray]:
+    """What is stored as one, of several of ours, whose rows are there as they are."""
+    assert family.gguf is not None
+    found: dict[str, np.ndarray] = {}
+    for name, spec in checkpoint.tensors.items():
+        layer = layer_of(name)
+        part = family.gguf.part_of(checkpoint.config.layer(layer), name.rpartition(".")[2])
+        if part is None or part.rows is None or part.n_rows is None or part.transposed:
+            continue
+        whole = found.setdefault(part.name(str(layer)), np.zeros((part.n_rows, spec.n_cols), np.float32))
+        whole[part.rows] = float_values(checkpoint, name).reshape(-1, spec.n_cols)
+    return found
+
+
+def float_values(checkpoint: Checkpoint, name: str) -> np.ndarray:
+    spec = checkpoint.tensors[name]
+    read = checkpoint.read(name, (0, spec.stacked_rows), (0, spec.n_cols)).tobytes()
+    return np.frombuffer(read, np.float32).reshape(spec.shape)
 
 
 def add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:

@@ -11,7 +11,7 @@ from dllama.checkpoint import Checkpoint
 from dllama.checkpoint.recipes import Recipe, stored
 from dllama.dtypes import ElementType
 from dllama.kernels import delta_oracle, oracle
-from dllama.model import Activation, Attention, DeltaNet, Dense, ModelConfig, ModelSpec, RopeStyle
+from dllama.model import Activation, Attention, DeltaNet, Dense, ModelConfig, ModelSpec
 from dllama.model.rope import rope_table
 from dllama.sharding import Tensor
 
@@ -63,7 +63,8 @@ def logits_of(config: ModelConfig, source: RandomSource, ids: list[int]) -> Arra
         if layer.norms_after:
             out = _norm(out, "post_ffn_norm", of, config.norm_eps)
         x = x + out
-    return _norm(x, "final_norm", weights, config.norm_eps) @ weights["head"].T
+    logits = _norm(x, "final_norm", weights, config.norm_eps) @ weights["head"].T
+    return oracle.soft_cap(logits, config.logit_scale, config.logit_soft_cap or 0.0)
 
 
 def _norm(x: Array, name: str, of: dict[str, Array], eps: float) -> Array:
@@ -81,10 +82,11 @@ def _attention(kind: Attention, of: dict[str, Array], x: Array, config: ModelCon
             heads[part] = oracle.rms_norm(heads[part], of[f"{part}_norm"][0], config.norm_eps)
         if kind.rope is not None:
             table = rope_table(kind.angles._replace(factor=1.0), n)
-            heads[part] = oracle.rope(heads[part], table, kind.rope.style is RopeStyle.HALVES)
+            heads[part] = oracle.rope(heads[part], table, kind.n_halves)
     key, value = (np.repeat(heads[part], kind.group, axis=1) for part in "kv")
     scale = width**-0.5 if kind.scale is None else kind.scale
-    scores = np.einsum("the,she->hts", heads["q"], key) * scale
+    scores = np.einsum("the,she->hts", heads["q"], key)
+    scores = oracle.soft_cap(scores, scale, kind.soft_cap or 0.0)
     distance = np.arange(n)[:, None] - np.arange(n)[None, :]
     scores = np.where((distance >= 0) & (distance < (kind.window or n)), scores, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))

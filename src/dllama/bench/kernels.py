@@ -189,7 +189,7 @@ def _rope_store(compute: Compute, n_rows: int) -> _Case:
     table = np.arange(n_pages, dtype=np.int32)[None]
 
     def run() -> None:
-        compute.rope_store(qkv, cos_sin, positions, sequence, table, keys, values, _HEADS, False, n_rows)
+        compute.rope_store(qkv, cos_sin, positions, sequence, table, keys, values, _HEADS, 0, n_rows)
 
     turned = 2 * 4 * (_HEADS + _KV_HEADS) * _HEAD_DIM
     return _Case("rope + store f16", n_rows, run, n_rows * (turned + 2 * (4 + 2) * _KV_HEADS * _HEAD_DIM))

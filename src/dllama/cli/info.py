@@ -66,8 +66,9 @@ def _numbers(model: ModelSpec) -> Iterator[tuple[str, object]]:
     config = model.config
     for name in ("family", "dim", "n_layers", "vocab_size", "max_seq_len", "norm_eps"):
         yield name, getattr(config, name)
-    if config.embedding_scale != 1:
-        yield "embedding_scale", config.embedding_scale
+    for name, usual in (("embedding_scale", 1), ("logit_scale", 1), ("logit_soft_cap", None)):
+        if getattr(config, name) != usual:
+            yield name, getattr(config, name)
     yield "weight_type", model.types.label
     for number, kind in enumerate(config.kinds):
         if len(config.kinds) > 1:

@@ -40,10 +40,6 @@ TENSORS: Mapping[str, str] = {
     "log_rate": "blk.{layer}.ssm_a",
     "dt_bias": "blk.{layer}.ssm_dt.bias",
     "ffn_norm": "blk.{layer}.post_attention_norm.weight",
-    "shared_gate": "blk.{layer}.ffn_gate_shexp.weight",
-    "shared_down": "blk.{layer}.ffn_down_shexp.weight",
-    "shared_up": "blk.{layer}.ffn_up_shexp.weight",
-    "shared_out_gate": "blk.{layer}.ffn_gate_inp_shexp.weight",
 }
 
 

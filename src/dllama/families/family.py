@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
-from dllama.families.stored_parts import StoredPart
+from dllama.families.stored_parts import Fused, StoredPart
 from dllama.model import Layer, ModelConfig
 
 _USUAL_NAMES: Mapping[str, str] = MappingProxyType(
@@ -31,6 +31,10 @@ _USUAL_NAMES: Mapping[str, str] = MappingProxyType(
         "experts_gate": "model.layers.{layer}.mlp.experts.{number}.gate_proj.weight",
         "experts_down": "model.layers.{layer}.mlp.experts.{number}.down_proj.weight",
         "experts_up": "model.layers.{layer}.mlp.experts.{number}.up_proj.weight",
+        "shared_gate": "model.layers.{layer}.mlp.shared_expert.gate_proj.weight",
+        "shared_down": "model.layers.{layer}.mlp.shared_expert.down_proj.weight",
+        "shared_up": "model.layers.{layer}.mlp.shared_expert.up_proj.weight",
+        "shared_out_gate": "model.layers.{layer}.mlp.shared_expert_gate.weight",
         "attention_norm": "model.layers.{layer}.input_layernorm.weight",
         "ffn_norm": "model.layers.{layer}.post_attention_layernorm.weight",
         "final_norm": "model.norm.weight",
@@ -40,18 +44,6 @@ _USUAL_NAMES: Mapping[str, str] = MappingProxyType(
         "head": "lm_head.weight",
     }
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Fused:
-    """Where several tensors of ours, `of`, are stored as one: their rows one after another, or in turn where they are
-    `interleaved`. Of experts all matrices are one tensor [n_experts, rows, columns]; `transposed`: [.., columns, rows].
-    Of biases of experts, [n_experts, n], it is the columns that follow each other."""
-
-    name: str
-    of: tuple[str, ...]
-    interleaved: bool = False
-    transposed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +61,8 @@ class Family:
     part_of: Callable[[Layer, str], StoredPart | None] = lambda layer, name: None
     """Of which larger tensor of safetensors files a layer's tensor (its name without `layers.N.`) may be a part; it
     counts where the files have it."""
+    stores_pairs: bool = False
+    """Whether its safetensors files have rows of q and k as adjacent pairs already."""
     norms_add_one: bool = False
     """Its safetensors files have of each norm what is to be added to 1; GGUF files have the sum."""
     plain_norms: tuple[str, ...] = ()

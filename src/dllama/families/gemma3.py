@@ -7,7 +7,6 @@ Keys and defaults: Gemma3TextConfig of transformers.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,11 +51,8 @@ def _read(keys: Keys) -> ModelConfig:
 
 
 def _attention(keys: Keys, window: int | None) -> Attention:
-    attention = reading.attention(keys, RopeStyle.HALVES, window=window, qk_norm=True)
-    of = keys.number("query_pre_attn_scalar")
-    if of <= 0:
-        raise ModelFileError(f"{keys.path}: query_pre_attn_scalar is {of}, which cannot be (above 0)")
-    return dataclasses.replace(attention, scale=None if of == attention.head_dim else of**-0.5)
+    scale = reading.score_scale(keys)
+    return reading.attention(keys, RopeStyle.HALVES, window=window, qk_norm=True, scale=scale)
 
 
 def _with_rope(keys: Keys, kind: str) -> Keys:

@@ -37,6 +37,10 @@ class GgufNames:
     keys: Mapping[str, GgufKey | None] = dataclasses.field(default_factory=dict)
     """config.json's name of a number to the file's, beside the usual ones (checkpoint/gguf/names.py). None: a usual one
     that these files have not got."""
+    flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What a tensor says by being there: config.json's name of a flag to our name of the tensor."""
+    ignored: tuple[str, ...] = ()
+    """Keys that say nothing of what is computed."""
     implied: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What holds of every such file without being said, by config.json's names."""
     derived: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _nothing

@@ -25,7 +25,7 @@ def _read(keys: Keys) -> ModelConfig:
     )
     attention = reading.attention(
         keys,
-        RopeStyle.ADJACENT,
+        RopeStyle.HALVES,
         partial=True,
         qkv_bias=keys.flag("attention_bias"),
         qk_norm=keys.flag("use_qk_norm"),

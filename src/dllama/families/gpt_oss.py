@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dllama.families import reading
-from dllama.families.family import Family, Fused
+from dllama.families.family import Family
 from dllama.families.gguf_names import GgufKey, GgufNames
 from dllama.families.keys import Keys
 from dllama.families.reading import FULL, SLIDING
+from dllama.families.stored_parts import Fused
 from dllama.model import Activation, Experts, Layer, ModelConfig, RopeStyle
 
 _ROPE = {

@@ -10,9 +10,10 @@ from dllama.families import delta_net_gguf, reading
 from dllama.families.family import Family
 from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
+from dllama.families.qwen2_moe import shared_expert
 from dllama.families.qwen3_5 import part_of_qkv
 from dllama.families.qwen3_moe import feed_forwards
-from dllama.families.qwen3_next import NAMES, PLAIN_NORMS, defaults, mixers, shared_expert
+from dllama.families.qwen3_next import NAMES, PLAIN_NORMS, defaults, mixers
 from dllama.model import Layer, ModelConfig
 
 

@@ -13,13 +13,13 @@ from dllama.families import delta_net_gguf, reading
 from dllama.families.family import Family
 from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
+from dllama.families.qwen2_moe import shared_expert
 from dllama.families.qwen3_moe import feed_forwards
 from dllama.families.stored_parts import StoredPart, runs
 from dllama.model import (
     Activation,
     Attention,
     DeltaNet,
-    Dense,
     Experts,
     Layer,
     Mixer,
@@ -38,10 +38,6 @@ NAMES = {
     "dt_bias": "model.layers.{layer}.linear_attn.dt_bias",
     "delta_norm": "model.layers.{layer}.linear_attn.norm.weight",
     "delta_out": "model.layers.{layer}.linear_attn.out_proj.weight",
-    "shared_gate": "model.layers.{layer}.mlp.shared_expert.gate_proj.weight",
-    "shared_down": "model.layers.{layer}.mlp.shared_expert.down_proj.weight",
-    "shared_up": "model.layers.{layer}.mlp.shared_expert.up_proj.weight",
-    "shared_out_gate": "model.layers.{layer}.mlp.shared_expert_gate.weight",
 }
 """What they are called (see Family.other_names)."""
 
@@ -93,12 +89,6 @@ def _read(keys: Keys) -> ModelConfig:
         for mixer, each in zip(mixers(keys), feed_forwards(keys, shared), strict=True)
     ]
     return reading.model(keys, "qwen3_next", layers)
-
-
-def shared_expert(keys: Keys) -> Dense:
-    """Beside the others, with a gate."""
-    width = keys.whole("shared_expert_intermediate_size")
-    return Dense(ffn_dim=width, activation=reading.activation(keys), gated=True)
 
 
 def part_of(layer: Layer, name: str) -> StoredPart | None:

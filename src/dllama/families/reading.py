@@ -51,12 +51,11 @@ def rope(keys: Keys) -> ReadRope:
 
 def attention(keys: Keys, style: RopeStyle, *, partial: bool = False, **more: Any) -> Attention:
     """`style` is the order that rows of q and k have once they are read; `more` are other fields. `partial`: the rope
-    of this family may turn the first part of each head only, which takes the style ADJACENT."""
+    of this family may turn the first part of each head only."""
     of = rope(keys)
     n_heads = keys.whole("num_attention_heads")
     width = head_dim(keys, n_heads)
     n_rotated = None if of.fraction == 1 else _n_rotated(keys, width, of.fraction, partial)
-    assert n_rotated is None or style is RopeStyle.ADJACENT
     return Attention(
         n_heads=n_heads,
         n_kv_heads=keys.whole("num_key_value_heads", n_heads),
@@ -132,6 +131,22 @@ def activation(keys: Keys) -> Activation:
 
 def dense(keys: Keys) -> Dense:
     return Dense(ffn_dim=keys.whole("intermediate_size"), activation=activation(keys))
+
+
+def soft_cap(keys: Keys, name: str) -> float | None:
+    """None where it is null or 0."""
+    value = keys.number(name, 0.0)
+    if value < 0:
+        raise ModelFileError(f"{keys.path}: {name} is {value}, which cannot be (0 or more)")
+    return value or None
+
+
+def score_scale(keys: Keys) -> float | None:
+    """By `query_pre_attn_scalar`, of which scores are multiplied with the inverse square root. None: the usual one."""
+    of = keys.number("query_pre_attn_scalar")
+    if of <= 0:
+        raise ModelFileError(f"{keys.path}: query_pre_attn_scalar is {of}, which cannot be (above 0)")
+    return None if of == head_dim(keys, keys.whole("num_attention_heads")) else of**-0.5
 
 
 def refuse(keys: Keys, *names: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,27 @@ class StoredPart:
 
     def name(self, layer: str) -> str:
         return self.pattern.format(layer=layer)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fused:
+    """Where several tensors of ours, `of`, are stored as one: their rows one after another, or in turn where they are
+    `interleaved`. Of experts all matrices are one tensor [n_experts, rows, columns]; `transposed`: [.., columns, rows].
+    Of biases of experts, [n_experts, n], it is the columns that follow each other."""
+
+    name: str
+    of: tuple[str, ...]
+    interleaved: bool = False
+    transposed: bool = False
+
+
+def one_after_another(pattern: str, name: str, n_rows: Mapping[str, int]) -> StoredPart | None:
+    """Which rows of a tensor are those of `name`, where it has so many of each, one after another; None where it has
+    none."""
+    if name not in n_rows:
+        return None
+    first = sum(list(n_rows.values())[: list(n_rows).index(name)])
+    return StoredPart(pattern, sum(n_rows.values()), np.arange(first, first + n_rows[name]))
 
 
 def runs(starts: NDArray[np.int64] | range, length: int) -> NDArray[np.int64]:

@@ -297,6 +297,10 @@ class Device(Protocol):
         """x [T, n] += bias [n]."""
         ...
 
+    def soft_cap(self, x: Buffer, scale: float, cap: float, n_rows: int) -> None:
+        """x [T, n] := scale x, and then cap tanh(x / cap) unless `cap` is 0."""
+        ...
+
     # attention. Where rows stand: positions [T] and sequence [T], an index into page_table [S, max_pages], all int32.
     # Caches are [n_pages, K, page_size, E] float16 or float32, or of uint8 with the bytes of E values as Q80 last.
 
@@ -310,11 +314,12 @@ class Device(Protocol):
         k_cache: Buffer,
         v_cache: Buffer,
         n_heads: int,
-        halves: bool,
+        n_halves: int,
         n_rows: int,
     ) -> None:
-        """Rotates queries and keys of qkv [T, (H + 2K) E] by cos_sin [n_positions, E/2, 2], in pairs (i, i + E/2) with
-        `halves`, else (2i, 2i + 1); then stores keys and values in the caches."""
+        """Rotates queries and keys of qkv [T, (H + 2K) E] by cos_sin [n_positions, E/2, 2]: the first `n_halves`
+        elements of each head in pairs (i, i + n_halves/2), the others in pairs (2i, 2i + 1); then stores keys and
+        values in the caches."""
         ...
 
     def attention(
@@ -332,10 +337,11 @@ class Device(Protocol):
         window: int,
         n_rows: int,
         sinks: Buffer | None = None,
+        soft_cap: float = 0.0,
     ) -> None:
         """out [T, H E] := softmax(q k / sqrt(E)) v over the positions up to a row's own; query head h has the KV head
         (h + head_offset) // group. With a `window` only that many last positions are seen; 0: all. `sinks` [H]: a
-        logit more for each query head, which has no value."""
+        logit more for each query head, which has no value. With a `soft_cap` c scores s are c tanh(s / c)."""
         ...
 
     # states, of layers that see what was before as a few numbers (recurrent, convolution): one for each page of

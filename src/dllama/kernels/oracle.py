@@ -104,14 +104,21 @@ def gated(gate_up: Floats, activation: str) -> Float64:
         return np.asarray(gate / (1 + np.exp(-exponent)) * up)
 
 
-def rope(x: Floats, cos_sin: Floats, halves: bool) -> Float64:
-    """Rotates `x [T, H, E]` by `cos_sin [T, E/2, 2]`: pairs (i, i + E/2) or (2i, 2i + 1)."""
-    wide = x.astype(np.float64)
-    half = x.shape[-1] // 2
-    first, second = (wide[..., :half], wide[..., half:]) if halves else (wide[..., ::2], wide[..., 1::2])
+def soft_cap(x: Floats, scale: float, cap: float) -> Float64:
+    scaled = scale * x.astype(np.float64)
+    return cap * np.tanh(scaled / cap) if cap else scaled
+
+
+def rope(x: Floats, cos_sin: Floats, n_halves: int) -> Float64:
+    """Rotates `x [T, H, E]` by `cos_sin [T, E/2, 2]`: pairs (i, i + n_halves/2) of its first n_halves elements, pairs
+    (2i, 2i + 1) of the others."""
+    wide, half = x.astype(np.float64), n_halves // 2
+    first = np.concatenate([wide[..., :half], wide[..., n_halves::2]], axis=-1)
+    second = np.concatenate([wide[..., half:n_halves], wide[..., n_halves + 1 :: 2]], axis=-1)
     cos, sin = cos_sin[:, None, :, 0], cos_sin[:, None, :, 1]
-    turned = np.stack([first * cos - second * sin, first * sin + second * cos], axis=-2 if halves else -1)
-    return np.asarray(turned.reshape(x.shape))
+    one, other = first * cos - second * sin, first * sin + second * cos
+    pairs = np.stack([one[..., half:], other[..., half:]], axis=-1).reshape(*x.shape[:-1], -1)
+    return np.concatenate([one[..., :half], other[..., :half], pairs], axis=-1)
 
 
 def top_candidates(logits: Float32, n: int, temperature: Float32) -> tuple[Ints, Float32, Float64]:
@@ -178,16 +185,18 @@ def attention(
     group: int,
     window: int,
     sinks: Floats | None = None,
+    cap: float = 0.0,
 ) -> Float64:
     """Softmax attention of `queries [T, H, E]` over the paged caches `[n_pages, K, P, E]`: `[T, H, E]`. `sinks` [H]: a
-    logit more for each head, without a value."""
+    logit more for each head, without a value; `cap`: the soft cap of scores, 0 for none."""
     out = np.zeros(queries.shape)
     kv_head = (np.arange(queries.shape[1]) + head_offset) // group
     for t, (position, of) in enumerate(zip(positions, sequence, strict=True)):
         begin = max(0, position - window + 1) if window else 0
         keys = gather(k_cache, page_table[of], position + 1)[begin:, kv_head]
         values = gather(v_cache, page_table[of], position + 1)[begin:, kv_head]
-        scores = np.einsum("he,phe->hp", queries[t].astype(np.float64), keys) / np.sqrt(queries.shape[2])
+        scores = np.einsum("he,phe->hp", queries[t].astype(np.float64), keys)
+        scores = soft_cap(scores, queries.shape[2] ** -0.5, cap)
         top = scores.max(-1, keepdims=True)
         weights = np.exp(scores - top)
         total = weights.sum(-1, keepdims=True)

@@ -268,6 +268,14 @@ class Reference(HostMemory):
 
         self._do(operation)
 
+    def soft_cap(self, x: Buffer, scale: float, cap: float, n_rows: int) -> None:
+        rows = _floats(x, "x", n_rows)
+
+        def operation() -> None:
+            rows[:] = oracle.soft_cap(rows, scale, cap)
+
+        self._do(operation)
+
     def rope_store(
         self,
         qkv: Buffer,
@@ -278,7 +286,7 @@ class Reference(HostMemory):
         k_cache: Buffer,
         v_cache: Buffer,
         n_heads: int,
-        halves: bool,
+        n_halves: int,
         n_rows: int,
     ) -> None:
         rows, angles = _floats(qkv, "qkv", n_rows), array_of(cos_sin, "cos_sin")
@@ -286,7 +294,7 @@ class Reference(HostMemory):
         caches = Cache.pair(k_cache, v_cache, rows.shape[1], n_heads)
         if angles.shape[1:] != (caches[0].head_dim // 2, 2):
             raise ValueError(f"cos_sin must be [n_positions, {caches[0].head_dim // 2}, 2]")
-        self._do(lambda: store(rows, angles, places, caches, n_heads, halves))
+        self._do(lambda: store(rows, angles, places, caches, n_heads, n_halves))
 
     def attention(
         self,
@@ -303,6 +311,7 @@ class Reference(HostMemory):
         window: int,
         n_rows: int,
         sinks: Buffer | None = None,
+        soft_cap: float = 0.0,
     ) -> None:
         rows, to = _floats(qkv, "qkv", n_rows), _floats(out, "out", n_rows)
         places = Places.of(positions, sequence, page_table, n_rows)
@@ -317,7 +326,7 @@ class Reference(HostMemory):
 
         def operation() -> None:
             start_s = time.perf_counter()
-            attend(to, rows, places, caches, kv_heads, window, added)
+            attend(to, rows, places, caches, kv_heads, window, added, soft_cap)
             self.attention_s += time.perf_counter() - start_s
 
         self._do(operation)

@@ -113,7 +113,7 @@ class Cache:
 
 
 def store(
-    qkv: Float32, cos_sin: Float32, places: Places, caches: tuple[Cache, Cache], n_heads: int, halves: bool
+    qkv: Float32, cos_sin: Float32, places: Places, caches: tuple[Cache, Cache], n_heads: int, n_halves: int
 ) -> None:
     """See Device.rope_store."""
     n_kv, head_dim, page_size = caches[0].n_heads, caches[0].head_dim, caches[0].page_size
@@ -126,7 +126,7 @@ def store(
     if pages and positions.max() >= len(cos_sin):
         raise ValueError("positions has a position outside cos_sin")
     heads = qkv.reshape(len(qkv), -1, head_dim)
-    heads[:, : n_heads + n_kv] = oracle.rope(heads[:, : n_heads + n_kv], cos_sin[positions], halves)
+    heads[:, : n_heads + n_kv] = oracle.rope(heads[:, : n_heads + n_kv], cos_sin[positions], n_halves)
     for row, page in enumerate(pages):
         slot = int(positions[row]) % page_size
         caches[0].put(page, slot, heads[row, n_heads : n_heads + n_kv])
@@ -141,6 +141,7 @@ def attend(
     kv_heads: NDArray[np.int64],
     window: int,
     sinks: Float32 | None = None,
+    soft_cap: float = 0.0,
 ) -> None:
     """See Device.attention; query head h has the KV head `kv_heads[h]`."""
     head_dim, n_heads = caches[0].head_dim, len(kv_heads)
@@ -155,7 +156,8 @@ def attend(
             visible = slice(int(firsts[row]) - oldest, int(places.positions[row]) + 1 - oldest)
             for head in np.unique(kv_heads):  # the query heads that share a KV head together
                 mine = kv_heads == head
-                scores = queries[row, mine] @ keys[head, visible].T / np.sqrt(head_dim)
+                scores = queries[row, mine] @ keys[head, visible].T
+                scores = oracle.soft_cap(scores, head_dim**-0.5, soft_cap)
                 mixed = softmax(scores, None if sinks is None else sinks[mine]) @ values[head, visible]
                 out[row].reshape(n_heads, head_dim)[mine] = mixed
 

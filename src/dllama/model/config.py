@@ -19,6 +19,8 @@ class ModelConfig:
     """D `dim`, L `n_layers`, V `vocab_size`. Layer i is of the kind `kinds[layer_kinds[i]]`.
 
     `final_norm`: the kind of the one before the head. `embedding_scale`: by what the embedded tokens are multiplied.
+    `logit_scale`: by what logits are multiplied. `logit_soft_cap` c: logits l are then c tanh(l / c)
+    (arXiv:2408.00118); None: as they are.
     """
 
     family: str
@@ -30,6 +32,8 @@ class ModelConfig:
     layer_kinds: tuple[int, ...]
     final_norm: NormKind = NormKind.RMS
     embedding_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_soft_cap: float | None = None
 
     @classmethod
     def of_layers(cls, layers: Iterable[Layer], **numbers: Any) -> ModelConfig:
@@ -59,8 +63,10 @@ class ModelConfig:
         fault = fault_in_sizes(**sizes)
         if fault is None and not 1e-30 < self.norm_eps < 1:
             fault = f"norm_eps is {self.norm_eps}, which cannot be (between 0 and 1)"
-        if fault is None and not 1e-10 < self.embedding_scale < 1e10:
-            fault = f"embedding_scale is {self.embedding_scale}, which cannot be (above 0)"
+        for name in ("embedding_scale", "logit_scale", "logit_soft_cap"):
+            factor = getattr(self, name)
+            if fault is None and factor is not None and not 1e-10 < factor < 1e10:
+                fault = f"{name} is {factor}, which cannot be (above 0)"
         faults = (kind.fault() for kind in self.kinds)
         return fault or next((fault for fault in faults if fault), None)
 

@@ -14,7 +14,7 @@ from dllama.model.limits import LARGEST_NUMBER, MOST_POSITIONS
 
 
 class RopeStyle(enum.StrEnum):
-    """Which two elements of a head rotate together: (2i, 2i+1) or (i, i + E/2)."""
+    """Which two elements of a head rotate together: (2i, 2i+1) or, with n that rotate, (i, i + n/2)."""
 
     ADJACENT = "adjacent"
     HALVES = "halves"
@@ -47,7 +47,7 @@ class YarnScaling:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rope:
-    """`n_rotated`: elements of each head that rotate, the first pairs of its style; None: all of them."""
+    """`n_rotated`: elements of each head that rotate, the first of them; None: all of them."""
 
     theta: float
     style: RopeStyle

@@ -294,6 +294,9 @@ class Transformer:
             normed = self._head_input
             self._final_norm.compute(device, normed, device.take(self._x, wanted.rows), n)
             device.matmul(self._logits, self._weights.head, normed, n)  # [N, V_local]
+            scale, cap = self._config.logit_scale, self._config.logit_soft_cap
+            if scale != 1 or cap is not None:
+                device.soft_cap(self._logits, scale, cap or 0.0, n)
             if wanted.edits is not None or wanted.masks is not None:
                 edit_logits(self.logits, wanted, self._first_id)
                 device.view(self._logits).push(slice(0, n))

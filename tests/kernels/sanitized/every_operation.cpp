@@ -161,6 +161,7 @@ void rows(Ops& ops, int n, int n_rows) {
         ops.silu_mul(quantized.out(), gate_up.data(), Activation::silu, n_rows);
     }
     ops.add_bias(x.data(), weight.data(), n, n_rows);
+    ops.soft_cap(x.data(), 0.5f, 30.0f, n, n_rows);
     ops.add_f32(x.data(), parts.data(), 3, size_t(n_rows) * n, n, n_rows);
     const size_t wire_bytes = size_t(n + kBlock - 1) / kBlock * kQ80Bytes * n_rows;
     const auto wire = bytes(wire_bytes);
@@ -184,10 +185,10 @@ void attend(Ops& ops, int heads, int kv_heads, int group, int head_dim, int page
     const auto cos_sin = floats(size_t(first + n_rows) * head_dim);
     std::vector<float> out(size_t(n_rows) * heads * head_dim);
     ops.rope_store({qkv.data(), cos_sin.data(), positions.data(), sequence.data(), pages.data(), keys.get(), values.get(),
-                    type, n_rows % 2 == 0, n_rows, heads, kv_heads, head_dim, page_size, n_pages});
+                    type, n_rows % 2 == 0 ? head_dim / 2 * 2 : 0, n_rows, heads, kv_heads, head_dim, page_size, n_pages});
     Attention a{{out.data(), nullptr, nullptr, nullptr, heads * head_dim}, qkv.data(), positions.data(), sequence.data(),
                 pages.data(), keys.get(), values.get(), type, n_rows, heads, kv_heads, head_dim, page_size, n_pages, 0,
-                group, window};
+                group, window, nullptr, window ? 2.0f : 0.0f};
     const auto workspace = bytes(ops.attention_workspace(a));
     ops.attention(a, workspace.get());
     if (head_dim % kBlock) return;

@@ -141,6 +141,8 @@ def read_gguf_config(file: GgufFile) -> HfModel:
     if embedding not in file.tensors:
         raise ModelFileError(f"{file.path}: has no tensor {embedding}; it is no model, or a part of one")
     outside = {"vocab_size": file.tensors[embedding].shape[0], "tie_word_embeddings": not has_head}
+    flags = gguf_names(family).flags.items()
+    outside |= {flag: gguf_name(family, tensor) in file.tensors for flag, tensor in flags}
     factors = file.bytes_of(ROPE_FACTORS) if ROPE_FACTORS in file.tensors else None
     return model_of_metadata(metadata, family, outside, factors)
 
@@ -152,7 +154,7 @@ def model_of_metadata(
     names, `factors` the bytes of ROPE_FACTORS. Raises as above."""
     keys = Keys(metadata, gguf_names(family).architecture)
     table = gguf_keys(family)
-    _refuse_what_would_be_missed(keys, {key.name for key in table.values()})
+    _refuse_what_would_be_missed(keys, {key.name for key in table.values()} | {*gguf_names(family).ignored})
     read = {name: keys.value(key) for name, key in table.items()}
     values = {name: value for name, value in read.items() if value is not None}
     n_heads, dim = values["num_attention_heads"], values["hidden_size"]

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from dllama.checkpoint.gguf.config import model_of_metadata
 from dllama.checkpoint.gguf.names import family_of_file, gguf_keys, gguf_names
+from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, TokenizerError, UnsupportedModelError
 from dllama.families import Family, family_named
 from dllama.formats.gguf import Metadata, NewValue, as_read
-from dllama.model import Attention, Dense, Experts, ModelConfig, Rope, YarnScaling
+from dllama.model import Attention, Dense, Experts, ModelConfig, ModelSpec, Rope, YarnScaling
 from dllama.model.rope import Angles, rope_table
 
 _UNUSED = 5
@@ -31,8 +32,7 @@ def metadata_of_config(config: ModelConfig, name: str) -> dict[str, NewValue]:
     these keys would not be `config`."""
     family = family_named(config.family)
     written = _without_window(config, family)
-    is_attention = all(isinstance(kind.mixer, Attention) for kind in config.kinds)
-    values = _keys_and_values(written, family) if family.gguf and is_attention else {}
+    values = _keys_and_values(written, family) if _is_written(config, family) else {}
     if not values or not _is_read_as(written, family, values):
         raise UnsupportedModelError(f"a {config.family} model like this one is not written into GGUF files")
     general: dict[str, NewValue] = {
@@ -55,14 +55,26 @@ def gguf_notes(config: ModelConfig) -> list[str]:
     ]
 
 
+def _is_written(config: ModelConfig, family: Family) -> bool:
+    """Not what llama.cpp wants as one tensor and we have as several."""
+    of = family.gguf
+    if of is None or not all(isinstance(kind.mixer, Attention) for kind in config.kinds):
+        return False
+    kinds = ModelSpec.uniform(config, ElementType.F32).layer_kinds()
+    names = [(kind, tensor.name) for kind, type_of in kinds for tensor in kind.tensors(config.dim, type_of)]
+    return all(of.part_of(kind, name) is None for kind, name in names)
+
+
 def _keys_and_values(config: ModelConfig, family: Family) -> dict[str, NewValue]:
     """All that the family's files have keys for; nothing where there is no rope to write."""
     attention = _full_attention(config)
     if attention is None or attention.rope is None:
         return {}
-    rope, said = attention.rope, values_of_config(config)
+    rope, said, table = attention.rope, values_of_config(config), gguf_keys(family)
+    if "moe_intermediate_size" in said and "moe_intermediate_size" not in table:
+        said["intermediate_size"] = said["moe_intermediate_size"]
     values: dict[str, NewValue] = {
-        key.name: key.kind(said[name]) for name, key in gguf_keys(family).items() if name in said
+        key.name: key.kind(said[name]) for name, key in table.items() if name in said
     }
     values |= {
         "attention.value_length": attention.head_dim,
@@ -124,6 +136,8 @@ def _is_read_as(config: ModelConfig, family: Family, values: Mapping[str, NewVal
     """Whether `values` are read as `config`, but for the family's name and what floats lose."""
     factors = rope_factors(config)
     outside = {"vocab_size": config.vocab_size, "tie_word_embeddings": False}
+    tensors = {tensor.name for tensor in ModelSpec.uniform(config, ElementType.F32)}
+    outside |= {flag: tensor in tensors for flag, tensor in gguf_names(family).flags.items()}
     as_bytes = None if factors is None else factors.view(np.uint8)
     try:
         metadata = Metadata(Path("GGUF"), as_read(values))
@@ -220,6 +234,7 @@ def _widths(feed_forward: Dense | Experts) -> dict[str, Any]:
         "intermediate_size": feed_forward.top_k * feed_forward.expert_dim,
         "moe_intermediate_size": feed_forward.expert_dim,
         "num_experts": feed_forward.n_experts,
+        "num_local_experts": feed_forward.n_experts,
         "num_experts_per_tok": feed_forward.top_k,
     }
 

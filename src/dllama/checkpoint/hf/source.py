@@ -79,7 +79,7 @@ class HfSource:
         mixer = self.model.config.layer(int(name.split(".")[1])).mixer
         assert isinstance(mixer, Attention)
         rope = mixer.rope
-        if rope is None or rope.style is not RopeStyle.ADJACENT:
+        if rope is None or rope.style is not RopeStyle.ADJACENT or self._family.stores_pairs:
             return matrix
         return halves_to_pairs(matrix, mixer.head_dim, rope.n_rotated)
 

@@ -33,7 +33,8 @@ class Attention:
     among them; None: all. `qk_norm`: each head of the queries and keys is normed by itself, with one weight for all.
     `sinks`: each query head has a logit that takes part in its softmax, and no value (Xiao et al. 2023,
     arXiv:2309.17453). `scale`: what the products of queries and keys are multiplied with; None: E^-1/2.
-    `gated`: what attention gives is multiplied with the sigmoid of another projection, `q_gate`."""
+    `gated`: what attention gives is multiplied with the sigmoid of another projection, `q_gate`.
+    `soft_cap` c: scores s are c tanh(s / c) (arXiv:2408.00118); None: as they are."""
 
     n_heads: int
     n_kv_heads: int
@@ -46,6 +47,7 @@ class Attention:
     sinks: bool = False
     scale: float | None = None
     gated: bool = False
+    soft_cap: float | None = None
 
     has_states = False
     """It keeps something of each position."""
@@ -77,6 +79,8 @@ class Attention:
             fault = fault_in_sizes(sliding_window=self.window)
         if self.scale is not None and not 1e-10 < self.scale < 1e10:
             fault = f"the scale of attention is {self.scale}, which cannot be (above 0)"
+        if self.soft_cap is not None and not 1e-10 < self.soft_cap < 1e10:
+            fault = f"the soft cap of attention is {self.soft_cap}, which cannot be (above 0)"
         return fault or (self.rope and self.rope.fault(self.head_dim)) or None
 
     @property
@@ -85,6 +89,13 @@ class Attention:
         both have half of."""
         factor = 1.0 if self.scale is None else math.sqrt(self.scale * math.sqrt(self.head_dim))
         return Angles(self.rope, self.head_dim, factor)
+
+    @property
+    def n_halves(self) -> int:
+        """How many elements of a head turn in pairs (i, i + n/2)."""
+        if self.rope is None or self.rope.style is not RopeStyle.HALVES:
+            return 0
+        return self.rope.n_rotated or self.head_dim
 
     def tensors(self, dim: int, type_of: TypeOf) -> Iterator[Tensor]:
         """Rows of q and k are in the order of the rope's style."""
@@ -156,12 +167,13 @@ class Attention:
             device.head_rms_norm(qkv, layer.vectors["k_norm"], on.eps, n_heads, n_kv_heads, n_rows)
         device.rope_store(
             qkv, angles, rows.positions, rows.sequence, rows.page_table, keys, values,
-            n_heads, self.rope is not None and self.rope.style is RopeStyle.HALVES, n_rows,
+            n_heads, self.n_halves, n_rows,
         )  # fmt: skip
         device.attention(
             mixed, qkv, rows.positions, rows.sequence, rows.page_table, keys, values,
             n_heads, first_head % self.group, self.group, self.window or 0, n_rows,
             sinks=layer.vectors["sinks"] if self.sinks else None,
+            soft_cap=self.soft_cap or 0.0,
         )  # fmt: skip
         if self.gated:
             gate = on.floats(buffers.gate)
