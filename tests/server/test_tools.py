@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dllama.server.grammar import GrammarCompiler
 from dllama.server.request_parts import Function
-from dllama.server.tool_formats import TOOL_FORMATS, ToolFormat, tool_format_of
+from dllama.server.tool_formats import JSON_FORMATS, JsonCalls, tool_format_of
 from dllama.server.tool_grammar import tool_grammar
 from dllama.server.tool_output import AnswerText, CallArguments, CallBegins, Part, ToolOutput
 from dllama.tokenizer import load_tokenizer
@@ -27,10 +27,10 @@ FUNCTIONS = [
 ]
 CALLS = [("add", '{"a": 5}'), ("words.say", '{"text": "a \\"}] b"}'), ("add", '{"a": -12}')]
 
-formats = pytest.mark.parametrize("tool_format", TOOL_FORMATS, ids=lambda known: known.name)
+formats = pytest.mark.parametrize("tool_format", JSON_FORMATS, ids=lambda known: known.name)
 
 
-def written(tool_format: ToolFormat, calls: list[tuple[str, str]]) -> str:
+def written(tool_format: JsonCalls, calls: list[tuple[str, str]]) -> str:
     bodies = [
         tool_format.before_name + name + tool_format.before_arguments + arguments + tool_format.after
         for name, arguments in calls
@@ -38,7 +38,7 @@ def written(tool_format: ToolFormat, calls: list[tuple[str, str]]) -> str:
     return tool_format.opener + tool_format.separator.join(bodies) + tool_format.closer
 
 
-def calls_for(tool_format: ToolFormat) -> list[tuple[str, str]]:
+def calls_for(tool_format: JsonCalls) -> list[tuple[str, str]]:
     return CALLS[: tool_format.max_calls]
 
 
@@ -53,14 +53,14 @@ def joined(parts: list[Part]) -> tuple[str, list[tuple[str, str]]]:
     return content, list(zip(names, arguments, strict=True))
 
 
-def parsed(tool_format: ToolFormat, pieces: list[str]) -> tuple[str, list[tuple[str, str]]]:
+def parsed(tool_format: JsonCalls, pieces: list[str]) -> tuple[str, list[tuple[str, str]]]:
     output = ToolOutput(tool_format)
     return joined([part for piece in pieces for part in output.feed(piece)] + list(output.end()))
 
 
 @formats
 @given(data=st.data())
-def test_calls_are_found_however_the_text_is_cut(tool_format: ToolFormat, data: st.DataObject) -> None:
+def test_calls_are_found_however_the_text_is_cut(tool_format: JsonCalls, data: st.DataObject) -> None:
     calls = calls_for(tool_format)
     content = "Let me see [it] {now} <tool>:" if tool_format.opener else ""
     text = content + (" \n" if content else "") + written(tool_format, calls)
@@ -71,7 +71,7 @@ def test_calls_are_found_however_the_text_is_cut(tool_format: ToolFormat, data: 
 
 @formats
 @given(st.lists(st.sampled_from(["<tool_", "call", "> ", "{", '"name": ', "[TOOL", "_CALLS", "x\n", " "])))
-def test_text_without_a_call_stays_as_it_is(tool_format: ToolFormat, pieces: list[str]) -> None:
+def test_text_without_a_call_stays_as_it_is(tool_format: JsonCalls, pieces: list[str]) -> None:
     text = "".join(pieces)
     begins = (
         text.startswith(tool_format.before_name) if not tool_format.opener else tool_format.opener in text
@@ -81,7 +81,7 @@ def test_text_without_a_call_stays_as_it_is(tool_format: ToolFormat, pieces: lis
 
 
 @formats
-def test_a_call_that_was_cut_off(tool_format: ToolFormat) -> None:
+def test_a_call_that_was_cut_off(tool_format: JsonCalls) -> None:
     """As max_tokens does: what came of the arguments is there."""
     text = tool_format.opener + tool_format.before_name + "add" + tool_format.before_arguments + '{"a": 1'
     assert parsed(tool_format, list(text)) == ("", [("add", '{"a": 1')])
@@ -113,7 +113,7 @@ def place_in(grammars: GrammarCompiler, grammar: str) -> Place:
 
 
 @formats
-def test_grammar(tool_format: ToolFormat, grammars: GrammarCompiler) -> None:
+def test_grammar(tool_format: JsonCalls, grammars: GrammarCompiler) -> None:
     calls = calls_for(tool_format)
     one = written(tool_format, calls[:1])
     several = written(tool_format, [*calls[:1], ("add", '{"a": 7}')])
@@ -139,7 +139,7 @@ def test_grammar(tool_format: ToolFormat, grammars: GrammarCompiler) -> None:
 def test_special_tokens_of_a_format(grammars: GrammarCompiler) -> None:
     """A marker that is a special token is wanted as that token, not as its letters."""
     marker = "<|start_header_id|>"
-    special = ToolFormat(name="x", telltale="", opener=f"{marker} [", closer="]")
+    special = JsonCalls(name="x", telltale="", opener=f"{marker} [", closer="]")
     grammar = tool_grammar(special, FUNCTIONS[:1], TOKENIZER.special_tokens, must_call=True, parallel=False)
     assert place_in(grammars, grammar).allowed_ids == [TOKENIZER.special_tokens[marker]]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +17,7 @@ from dllama.engine import (
 )
 from dllama.server.admission import kept, prepared
 from dllama.server.after_thought import after_thought
+from dllama.server.answer_output import AnswerPart, answer_output
 from dllama.server.api import Api, Stamp
 from dllama.server.choices import ChoiceRequest, ChoiceStream
 from dllama.server.errors import ApiError
@@ -44,20 +44,22 @@ from dllama.server.responses import (
     Usage,
 )
 from dllama.server.served import ServedModel
-from dllama.server.tool_output import AnswerText, CallArguments, CallBegins, Part, ToolOutput
+from dllama.server.tool_output import AnswerText, CallArguments, CallBegins
 from dllama.server.tools import AnswerForm, answer_form, new_call_id
 from dllama.server.usage import usage_of
-
-AnswerPart: TypeAlias = Reasoning | Part
 
 
 async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
     if body.top_logprobs and not body.logprobs:
         raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
     served = api.model(body.model)
-    places, (form, prompt) = await prepared(api, request, served, body.n or 1, _prepare, served, body)
+    places, (form, prompt, grammar) = await prepared(
+        api, request, served, body.n or 1, _prepare, served, body
+    )
     with kept(places):
-        constraints = await until_disconnect(request, form.constraints(served, body.n or 1), api.ending)
+        constraints = await until_disconnect(
+            request, form.constraints(served, grammar, body.n or 1), api.ending
+        )
         requests = [
             ChoiceRequest(prompt.ids, _options(api, served, body, form, prompt, choice, constraint))
             for choice, constraint in enumerate(constraints)
@@ -73,8 +75,8 @@ async def chat(api: Api, request: Request, body: ChatRequest) -> Response:
         answer.close()
 
 
-def _prepare(served: ServedModel, body: ChatRequest) -> tuple[AnswerForm, ChatPrompt]:
-    """What the answer may look like, and the prompt."""
+def _prepare(served: ServedModel, body: ChatRequest) -> tuple[AnswerForm, ChatPrompt, str | None]:
+    """What the answer may look like, the prompt, and the grammar of what follows it."""
     form = answer_form(body, served)
     prompt = chat_prompt(
         served,
@@ -84,7 +86,7 @@ def _prepare(served: ServedModel, body: ChatRequest) -> tuple[AnswerForm, ChatPr
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=body.continue_final_message,
     )
-    return form, prompt
+    return form, prompt, form.grammar(served, prompt)
 
 
 def _options(
@@ -103,7 +105,7 @@ def _options(
         max_tokens=body.max_completion_tokens or body.max_tokens,
         n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         constraint=after_thought(constraint, prompt, served),
-        end_ids=chat_template(served).end_ids,
+        end_ids=chat_template(served).end_ids | prompt.ends(served.tokenizer),
         shown=form.shown(served) | prompt.marks(served.tokenizer),
         continues=bool(prompt.begun),
     )
@@ -119,7 +121,7 @@ class _Answer:
         self._body = body
         self._stamp = stamp
         self._choices = [
-            _Choice(form, None if body.reasoning_format == "none" else prompt) for _ in range(body.n or 1)
+            _Choice(form, prompt, tells_thoughts=body.reasoning_format != "none") for _ in range(body.n or 1)
         ]
         self.close = stream.close
 
@@ -184,36 +186,21 @@ class _Answer:
 class _Choice:
     """What has come of one choice. `tokens` are those whose log-probabilities were not told yet."""
 
-    def __init__(self, form: AnswerForm, prompt: ChatPrompt | None) -> None:
-        """Without a prompt, what the model thinks is not told apart."""
+    def __init__(self, form: AnswerForm, prompt: ChatPrompt, *, tells_thoughts: bool) -> None:
         self._form = form
-        self._reasoning = prompt.output() if prompt is not None else None
-        self._output = ToolOutput(form.tool_format) if form.tool_format is not None else None
+        self._output = answer_output(prompt, form.tool_format, tells_thoughts=tells_thoughts)
         self._text: list[str] = []
         self._thought: list[str] = []
         self._calls: list[tuple[str, list[str]]] = []
         self.tokens: list[TokenInfo] = []
         self.finished: Finished | None = None
 
-    def parts_of(self, delta: TextDelta) -> list[AnswerPart]:
-        if self._reasoning is not None:
-            return self._parts(self._reasoning.feed(delta.text))
-        return self._parts([AnswerText(delta.text)] if delta.text else [])
+    def parts_of(self, delta: TextDelta) -> Iterator[AnswerPart]:
+        return self._output.feed(delta.text)
 
-    def end(self, finished: Finished) -> list[AnswerPart]:
+    def end(self, finished: Finished) -> Iterator[AnswerPart]:
         self.finished = finished
-        parts = self._parts(self._reasoning.end()) if self._reasoning is not None else []
-        return [*parts, *self._output.end()] if self._output is not None else parts
-
-    def _parts(self, told_apart: Iterable[Reasoning | AnswerText]) -> list[AnswerPart]:
-        """With the calls in what the model says."""
-        parts: list[AnswerPart] = []
-        for part in told_apart:
-            if isinstance(part, AnswerText) and self._output is not None:
-                parts += self._output.feed(part.text)
-            else:
-                parts.append(part)
-        return parts
+        return self._output.end()
 
     def add(self, parts: Iterable[AnswerPart]) -> None:
         """Keeps them for `message`."""
@@ -255,7 +242,7 @@ class _Choice:
     @property
     def finish_reason(self) -> FinishReason:
         assert self.finished is not None
-        has_calls = self._output is not None and self._output.n_calls > 0
+        has_calls = self._output.n_calls > 0
         return "tool_calls" if has_calls and self.finished.reason == "stop" else self.finished.reason
 
     def _new_id(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -79,6 +80,31 @@ def one_system_message(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any
         return list(messages)
     content = "\n\n".join(message["content"] for message in messages[:n_leading])
     return [{"role": "system", "content": content}, *messages[n_leading:]]
+
+
+def one_call_each(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each call with its results after it, then the next: gpt-oss's template knows one call of an answer only. It wants
+    what was thought or said before a call in one place."""
+    plain: list[dict[str, Any]] = []
+    place = 0
+    while place < len(turns):
+        turn = turns[place]
+        place += 1
+        calls = turn.get("tool_calls", [])
+        if not calls:
+            plain.append(turn)
+            continue
+        results = list(itertools.takewhile(lambda later: later["role"] == "tool", turns[place:]))
+        place += len(results)
+        words = [word for word in (turn.get("thinking"), turn["content"]) if word]
+        before = {"content": "", "thinking": "\n\n".join(words)} if words else {"content": ""}
+        for call in calls:
+            plain.append({"role": "assistant", **before, "tool_calls": [call]})
+            plain += [result for result in results if result["tool_call_id"] == call["id"]]
+            results = [result for result in results if result["tool_call_id"] != call["id"]]
+            before = {"content": ""}
+        plain += results
+    return plain
 
 
 def system_in_first_question(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dllama.server import harmony
 from dllama.server.errors import ApiError
 from dllama.server.history import (
     about_tools,
     all_without_tools,
+    one_call_each,
     one_system_message,
     system_in_first_question,
     text_of,
@@ -27,7 +29,7 @@ from dllama.server.reasoning_formats import (
 from dllama.server.reasoning_output import ReasoningOutput
 from dllama.server.request_parts import AssistantMessage, Message, Tool
 from dllama.server.served import ServedModel
-from dllama.server.tool_formats import tool_format_of
+from dllama.server.tool_formats import HARMONY, tool_format_of
 from dllama.tokenizer import ChatTemplate, Tokenizer
 
 _TAKEN_VARIABLES = frozenset({"self", "messages", "tools", "add_generation_prompt", "continue_final_message"})
@@ -36,16 +38,24 @@ _TAKEN_VARIABLES = frozenset({"self", "messages", "tools", "add_generation_promp
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChatPrompt:
     """What the model goes on from. `begun` is what the answer begins with already, where the last message is to be
-    continued. `reasoning` is None for models that do not think; else the answer begins at `stage`."""
+    continued. `reasoning` is None for models that do not think between marks; else the answer begins at `stage`, as it
+    does where it `has_channels` (see harmony.py)."""
 
     ids: list[int]
     begun: str
     reasoning: ReasoningFormat | None
     stage: Stage
+    has_channels: bool = False
 
     def marks(self, tokenizer: Tokenizer) -> frozenset[int]:
         """The tokens between which the model thinks."""
+        if self.has_channels:
+            return harmony.mark_ids(tokenizer.special_tokens)
         return frozenset(self.reasoning.token_ids(tokenizer).values() if self.reasoning else ())
+
+    def ends(self, tokenizer: Tokenizer) -> frozenset[int]:
+        """The tokens that end an answer of this format beside those of the template."""
+        return harmony.end_ids(tokenizer.special_tokens) if self.has_channels else frozenset()
 
     def output(self) -> ReasoningOutput | None:
         """Tells thoughts of an answer apart; None where there are none."""
@@ -83,12 +93,13 @@ def chat_prompt(
     check_room([rendered.text], served, "messages")
     check_n_tokens(sum(isinstance(part, int) for part in rendered.parts), served, "messages")
     begun = text_of(messages[-1].content) if continues else ""
-    reasoning = reasoning_format_of(template.source, served.tokenizer)
-    stage = Stage.ANSWERS
+    has_channels = harmony.has_channels(template.source)
+    reasoning = None if has_channels else reasoning_format_of(template.source, served.tokenizer)
+    stage = harmony.stage_of(rendered.text) if has_channels else Stage.ANSWERS
     if reasoning is not None:
         stage = stage_within(begun, reasoning) if begun.strip() else stage_after(rendered.text, reasoning)
     ids = served.tokenizer.encode_parts(rendered.parts)
-    return ChatPrompt(ids=ids, begun=begun, reasoning=reasoning, stage=stage)
+    return ChatPrompt(ids=ids, begun=begun, reasoning=reasoning, stage=stage, has_channels=has_channels)
 
 
 def chat_template(served: ServedModel, *, with_tools: bool = False) -> ChatTemplate:
@@ -117,6 +128,8 @@ def _turns(
         turns = [
             with_reasoning(with_tools(message, tool_format), message, template.source) for message in messages
         ]
+        if tool_format is HARMONY:
+            turns = one_call_each(one_system_message(turns))
     else:
         about = [about_tools(described)] if described else []
         turns = one_system_message([*about, *all_without_tools(messages, template.source)])

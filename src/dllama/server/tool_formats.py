@@ -1,7 +1,7 @@
 """How models of different families write calls of tools, as data.
 
-From the templates of the models themselves: Llama 3.1 to 3.3, Qwen 2.5 and 3 (the format of Hermes), Mistral with
-tokenizers of version 3 and later.
+From the templates of the models themselves: gpt-oss, Llama 3.1 to 3.3, Qwen 2.5 and 3 (the format of Hermes), Mistral
+with tokenizers of version 3 and later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _JSON_NAME = '{"name": "'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolFormat:
-    """`opener` call (`separator` call)* `closer`, where a call is `before_name` NAME `before_arguments` JSON `after`.
+    """`opener` call (`separator` call)* `closer`.
 
     telltale      what only templates of this format have in them
     opener        begins the calls, after any text; without one, only an answer that begins with a call has calls
@@ -28,9 +28,6 @@ class ToolFormat:
     name: str
     telltale: str
     opener: str = ""
-    before_name: str = _JSON_NAME
-    before_arguments: str = '", "arguments": '
-    after: str = "}"
     separator: str = ""
     closer: str = ""
     max_calls: int | None = None
@@ -38,10 +35,21 @@ class ToolFormat:
 
     @property
     def all_text(self) -> str:
-        """Everything that a call is written with, but for its name and arguments."""
-        return "\n".join(
-            [self.opener, self.before_name, self.before_arguments, self.after, self.separator, self.closer]
-        )
+        """Everything that calls are written with, but for names and arguments."""
+        return "\n".join([self.opener, self.separator, self.closer])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JsonCalls(ToolFormat):
+    """A call is `before_name` NAME `before_arguments` JSON `after`."""
+
+    before_name: str = _JSON_NAME
+    before_arguments: str = '", "arguments": '
+    after: str = "}"
+
+    @property
+    def all_text(self) -> str:
+        return "\n".join([super().all_text, self.before_name, self.before_arguments, self.after])
 
     @property
     def head(self) -> re.Pattern[str]:
@@ -52,8 +60,8 @@ class ToolFormat:
         )
 
 
-TOOL_FORMATS = (
-    ToolFormat(
+JSON_FORMATS = (
+    JsonCalls(
         name="mistral 11",
         telltale="[ARGS]",
         opener="[TOOL_CALLS]",
@@ -63,7 +71,7 @@ TOOL_FORMATS = (
         separator="[TOOL_CALLS]",
         id_length=9,
     ),
-    ToolFormat(
+    JsonCalls(
         name="mistral 3 (tekken)",
         telltale="[TOOL_CALLS][",
         opener="[TOOL_CALLS][",
@@ -71,7 +79,7 @@ TOOL_FORMATS = (
         closer="]",
         id_length=9,
     ),
-    ToolFormat(
+    JsonCalls(
         name="mistral 3",
         telltale="[TOOL_CALLS]",
         opener="[TOOL_CALLS] [",
@@ -79,14 +87,14 @@ TOOL_FORMATS = (
         closer="]",
         id_length=9,
     ),
-    ToolFormat(
+    JsonCalls(
         name="qwen",
         telltale="<tool_call>",
         opener="<tool_call>\n",
         separator="\n</tool_call>\n<tool_call>\n",
         closer="\n</tool_call>",
     ),
-    ToolFormat(
+    JsonCalls(
         name="llama 3",
         telltale='"parameters": dictionary',
         before_arguments='", "parameters": ',
@@ -94,7 +102,12 @@ TOOL_FORMATS = (
     ),
 )
 
-PLAIN = next(tool_format for tool_format in TOOL_FORMATS if tool_format.name == "qwen")
+HARMONY = ToolFormat(name="harmony", telltale="<|channel|>", max_calls=1)
+"""gpt-oss's: a call is a message of its own (see harmony.py)."""
+
+TOOL_FORMATS: tuple[ToolFormat, ...] = (HARMONY, *JSON_FORMATS)
+
+PLAIN = next(tool_format for tool_format in JSON_FORMATS if tool_format.name == "qwen")
 """For templates that know nothing of tools: dllama tells the model of them itself."""
 
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dllama.server.closed_schema import closed
 from dllama.server.grammar import JSON_STYLE
 from dllama.server.request_parts import Function
-from dllama.server.tool_formats import ToolFormat
+from dllama.server.tool_formats import JsonCalls
 
 _ANY_OBJECT = {"type": "object"}
 
 
 def tool_grammar(
-    tool_format: ToolFormat,
+    tool_format: JsonCalls,
     functions: Sequence[Function],
     special_tokens: Mapping[str, int],
     *,
@@ -28,24 +28,26 @@ def tool_grammar(
     know of a schema is passed over.
     """
 
-    def literal(text: str) -> str:
-        return _literal(text, special_tokens)
+    def spelled(text: str) -> str:
+        return literal(text, special_tokens)
 
     several = parallel and tool_format.max_calls != 1
-    more = f"({literal(tool_format.separator)} call)*" if several else ""
-    calls = f"calls: call {more} {literal(tool_format.closer)}"
+    more = f"({spelled(tool_format.separator)} call)*" if several else ""
+    calls = f"calls: call {more} {spelled(tool_format.closer)}"
     rules = ["%llguidance {}", _start(tool_format, must_call, special_tokens), calls]
     rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(functions))))
     for number, function in enumerate(functions):
-        before = literal(tool_format.before_name + function.name + tool_format.before_arguments)
-        rules.append(f"call_{number}: {before} %json {_schema(function)} {literal(tool_format.after)}")
+        before = spelled(tool_format.before_name + function.name + tool_format.before_arguments)
+        rules.append(
+            f"call_{number}: {before} %json {arguments_schema(function)} {spelled(tool_format.after)}"
+        )
     return "\n".join(rules)
 
 
-def _start(tool_format: ToolFormat, must_call: bool, special_tokens: Mapping[str, int]) -> str:
+def _start(tool_format: JsonCalls, must_call: bool, special_tokens: Mapping[str, int]) -> str:
     opener = tool_format.opener
     if must_call:
-        return f"start: {_literal(opener, special_tokens)} calls"
+        return f"start: {literal(opener, special_tokens)} calls"
     if not opener:  # text may begin with anything but what a call begins with
         first = re.escape(tool_format.before_name[0])
         return f"start: text | calls\ntext: /([^{first}](.|\\n)*)?/"
@@ -54,15 +56,16 @@ def _start(tool_format: ToolFormat, must_call: bool, special_tokens: Mapping[str
         return (
             f"start: text | lead calls\ntext: TEXT\nTEXT: /(.|\\n)*/\nlead[lazy]: TEXT {json.dumps(opener)}"
         )
-    return f"start: text | text {_literal(opener, special_tokens)} calls\ntext: /(.|\\n)*/"
+    return f"start: text | text {literal(opener, special_tokens)} calls\ntext: /(.|\\n)*/"
 
 
-def _schema(function: Function) -> str:
+def arguments_schema(function: Function) -> str:
+    """As llguidance reads it."""
     style = JSON_STYLE | {"lenient": not function.strict}
     return json.dumps({**closed(function.parameters or _ANY_OBJECT), "x-guidance": style})
 
 
-def _literal(text: str, special_tokens: Mapping[str, int]) -> str:
+def literal(text: str, special_tokens: Mapping[str, int]) -> str:
     """`text` with the special tokens in it as such."""
     if not text:
         return ""

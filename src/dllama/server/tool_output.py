@@ -7,7 +7,7 @@ import enum
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from dllama.server.tool_formats import ToolFormat
+from dllama.server.tool_formats import JsonCalls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class _State(enum.Enum):
 class ToolOutput:
     """Feed it the pieces of a text; the concatenation of what comes out does not depend on how it was cut."""
 
-    def __init__(self, tool_format: ToolFormat) -> None:
+    def __init__(self, tool_format: JsonCalls) -> None:
         self._format = tool_format
         self._head = tool_format.head
         self._state = _State.TEXT

@@ -10,27 +10,52 @@ from collections.abc import Sequence
 from dllama.server.answer_schema import AnswerSchema, answer_schema
 from dllama.server.errors import ApiError
 from dllama.server.grammar import GrammarConstraint
-from dllama.server.prompt import chat_template
+from dllama.server.harmony_grammar import harmony_schema_grammar, harmony_tool_grammar
+from dllama.server.prompt import ChatPrompt, chat_template
+from dllama.server.reasoning_formats import Stage
 from dllama.server.request_parts import NamedToolChoice, Tool
 from dllama.server.requests import ChatRequest
 from dllama.server.served import ServedModel
-from dllama.server.tool_formats import ID_LETTERS, PLAIN, ToolFormat, tool_format_of
+from dllama.server.tool_formats import ID_LETTERS, PLAIN, JsonCalls, ToolFormat, tool_format_of
 from dllama.server.tool_grammar import tool_grammar
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnswerForm:
-    """`tools` are those that the model is told of; `tool_format` None: the answer is text, whatever is in it."""
+    """`tools` are those that the model is told of, `offered` those that it may call, or has to (`must_call`);
+    `tool_format` None: the answer is text, whatever is in it."""
 
     tools: tuple[Tool, ...] = ()
+    offered: tuple[Tool, ...] = ()
     tool_format: ToolFormat | None = None
-    grammar: str | None = None
+    must_call: bool = False
+    parallel: bool = False
     schema: AnswerSchema | None = None
 
-    async def constraints(self, served: ServedModel, n: int) -> Sequence[GrammarConstraint | None]:
-        """One for each of `n` choices. Raises ApiError for a schema that is unsound or takes too long."""
-        if self.grammar is not None:
-            return await asyncio.wrap_future(served.grammars.lark(self.grammar, "tools", n))
+    def grammar(self, served: ServedModel, prompt: ChatPrompt) -> str | None:
+        """Of the whole answer where that `has_channels`, else of what comes after the thought; None where the schema
+        says it all."""
+        special_tokens = served.tokenizer.special_tokens
+        functions = [tool.function for tool in self.offered]
+        if prompt.has_channels and self.tool_format is not None:
+            return harmony_tool_grammar(functions, special_tokens, prompt.stage, must_call=self.must_call)
+        if prompt.has_channels and self.schema is not None and prompt.stage is not Stage.ANSWERS:
+            return harmony_schema_grammar(self.schema.schema, special_tokens)
+        if self.tool_format is None:
+            return None
+        assert isinstance(self.tool_format, JsonCalls)
+        return tool_grammar(
+            self.tool_format, functions, special_tokens, must_call=self.must_call, parallel=self.parallel
+        )
+
+    async def constraints(
+        self, served: ServedModel, grammar: str | None, n: int
+    ) -> Sequence[GrammarConstraint | None]:
+        """One for each of `n` choices; `grammar` as above. Raises ApiError for a schema that is unsound or takes too
+        long."""
+        if grammar is not None:
+            param = self.schema.param if self.schema is not None else "tools"
+            return await asyncio.wrap_future(served.grammars.lark(grammar, param, n))
         return await schema_constraints(self.schema, served, n)
 
     def shown(self, served: ServedModel) -> frozenset[int]:
@@ -60,14 +85,13 @@ def answer_form(body: ChatRequest, served: ServedModel) -> AnswerForm:
     elif choice == "auto" and (wanted := answer_schema(body)) is not None:
         raise ApiError(f"{wanted.param} and tools do not go together", param=wanted.param)
     tool_format = tool_format_of(chat_template(served, with_tools=True).source) or PLAIN
-    grammar = tool_grammar(
-        tool_format,
-        [tool.function for tool in offered],
-        served.tokenizer.special_tokens,
+    return AnswerForm(
+        tools=tools,
+        offered=offered,
+        tool_format=tool_format,
         must_call=choice != "auto",
         parallel=body.parallel_tool_calls is not False and not isinstance(choice, NamedToolChoice),
     )
-    return AnswerForm(tools=tools, tool_format=tool_format, grammar=grammar)
 
 
 async def schema_constraints(

@@ -1,0 +1,69 @@
+"""The text of an answer, as it comes, is told apart into thoughts, content and calls, in the model's format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeAlias
+
+from dllama.server.harmony import HarmonyOutput
+from dllama.server.prompt import ChatPrompt
+from dllama.server.reasoning_output import Reasoning, ReasoningOutput
+from dllama.server.tool_formats import JsonCalls, ToolFormat
+from dllama.server.tool_output import AnswerText, Part, ToolOutput
+
+AnswerPart: TypeAlias = Reasoning | Part
+
+
+class AnswerOutput(Protocol):
+    """Fed the pieces of a text; the concatenation of what comes out does not depend on how it was cut."""
+
+    @property
+    def n_calls(self) -> int: ...
+
+    def feed(self, text: str) -> Iterator[AnswerPart]: ...
+
+    def end(self) -> Iterator[AnswerPart]: ...
+
+
+def answer_output(
+    prompt: ChatPrompt, tool_format: ToolFormat | None, *, tells_thoughts: bool
+) -> AnswerOutput:
+    """Without a tool format calls stay content; so do thoughts unless it `tells_thoughts`."""
+    if prompt.has_channels:
+        return HarmonyOutput(prompt.stage, has_tools=tool_format is not None, tells_thoughts=tells_thoughts)
+    assert tool_format is None or isinstance(tool_format, JsonCalls)
+    return _MarkedOutput(
+        prompt.output() if tells_thoughts else None,
+        ToolOutput(tool_format) if tool_format is not None else None,
+    )
+
+
+class _MarkedOutput:
+    """A thought between marks, then content with calls."""
+
+    def __init__(self, reasoning: ReasoningOutput | None, calls: ToolOutput | None) -> None:
+        self._reasoning, self._calls = reasoning, calls
+
+    @property
+    def n_calls(self) -> int:
+        return self._calls.n_calls if self._calls is not None else 0
+
+    def feed(self, text: str) -> Iterator[AnswerPart]:
+        if self._reasoning is not None:
+            yield from self._told_apart(self._reasoning.feed(text))
+        elif text:
+            yield from self._told_apart([AnswerText(text)])
+
+    def end(self) -> Iterator[AnswerPart]:
+        if self._reasoning is not None:
+            yield from self._told_apart(self._reasoning.end())
+        if self._calls is not None:
+            yield from self._calls.end()
+
+    def _told_apart(self, parts: Iterable[Reasoning | AnswerText]) -> Iterator[AnswerPart]:
+        """With the calls in what the model says."""
+        for part in parts:
+            if isinstance(part, AnswerText) and self._calls is not None:
+                yield from self._calls.feed(part.text)
+            else:
+                yield part
