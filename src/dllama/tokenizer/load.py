@@ -24,23 +24,25 @@ from dllama.tokenizer.pipeline import Parsed, PipelineTokenizer, tokens_of
 from dllama.tokenizer.sentencepiece_model import parse_sentencepiece_tokenizer
 from dllama.tokenizer.settings_files import read_settings
 from dllama.tokenizer.t_vocabulary import parse_t_vocabulary
+from dllama.tokenizer.tekken import is_tekken, parse_tekken
 from dllama.tokenizer.tiktoken_ranks import is_tiktoken_ranks, parse_tiktoken_ranks
 
 _LONGEST_REASON = 300
 
-_NAMES = ("tokenizer.json", "tokenizer.model")
+_NAMES = ("tokenizer.json", "tokenizer.model", "tekken.json")
 
 
 class FileKind(enum.Enum):
     T = ".t file"
     JSON = "tokenizer.json"
+    TEKKEN = "tekken.json"
     TIKTOKEN = "tiktoken ranks"
     SENTENCEPIECE = "SentencePiece model"
 
 
 def load_tokenizer(path: Path) -> PipelineTokenizer:
-    """The tokenizer of a directory, a tokenizer.json, a tokenizer.model, a `.t` or a GGUF file (the first part of a
-    split one).
+    """The tokenizer of a directory, a tokenizer.json, a tokenizer.model, a tekken.json, a `.t` or a GGUF file (the
+    first part of a split one).
 
     A directory has the files of Hugging Face, or one GGUF file. A tokenizer.model is a SentencePiece model (Llama 2) or
     tiktoken ranks (Llama 3). Files are told apart by what is in them. Beside a file of the usual name,
@@ -92,6 +94,8 @@ def kind_of(content: bytes, file: Path) -> FileKind:
     """What `file` is by what is in it; by its name as well where that is damaged."""
     if is_t_file(content):
         return FileKind.T
+    if is_tekken(content):
+        return FileKind.TEKKEN
     if content[:100].lstrip().startswith(b"{") or file.suffix == ".json":
         return FileKind.JSON
     if is_tiktoken_ranks(content):
@@ -137,6 +141,7 @@ def _parse_json(content: bytes) -> Parsed:
 
 _PARSERS = {
     FileKind.JSON: _parse_json,
+    FileKind.TEKKEN: parse_tekken,
     FileKind.TIKTOKEN: parse_tiktoken_ranks,
     FileKind.SENTENCEPIECE: parse_sentencepiece_tokenizer,
 }
