@@ -61,7 +61,7 @@ void Compute::causal_conv(Object out, Object x, Object weights, Object state, Ob
     run({out, x, weights, state, positions, sequence, page_table},
         [this, c, at = states.at(page_size, n_rows), places = states.places(page_size)] {
             check_places(places, at.n_rows);
-            ops_.causal_conv(c, at);
+            ops_.causal_conv(c, at, workspace(ops_.conv_workspace(at)));
         });
 }
 
@@ -87,7 +87,7 @@ void Compute::delta_rule(Object out, Object qkv, Object gates, int first_gate, O
     run({out, qkv, gates, log_rate, dt_bias, state, positions, sequence, page_table},
         [this, d, at = states.at(page_size, n_rows), places = states.places(page_size)] {
             check_places(places, at.n_rows);
-            ops_.delta_rule(d, at, workspace(ops_.delta_workspace(d)));
+            ops_.delta_rule(d, at, workspace(ops_.delta_workspace(d, at)));
         });
 }
 

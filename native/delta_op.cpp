@@ -1,6 +1,5 @@
 // Splitting the operations of gated delta nets over threads: by sequences, and by channels or value heads.
 #include <algorithm>
-#include <vector>
 
 #include "ops.h"
 #include "row_runs.h"
@@ -10,38 +9,44 @@ namespace {
 
 constexpr int kGatedGrain = 2048;  // elements with an exponential that are worth handing to another thread
 
-// The runs of a step, one for each sequence.
-std::vector<StateRun> state_runs(const StatePlaces& at) {
-    std::vector<StateRun> runs;
+// Writes the runs of a step, one for each sequence; how many.
+int make_runs(const StatePlaces& at, StateRun* runs) {
+    int n = 0;
     for (int t = 0; t < at.n_rows; t++) {
         if (t > 0 && at.sequence[t] == at.sequence[t - 1])
-            runs.back().count++;
+            runs[n - 1].count++;
         else
-            runs.push_back({t, 1, at.positions[t], at.page_size, at.page_table + size_t(at.sequence[t]) * at.max_pages});
+            runs[n++] = {t, 1, at.positions[t], at.page_size, at.page_table + size_t(at.sequence[t]) * at.max_pages};
     }
-    return runs;
+    return n;
 }
+
+size_t runs_bytes(int n_rows) { return (size_t(n_rows) * sizeof(StateRun) + 63) / 64 * 64; }
 
 }  // namespace
 
-void Ops::causal_conv(const CausalConv& c, const StatePlaces& at) {
-    const auto runs = state_runs(at);
+size_t Ops::conv_workspace(const StatePlaces& at) const { return runs_bytes(at.n_rows); }
+
+void Ops::causal_conv(const CausalConv& c, const StatePlaces& at, uint8_t* workspace) {
+    StateRun* const runs = reinterpret_cast<StateRun*>(workspace);
+    const int n_runs = make_runs(at, runs);
     const int n_parts = (c.n_channels + kConvChannels - 1) / kConvChannels;
-    pool_.run(int(runs.size()) * n_parts, [&](int i, int) {
+    pool_.run(n_runs * n_parts, [&](int i, int) {
         const int first = i % n_parts * kConvChannels;
-        kernels_.causal_conv(c, runs[size_t(i / n_parts)], first, std::min(kConvChannels, c.n_channels - first));
+        kernels_.causal_conv(c, runs[i / n_parts], first, std::min(kConvChannels, c.n_channels - first));
     });
 }
 
-size_t Ops::delta_workspace(const DeltaRule& d) const {
-    return n_threads() * delta_scratch(d.key_dim, d.value_dim) * sizeof(float);
+size_t Ops::delta_workspace(const DeltaRule& d, const StatePlaces& at) const {
+    return runs_bytes(at.n_rows) + n_threads() * delta_scratch(d.key_dim, d.value_dim) * sizeof(float);
 }
 
 void Ops::delta_rule(const DeltaRule& d, const StatePlaces& at, uint8_t* workspace) {
-    const auto runs = state_runs(at);
-    float* const scratch = reinterpret_cast<float*>(workspace);
-    pool_.run(int(runs.size()) * d.n_value_heads, [&](int i, int thread) {
-        kernels_.delta_rule(d, runs[size_t(i / d.n_value_heads)], i % d.n_value_heads,
+    StateRun* const runs = reinterpret_cast<StateRun*>(workspace);
+    const int n_runs = make_runs(at, runs);
+    float* const scratch = reinterpret_cast<float*>(workspace + runs_bytes(at.n_rows));
+    pool_.run(n_runs * d.n_value_heads, [&](int i, int thread) {
+        kernels_.delta_rule(d, runs[i / d.n_value_heads], i % d.n_value_heads,
                             scratch + size_t(thread) * delta_scratch(d.key_dim, d.value_dim));
     });
 }

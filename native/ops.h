@@ -53,9 +53,10 @@ public:
     // workspace: attention_workspace(a) bytes, aligned to 64.
     size_t attention_workspace(const Attention& a) const;
     void attention(const Attention& a, uint8_t* workspace);
-    void causal_conv(const CausalConv& c, const StatePlaces& at);
-    // workspace: delta_workspace(d) bytes, aligned to 64.
-    size_t delta_workspace(const DeltaRule& d) const;
+    // Workspaces of states: as many bytes as the function before says, aligned to 64.
+    size_t conv_workspace(const StatePlaces& at) const;
+    void causal_conv(const CausalConv& c, const StatePlaces& at, uint8_t* workspace);
+    size_t delta_workspace(const DeltaRule& d, const StatePlaces& at) const;
     void delta_rule(const DeltaRule& d, const StatePlaces& at, uint8_t* workspace);
     void gated_norm(const RowsOut& out, float* x, const float* weight, const float* gate, int64_t gate_stride, float eps,
                     int width, int n_rows);

@@ -200,6 +200,27 @@ def test_states_are_as_large_as_foreseen() -> None:
             assert needs[1].kv_bytes == needs[0].kv_bytes
 
 
+@pytest.mark.parametrize(("n_nodes", "n_parallel"), [(1, 1), (1, 8), (8, 8)])
+def test_states_keep_to_a_budget(n_nodes: int, n_parallel: int) -> None:
+    """As many as texts at work need in any case: each the page at its border and the one that it goes on in."""
+    model = shape_named("qwen3.6-35b-a3b", None, ElementType.F16)
+    plan = plan_spans(model.axes, [1.0] * n_nodes)
+    cache, limits = session_shape(
+        model, plan, max_seq_len=1 << 15, n_sequences=n_parallel, n_parallel=n_parallel,
+        wire=ElementType.Q80, cache_type=ElementType.F16, timeout_s=1.0,
+    )  # fmt: skip
+    whole, states = cache.groups
+    assert whole.n_pages == n_parallel * (1 << 15) // 64
+    n_needed = 2 * n_parallel + 1 + -(-limits.max_rows // 64)
+    n_bytes = max(state_bytes(model.config, spans, cache) for spans in plan.ranks)
+    of_page = n_bytes // states.n_pages
+    assert of_page == pytest.approx(63e6 / n_nodes, rel=0.05)
+    assert n_needed <= states.n_pages <= n_needed + 2 * n_parallel
+    assert n_bytes <= max(1e9, n_needed * of_page)
+    if n_nodes == 8:
+        assert states.n_pages == n_needed + 2 * n_parallel
+
+
 def test_a_model_of_states_alone_has_no_cache(tmp_path: Path) -> None:
     net = DeltaNet(n_key_heads=1, n_value_heads=2, key_dim=8, value_dim=8, conv_width=4)
     layer = Layer(mixer=net, feed_forward=Dense(ffn_dim=32, activation=Activation.SILU))

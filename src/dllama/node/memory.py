@@ -42,6 +42,9 @@ _THREAD_ROWS = 128
 
 _FLOAT_BYTES = 4
 
+_STATE_BUDGET_BYTES = 1_000_000_000
+"""For the states of texts at work and of those that ended, on one rank: of Qwen 3.6 35B-A3B a page has 63 MB."""
+
 _LOGIT_BUDGET_BYTES = 16_000_000
 """For the logits, of the whole vocabulary, of all rows of a step that may ask for them."""
 
@@ -129,7 +132,8 @@ def session_shape(
     once hold of it, and as much again for what earlier ones left. As many rows in a step as modest buffers hold and the
     threads of a rank (at most `most_threads` on any) have use for.
 
-    Raises UsageError for a cache type that the model's heads do not fit.
+    Of states what earlier texts left is kept within a budget. Raises UsageError for a cache type that the model's
+    heads do not fit.
     """
     config = model.config
     check_cache_type(cache_type, config)
@@ -144,19 +148,32 @@ def session_shape(
         timeout_s=timeout_s,
     )
     n_pages = n_sequences * -(-max_seq_len // PAGE_SIZE)
-    groups = tuple(_group(window, n_pages, n_parallel, max_rows) for window in page_windows(config))
-    return CacheShape(groups=groups, page_size=PAGE_SIZE, dtype=cache_type), limits
+    one_page = CacheShape(
+        groups=tuple(PageGroup(window=window, n_pages=1) for window in page_windows(config)),
+        page_size=PAGE_SIZE,
+        dtype=cache_type,
+    )
+    largest = max(state_bytes(config, spans, one_page) for spans in plan.ranks)
+    n_affordable = _STATE_BUDGET_BYTES // largest if largest else n_pages
+    groups = tuple(
+        _group(group.window, n_pages, n_parallel, max_rows, n_affordable) for group in one_page.groups
+    )
+    return dataclasses.replace(one_page, groups=groups), limits
 
 
-def _group(window: int | None, n_pages: int, n_parallel: int, max_rows: int) -> PageGroup:
-    """Of `n_pages` at the most. A text holds the pages that its window reaches back to and that in which it goes on;
-    the rows of a step begin within a page and may need one more than they fill."""
+def _group(window: int | None, n_pages: int, n_parallel: int, max_rows: int, n_affordable: int) -> PageGroup:
+    """Of `n_pages` at the most, and of `n_affordable` unless texts at work need more. A text holds the pages that its
+    window reaches back to and that in which it goes on; the rows of a step begin within a page and may need one more
+    than they fill."""
     group = PageGroup(window=window, n_pages=n_pages)
     n_back = group.n_back(PAGE_SIZE)
     if n_back is None:
         return group
-    n_wanted = 2 * n_parallel * (n_back + 1) + 1 + -(-max_rows // PAGE_SIZE)
-    return dataclasses.replace(group, n_pages=min(n_pages, n_wanted))
+    n_held = n_parallel * (n_back + 1)
+    n_needed = n_held + 1 + -(-max_rows // PAGE_SIZE)
+    return dataclasses.replace(
+        group, n_pages=min(n_pages, max(n_needed, min(n_needed + n_held, n_affordable)))
+    )
 
 
 def large_step_bytes(config: ModelConfig, limits: StepLimits) -> int | None:

@@ -215,11 +215,12 @@ void delta_net(Ops& ops, int n_heads, int group, int offset, int key_dim, int va
     auto state = floats(size_t(n_pages) * n_heads * key_dim * value_dim);
     std::vector<float> qkv(size_t(2) * n_rows * n_channels), read(size_t(2) * n_rows * n_values), out(read.size());
     const StatePlaces at{positions.data(), sequence.data(), pages.data(), max_pages, page_size, 2 * n_rows};
-    ops.causal_conv({qkv.data(), x.data(), stride, weights.data(), inputs.data(), n_channels, width}, at);
+    ops.causal_conv({qkv.data(), x.data(), stride, weights.data(), inputs.data(), n_channels, width}, at,
+                    bytes(ops.conv_workspace(at)).get());
     const float* gates = x.data() + n_channels + n_values;
     const DeltaRule d{read.data(), qkv.data(), gates, gates + n_heads, stride, log_rate.data(), dt_bias.data(), state.data(),
                       n_keys, n_heads, key_dim, value_dim, offset, group};
-    ops.delta_rule(d, at, bytes(ops.delta_workspace(d)).get());
+    ops.delta_rule(d, at, bytes(ops.delta_workspace(d, at)).get());
     const float* z = x.data() + n_channels;
     const RowsOut to{out.data(), nullptr, nullptr, nullptr, n_values};
     ops.sigmoid_mul(to, read.data(), z, stride, 2 * n_rows);
