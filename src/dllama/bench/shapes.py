@@ -164,7 +164,7 @@ def _qwen3_5_moe(
     dim: int, layers: int, heads: int, kv: int, experts: int, top_k: int, value_heads: int
 ) -> ModelConfig:
     """Three of four layers are delta nets."""
-    rope = Rope(theta=1e7, style=RopeStyle.ADJACENT, n_rotated=64)
+    rope = Rope(theta=1e7, style=RopeStyle.HALVES, n_rotated=64)
     attention = Attention(n_heads=heads, n_kv_heads=kv, head_dim=256, rope=rope, qk_norm=True, gated=True)
     net = DeltaNet(n_key_heads=16, n_value_heads=value_heads, key_dim=128, value_dim=128, conv_width=4)
     mixture = Experts(

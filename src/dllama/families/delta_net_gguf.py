@@ -2,7 +2,7 @@
 
 Queries, keys and values of a delta net are one matrix, their convolution is another; the rates are stored as -e^x. From
 Qwen 3.5 on value heads are in turn: the first of every key head, then the second of every one. Queries of attention and
-their gates are one matrix, head by head, and nothing is in pairs.
+their gates are one matrix, head by head.
 """
 
 from __future__ import annotations
@@ -99,23 +99,7 @@ def _of_delta_net(of: DeltaNet, name: str, order: NDArray[np.int64]) -> StoredPa
 
 
 def _of_attention(of: Attention, name: str) -> StoredPart | None:
-    """Ours turn in pairs, those of the file in halves."""
-    pairs, q = _pairs(of), "blk.{layer}.attn_q.weight"
-    heads = of.head_dim * np.arange(of.n_heads)
-    if name == "q":
-        return StoredPart(q, 2 * of.head_dim * of.n_heads, np.add.outer(2 * heads, pairs).ravel())
-    if name == "q_gate":
-        return StoredPart(q, 2 * of.head_dim * of.n_heads, runs(2 * heads + of.head_dim, of.head_dim))
-    if name == "k":
-        rows = np.add.outer(heads[: of.n_kv_heads], pairs).ravel()
-        return StoredPart("blk.{layer}.attn_k.weight", rows=rows)
-    if name in ("q_norm", "k_norm"):
-        return StoredPart(f"blk.{{layer}}.attn_{name}.weight", columns=pairs)
-    return None
-
-
-def _pairs(of: Attention) -> NDArray[np.int64]:
-    """Where each row of a head stands."""
-    n_rotated = (of.rope and of.rope.n_rotated) or of.head_dim
-    within = np.arange(of.head_dim)
-    return np.where(within < n_rotated, within % 2 * (n_rotated // 2) + within // 2, within)
+    if name not in ("q", "q_gate"):
+        return None
+    starts = 2 * of.head_dim * np.arange(of.n_heads) + (of.head_dim if name == "q_gate" else 0)
+    return StoredPart("blk.{layer}.attn_q.weight", 2 * of.head_dim * of.n_heads, runs(starts, of.head_dim))

@@ -47,7 +47,7 @@ PLAIN_NORMS = ("delta_norm",)
 def mixers(keys: Keys) -> list[Mixer]:
     """That of each layer: as listed, or all but each fourth a delta net."""
     reading.refuse(keys, "attention_bias")
-    attention = reading.attention(keys, RopeStyle.ADJACENT, partial=True, qk_norm=True, gated=True)
+    attention = reading.attention(keys, RopeStyle.HALVES, partial=True, qk_norm=True, gated=True)
     if reading.activation(keys) is not Activation.SILU:
         raise keys.unsupported("hidden_act beside delta nets is known as silu only")
     delta_net = DeltaNet(
