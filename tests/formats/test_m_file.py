@@ -71,12 +71,23 @@ def test_damage_is_named(tmp_path: Path, data: bytes, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("magic", [0xABCD00, 0xABCD01])
-def test_old_formats_are_recognised(tmp_path: Path, magic: int) -> None:
+@pytest.mark.parametrize(("magic", "n_experts"), [(0xABCD00, 8), (0xABCD01, 0), (0xABCD01, 8)])
+def test_old_mixtures_are_recognised(tmp_path: Path, magic: int, n_experts: int) -> None:
+    values = [64, 64, 2, 8, 8, n_experts, 2, 64, 64]
     with pytest.raises(
         UnsupportedModelError, match=r"Distributed Llama 0\.10 or older.*convert the model again"
     ):
-        MFile(written(tmp_path, struct.pack("<10i", magic, *[64] * 9)))
+        MFile(written(tmp_path, struct.pack("<10i", magic, *values)))
+
+
+def test_an_old_header(tmp_path: Path) -> None:
+    values = [64, 96, 2, 8, 4, 0, 0, 256, 128]
+    file = MFile(written(tmp_path, struct.pack("<10i", 0xABCD00, *values) + b"weights"))
+    assert file.is_old
+    assert (file.header_bytes, file.tensor_bytes.tobytes()) == (40, b"weights")
+    assert (file.pairs[MKey.DIM], file.pairs[MKey.MAX_SEQ_LEN]) == (64, 128)
+    with pytest.raises(ModelFileError, match="is truncated: its header needs 40 bytes, the file has 12"):
+        MFile(written(tmp_path, struct.pack("<3i", 0xABCD00, 64, 64)))
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The `.m` model file of Distributed Llama: header and bytes (docs/formats.md).
 
 A file is the magic, the header's size in bytes, pairs of (key, value), all little-endian int32, then the
-tensors without padding. Keys 0 to 21 and their meaning are those of `src/llm.hpp` and `src/llm.cpp` of
+tensors without padding. Until early 2024 a file of a Llama began with 0xABCD00 and nine values without keys, and did
+not say which type its weights have. Keys 0 to 21 and their meaning are those of `src/llm.hpp` and `src/llm.cpp` of
 github.com/b4rtaz/distributed-llama.
 
 dllama's own keys, from 0xD11A00 up, say what these cannot: they are written only where they are needed, and a
@@ -23,7 +24,8 @@ from dllama.formats.mapped import MappedFile
 from dllama.formats.t_file import is_t_file
 
 MAGIC = 0xA00ABCD
-_OLD_MAGICS = (0xABCD00, 0xABCD01)
+_OLD_LLAMA, _OLD_GROK = 0xABCD00, 0xABCD01
+"""Architectures, which stood in the magic's place."""
 _START = struct.Struct("<ii")
 _PAIR = struct.Struct("<ii")
 # Nothing that writes `.m` files comes near: 22 keys of its own and these of dllama.
@@ -80,6 +82,13 @@ def encode_header(pairs: Iterable[tuple[MKey, int]]) -> bytes:
     return _START.pack(MAGIC, _START.size + len(body)) + body
 
 
+_OLD_KEYS = (
+    MKey.DIM, MKey.FFN_DIM, MKey.N_LAYERS, MKey.N_HEADS, MKey.N_KV_HEADS, MKey.N_EXPERTS, MKey.N_ACTIVE_EXPERTS,
+    MKey.VOCAB_SIZE, MKey.MAX_SEQ_LEN,
+)  # fmt: skip
+_OLD_HEADER = struct.Struct(f"<{1 + len(_OLD_KEYS)}i")
+
+
 class MFile:
     """A mapped `.m` file: `pairs` of its header, `tensor_bytes` uint8 [n] of all that follows."""
 
@@ -89,6 +98,12 @@ class MFile:
         self._map = MappedFile(path)
         self.pairs, self.header_bytes = _decode_header(self._map.bytes, path)
         self.file_bytes = len(self._map.bytes)
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it is of early 2024, when no header said which type weights have."""
+        magic: int = _START.unpack(self._map.bytes[: _START.size].tobytes())[0]
+        return magic != MAGIC
 
     @property
     def tensor_bytes(self) -> NDArray[np.uint8]:
@@ -110,11 +125,8 @@ def _decode_header(data: NDArray[np.uint8], path: Path) -> tuple[dict[MKey, int]
     if len(data) < _START.size:
         raise ModelFileError(f"{path}: is no .m model file ({len(data)} bytes)")
     magic, header_bytes = _START.unpack(data[: _START.size].tobytes())
-    if magic in _OLD_MAGICS:
-        raise UnsupportedModelError(
-            f"{path}: is a .m file of Distributed Llama 0.10 or older, which is not read;"
-            " convert the model again with dllama convert"
-        )
+    if magic in (_OLD_LLAMA, _OLD_GROK):
+        return _decode_old_header(data, path), _OLD_HEADER.size
     if is_t_file(data[: _START.size].tobytes()):
         raise ModelFileError(f"{path}: is a .t tokenizer file; give the model's .m file or directory")
     if magic != MAGIC:
@@ -135,6 +147,21 @@ def _decode_header(data: NDArray[np.uint8], path: Path) -> tuple[dict[MKey, int]
             raise ModelFileError(f"{path}: its header is damaged: the key {number} ({key.name}) occurs twice")
         pairs[key] = value
     return pairs, header_bytes
+
+
+def _decode_old_header(data: NDArray[np.uint8], path: Path) -> dict[MKey, int]:
+    if len(data) < _OLD_HEADER.size:
+        raise ModelFileError(
+            f"{path}: is truncated: its header needs {_OLD_HEADER.size} bytes, the file has {len(data)}"
+        )
+    architecture, *values = _OLD_HEADER.unpack(data[: _OLD_HEADER.size].tobytes())
+    pairs = {MKey.ARCHITECTURE: architecture, **dict(zip(_OLD_KEYS, values, strict=True))}
+    if architecture == _OLD_GROK or pairs[MKey.N_EXPERTS]:
+        raise UnsupportedModelError(
+            f"{path}: is a mixture of experts (Grok-1, Mixtral) of Distributed Llama 0.10 or older, which is not read;"
+            " convert the model again with dllama convert"
+        )
+    return pairs
 
 
 def _known_key(number: int, path: Path) -> MKey:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from dllama.checkpoint.m.config import config_from_header, weight_type_of
 from dllama.checkpoint.m.layout import in_file_order
 from dllama.checkpoint.recipes import Recipe, stack, stored
+from dllama.checkpoint.weight_types import M_WEIGHT_TYPES
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, UsageError
-from dllama.formats.m_file import MFile
+from dllama.formats.m_file import MFile, MKey
 from dllama.model import ModelSpec
 from dllama.sharding import Tensor
 
@@ -21,6 +23,8 @@ class MSource:
         """Raises ModelFileError unless header and size fit, UsageError where `weight_type` contradicts it."""
         self._file = MFile(path)
         pairs = self._file.pairs
+        if self._file.is_old:
+            pairs = {**pairs, MKey.WEIGHT_TYPE: self._type_by_size(pairs, path)}
         own_type = weight_type_of(pairs, path)
         self.model = ModelSpec.uniform(config_from_header(pairs, path), own_type)
         if weight_type not in (None, own_type):
@@ -36,6 +40,20 @@ class MSource:
     def header(self) -> dict[str, str]:
         """For people."""
         return {f"{int(key)} {key.name.lower()}": str(value) for key, value in self._file.pairs.items()}
+
+    def _type_by_size(self, pairs: Mapping[MKey, int], path: Path) -> ElementType:
+        """The type with which the file is as long as it is. Raises ModelFileError where there is none."""
+        for dtype in M_WEIGHT_TYPES:
+            config = config_from_header({**pairs, MKey.WEIGHT_TYPE: dtype}, path)
+            tensors = list(ModelSpec.uniform(config, dtype))
+            n_bytes = sum(tensor.n_bytes for tensor in tensors if tensor.fits_blocks)
+            if self._file.header_bytes + n_bytes == self._file.file_bytes:
+                return dtype
+        known = ", ".join(dtype.label for dtype in M_WEIGHT_TYPES)
+        raise ModelFileError(
+            f"{path}: its size fits weights of none of the types {known}, and its header, of an old kind, does not say"
+            " which they are; copy or convert it again"
+        )
 
     def _layout(self, tensors: list[Tensor], path: Path) -> dict[str, list[int]]:
         """Where the matrices of each tensor start, counted from the end of the header."""
