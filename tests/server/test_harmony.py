@@ -21,8 +21,8 @@ from dllama.server.reasoning_output import Reasoning
 from dllama.server.request_parts import Function
 from dllama.server.tool_output import AnswerText, CallArguments, CallBegins
 from dllama.tokenizer import load_tokenizer
+from support import places
 from support.api_process import ApiProcess, ask, events_of
-from support.places import TIMEOUT_S, Place
 from support.processes import DEMO_MODEL
 
 TOKENIZER = load_tokenizer(DEMO_MODEL)
@@ -138,18 +138,7 @@ MARKS = {"<|message|>": 2043, "<|channel|>": 2045, "<|end|>": 2046}
 
 
 def accepts(grammars: GrammarCompiler, grammar: str, text: str) -> bool:
-    (constraint,) = grammars.lark(grammar, "tools").result(TIMEOUT_S)
-    place = Place(constraint)
-    while text:
-        mark = next((mark for mark in MARKS if text.startswith(mark)), None)
-        upto = min((found for mark in MARKS if (found := text.find(mark)) > 0), default=len(text))
-        ids = [MARKS[mark]] if mark else TOKENIZER.encode(text[:upto])
-        text = text[len(mark) if mark else upto :]
-        for token_id in ids:
-            if token_id not in place.allowed_ids:
-                return False
-            place.advance(token_id)
-    return TOKENIZER.eos_ids[0] in place.allowed_ids
+    return places.accepts(grammars, TOKENIZER, grammar, text, MARKS)
 
 
 SPACED_CALL = CALL.replace(":", ": ")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from dllama.engine import TokenConstraint
+from dllama.server.grammar import GrammarCompiler
+from dllama.tokenizer import Tokenizer
 
 TIMEOUT_S = 55.0
 
@@ -31,3 +35,22 @@ class Place:
     def allowed_ids(self) -> list[int]:
         assert self._following.allowed is not None
         return [int(i) for i in np.flatnonzero(np.unpackbits(self._following.allowed, bitorder="little"))]
+
+
+def accepts(
+    grammars: GrammarCompiler,
+    tokenizer: Tokenizer,
+    grammar: str,
+    text: str,
+    marks: Mapping[str, int] = MappingProxyType({}),
+) -> bool:
+    """Whether `text`, in which the names of `marks` are those tokens, is all that the grammar wants."""
+    (constraint,) = grammars.lark(grammar, "tools").result(TIMEOUT_S)
+    place = Place(constraint)
+    names = "|".join(map(re.escape, marks))
+    for part in filter(None, re.split(f"({names})", text) if marks else [text]):
+        for token_id in [marks[part]] if part in marks else tokenizer.encode(part):
+            if token_id not in place.allowed_ids:
+                return False
+            place.advance(token_id)
+    return tokenizer.eos_ids[0] in place.allowed_ids

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 from dllama.server.harmony import HarmonyOutput
 from dllama.server.prompt import ChatPrompt
 from dllama.server.reasoning_output import Reasoning, ReasoningOutput
-from dllama.server.tool_formats import JsonCalls, ToolFormat
+from dllama.server.request_parts import Function
+from dllama.server.tagged_output import TaggedOutput
+from dllama.server.tool_formats import JsonCalls, TaggedCalls, ToolFormat
 from dllama.server.tool_output import AnswerText, Part, ToolOutput
 
 AnswerPart: TypeAlias = Reasoning | Part
@@ -26,22 +28,32 @@ class AnswerOutput(Protocol):
 
 
 def answer_output(
-    prompt: ChatPrompt, tool_format: ToolFormat | None, *, tells_thoughts: bool
+    prompt: ChatPrompt,
+    tool_format: ToolFormat | None,
+    functions: Sequence[Function] = (),
+    *,
+    tells_thoughts: bool,
 ) -> AnswerOutput:
-    """Without a tool format calls stay content; so do thoughts unless it `tells_thoughts`."""
+    """`functions` are those that may be called. Without a tool format calls stay content; so do thoughts unless it
+    `tells_thoughts`."""
     if prompt.has_channels:
         return HarmonyOutput(prompt.stage, has_tools=tool_format is not None, tells_thoughts=tells_thoughts)
-    assert tool_format is None or isinstance(tool_format, JsonCalls)
-    return _MarkedOutput(
-        prompt.output() if tells_thoughts else None,
-        ToolOutput(tool_format) if tool_format is not None else None,
-    )
+    calls = call_output(tool_format, functions) if tool_format is not None else None
+    return _MarkedOutput(prompt.output() if tells_thoughts else None, calls)
+
+
+def call_output(tool_format: ToolFormat, functions: Sequence[Function]) -> ToolOutput | TaggedOutput:
+    """Tells calls apart that stand in the answer itself."""
+    if isinstance(tool_format, TaggedCalls):
+        return TaggedOutput(tool_format, functions)
+    assert isinstance(tool_format, JsonCalls)
+    return ToolOutput(tool_format)
 
 
 class _MarkedOutput:
     """A thought between marks, then content with calls."""
 
-    def __init__(self, reasoning: ReasoningOutput | None, calls: ToolOutput | None) -> None:
+    def __init__(self, reasoning: ReasoningOutput | None, calls: ToolOutput | TaggedOutput | None) -> None:
         self._reasoning, self._calls = reasoning, calls
 
     @property

@@ -188,7 +188,8 @@ class _Choice:
 
     def __init__(self, form: AnswerForm, prompt: ChatPrompt, *, tells_thoughts: bool) -> None:
         self._form = form
-        self._output = answer_output(prompt, form.tool_format, tells_thoughts=tells_thoughts)
+        functions = [tool.function for tool in form.offered]
+        self._output = answer_output(prompt, form.tool_format, functions, tells_thoughts=tells_thoughts)
         self._text: list[str] = []
         self._thought: list[str] = []
         self._calls: list[tuple[str, list[str]]] = []

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dllama.server.grammar import JSON_STYLE
+from dllama.server.lark_text import literal
 from dllama.server.reasoning_formats import Stage
 from dllama.server.request_parts import Function
-from dllama.server.tool_grammar import arguments_schema, literal
+from dllama.server.tool_grammar import arguments_schema
 
 
 def harmony_schema_grammar(schema: Mapping[str, Any], special_tokens: Mapping[str, int]) -> str:

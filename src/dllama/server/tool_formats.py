@@ -1,7 +1,7 @@
 """How models of different families write calls of tools, as data.
 
-From the templates of the models themselves: gpt-oss, Llama 3.1 to 3.3, Qwen 2.5 and 3 (the format of Hermes), Mistral
-with tokenizers of version 3 and later.
+From the templates of the models themselves: gpt-oss, Qwen 3 Coder and 3.5, GLM 4.5 and later, MiniMax M2, Llama 3.1 to
+3.3, Qwen 2.5 and 3 (the format of Hermes), Mistral with tokenizers of version 3 and later.
 """
 
 from __future__ import annotations
@@ -60,6 +60,31 @@ class JsonCalls(ToolFormat):
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaggedCalls(ToolFormat):
+    """A call is `before_name` NAME `after_name` (`before_key` KEY `after_key` VALUE `after_value`)* `after`, where a
+    value is text as it is, or JSON."""
+
+    before_name: str = ""
+    after_name: str = ""
+    before_key: str
+    after_key: str
+    after_value: str
+    after: str
+
+    @property
+    def all_text(self) -> str:
+        tags = (
+            self.before_name,
+            self.after_name,
+            self.before_key,
+            self.after_key,
+            self.after_value,
+            self.after,
+        )
+        return "\n".join([super().all_text, *tags])
+
+
 JSON_FORMATS = (
     JsonCalls(
         name="mistral 11",
@@ -102,10 +127,59 @@ JSON_FORMATS = (
     ),
 )
 
+TAGGED_FORMATS = (
+    TaggedCalls(
+        name="qwen coder",
+        telltale="<function=",
+        opener="<tool_call>\n",
+        before_name="<function=",
+        after_name=">\n",
+        before_key="<parameter=",
+        after_key=">\n",
+        after_value="\n</parameter>\n",
+        after="</function>",
+        separator="\n</tool_call>\n<tool_call>\n",
+        closer="\n</tool_call>",
+    ),
+    TaggedCalls(
+        name="glm 4.7",
+        telltale="</arg_key><arg_value>",
+        opener="<tool_call>",
+        before_key="<arg_key>",
+        after_key="</arg_key><arg_value>",
+        after_value="</arg_value>",
+        after="</tool_call>",
+        separator="<tool_call>",
+    ),
+    TaggedCalls(
+        name="glm 4.5",
+        telltale="<arg_key>",
+        opener="<tool_call>",
+        after_name="\n",
+        before_key="<arg_key>",
+        after_key="</arg_key>\n<arg_value>",
+        after_value="</arg_value>\n",
+        after="</tool_call>",
+        separator="\n<tool_call>",
+    ),
+    TaggedCalls(
+        name="minimax",
+        telltale="<minimax:tool_call>",
+        opener="<minimax:tool_call>\n",
+        before_name='<invoke name="',
+        after_name='">\n',
+        before_key='<parameter name="',
+        after_key='">',
+        after_value="</parameter>\n",
+        after="</invoke>\n",
+        closer="</minimax:tool_call>",
+    ),
+)
+
 HARMONY = ToolFormat(name="harmony", telltale="<|channel|>", max_calls=1)
 """gpt-oss's: a call is a message of its own (see harmony.py)."""
 
-TOOL_FORMATS: tuple[ToolFormat, ...] = (HARMONY, *JSON_FORMATS)
+TOOL_FORMATS: tuple[ToolFormat, ...] = (HARMONY, *TAGGED_FORMATS, *JSON_FORMATS)
 
 PLAIN = next(tool_format for tool_format in JSON_FORMATS if tool_format.name == "qwen")
 """For templates that know nothing of tools: dllama tells the model of them itself."""

@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 
 from dllama.server.closed_schema import closed
 from dllama.server.grammar import JSON_STYLE
+from dllama.server.lark_text import literal
 from dllama.server.request_parts import Function
-from dllama.server.tool_formats import JsonCalls
+from dllama.server.tagged_grammar import tagged_call_rules
+from dllama.server.tool_formats import JsonCalls, TaggedCalls
 
 _ANY_OBJECT = {"type": "object"}
 
 
 def tool_grammar(
-    tool_format: JsonCalls,
+    tool_format: JsonCalls | TaggedCalls,
     functions: Sequence[Function],
     special_tokens: Mapping[str, int],
     *,
@@ -24,8 +26,8 @@ def tool_grammar(
 ) -> str:
     """In llguidance's Lark: text, or text and calls; calls alone if it `must_call`; one only unless `parallel`.
 
-    Arguments follow each function's schema, and are those that it names. Without `strict`, what llguidance does not
-    know of a schema is passed over.
+    Arguments follow each function's schema, and are those that it names (see tagged_grammar.py for those that are no
+    JSON). Without `strict`, what llguidance does not know of a schema is passed over.
     """
 
     def spelled(text: str) -> str:
@@ -36,6 +38,8 @@ def tool_grammar(
     calls = f"calls: call {more} {spelled(tool_format.closer)}"
     rules = ["%llguidance {}", _start(tool_format, must_call, special_tokens), calls]
     rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(functions))))
+    if isinstance(tool_format, TaggedCalls):
+        return "\n".join([*rules, *tagged_call_rules(tool_format, functions, special_tokens)])
     for number, function in enumerate(functions):
         before = spelled(tool_format.before_name + function.name + tool_format.before_arguments)
         rules.append(
@@ -44,7 +48,7 @@ def tool_grammar(
     return "\n".join(rules)
 
 
-def _start(tool_format: JsonCalls, must_call: bool, special_tokens: Mapping[str, int]) -> str:
+def _start(tool_format: JsonCalls | TaggedCalls, must_call: bool, special_tokens: Mapping[str, int]) -> str:
     opener = tool_format.opener
     if must_call:
         return f"start: {literal(opener, special_tokens)} calls"
@@ -63,16 +67,3 @@ def arguments_schema(function: Function) -> str:
     """As llguidance reads it."""
     style = JSON_STYLE | {"lenient": not function.strict}
     return json.dumps({**closed(function.parameters or _ANY_OBJECT), "x-guidance": style})
-
-
-def literal(text: str, special_tokens: Mapping[str, int]) -> str:
-    """`text` with the special tokens in it as such."""
-    if not text:
-        return ""
-    names = [re.escape(name) for name in special_tokens if name in text]
-    parts = re.split(f"({'|'.join(names)})", text) if names else [text]
-    return " ".join(
-        f"<[{special_tokens[part]}]>" if part in special_tokens else json.dumps(part, ensure_ascii=False)
-        for part in parts
-        if part
-    )

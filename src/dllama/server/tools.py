@@ -16,7 +16,7 @@ from dllama.server.reasoning_formats import Stage
 from dllama.server.request_parts import NamedToolChoice, Tool
 from dllama.server.requests import ChatRequest
 from dllama.server.served import ServedModel
-from dllama.server.tool_formats import ID_LETTERS, PLAIN, JsonCalls, ToolFormat, tool_format_of
+from dllama.server.tool_formats import ID_LETTERS, PLAIN, JsonCalls, TaggedCalls, ToolFormat, tool_format_of
 from dllama.server.tool_grammar import tool_grammar
 
 
@@ -43,7 +43,7 @@ class AnswerForm:
             return harmony_schema_grammar(self.schema.schema, special_tokens)
         if self.tool_format is None:
             return None
-        assert isinstance(self.tool_format, JsonCalls)
+        assert isinstance(self.tool_format, JsonCalls | TaggedCalls)
         return tool_grammar(
             self.tool_format, functions, special_tokens, must_call=self.must_call, parallel=self.parallel
         )
