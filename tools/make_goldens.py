@@ -76,6 +76,32 @@ GEMMA2 = {
     "rms_norm_eps": 1e-6,
 }
 PHI3 = {"partial_rotary_factor": 0.5, "sliding_window": 12}
+LONGROPE = {
+    "original_max_position_embeddings": 128,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": 128,
+        "short_factor": [1.0, 1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 4.0],
+        "long_factor": [1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0],
+    },
+}
+# texts stay within the original context, where the position does not matter
+MINISTRAL3 = {
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 1000000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 128,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.1,
+    },
+}
 SMOLLM3 = {
     "num_hidden_layers": 4,
     "attention_bias": True,
@@ -195,6 +221,8 @@ GOLDENS_WANTED = [
     Golden("mixtral", "mixtral", sizes(64, 96, 8, 2, **MIXTRAL), 32, BF16),
     Golden("gemma2", "gemma2", sizes(96, 160, 8, 2, **GEMMA2), 40, BF16),
     Golden("phi3", "phi3", sizes(128, 192, 8, 2, **PHI3), 40, BF16),
+    Golden("phi3-longrope", "phi3", sizes(128, 192, 8, 2, **LONGROPE), 40, BF16),
+    Golden("ministral3", "ministral3", sizes(64, 128, 8, 2, **MINISTRAL3), 40, BF16),
     Golden("smollm3", "smollm3", sizes(64, 128, 8, 2, **SMOLLM3), 40, BF16),
     Golden("granite", "granite", sizes(64, 128, 8, 2, **GRANITE), 32, BF16),
     Golden("glm4", "glm4", sizes(64, 128, 8, 2, head_dim=32, rms_norm_eps=1e-6), 32, BF16),

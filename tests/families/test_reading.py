@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.families import Keys, reading
-from dllama.model import Layer, ModelConfig, NormKind, RopeStyle
+from dllama.model import FactorScaling, Layer, ModelConfig, NormKind, RopeStyle
 
 VALUES = {
     "hidden_size": 128,
@@ -60,6 +62,26 @@ def test_a_rope_of_a_part(where: dict[str, Any]) -> None:
 def test_a_part_that_cannot_be(fraction: object) -> None:
     with pytest.raises(ModelFileError, match=r"config\.json: (partial_rotary_factor|rope turns)"):
         model_of(NormKind.RMS, partial_rotary_factor=fraction)
+
+
+LONGROPE = {"type": "su", "short_factor": [1.0, 1.5] * 8, "long_factor": [9.0] * 16}
+
+
+def test_longrope_has_the_factors_and_the_length_of_the_original_context() -> None:
+    config = model_of(NormKind.RMS, rope_scaling=LONGROPE, original_max_position_embeddings=512)
+    rope = config.kinds[0].mixer.rope
+    assert rope is not None
+    assert isinstance(rope.scaling, FactorScaling)
+    assert rope.scaling.factors == tuple(LONGROPE["short_factor"])
+    assert rope.scaling.attention_factor == pytest.approx((1 + math.log(4) / math.log(512)) ** 0.5)
+    assert config.max_seq_len == 512
+    assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize("factors", [[1.0] * 15, [1.0] * 15 + [0.0], [1.0] * 15 + ["2"], 3.0, None])
+def test_factors_that_cannot_be(factors: object) -> None:
+    with pytest.raises(ModelFileError, match=r"config\.json: .*factor"):
+        model_of(NormKind.RMS, rope_scaling={**LONGROPE, "short_factor": factors})
 
 
 def test_all_of_a_head_is_no_part() -> None:

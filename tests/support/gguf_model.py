@@ -87,9 +87,17 @@ def keys_of(config: Mapping[str, Any]) -> dict[str, Any]:
     kind, factor = rope["rope_type"], float(rope.get("factor", 1))
     if kind in ("linear", "yarn"):
         keys |= {"rope.scaling.type": kind, "rope.scaling.factor": factor}
+    if "llama_4_scaling_beta" in rope:
+        keys["attention.temperature_scale"] = rope["llama_4_scaling_beta"]
+        keys["rope.scaling.yarn_log_multiplier"] = rope["mscale_all_dim"]
+    if kind == "longrope":
+        original = rope["original_max_position_embeddings"]
+        keys["rope.scaling.original_context_length"] = original
+        stretched = math.log(config["max_position_embeddings"] / original)
+        keys["rope.scaling.attn_factor"] = math.sqrt(1 + stretched / math.log(original))
     if kind == "yarn":
         keys["rope.scaling.original_context_length"] = rope["original_max_position_embeddings"]
-        if "mscale" in rope:
+        if "mscale" in rope and "llama_4_scaling_beta" not in rope:
             usual = 1 + 0.1 * math.log(factor)
             wanted = (1 + 0.1 * rope["mscale"] * math.log(factor)) / (
                 1 + 0.1 * rope["mscale_all_dim"] * math.log(factor)
@@ -147,6 +155,9 @@ def write_model(
     factors = rope_factors(config)
     if factors is not None:
         changed.setdefault("rope_freqs.weight", factors)
+    for length in ("short", "long") if config["rope_parameters"]["rope_type"] == "longrope" else ():
+        table = np.array(config["rope_parameters"][f"{length}_factor"], np.float32)
+        changed.setdefault(f"rope_factors_{length}.weight", table)
     for stored, values in wholes(checkpoint, family).items():
         changed.setdefault(stored, values)
     for name, spec in checkpoint.tensors.items():

@@ -39,7 +39,7 @@ _GATE_UP = Fused("model.layers.{layer}.mlp.gate_up_proj.weight", ("gate", "up"))
 
 PHI3 = Family(
     name="phi3",
-    title="Phi-3, Phi-4",
+    title="Phi-3, Phi-4 (texts of the original context)",
     read=_read,
     other_names={"q": _QKV, "k": _QKV, "v": _QKV, "gate": _GATE_UP, "up": _GATE_UP},
     gguf=GgufNames(

@@ -12,7 +12,7 @@ import reprlib
 
 from dllama.errors import ModelFileError
 from dllama.families.keys import Keys
-from dllama.model import RopeScaling, YarnScaling, shortest_float32
+from dllama.model import FactorScaling, RopeScaling, YarnScaling, shortest_float32
 
 _DEFAULT_THETA = 10000.0
 _ORIGINAL = "original_max_position_embeddings"
@@ -21,9 +21,9 @@ _ORIGINAL = "original_max_position_embeddings"
 @dataclasses.dataclass(frozen=True)
 class ReadRope:
     theta: float
-    scaling: RopeScaling | YarnScaling | None
+    scaling: RopeScaling | YarnScaling | FactorScaling | None
     max_seq_len: int
-    """The longest text: where YaRN says how far it stretches, that far."""
+    """The longest text: where YaRN says how far it stretches, that far; with LongRoPE the original context."""
     fraction: float
     """Of each head, how much turns (partial_rotary_factor)."""
 
@@ -46,9 +46,12 @@ def read_rope(keys: Keys, max_positions: int) -> ReadRope:
         return ReadRope(theta, _linear(rope.number("factor")), max_positions, fraction)
     if kind == "llama3":
         return ReadRope(theta, _llama3(keys, rope, max_positions), max_positions, fraction)
+    if kind in ("longrope", "su"):
+        original = _original(keys, rope, max_positions)
+        return ReadRope(theta, _long_rope(keys, rope, max_positions), min(original, max_positions), fraction)
     raise keys.unsupported(
-        f"the rope scaling {reprlib.repr(kind)} is not supported; supported are default, linear, dynamic, llama3"
-        " and yarn"
+        f"the rope scaling {reprlib.repr(kind)} is not supported; supported are default, linear, dynamic,"
+        " llama3, yarn and longrope"
     )
 
 
@@ -68,6 +71,21 @@ def _linear(factor: float) -> RopeScaling:
     are all of them, because the shortest wavelength of a rope is 2 pi.
     """
     return RopeScaling(factor=factor, low_freq_factor=1.0, high_freq_factor=2.0, original_max_seq_len=1)
+
+
+def _long_rope(keys: Keys, rope: Keys, max_positions: int) -> FactorScaling:
+    """That of texts within the original context, beyond which all of a text has other frequencies."""
+    original, factors = _original(keys, rope, max_positions), rope.get("short_factor")
+    if not isinstance(factors, list) or not all(type(each) in (int, float) for each in factors):
+        raise ModelFileError(f"{keys.path}: short_factor must be a list of numbers")
+    if original < 2:
+        raise ModelFileError(f"{keys.path}: {_ORIGINAL} is {original}, which cannot be (2 or more)")
+    factor = rope.number("factor", max_positions / original)
+    usual = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+    return FactorScaling(
+        factors=tuple(float(each) for each in factors),
+        attention_factor=shortest_float32(rope.number("attention_factor", usual)),
+    )
 
 
 def _yarn(keys: Keys, rope: Keys, max_positions: int) -> YarnScaling:

@@ -11,6 +11,7 @@ from dllama.families.glm4_moe import GLM4_MOE
 from dllama.families.gpt_oss import GPT_OSS
 from dllama.families.granite import GRANITE
 from dllama.families.llama import LLAMA
+from dllama.families.ministral3 import MINISTRAL3
 from dllama.families.mistral import MISTRAL
 from dllama.families.mixtral import MIXTRAL
 from dllama.families.phi3 import PHI3
@@ -29,6 +30,7 @@ _BY_NAME = {
     for family in (
         LLAMA,
         MISTRAL,
+        MINISTRAL3,
         MIXTRAL,
         QWEN2,
         QWEN2_MOE,

@@ -19,7 +19,7 @@ from dllama.model.layers import Activation, Attention, DeltaNet, Dense, Experts,
 from dllama.model.logits import MOST_CANDIDATES, Candidates, LogitEdits, LogitMasks, LogitRows
 from dllama.model.norm import NormKind
 from dllama.model.page_tables import page_table_bytes
-from dllama.model.rope import Rope, RopeScaling, RopeStyle, YarnScaling
+from dllama.model.rope import FactorScaling, Rope, RopeScaling, RopeStyle, YarnScaling
 from dllama.model.states import state_bytes
 from dllama.model.tensors import VOCABULARY, ModelSpec
 from dllama.model.trace import EVENT, MAX_EVENTS, SpanName, Trace, Track
@@ -44,6 +44,7 @@ __all__ = [
     "DeltaNet",
     "Dense",
     "Experts",
+    "FactorScaling",
     "Inputs",
     "KvCache",
     "Layer",

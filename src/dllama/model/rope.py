@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,12 +46,24 @@ class YarnScaling:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FactorScaling:
+    """The frequency of each pair is divided by its own of `factors` (LongRoPE, Ding et al. 2024, arXiv:2402.13753).
+    Cosine and sine are multiplied by `attention_factor`."""
+
+    factors: tuple[float, ...]
+    attention_factor: float
+
+
+Scaling: TypeAlias = RopeScaling | YarnScaling | FactorScaling
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Rope:
     """`n_rotated`: elements of each head that rotate, the first of them; None: all of them."""
 
     theta: float
     style: RopeStyle
-    scaling: RopeScaling | YarnScaling | None = None
+    scaling: Scaling | None = None
     n_rotated: int | None = None
 
     def fault(self, head_dim: int) -> str | None:
@@ -62,6 +74,8 @@ class Rope:
             return (
                 f"rope turns {self.n_rotated} of {head_dim} elements, which cannot be (an even part of them)"
             )
+        if isinstance(self.scaling, FactorScaling):
+            return _fault_in_factors(self.scaling, (self.n_rotated or head_dim) // 2)
         return _fault_in_scaling(self.scaling, self.theta)
 
     @classmethod
@@ -69,8 +83,14 @@ class Rope:
         """The inverse of dataclasses.asdict. Raises KeyError, TypeError or ValueError on anything else."""
         scaling = values["scaling"]
         if scaling is not None:
-            scaling = YarnScaling(**scaling) if "attention_factor" in scaling else RopeScaling(**scaling)
+            scaling = _scaling_from_json(scaling)
         return cls(**values | {"style": RopeStyle(values["style"]), "scaling": scaling})
+
+
+def _scaling_from_json(values: dict[str, Any]) -> Scaling:
+    if "factors" in values:
+        return FactorScaling(**values | {"factors": tuple(values["factors"])})
+    return YarnScaling(**values) if "attention_factor" in values else RopeScaling(**values)
 
 
 class Angles(NamedTuple):
@@ -92,6 +112,9 @@ def rope_table(of: Angles, n_positions: int) -> NDArray[np.float32]:
         frequencies = rope.theta ** -(np.arange(0, n_rotated, 2, dtype=np.float64) / n_rotated)
         if isinstance(rope.scaling, YarnScaling):
             frequencies = _yarn(frequencies, rope.scaling, rope.theta)
+            magnitude = factor * rope.scaling.attention_factor
+        elif isinstance(rope.scaling, FactorScaling):
+            frequencies = frequencies / np.array(rope.scaling.factors)
             magnitude = factor * rope.scaling.attention_factor
         elif rope.scaling is not None:
             frequencies = _llama3(frequencies, rope.scaling)
@@ -156,6 +179,14 @@ def _fault_in_scaling(scaling: RopeScaling | YarnScaling | None, theta: float) -
             f"rope scaling needs 0 < low_freq_factor < high_freq_factor, not {scaling.low_freq_factor} "
             f"and {scaling.high_freq_factor}"
         )
+    return None
+
+
+def _fault_in_factors(scaling: FactorScaling, n_pairs: int) -> str | None:
+    if len(scaling.factors) != n_pairs:
+        return f"rope scaling has {len(scaling.factors)} factors for {n_pairs} pairs"
+    if not all(1e-10 < number < LARGEST_NUMBER for number in (*scaling.factors, scaling.attention_factor)):
+        return "a factor of rope scaling cannot be (above 0)"
     return None
 
 

@@ -190,7 +190,7 @@ def refusal(kind: type[DllamaError], act: Callable[[], object], *parts: str) -> 
 
 
 METADATA: list[tuple[type[DllamaError], Mapping[str, Any], tuple[str, ...]]] = [
-    (UnsupportedModelError, {"general.architecture": "mamba"}, ("'mamba' is not known; known are llama, qwen2",)),
+    (UnsupportedModelError, {"general.architecture": "mamba"}, ("'mamba' is not known; known are llama, ",)),
     (UnsupportedModelError, {"general.architecture": "clip"}, ("mmproj", "give the file of its language model")),
     (UnsupportedModelError, {"general.type": "adapter"}, ("is an adapter (LoRA), not a model; merge it",)),
     (ModelFileError, {"llama.block_count": None}, ("no llama.block_count",)),

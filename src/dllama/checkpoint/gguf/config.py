@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dllama.checkpoint.gguf.names import (
     ROPE_FACTORS,
+    SHORT_FACTORS,
     family_of_file,
     gguf_keys,
     gguf_name,
@@ -54,6 +55,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "interleave_moe_layer_step": (0, 1),
         "leading_dense_block_count": (0,),
         "nextn_predict_layers": (0,),
+        "rope.scaling.yarn_log_multiplier": (0.0,),
     }
 )
 """Keys that change what is computed, and the values with which they do not. A family that has such a key in its table
@@ -143,15 +145,16 @@ def read_gguf_config(file: GgufFile) -> HfModel:
     outside = {"vocab_size": file.tensors[embedding].shape[0], "tie_word_embeddings": not has_head}
     flags = gguf_names(family).flags.items()
     outside |= {flag: gguf_name(family, tensor) in file.tensors for flag, tensor in flags}
-    factors = file.bytes_of(ROPE_FACTORS) if ROPE_FACTORS in file.tensors else None
+    tables = (ROPE_FACTORS, SHORT_FACTORS)
+    factors = {name: file.bytes_of(name) for name in tables if name in file.tensors}
     return model_of_metadata(metadata, family, outside, factors)
 
 
 def model_of_metadata(
-    metadata: Metadata, family: Family, outside: Mapping[str, Any], factors: NDArray[np.uint8] | None
+    metadata: Metadata, family: Family, outside: Mapping[str, Any], factors: Mapping[str, NDArray[np.uint8]]
 ) -> HfModel:
     """The model of this family that the metadata describes. `outside` is what tensors say of it, by config.json's
-    names, `factors` the bytes of ROPE_FACTORS. Raises as above."""
+    names, `factors` the bytes of ROPE_FACTORS and SHORT_FACTORS. Raises as above."""
     keys = Keys(metadata, gguf_names(family).architecture)
     table = gguf_keys(family)
     _refuse_what_would_be_missed(keys, {key.name for key in table.values()} | {*gguf_names(family).ignored})

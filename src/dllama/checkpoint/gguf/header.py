@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.checkpoint.gguf.config import model_of_metadata
-from dllama.checkpoint.gguf.names import family_of_file, gguf_keys, gguf_names
+from dllama.checkpoint.gguf.names import ROPE_FACTORS, family_of_file, gguf_keys, gguf_names
 from dllama.dtypes import ElementType
 from dllama.errors import ModelFileError, TokenizerError, UnsupportedModelError
 from dllama.families import Family, family_named
 from dllama.formats.gguf import Metadata, NewValue, as_read
-from dllama.model import Attention, Dense, Experts, ModelConfig, ModelSpec, Rope, YarnScaling
+from dllama.model import Attention, Dense, Experts, ModelConfig, ModelSpec, Rope, RopeScaling, YarnScaling
 from dllama.model.rope import Angles, rope_table
 
 _UNUSED = 5
@@ -138,7 +138,7 @@ def _is_read_as(config: ModelConfig, family: Family, values: Mapping[str, NewVal
     outside = {"vocab_size": config.vocab_size, "tie_word_embeddings": False}
     tensors = {tensor.name for tensor in ModelSpec.uniform(config, ElementType.F32)}
     outside |= {flag: tensor in tensors for flag, tensor in gguf_names(family).flags.items()}
-    as_bytes = None if factors is None else factors.view(np.uint8)
+    as_bytes = {} if factors is None else {ROPE_FACTORS: factors.view(np.uint8)}
     try:
         metadata = Metadata(Path("GGUF"), as_read(values))
         reader = family_of_file(metadata, _architecture(family))
@@ -189,7 +189,7 @@ def rope_factors(config: ModelConfig) -> NDArray[np.float32] | None:
 def _divisors(config: ModelConfig) -> NDArray[np.float32] | None:
     attention = _full_attention(config)
     rope = attention.rope if attention else None
-    if attention is None or rope is None or rope.scaling is None or isinstance(rope.scaling, YarnScaling):
+    if attention is None or rope is None or not isinstance(rope.scaling, RopeScaling):
         return None
     plain = Rope(theta=rope.theta, style=rope.style, n_rotated=rope.n_rotated)
     n_pairs = (rope.n_rotated or attention.head_dim) // 2
@@ -215,7 +215,7 @@ def _scaling(config: ModelConfig, rope: Rope) -> dict[str, NewValue]:
             "rope.scaling.yarn_beta_fast": float(scaling.beta_fast),
             "rope.scaling.yarn_beta_slow": float(scaling.beta_slow),
         }
-    if scaling is not None and divisors is not None and _is_one_number(divisors):
+    if isinstance(scaling, RopeScaling) and divisors is not None and _is_one_number(divisors):
         return {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.factor)}
     return {}
 

@@ -63,6 +63,8 @@ _KEYS: Mapping[str, GgufKey] = MappingProxyType(
 """config.json's name of a number to the file's; ropes are in rope.py."""
 
 ROPE_FACTORS = "rope_freqs.weight"
+SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
+"""Of LongRoPE: those for texts within the original context, and those for longer ones."""
 
 
 def gguf_names(family: Family) -> GgufNames:

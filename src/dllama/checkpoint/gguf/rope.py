@@ -7,14 +7,16 @@ scaling has no type: the file has the factor of each pair as a tensor, and its n
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dllama.checkpoint.gguf.names import ROPE_FACTORS
+from dllama.checkpoint.gguf.names import ROPE_FACTORS, SHORT_FACTORS
 from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.formats.gguf import Metadata
+from dllama.model import shortest_float32
 from dllama.plain_text import LONGEST_NAME, plain_line
 
 _DEFAULT_THETA = 10000.0
@@ -37,9 +39,10 @@ class RopeKeys(Protocol):
 
 
 def rope_values(
-    keys: RopeKeys, max_seq_len: int, head_dim: int, factors: NDArray[np.uint8] | None
+    keys: RopeKeys, max_seq_len: int, head_dim: int, factors: Mapping[str, NDArray[np.uint8]]
 ) -> dict[str, Any]:
-    """rope_theta, rope_scaling and partial_rotary_factor; `factors`: the bytes of the tensor ROPE_FACTORS.
+    """rope_theta, rope_scaling and partial_rotary_factor; `factors`: the bytes of the tensors ROPE_FACTORS and
+    SHORT_FACTORS, those that there are.
 
     Raises UnsupportedModelError for scalings that are not known, ModelFileError for what cannot be.
     """
@@ -48,15 +51,26 @@ def rope_values(
     n_rotated = keys.whole("rope.dimension_count", head_dim)
     if n_rotated != head_dim and head_dim > 0:
         values["partial_rotary_factor"] = n_rotated / head_dim
+    if SHORT_FACTORS in factors:
+        return values | {"rope_scaling": _long_rope(factors[SHORT_FACTORS], max_seq_len, keys)}
     scaling = _scaling(keys, max_seq_len)
-    if factors is not None:
+    if ROPE_FACTORS in factors:
         if scaling is not None:
             raise UnsupportedModelError(
                 f"{keys.metadata.path}: has {ROPE_FACTORS} beside {keys.name('rope.scaling.type')}, which is not"
                 " supported"
             )
-        scaling = _llama3(factors, theta, n_rotated, keys)
+        scaling = _llama3(factors[ROPE_FACTORS], theta, n_rotated, keys)
     return values if scaling is None else values | {"rope_scaling": scaling}
+
+
+def _long_rope(factors: NDArray[np.uint8], max_seq_len: int, keys: RopeKeys) -> dict[str, Any]:
+    return {
+        "rope_type": "longrope",
+        "short_factor": [shortest_float32(each) for each in np.frombuffer(factors.tobytes(), "<f4")],
+        "attention_factor": keys.number("rope.scaling.attn_factor", 1.0),
+        "original_max_position_embeddings": keys.whole("rope.scaling.original_context_length", max_seq_len),
+    }
 
 
 def _scaling(keys: RopeKeys, max_seq_len: int) -> dict[str, Any] | None:
@@ -70,10 +84,6 @@ def _scaling(keys: RopeKeys, max_seq_len: int) -> dict[str, Any] | None:
         raise UnsupportedModelError(
             f"{keys.metadata.path}: the rope scaling {plain_line(repr(kind), LONGEST_NAME)} is not supported;"
             f" supported are {_KNOWN}"
-        )
-    if keys.number("rope.scaling.yarn_log_multiplier", 0.0) != 0.0:
-        raise UnsupportedModelError(
-            f"{keys.metadata.path}: {keys.name('rope.scaling.yarn_log_multiplier')} is not supported"
         )
     # llama.cpp multiplies by this, and then by what YaRN itself asks for
     attention = keys.number("rope.scaling.attn_factor", 1.0)

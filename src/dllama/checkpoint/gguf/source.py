@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dllama.checkpoint.expert_types import make_experts_agree
 from dllama.checkpoint.gguf.config import read_gguf_config
-from dllama.checkpoint.gguf.names import ROPE_FACTORS, gguf_name, gguf_names
+from dllama.checkpoint.gguf.names import LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS, gguf_name, gguf_names
 from dllama.checkpoint.gguf.types import gguf_recipe, is_read, memory_type
 from dllama.checkpoint.recipes import Recipe
 from dllama.checkpoint.stored_part import fits, has_shape, part_recipe, stored_shape
@@ -25,7 +25,8 @@ from dllama.sharding import Tensor
 
 _log = logging.getLogger(__name__)
 
-_BOOKKEEPING = re.compile(rf"{re.escape(ROPE_FACTORS)}|blk\.\d+\.attn_rot_embd(\.weight)?")
+_TABLES = "|".join(re.escape(name) for name in (ROPE_FACTORS, SHORT_FACTORS, LONG_FACTORS))
+_BOOKKEEPING = re.compile(rf"{_TABLES}|blk\.\d+\.attn_rot_embd(\.weight)?")
 """Tables that the config says, or that older files have."""
 
 _LAYER = re.compile(r"blk\.(\d{1,6})\.")

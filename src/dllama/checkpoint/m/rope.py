@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dllama.checkpoint.m.numbers import bits_of_float, float_of_bits, number, number_pair
-from dllama.errors import ModelFileError
+from dllama.errors import ModelFileError, UnsupportedModelError
 from dllama.formats.m_file import MKey
-from dllama.model import Rope, RopeScaling, RopeStyle, YarnScaling
+from dllama.model import FactorScaling, Rope, RopeScaling, RopeStyle, YarnScaling
 
 ROPE_ADJACENT, ROPE_HALVES, ROPE_SCALED = 0, 1, 2
 
@@ -57,11 +57,13 @@ def _read_yarn(pairs: Mapping[MKey, int], path: Path) -> YarnScaling:
 
 
 def scaling_pairs(rope: Rope) -> list[tuple[MKey, int]]:
-    """Rope type and scaling."""
+    """Rope type and scaling. Raises UnsupportedModelError for what the format has no keys for."""
     scaling = rope.scaling
     halves = [(MKey.ROPE_TYPE, ROPE_HALVES)] if rope.style is RopeStyle.HALVES else []
     if scaling is None:
         return halves
+    if isinstance(scaling, FactorScaling):
+        raise UnsupportedModelError("the .m format has no keys for a rope with a factor for each pair")
     pairs = [
         number_pair(MKey.ROPE_SCALING_FACTOR, MKey.ROPE_SCALING_FACTOR_BITS, scaling.factor),
         (MKey.ROPE_ORIGINAL_MAX_SEQ_LEN, scaling.original_max_seq_len),
