@@ -13,7 +13,7 @@ FLOORS = {
     "server": 6, "bench": 6,
     "engine": 5, "node": 5, "calibration": 5,
     "checkpoint": 4, "planner": 4,
-    "families": 3,
+    "families": 3, "answers": 3,
     "model": 2, "tokenizer": 2, "hub": 2,
     "kernels": 1, "formats": 1, "fabric": 1, "host": 1, "sharding": 1,
     "errors": 0, "dtypes": 0, "plain_text": 0, "_native": 0, "": 0,

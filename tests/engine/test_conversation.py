@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 
 import pytest
 
+from dllama.answers.chat_output import Thought
 from dllama.engine import Conversation, Engine, GenerationOptions, PromptProgress, SamplingOptions
 from dllama.errors import ContextFullError, PeerLostError, UsageError
 from dllama.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
@@ -45,10 +47,13 @@ class Talk:
         self.engine = Engine(self.executor, TOKENIZER, max_seq_len=context)
         self.conversation = Conversation(self.engine, ChatTemplate.of(TOKENIZER), system)
 
+    def use(self, template: ChatTemplate) -> None:
+        self.conversation = Conversation(self.engine, template)
+
     def say(self, text: str) -> tuple[str, int]:
         """The reply, and how many rows it took."""
         before = self.executor.n_computed
-        reply = "".join(self.conversation.reply(text, GREEDY))
+        reply = "".join(piece for piece in self.conversation.reply(text, GREEDY) if isinstance(piece, str))
         return reply, self.executor.n_computed - before
 
     @property
@@ -232,3 +237,29 @@ def test_messages_are_taken_up() -> None:
         with pytest.raises(UsageError):
             second.conversation.take_up(messages)
     assert second.roles_and_texts == []
+
+
+@pytest.mark.parametrize(
+    ("marks", "reply"),
+    [
+        ("<think></think>", "<think>\nWhy not.\n</think>\n\nYes."),
+        (
+            "<|channel|>final<|message|>",
+            "<|channel|>analysis<|message|>Why not.<|end|><|start|>assistant<|channel|>final<|message|>Yes.",
+        ),
+    ],
+)
+def test_thoughts_are_told_apart_and_not_kept(marks: str, reply: str) -> None:
+    talk = Talk(reply, context=256)
+    with contextlib.closing(
+        ChatTemplate(f"{{# {marks} #}}{ChatTemplate.of(TOKENIZER).source}", TOKENIZER)
+    ) as template:
+        talk.use(template)
+        pieces = list(talk.conversation.reply("Hm?", GREEDY))
+        assert "".join(piece.text for piece in pieces if isinstance(piece, Thought)) == "Why not."
+        assert "".join(piece for piece in pieces if isinstance(piece, str)) == "Yes."
+        assert talk.roles_and_texts == [("user", "Hm?"), ("assistant", "Yes.")]
+        stopped = talk.conversation.reply("And?", GREEDY)
+        assert isinstance(next(stopped), Thought)
+        stopped.close()
+        assert talk.roles_and_texts == [("user", "Hm?"), ("assistant", "Yes.")]

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dllama.answers.harmony import HarmonyOutput, stage_of
+from dllama.answers.reasoning_formats import Stage
+from dllama.answers.reasoning_output import Reasoning
+from dllama.answers.tool_output import AnswerText, CallArguments, CallBegins
 from dllama.server.grammar import GrammarCompiler
-from dllama.server.harmony import HarmonyOutput, stage_of
 from dllama.server.harmony_grammar import harmony_schema_grammar, harmony_tool_grammar
 from dllama.server.history import one_call_each
-from dllama.server.reasoning_formats import Stage
-from dllama.server.reasoning_output import Reasoning
 from dllama.server.request_parts import Function
-from dllama.server.tool_output import AnswerText, CallArguments, CallBegins
 from dllama.tokenizer import load_tokenizer
 from support import places
 from support.api_process import ApiProcess, ask, events_of

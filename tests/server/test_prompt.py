@@ -9,9 +9,9 @@ from typing import Any
 import pydantic
 import pytest
 
+from dllama.answers.reasoning_formats import Stage
 from dllama.server.errors import ApiError
 from dllama.server.prompt import ChatPrompt, chat_prompt
-from dllama.server.reasoning_formats import Stage
 from dllama.server.requests import ChatRequest
 from dllama.tokenizer import ChatTemplate, load_tokenizer
 from support.processes import DEMO_MODEL

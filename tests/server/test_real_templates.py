@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from dllama.answers.reasoning_formats import Stage
 from dllama.server.prompt import chat_prompt
-from dllama.server.reasoning_formats import Stage
 from dllama.server.requests import ChatRequest
 from dllama.tokenizer import ChatTemplate, load_tokenizer
 from support.processes import DEMO_MODEL

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dllama.answers.reasoning_formats import REASONING_FORMATS, ReasoningFormat, Stage
+from dllama.answers.reasoning_output import Reasoning, ReasoningOutput
+from dllama.answers.tool_output import AnswerText
 from dllama.engine import Following
 from dllama.server.after_thought import AfterThought
-from dllama.server.reasoning_formats import REASONING_FORMATS, ReasoningFormat, Stage
-from dllama.server.reasoning_output import Reasoning, ReasoningOutput
-from dllama.server.tool_output import AnswerText
 from dllama.tokenizer import load_tokenizer
 from support.api_process import ApiProcess, ask, events_of
 from support.processes import DEMO_MODEL

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dllama.answers.tool_formats import TAGGED_FORMATS, TaggedCalls, tool_format_of
+from dllama.answers.tool_output import AnswerText, CallArguments, CallBegins
 from dllama.server.grammar import GrammarCompiler
 from dllama.server.parameter_types import as_json, parameter_types
 from dllama.server.request_parts import Function
 from dllama.server.tagged_output import TaggedOutput
-from dllama.server.tool_formats import TAGGED_FORMATS, TaggedCalls, tool_format_of
 from dllama.server.tool_grammar import tool_grammar
-from dllama.server.tool_output import AnswerText, CallArguments, CallBegins
 from dllama.tokenizer import load_tokenizer
 from support import places
 from support.processes import DEMO_MODEL

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dllama.answers.tool_formats import JSON_FORMATS, JsonCalls, tool_format_of
+from dllama.answers.tool_output import AnswerText, CallArguments, CallBegins, Part, ToolOutput
 from dllama.server.grammar import GrammarCompiler
 from dllama.server.request_parts import Function
-from dllama.server.tool_formats import JSON_FORMATS, JsonCalls, tool_format_of
 from dllama.server.tool_grammar import tool_grammar
-from dllama.server.tool_output import AnswerText, CallArguments, CallBegins, Part, ToolOutput
 from dllama.tokenizer import load_tokenizer
 from support.places import TIMEOUT_S, Place
 from support.processes import DEMO_MODEL

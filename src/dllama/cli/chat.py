@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from dllama.answers.chat_output import Thought
 from dllama.checkpoint import read_suggested_sampling
 from dllama.cli.chat_files import InputHistory, KeptChat, read_messages, state_directory, write_messages
 from dllama.cli.chat_input import LineSource, PlainLines, inputs
-from dllama.cli.console import PromptBar, note, show
+from dllama.cli.console import PromptBar, note, show, show_thought
 from dllama.cli.interrupts import Ending, interruptible, interrupts_raise
 from dllama.cli.options import (
     add_model_flags,
@@ -222,13 +223,17 @@ class _Chat:
     def _reply(self, text: str, interrupted: list[None]) -> None:
         """Ends it where `interrupted` is filled."""
         bar = PromptBar()
-        is_begun = False
+        is_begun = has_thought = False
         try:
             for piece in self._conversation.reply(text, self._options):
-                if isinstance(piece, str):
+                if isinstance(piece, Thought):
                     bar.hide()
-                    show(piece)
-                    is_begun = True
+                    has_thought = show_thought(piece.text)
+                    is_begun |= has_thought
+                elif isinstance(piece, str):
+                    bar.hide()
+                    show(f"\n\n{piece}" if has_thought else piece)
+                    is_begun, has_thought = True, False
                 else:
                     bar.show(piece.n_done, piece.n_total)
                 self._ending.check()

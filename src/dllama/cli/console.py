@@ -31,6 +31,16 @@ def show(text: str) -> None:
     sys.stdout.flush()
 
 
+def show_thought(text: str) -> bool:
+    """Prints, dimmed, what a model thinks before it answers; whether it did: only into a terminal, since elsewhere the
+    answer alone is wanted."""
+    is_shown = sys.stdout.isatty()
+    if is_shown:
+        sys.stdout.write(f"\x1b[2m{harmless(text)}\x1b[22m")
+        sys.stdout.flush()
+    return is_shown
+
+
 def harmless(text: str) -> str:
     """The text with U+FFFD for each character with which it could take a terminal over.
 

@@ -8,9 +8,9 @@ from concurrent.futures import Future
 import numpy as np
 from numpy.typing import NDArray
 
+from dllama.answers.reasoning_formats import ReasoningFormat, Stage
 from dllama.engine import Following, TokenConstraint
 from dllama.server.prompt import ChatPrompt
-from dllama.server.reasoning_formats import ReasoningFormat, Stage
 from dllama.server.served import ServedModel
 from dllama.tokenizer import Tokenizer
 

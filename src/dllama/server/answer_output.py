@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
-from dllama.server.harmony import HarmonyOutput
+from dllama.answers.harmony import HarmonyOutput
+from dllama.answers.reasoning_output import Reasoning, ReasoningOutput
+from dllama.answers.tool_formats import JsonCalls, TaggedCalls, ToolFormat
+from dllama.answers.tool_output import AnswerText, Part, ToolOutput
 from dllama.server.prompt import ChatPrompt
-from dllama.server.reasoning_output import Reasoning, ReasoningOutput
 from dllama.server.request_parts import Function
 from dllama.server.tagged_output import TaggedOutput
-from dllama.server.tool_formats import JsonCalls, TaggedCalls, ToolFormat
-from dllama.server.tool_output import AnswerText, Part, ToolOutput
 
 AnswerPart: TypeAlias = Reasoning | Part
 

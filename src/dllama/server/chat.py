@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dllama.answers.reasoning_output import Reasoning
+from dllama.answers.tool_output import AnswerText, CallArguments, CallBegins
 from dllama.engine import (
     Finished,
     GenerationOptions,
@@ -26,7 +28,6 @@ from dllama.server.logprobs import chat_logprobs
 from dllama.server.options import generation_options
 from dllama.server.progress import prompt_comment
 from dllama.server.prompt import ChatPrompt, chat_prompt, chat_template
-from dllama.server.reasoning_output import Reasoning
 from dllama.server.request_log import count_tokens
 from dllama.server.requests import ChatRequest
 from dllama.server.responses import (
@@ -44,7 +45,6 @@ from dllama.server.responses import (
     Usage,
 )
 from dllama.server.served import ServedModel
-from dllama.server.tool_output import AnswerText, CallArguments, CallBegins
 from dllama.server.tools import AnswerForm, answer_form, new_call_id
 from dllama.server.usage import usage_of
 

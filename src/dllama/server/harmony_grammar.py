@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dllama.answers.reasoning_formats import Stage
 from dllama.server.grammar import JSON_STYLE
 from dllama.server.lark_text import literal
-from dllama.server.reasoning_formats import Stage
 from dllama.server.request_parts import Function
 from dllama.server.tool_grammar import arguments_schema
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
+from dllama.answers.tool_formats import ID_LETTERS, PLAIN, ToolFormat
 from dllama.server.request_parts import AssistantMessage, Message, MessageContent, ToolCall, ToolMessage
-from dllama.server.tool_formats import ID_LETTERS, PLAIN, ToolFormat
 
 
 def text_of(content: MessageContent | None) -> str:

@@ -6,7 +6,16 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dllama.server import harmony
+from dllama.answers import harmony
+from dllama.answers.reasoning_formats import (
+    ReasoningFormat,
+    Stage,
+    reasoning_format_of,
+    stage_after,
+    stage_within,
+)
+from dllama.answers.reasoning_output import ReasoningOutput
+from dllama.answers.tool_formats import HARMONY, tool_format_of
 from dllama.server.errors import ApiError
 from dllama.server.history import (
     about_tools,
@@ -19,17 +28,8 @@ from dllama.server.history import (
     with_tools,
 )
 from dllama.server.inputs import check_n_tokens, check_room
-from dllama.server.reasoning_formats import (
-    ReasoningFormat,
-    Stage,
-    reasoning_format_of,
-    stage_after,
-    stage_within,
-)
-from dllama.server.reasoning_output import ReasoningOutput
 from dllama.server.request_parts import AssistantMessage, Message, Tool
 from dllama.server.served import ServedModel
-from dllama.server.tool_formats import HARMONY, tool_format_of
 from dllama.tokenizer import ChatTemplate, Tokenizer
 
 _TAKEN_VARIABLES = frozenset({"self", "messages", "tools", "add_generation_prompt", "continue_final_message"})

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from dllama.answers.tool_formats import TaggedCalls
 from dllama.server.closed_schema import closed
 from dllama.server.grammar import JSON_STYLE
 from dllama.server.lark_text import literal
 from dllama.server.parameter_types import types_of
 from dllama.server.request_parts import Function
-from dllama.server.tool_formats import TaggedCalls
 
 
 def tagged_call_rules(

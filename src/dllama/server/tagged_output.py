@@ -7,10 +7,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from dllama.answers.tool_formats import TaggedCalls
+from dllama.answers.tool_output import AnswerText, CallArguments, CallBegins, Part
 from dllama.server.parameter_types import TEXT, as_json, parameter_types, types_of
 from dllama.server.request_parts import Function
-from dllama.server.tool_formats import TaggedCalls
-from dllama.server.tool_output import AnswerText, CallArguments, CallBegins, Part
 
 
 class _State(enum.Enum):

@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from dllama.answers.tool_formats import JsonCalls, TaggedCalls
 from dllama.server.closed_schema import closed
 from dllama.server.grammar import JSON_STYLE
 from dllama.server.lark_text import literal
 from dllama.server.request_parts import Function
 from dllama.server.tagged_grammar import tagged_call_rules
-from dllama.server.tool_formats import JsonCalls, TaggedCalls
 
 _ANY_OBJECT = {"type": "object"}
 

@@ -7,16 +7,16 @@ import dataclasses
 import secrets
 from collections.abc import Sequence
 
+from dllama.answers.reasoning_formats import Stage
+from dllama.answers.tool_formats import ID_LETTERS, PLAIN, JsonCalls, TaggedCalls, ToolFormat, tool_format_of
 from dllama.server.answer_schema import AnswerSchema, answer_schema
 from dllama.server.errors import ApiError
 from dllama.server.grammar import GrammarConstraint
 from dllama.server.harmony_grammar import harmony_schema_grammar, harmony_tool_grammar
 from dllama.server.prompt import ChatPrompt, chat_template
-from dllama.server.reasoning_formats import Stage
 from dllama.server.request_parts import NamedToolChoice, Tool
 from dllama.server.requests import ChatRequest
 from dllama.server.served import ServedModel
-from dllama.server.tool_formats import ID_LETTERS, PLAIN, JsonCalls, TaggedCalls, ToolFormat, tool_format_of
 from dllama.server.tool_grammar import tool_grammar
 
 

@@ -2,7 +2,7 @@
 
 from dllama.tokenizer.base import Tokenizer
 from dllama.tokenizer.builtin_templates import BUILTIN_TEMPLATES
-from dllama.tokenizer.chat import ChatTemplate, Message
+from dllama.tokenizer.chat import ChatTemplate, Message, Rendered
 from dllama.tokenizer.convert import convert_tokenizer
 from dllama.tokenizer.fit import check_vocab
 from dllama.tokenizer.load import load_tokenizer
@@ -12,6 +12,7 @@ __all__ = [
     "BUILTIN_TEMPLATES",
     "ChatTemplate",
     "Message",
+    "Rendered",
     "StreamDecoder",
     "Tokenizer",
     "check_vocab",

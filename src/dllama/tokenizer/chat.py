@@ -62,7 +62,7 @@ class ChatTemplate:
         Raises TokenizerError on faulty Jinja.
         """
         self.source = source
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._tool_use = tool_use
         self._clock = clock
         self._names = SpecialNames(tokenizer.special_tokens)
@@ -106,7 +106,7 @@ class ChatTemplate:
     ) -> list[int]:
         """The ids; see rendered."""
         rendered = self.rendered(messages, add_generation_prompt=add_generation_prompt, **variables)
-        return self._tokenizer.encode_parts(rendered.parts)
+        return self.tokenizer.encode_parts(rendered.parts)
 
     def rendered(
         self,
@@ -181,9 +181,9 @@ class ChatTemplate:
         before, *after = self._names.split(text)
         if not before:
             return next((part for part in after if isinstance(part, int)), None)
-        ids = self._tokenizer.encode(str(before))
+        ids = self.tokenizer.encode(str(before))
         pieces = [
-            (token_id, self._tokenizer.token_bytes(token_id).decode("utf-8", "replace")) for token_id in ids
+            (token_id, self.tokenizer.token_bytes(token_id).decode("utf-8", "replace")) for token_id in ids
         ]
         token_id, piece = next(((i, piece) for i, piece in pieces if piece.strip()), (None, ""))
         return token_id if is_bracketed_name(piece) else None
@@ -193,4 +193,4 @@ class ChatTemplate:
         return self._runner.render(given | dict(variables), self._clock())
 
     def _name(self, token_id: int | None) -> str:
-        return "" if token_id is None else self._tokenizer.token_bytes(token_id).decode("utf-8", "replace")
+        return "" if token_id is None else self.tokenizer.token_bytes(token_id).decode("utf-8", "replace")

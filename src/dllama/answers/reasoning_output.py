@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from dllama.server.reasoning_formats import ReasoningFormat, Stage
-from dllama.server.tool_output import AnswerText
+from dllama.answers.reasoning_formats import ReasoningFormat, Stage
+from dllama.answers.tool_output import AnswerText
 
 
 @dataclasses.dataclass(frozen=True)

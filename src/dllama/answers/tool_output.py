@@ -7,7 +7,7 @@ import enum
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from dllama.server.tool_formats import JsonCalls
+from dllama.answers.tool_formats import JsonCalls
 
 
 @dataclasses.dataclass(frozen=True)

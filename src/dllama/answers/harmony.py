@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from dllama.server.reasoning_formats import Stage
-from dllama.server.reasoning_output import Reasoning
-from dllama.server.tool_output import AnswerText, CallArguments, CallBegins, Part
+from dllama.answers.reasoning_formats import Stage
+from dllama.answers.reasoning_output import Reasoning
+from dllama.answers.tool_output import AnswerText, CallArguments, CallBegins, Part
 
 MARKS = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>")
 """What is written between the texts of messages."""
