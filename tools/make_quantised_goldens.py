@@ -1,7 +1,7 @@
 """Makes tests/checkpoint/hf/quantised_by_others/: a matrix as MLX and compressed-tensors store it, and what it means.
 
-    REFERENCE/bin/pip install mlx[cpu] compressed-tensors safetensors
-    REFERENCE/bin/python tools/make_quantised_goldens.py
+REFERENCE/bin/pip install mlx[cpu] compressed-tensors safetensors
+REFERENCE/bin/python tools/make_quantised_goldens.py
 """
 
 from __future__ import annotations

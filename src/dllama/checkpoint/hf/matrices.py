@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from dllama.checkpoint.hf.awq import awq_recipe
@@ -26,6 +27,10 @@ _PARTS = (
 """Tensors that belong to a quantised matrix; the last ones are for activations in few bits, which they are not here."""
 
 
+_EXPERT = re.compile(r"(.*)\.experts\.(\d{1,9})\.(\w+)\.weight")
+_MLX_NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+"""What Mixtral calls otherwise."""
+
 _WHOLE = {".qweight": ".weight", ".weight_packed": ".weight", "_blocks": ""}
 """How a tensor's name ends, and how that of the matrix does that it is most of."""
 
@@ -35,7 +40,7 @@ def quantised_matrix(
 ) -> Recipe | None:
     """The matrix `name` (`....weight`), if it is stored in a quantised form that is read; None otherwise. `said` is
     what config.json says. Raises ModelFileError or UnsupportedModelError, naming file and tensor."""
-    parts = Parts(file_of, name.removesuffix("weight"))
+    parts = _parts(file_of, name)
     said = said or _BY_GPTQ
     if parts.has("qweight"):
         if parts.length("qweight", 0) == n_cols:
@@ -60,10 +65,20 @@ def quantised_matrix(
 
 def parts_of(file_of: Mapping[str, SafetensorsFile], name: str) -> Iterator[str]:
     """The tensors that are there of the matrix `name` (`....weight`), or of what has another name."""
-    stem = name.removesuffix("weight")
-    if stem == name:
+    if not name.endswith("weight"):
         return (part for part in (name, *(name + end for end in FP4_PARTS)) if part in file_of)
+    stem = _parts(file_of, name).stem
     return (stem + part for part in _PARTS if stem + part in file_of)
+
+
+def _parts(file_of: Mapping[str, SafetensorsFile], name: str) -> Parts:
+    """What the matrix `name` is stored as; MLX stores all experts' matrices as one tensor of three dimensions."""
+    expert = None if name in file_of else _EXPERT.fullmatch(name)
+    if expert is not None:
+        stem = f"{expert[1]}.switch_mlp.{_MLX_NAMES.get(expert[3], expert[3])}."
+        if stem + "weight" in file_of:
+            return Parts(file_of, stem, int(expert[2]))
+    return Parts(file_of, name.removesuffix("weight"))
 
 
 def names_of_matrices(file_of: Mapping[str, SafetensorsFile]) -> set[str]:
