@@ -7,8 +7,7 @@ in IQ4XS. Their layouts are ggml's (docs/formats.md).
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from types import MappingProxyType
+from typing import Self
 
 BLOCK = 32
 """Elements that share one scale in Q40 and Q80, and in the activations of a matrix product."""
@@ -18,40 +17,45 @@ Q80_BLOCK_BYTES = 34
 
 
 class ElementType(enum.IntEnum):
-    """How elements are stored. The numbers 0 to 3 are those of the `.m` file; native/kernel_table.h has the same."""
+    """How elements are stored: number, elements and bytes of a block, and how many of the bytes are of no run of it.
+    The numbers 0 to 3 are those of the `.m` file; native/element_types.h has the same."""
 
-    F32 = 0
-    F16 = 1
-    Q40 = 2
-    Q80 = 3
-    BF16 = 16
-    Q41 = 17
-    Q50 = 18
-    Q51 = 19
-    Q4K = 20
-    Q5K = 21
-    Q6K = 22
-    IQ4NL = 23
-    IQ4XS = 24
-    MXFP4 = 25
+    F32 = 0, 1, 4
+    F16 = 1, 1, 2
+    Q40 = 2, 32, Q40_BLOCK_BYTES
+    Q80 = 3, 32, Q80_BLOCK_BYTES
+    BF16 = 16, 1, 2
+    Q41 = 17, 32, 20
+    Q50 = 18, 32, 22
+    Q51 = 19, 32, 24
+    Q4K = 20, 256, 144, 16
+    Q5K = 21, 256, 176, 16
+    Q6K = 22, 256, 210, 18
+    IQ4NL = 23, 32, 18
+    IQ4XS = 24, 256, 136, 8
+    MXFP4 = 25, 32, 17
+
+    block: int
+    """Elements that are stored together: rows are whole blocks."""
+    block_bytes: int
+    run: int
+    """Rows are cut over ranks between any two runs of so many elements (cut_row_bytes)."""
+    shared_bytes: int
+    """Of a block's bytes the scales, which stand before its runs where it is cut (native/block_layout.h)."""
+
+    # By a number alone members are found.
+    def __new__(cls, number: int, block: int = 1, block_bytes: int = 0, shared_bytes: int = 0) -> Self:
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.block, member.block_bytes, member.shared_bytes = block, block_bytes, shared_bytes
+        member.run = min(BLOCK, block)
+        return member
+
+    __hash__ = int.__hash__  # that of Enum is Python's, and a step looks things up by type
 
     def __bool__(self) -> bool:
         """Always true: F32 is 0, and `given or default` must not take it for nothing."""
         return True
-
-    @property
-    def block(self) -> int:
-        """Elements that are stored together: rows are whole blocks."""
-        return _BLOCKS[self][0]
-
-    @property
-    def block_bytes(self) -> int:
-        return _BLOCKS[self][1]
-
-    @property
-    def run(self) -> int:
-        """Rows are cut over ranks between any two runs of so many elements (cut_row_bytes)."""
-        return min(BLOCK, self.block)
 
     @property
     def is_blocked(self) -> bool:
@@ -66,32 +70,6 @@ class ElementType(enum.IntEnum):
     def from_label(cls, label: str) -> ElementType:
         """Takes ggml's spelling too, `Q4_K`. Raises KeyError when `label` names no element type."""
         return cls[label.upper().replace("_", "")]
-
-
-_BLOCKS: Mapping[ElementType, tuple[int, int]] = MappingProxyType(
-    {
-        ElementType.F32: (1, 4),
-        ElementType.F16: (1, 2),
-        ElementType.BF16: (1, 2),
-        ElementType.Q40: (32, Q40_BLOCK_BYTES),
-        ElementType.Q41: (32, 20),
-        ElementType.Q50: (32, 22),
-        ElementType.Q51: (32, 24),
-        ElementType.Q80: (32, Q80_BLOCK_BYTES),
-        ElementType.Q4K: (256, 144),
-        ElementType.Q5K: (256, 176),
-        ElementType.Q6K: (256, 210),
-        ElementType.IQ4NL: (32, 18),
-        ElementType.IQ4XS: (256, 136),
-        ElementType.MXFP4: (32, 17),
-    }
-)
-"""Elements and bytes of a block."""
-
-_SHARED_BYTES: Mapping[ElementType, int] = MappingProxyType(
-    {ElementType.Q4K: 16, ElementType.Q5K: 16, ElementType.Q6K: 18, ElementType.IQ4XS: 8}
-)
-"""Of these a block's scales, before the runs of 32 elements in blocks that are cut (native/block_layout.h)."""
 
 
 def row_bytes(dtype: ElementType, n_elements: int) -> int:
@@ -109,10 +87,9 @@ def cut_row_bytes(dtype: ElementType, start: int, stop: int) -> int:
     assert start % dtype.run == stop % dtype.run == 0, (
         f"{start} to {stop} of {dtype.label} are not whole runs"
     )
-    touched = whole_blocks(dtype, start, stop)
-    runs_of_block, shared = dtype.block // dtype.run, _SHARED_BYTES.get(dtype, 0)
-    run_bytes = (dtype.block_bytes - shared) // runs_of_block
-    return len(touched) // dtype.block * shared + (stop - start) // dtype.run * run_bytes
+    n_blocks = len(whole_blocks(dtype, start, stop)) // dtype.block
+    run_bytes = (dtype.block_bytes - dtype.shared_bytes) * dtype.run // dtype.block
+    return n_blocks * dtype.shared_bytes + (stop - start) // dtype.run * run_bytes
 
 
 def whole_blocks(dtype: ElementType, start: int, stop: int) -> range:

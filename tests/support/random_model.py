@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,9 @@ class RandomSource:
         return stored(values.view(np.uint8), values.shape[1], ElementType.F32, name)
 
     def check(self) -> None: ...
-    def check_tensor(self, name: str) -> None: ...
+    def check_of(self, name: str) -> Callable[[], None]:
+        return self.check
+
     def let_go(self) -> None: ...
     def close(self) -> None: ...
 

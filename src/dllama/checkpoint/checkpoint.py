@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,13 +104,17 @@ class Checkpoint:
         """Rows of the embedding: float32 [T, D]. Raises TokenizerError for an id outside the vocabulary, ModelFileError
         when the file has been written to since it was opened."""
         ids = np.asarray(token_ids, dtype=np.int64).reshape(-1)
-        outside = ids[(ids < 0) | (ids >= self.config.vocab_size)]
-        if len(outside):
+        n_known, few = (
+            self.config.vocab_size,
+            ids.tolist(),
+        )  # of one id NumPy takes longer to find the largest
+        if few and not 0 <= min(few) <= max(few) < n_known:
+            outside = ids[(ids < 0) | (ids >= n_known)]
             raise TokenizerError(
                 f"{self.path}: the token id {outside[0]} is outside the model's vocabulary of"
-                f" {self.config.vocab_size}; the tokenizer has more tokens than the model, or is another's"
+                f" {n_known}; the tokenizer has more tokens than the model, or is another's"
             )
-        self._source.check_tensor("embedding")
+        self._check_embedding()
         out = np.empty((len(ids), 4 * self.config.dim), dtype=np.uint8)
         fill(out, ElementType.F32, self._embedding, ids, range(self.config.dim))
         return out.view(np.float32)
@@ -119,6 +123,10 @@ class Checkpoint:
     def _embedding(self) -> Recipe:
         """Asked for once: a token waits for its row."""
         return self._source.recipe("embedding")
+
+    @functools.cached_property
+    def _check_embedding(self) -> Callable[[], None]:
+        return self._source.check_of("embedding")
 
     def check(self) -> None:
         """Raises ModelFileError when a file has been written to since it was opened: to be asked once all is read, and

@@ -64,6 +64,8 @@ def stored(data: Bytes, n_cols: int, dtype: ElementType, where: str) -> Recipe:
 
     def take(rows: Rows, cols: range) -> Bytes:
         index = slice(rows.start, rows.stop, rows.step) if isinstance(rows, range) else rows
+        if len(cols) == n_cols:
+            return data[index]
         whole = whole_blocks(dtype, cols.start, cols.stop)
         blocks = data[index, row_bytes(dtype, whole.start) : row_bytes(dtype, whole.stop)]
         if whole == cols:
@@ -298,7 +300,9 @@ def _values(base: Recipe, rows: Rows, cols: range) -> Floats:
 
 def _convert(out: Bytes, dtype: ElementType, src: Bytes, src_type: ElementType) -> bool:
     n_elements = out.nbytes // dtype.block_bytes * dtype.block
-    return convert(out.reshape(-1), dtype, np.ascontiguousarray(src).reshape(-1).data, src_type, n_elements)
+    if not src.flags.c_contiguous:
+        src = np.ascontiguousarray(src)
+    return convert(out.reshape(-1), dtype, src.reshape(-1).data, src_type, n_elements)
 
 
 def _not_finite(base: Recipe, dtype: ElementType) -> NumericalError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from dllama.checkpoint.recipes import Recipe
@@ -16,8 +17,8 @@ class TensorSource(Protocol):
     def check(self) -> None:
         """Raises ModelFileError when a file has been written to since it was opened: what was read may be of both."""
 
-    def check_tensor(self, name: str) -> None:
-        """As `check`, for the one file that the tensor is in."""
+    def check_of(self, name: str) -> Callable[[], None]:
+        """`check` for the one file that the tensor is in, to be called again and again."""
 
     def let_go(self) -> None:
         """Gives mapped pages back to the system; nothing becomes invalid."""

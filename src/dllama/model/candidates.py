@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama import kernels
-from dllama.kernels import Buffer, Device, HostView
+from dllama.kernels import Buffer, Device
 from dllama.model.logits import Candidates, LogitEdits, LogitMasks, LogitRows
 
 
@@ -49,7 +49,7 @@ def select_candidates(device: Device, logits: Buffer, wanted: LogitRows, first_i
     sums = np.empty((2, n_rows), np.float64)
     if n_rows:
         device.top_candidates(ids, largest, sums, logits, wanted.temperature, first_id, n_rows)
-    targets = _targets(device.view(logits), logits.shape[1], wanted.targets - first_id)
+    targets = _targets(device, logits, wanted.targets - first_id)
     return RankCandidates(ids=ids, logits=largest, sums=sums, target_logits=targets)
 
 
@@ -89,11 +89,12 @@ def _apply_masks(logits: NDArray[np.float32], masks: LogitMasks, first_id: int) 
         logits[index, forbidden] = -np.inf
 
 
-def _targets(logits: HostView, n_local: int, places: NDArray[np.int32]) -> NDArray[np.float32]:
+def _targets(device: Device, logits: Buffer, places: NDArray[np.int32]) -> NDArray[np.float32]:
     """[N]: logits [N, V_local] at `places` [N], NaN for those that are no place here."""
     targets = np.full(len(places), np.nan, np.float32)
-    (here,) = np.nonzero(places.view(np.uint32) < n_local)  # negative ones are large without a sign
+    (here,) = np.nonzero(places.view(np.uint32) < logits.shape[1])  # negative ones are large without a sign
     if len(here):
-        logits.pull(slice(0, len(places)))
-        targets[here] = logits.array[here, places[here]]
+        view = device.view(logits)
+        view.pull(slice(0, len(places)))
+        targets[here] = view.array[here, places[here]]
     return targets

@@ -125,7 +125,8 @@ class Transformer:
             max_rows=n_rows,
         )
         self._inputs = [self._normed(index) for index in range(config.n_layers)]
-        self._head_input = self._workspace.normed(weights.head.dtype)
+        self._head_weights = weights.head
+        self._head_input = self._workspace.normed(self._head_weights.dtype)
         nothing = device.buffer(config.dim)
         self._norms = self._all_norms(nothing)
         self._final_norm = Norm.named("final_norm", weights.outer, config.norm_eps, nothing)
@@ -205,7 +206,7 @@ class Transformer:
         self._memory.clear()
         self._states.close()
         del self._weights, self._cache, self._x, self._logits, self._page_tables, self._head_input
-        del self._final_norm
+        del self._final_norm, self._head_weights
 
     def _place(self, batch: StepBatch) -> None:
         """Where the programs find the rows of this step."""
@@ -292,8 +293,9 @@ class Transformer:
         device, n = self._device, len(wanted.rows)
         if n:
             normed = self._head_input
-            self._final_norm.compute(device, normed, device.take(self._x, wanted.rows), n)
-            device.matmul(self._logits, self._weights.head, normed, n)  # [N, V_local]
+            chosen = self._x if n == self._n_rows else device.take(self._x, wanted.rows)
+            self._final_norm.compute(device, normed, chosen, n)
+            device.matmul(self._logits, self._head_weights, normed, n)  # [N, V_local]
             scale, cap = self._config.logit_scale, self._config.logit_soft_cap
             if scale != 1 or cap is not None:
                 device.soft_cap(self._logits, scale, cap or 0.0, n)

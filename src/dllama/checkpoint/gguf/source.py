@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from dllama.checkpoint.expert_types import make_experts_agree
@@ -86,8 +87,8 @@ class GgufSource:
     def check(self) -> None:
         self._file.check()
 
-    def check_tensor(self, name: str) -> None:
-        self._file.check_tensor(self._stored_names[name])
+    def check_of(self, name: str) -> Callable[[], None]:
+        return self._file.check_of(self._stored_names[name])
 
     def let_go(self) -> None:
         self._file.let_go()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,9 +124,14 @@ class HfSource:
         for file in self._files():
             file.check()
 
-    def check_tensor(self, name: str) -> None:
-        for file in {self._file_of[part] for part in self._parts(self._tensors[name])}:
-            file.check()
+    def check_of(self, name: str) -> Callable[[], None]:
+        files = {self._file_of[part] for part in self._parts(self._tensors[name])}
+
+        def check() -> None:
+            for file in files:
+                file.check()
+
+        return check
 
     def let_go(self) -> None:
         for file in self._files():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dllama.checkpoint.m.config import config_from_header, weight_type_of
@@ -90,8 +90,8 @@ class MSource:
     def check(self) -> None:
         self._file.check()
 
-    def check_tensor(self, name: str) -> None:
-        self._file.check()
+    def check_of(self, name: str) -> Callable[[], None]:
+        return self._file.check
 
     def let_go(self) -> None:
         self._file.let_go()

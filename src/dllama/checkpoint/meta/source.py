@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -89,9 +89,14 @@ class MetaSource:
         for file in self._files():
             file.check()
 
-    def check_tensor(self, name: str) -> None:
-        for file in self._files_of(self._place(name)[0]):
-            file.check()
+    def check_of(self, name: str) -> Callable[[], None]:
+        files = list(self._files_of(self._place(name)[0]))
+
+        def check() -> None:
+            for file in files:
+                file.check()
+
+        return check
 
     def let_go(self) -> None:
         for file in self._files():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +76,9 @@ class GgufFile:
         for part in self._parts:
             part.check()
 
-    def check_tensor(self, name: str) -> None:
-        """As `check`, for the one file that the tensor is in."""
-        self._maps[name].check()
+    def check_of(self, name: str) -> Callable[[], None]:
+        """`check` for the one file that the tensor is in."""
+        return self._maps[name].check
 
     def let_go(self) -> None:
         for part in self._parts:
