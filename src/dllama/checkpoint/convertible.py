@@ -34,7 +34,8 @@ def file_kind(checkpoint: Checkpoint, weight_type: ElementType) -> FileKind:
     way_out = (
         "convert to q40, which is a .m file"
         if is_for_m
-        else "run it as it is: weights are quantised on the way in (--weights-float-type)"
+        else "run it as it is: weights are quantised on the way in, and spared where it matters once"
+        f" `dllama convert importance {checkpoint.path}` has found out where"
     )
     raise UnsupportedModelError(f"{checkpoint.path}: {fault}; {way_out}") from fault
 

@@ -1,4 +1,4 @@
-"""`dllama convert hf|gguf|tokenizer`: models of other programs become `.m`, GGUF and `.t` files."""
+"""`dllama convert hf|gguf|tokenizer|importance`: models of other programs become `.m`, GGUF and `.t` files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from dllama.tokenizer.to_gguf import tokenizer_to_gguf
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("convert", help="write .m, GGUF and .t files")
-    kinds = parser.add_subparsers(metavar="hf|gguf|tokenizer", required=True)
+    kinds = parser.add_subparsers(metavar="hf|gguf|tokenizer|importance", required=True)
     directory = kinds.add_parser(
         "hf", help="a Hugging Face model directory to dllama_model_NAME_TYPE.m or .gguf"
     )
@@ -50,6 +50,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     tokenizer.add_argument("directory", type=Path, metavar="DIRECTORY", help="or the tokenizer's own file")
     tokenizer.add_argument("name", metavar="NAME")
     tokenizer.set_defaults(command=_convert_tokenizer)
+    importance = kinds.add_parser(
+        "importance",
+        help="find out which weights matter, and keep it beside a model that is quantised as it is run",
+    )
+    importance.add_argument("model", type=Path, metavar="MODEL", help="a directory or a GGUF file")
+    importance.add_argument(
+        "--importance", metavar="TEXT", help="that the model reads (default: one of dllama's own)"
+    )
+    importance.set_defaults(command=_find_importance)
     for kind in (directory, file, tokenizer):
         kind.add_argument("--output-dir", type=Path, default=Path(), metavar="DIR", help="default: here")
 
@@ -170,7 +179,7 @@ def _say_what_is_lost_already(checkpoint: Checkpoint) -> None:
     stored = dict.fromkeys(recipe.stored_type for recipe in recipes if recipe.stored_type not in floats)
     if stored:
         note(
-            f"weights are {' and '.join(stored)} in {checkpoint.path}: what that lost stays lost, so an original in f16"
+            f"weights are {', '.join(stored)} in {checkpoint.path}: what that lost stays lost, so an original in f16"
             " or bf16 makes a better file"
         )
 
@@ -196,6 +205,19 @@ def _convert_tokenizer(args: argparse.Namespace) -> None:
     t_file = convert_tokenizer(args.directory)
     write_t_file(path, t_file)
     print(f"{path}: {len(t_file.tokens)} tokens")
+
+
+def _find_importance(args: argparse.Namespace) -> None:
+    """What `convert` does first, also for models that no file can hold."""
+    is_known = args.importance is None
+    with contextlib.closing(
+        open_checkpoint(args.model, ElementType.Q80, with_importance=is_known)
+    ) as checkpoint:
+        if args.importance == NO_IMPORTANCE or (args.model.is_file() and gguf_file(args.model) is None):
+            raise UsageError(
+                "importance is found for a directory or a GGUF file, with a text that the model reads"
+            )
+        importance_for(checkpoint, args.importance)
 
 
 def _check_place(args: argparse.Namespace) -> None:

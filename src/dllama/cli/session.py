@@ -58,9 +58,9 @@ def open_session(
             "Hugging Face model directory (Llama, Mistral, Qwen, Gemma 3) and give it with --model"
         )
     with contextlib.closing(open_checkpoint(path, options.weight_type)) as checkpoint:
-        blind = _type_rounded_blindly(checkpoint, options.weight_type)
+        blind = blind_note(checkpoint, options.weight_type)
         if options.model is not None and blind is not None:
-            on_note(f"weights are rounded as if all mattered the same: {_what_helps(checkpoint, blind)}")
+            on_note(blind)
         config = checkpoint.config
         tokenizer = load_tokenizer(tokenizer_path(options.tokenizer, path, on_note))
         check_vocab(tokenizer, config.vocab_size)
@@ -110,19 +110,22 @@ def connect(
         return Cluster.open(checkpoint, device, options, on_progress)
 
 
-def _type_rounded_blindly(checkpoint: Checkpoint, asked_for: ElementType | None) -> ElementType | None:
-    """The type of four bits that weights are quantised to, where nothing is known of how much each matters."""
+def blind_note(checkpoint: Checkpoint, asked_for: ElementType | None) -> str | None:
+    """What is said where weights are quantised to four bits, and nothing is known of how much each matters."""
     weight_type = asked_for or (DEFAULT_WEIGHT_TYPE if checkpoint.header is None else None)
     is_blind = weight_type in FOUR_BITS and not checkpoint.importance and checkpoint.quantises(*FOUR_BITS)
-    return weight_type if is_blind else None
+    if weight_type is None or not is_blind:
+        return None
+    return f"weights are rounded as if all mattered the same: {_what_helps(checkpoint, weight_type)}"
 
 
 def _what_helps(checkpoint: Checkpoint, weight_type: ElementType) -> str:
-    if not is_convertible(checkpoint, weight_type):
-        return "--weights-float-type q80 loses less, and takes nearly twice the memory"
     kind = "hf" if checkpoint.header is None else "gguf"
+    command = f"{kind} {checkpoint.path} {weight_type.label} NAME"
+    if not is_convertible(checkpoint, weight_type):
+        command = f"importance {checkpoint.path}"
     return (
-        f"`dllama convert {kind} {checkpoint.path} {weight_type.label} NAME` finds out which do, which halves what is"
+        f"`dllama convert {command}` finds out which do, which halves what is"
         " lost; what it finds is used from then on, also where the model is run as it is"
     )
 
