@@ -199,6 +199,7 @@ void define_compute(nb::module_& m) {
              nb::arg("activation"))
         .def("add_bias", &Compute::add_bias, nb::arg("x"), nb::arg("bias"), nb::arg("n_rows"))
         .def("soft_cap", &Compute::soft_cap, nb::arg("x"), nb::arg("scale"), nb::arg("cap"), nb::arg("n_rows"))
+        .def("clear", &Compute::clear, nb::arg("x"), nb::arg("n_rows"))
         .def("head_rms_norm", &Compute::head_rms_norm, nb::arg("x"), nb::arg("weight"), nb::arg("eps"),
              nb::arg("first_head"), nb::arg("n_heads"), nb::arg("n_rows"))
         .def("rope_store", &Compute::rope_store, nb::arg("qkv"), nb::arg("cos_sin"), nb::arg("positions"),

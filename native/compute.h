@@ -62,6 +62,7 @@ public:
     void silu_mul(Object out, Object gate_up, int n_rows, const std::string& activation);
     void add_bias(Object x, Object bias, int n_rows);
     void soft_cap(Object x, float scale, float cap, int n_rows);
+    void clear(Object x, int n_rows);
     void head_rms_norm(Object x, Object weight, float eps, int first_head, int n_heads, int n_rows);
     void rope_store(Object qkv, Object cos_sin, Object positions, Object sequence, Object page_table, Object k_cache,
                     Object v_cache, int n_heads, int n_halves, int n_rows);

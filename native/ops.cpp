@@ -164,6 +164,10 @@ void Ops::soft_cap(float* x, float scale, float cap, int n, int n_rows) {
     });
 }
 
+void Ops::clear(float* x, int n, int n_rows) {
+    for_rows(n_rows, n, [&](int begin, int end) { std::fill(x + size_t(begin) * n, x + size_t(end) * n, 0.0f); });
+}
+
 void Ops::head_rms_norm(float* x, const float* weight, float eps, int n, int head_dim, int first_head, int n_heads,
                         int n_rows) {
     for_rows(n_rows, n_heads * head_dim, [&](int begin, int end) {

@@ -47,6 +47,7 @@ public:
     void silu_mul(const RowsOut& out, const float* gate_up, Activation activation, int n_rows);
     void add_bias(float* x, const float* bias, int n, int n_rows);
     void soft_cap(float* x, float scale, float cap, int n, int n_rows);
+    void clear(float* x, int n, int n_rows);
     void head_rms_norm(float* x, const float* weight, float eps, int n, int head_dim, int first_head, int n_heads,
                        int n_rows);
     void rope_store(const Rope& rope);

@@ -308,6 +308,14 @@ def test_soft_cap(device: Device, rng: np.random.Generator, scale: float, cap: f
     np.testing.assert_array_equal(got[3:], x[3:])
 
 
+def test_clear(device: Device, rng: np.random.Generator) -> None:
+    x = normal(rng, 4, 33)
+    x[0, :2] = np.nan, np.inf
+    buffer = put(device, x)
+    device.clear(buffer, 3)
+    np.testing.assert_array_equal(read(device, buffer), np.concatenate([np.zeros((3, 33)), x[3:]]))
+
+
 # attention
 
 

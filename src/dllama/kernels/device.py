@@ -301,6 +301,10 @@ class Device(Protocol):
         """x [T, n] := scale x, and then cap tanh(x / cap) unless `cap` is 0."""
         ...
 
+    def clear(self, x: Buffer, n_rows: int) -> None:
+        """x [T, n] := zeros."""
+        ...
+
     # attention. Where rows stand: positions [T] and sequence [T], an index into page_table [S, max_pages], all int32.
     # Caches are [n_pages, K, page_size, E] float16 or float32, or of uint8 with the bytes of E values as Q80 last.
 

@@ -28,18 +28,16 @@ class NormKind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
-    """A LayerNorm where there is a `bias`, else an RMSNorm. `nothing`: weights of zero, with which an RMSNorm writes
-    zeros."""
+    """A LayerNorm where there is a `bias`, else an RMSNorm."""
 
     weight: Buffer
     bias: Buffer | None
     eps: float
-    nothing: Buffer
 
     @classmethod
-    def named(cls, name: str, vectors: Mapping[str, Buffer], eps: float, nothing: Buffer) -> Norm:
+    def named(cls, name: str, vectors: Mapping[str, Buffer], eps: float) -> Norm:
         """The one that is called `name`, of `vectors` by their names."""
-        return cls(vectors[name], vectors.get(_bias_name(name)), eps, nothing)
+        return cls(vectors[name], vectors.get(_bias_name(name)), eps)
 
     def compute(self, device: Device, out: Rows, x: Buffer, n_rows: int) -> None:
         """out [T, D] := x [T, D] after the norm."""
@@ -52,10 +50,6 @@ class Norm:
         """The same with the same bits on every device, for what goes into the residual stream; of an RMSNorm only."""
         assert self.bias is None
         device.rms_norm_in_order(out, x, self.weight, self.eps, n_rows)
-
-    def clear(self, device: Device, out: Rows, x: Buffer, n_rows: int) -> None:
-        """out [T, D] := zeros, for any x [T, D] of finite numbers."""
-        device.rms_norm(out, x, self.nothing, self.eps, n_rows)
 
 
 def _bias_name(name: str) -> str:

@@ -183,7 +183,7 @@ class RowSums:
             return
         device = self._reducer.device
         if not self._is_alone:  # the own part has been sent: its memory takes the sum
-            after.clear(device, self.out, self.x, self.n_rows)
+            device.clear(self.out, self.n_rows)
             self._add_parts(self.out)
         after.compute_in_order(device, self.out, self.out, self.n_rows)
         device.add_f32(self.x, self._total, self.n_rows)

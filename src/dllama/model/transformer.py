@@ -127,9 +127,8 @@ class Transformer:
         self._inputs = [self._normed(index) for index in range(config.n_layers)]
         self._head_weights = weights.head
         self._head_input = self._workspace.normed(self._head_weights.dtype)
-        nothing = device.buffer(config.dim)
-        self._norms = self._all_norms(nothing)
-        self._final_norm = Norm.named("final_norm", weights.outer, config.norm_eps, nothing)
+        self._norms = self._all_norms()
+        self._final_norm = Norm.named("final_norm", weights.outer, config.norm_eps)
         self._logits = device.buffer(limits.max_logit_rows, len(vocabulary))
         self._first_id = vocabulary.start
         self._n_rows, self._n_logits = 0, 0  # of the last step
@@ -264,12 +263,12 @@ class Transformer:
         for out in outs:
             norm.compute(self._device, out, run.x, run.n_rows)
 
-    def _all_norms(self, nothing: Buffer) -> list[LayerNorms]:
+    def _all_norms(self) -> list[LayerNorms]:
         """Those of each layer."""
 
         def norm(weights: LayerWeights, name: str) -> Norm | None:
             vectors = weights.vectors
-            return Norm.named(name, vectors, self._config.norm_eps, nothing) if name in vectors else None
+            return Norm.named(name, vectors, self._config.norm_eps) if name in vectors else None
 
         norms = []
         for weights in self._weights.layers:

@@ -168,6 +168,7 @@ void rows(Ops& ops, int n, int n_rows) {
     ops.encode_q80(wire.get(), x.data(), n, n_rows);
     ops.add_q80(x.data(), {wire.get(), wire_bytes, 1}, n, n_rows, true);
     ops.add_norm_q80(to, x.data(), {wire.get(), wire_bytes, 1}, weight.data(), 1e-5f, n_rows, false);
+    ops.clear(x.data(), n, n_rows);
     ops.kernels().sum_q80(wire.get(), {wire.get(), wire_bytes, 1}, int(wire_bytes / kQ80Bytes));
     ops.head_rms_norm(x.data(), weight.data(), 1e-6f, n, n, 0, 1, n_rows);
 }
