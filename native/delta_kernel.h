@@ -41,13 +41,22 @@ struct DeltaKernel {
         };
         for (int i = 0; i < run.count; i++) {
             float* const out = c.out + size_t(run.first + i) * c.n_channels + first;
-            for (int channel = 0; channel < n_channels; channel += W) {
-                const int n = smaller(W, n_channels - channel);
+            const float* inputs[kMostConvWidth];
+            for (int j = 0; j < c.width; j++) inputs[j] = input(i, n_before - j);
+            const float* const weights = c.weights + first;
+            int channel = 0;
+            for (; channel + W <= n_channels; channel += W) {
                 F sum = S::set1(0);
                 for (int j = 0; j < c.width; j++)
-                    sum = S::fma(load_part(c.weights + size_t(j) * c.n_channels + first + channel, n),
-                                 load_part(input(i, n_before - j) + channel, n), sum);
-                store_part(out + channel, RowKernels<S>::silu(sum), n);
+                    sum = S::fma(S::load(weights + size_t(j) * c.n_channels + channel), S::load(inputs[j] + channel), sum);
+                S::store(out + channel, RowKernels<S>::silu(sum));
+            }
+            if (const int n = n_channels - channel; n > 0) {
+                F sum = S::set1(0);
+                for (int j = 0; j < c.width; j++)
+                    sum = S::fma(load_some<S>(weights + size_t(j) * c.n_channels + channel, n),
+                                 load_some<S>(inputs[j] + channel, n), sum);
+                store_some<S>(out + channel, RowKernels<S>::silu(sum), n);
             }
             if (i + 1 < run.count && !run.begins_page(i + 1)) continue;
             for (int j = 0; j < n_before; j++)
