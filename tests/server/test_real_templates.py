@@ -44,6 +44,7 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
 }
 
 THINKS = {
+    "google-gemma-4-31B-it": Stage.ANSWERS,
     "GLM-4.7-Flash": Stage.THINKS,
     "Qwen-Qwen3-0.6B": Stage.MAY_THINK,
     "Qwen3.5-4B": Stage.THINKS,

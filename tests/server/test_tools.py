@@ -30,10 +30,15 @@ CALLS = [("add", '{"a": 5}'), ("words.say", '{"text": "a \\"}] b"}'), ("add", '{
 formats = pytest.mark.parametrize("tool_format", JSON_FORMATS, ids=lambda known: known.name)
 
 
+def head(tool_format: JsonCalls, name: str, number: int = 0) -> str:
+    numbered = f"{name}:{number}" if tool_format.is_numbered else name
+    return tool_format.before_name + numbered + tool_format.before_arguments
+
+
 def written(tool_format: JsonCalls, calls: list[tuple[str, str]]) -> str:
     bodies = [
-        tool_format.before_name + name + tool_format.before_arguments + arguments + tool_format.after
-        for name, arguments in calls
+        head(tool_format, name, number) + arguments + tool_format.after
+        for number, (name, arguments) in enumerate(calls)
     ]
     return tool_format.opener + tool_format.separator.join(bodies) + tool_format.closer
 
@@ -83,7 +88,7 @@ def test_text_without_a_call_stays_as_it_is(tool_format: JsonCalls, pieces: list
 @formats
 def test_a_call_that_was_cut_off(tool_format: JsonCalls) -> None:
     """As max_tokens does: what came of the arguments is there."""
-    text = tool_format.opener + tool_format.before_name + "add" + tool_format.before_arguments + '{"a": 1'
+    text = tool_format.opener + head(tool_format, "add") + '{"a": 1'
     assert parsed(tool_format, list(text)) == ("", [("add", '{"a": 1')])
     assert parsed(tool_format, list(text[: len(tool_format.opener) + 2]))[1] == []
 
@@ -161,6 +166,38 @@ def test_special_tokens_of_a_format(grammars: GrammarCompiler) -> None:
 def test_format_of_a_template(source: str, name: str | None) -> None:
     known = tool_format_of(source)
     assert (known.name if known else None) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        (
+            "kimi",
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
+            '{"city": "Beijing"}<|tool_call_end|><|tool_call_begin|>functions.now:1<|tool_call_argument_begin|>{}'
+            "<|tool_call_end|><|tool_calls_section_end|>",
+            [
+                ("get_weather", '{"city": "Beijing"}', "functions.get_weather:0"),
+                ("now", "{}", "functions.now:1"),
+            ],
+        ),
+        (
+            "deepseek 3.1",
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>"
+            '{"city": "Beijing"}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+            [("get_weather", '{"city": "Beijing"}', None)],
+        ),
+    ],
+)
+def test_documented_answers(name: str, text: str, expected: list[tuple[str, str, str | None]]) -> None:
+    tool_format = next(known for known in JSON_FORMATS if known.name == name)
+    for pieces in ([text], list(text), *([text[:place], text[place:]] for place in range(len(text)))):
+        output = ToolOutput(tool_format)
+        parts = [part for piece in pieces for part in output.feed(piece)] + list(output.end())
+        content, calls = joined(parts)
+        ids = [part.id for part in parts if isinstance(part, CallBegins)]
+        assert [(*call, own_id) for call, own_id in zip(calls, ids, strict=True)] == expected
+        assert content == ""
 
 
 def test_json_stays_json() -> None:

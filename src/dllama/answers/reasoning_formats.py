@@ -1,7 +1,7 @@
 """How models of different families mark what they think before they answer, as data.
 
 From the templates and tokenizers of the models themselves: DeepSeek R1, QwQ, Qwen 3, SmolLM 3, MiniMax, GLM and many
-others; Mistral's; Seed's; Kimi's; Cohere's; those of fine-tunes.
+others; Mistral's; Seed's; Kimi's; Cohere's; Gemma 4's; those of fine-tunes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ReasoningFormat:
     closer: str
 
     def token_ids(self, tokenizer: Tokenizer) -> Mapping[str, int]:
-        """The ids of those of both that are a token of their own."""
+        """The ids of those of both that are a token of their own, or begin with one."""
         ids = {name: _token_id(name, tokenizer) for name in (self.opener, self.closer)}
         return {name: token_id for name, token_id in ids.items() if token_id is not None}
 
@@ -40,6 +40,7 @@ REASONING_FORMATS = (
     ReasoningFormat("<seed:think>", "</seed:think>"),
     ReasoningFormat("◁think▷", "◁/think▷"),
     ReasoningFormat("<|START_THINKING|>", "<|END_THINKING|>"),
+    ReasoningFormat("<|channel>thought\n", "<channel|>"),
     ReasoningFormat("<thinking>", "</thinking>"),
     ReasoningFormat("<thought>", "</thought>"),
     ReasoningFormat("<reasoning>", "</reasoning>"),
@@ -57,7 +58,7 @@ def reasoning_format_of(template: str, tokenizer: Tokenizer) -> ReasoningFormat 
 def stage_after(prompt: str, reasoning: ReasoningFormat) -> Stage:
     """Where the answer begins: some templates open the thought, some close it at once (`enable_thinking` false)."""
     prompt = prompt.rstrip()
-    if prompt.endswith(reasoning.opener):
+    if prompt.endswith(reasoning.opener.rstrip()):
         return Stage.THINKS
     return Stage.ANSWERS if prompt.endswith(reasoning.closer) else Stage.MAY_THINK
 
@@ -74,6 +75,9 @@ def stage_within(answer: str, reasoning: ReasoningFormat) -> Stage:
 def _token_id(name: str, tokenizer: Tokenizer) -> int | None:
     if name in tokenizer.special_tokens:
         return tokenizer.special_tokens[name]
+    for mark, token_id in tokenizer.special_tokens.items():
+        if mark.endswith(">") and name.startswith(mark):
+            return token_id
     # Before it may stand the space that SentencePiece begins texts with.
     token_id = tokenizer.encode(name)[-1]
     return token_id if tokenizer.token_bytes(token_id) == name.encode() else None

@@ -1,7 +1,7 @@
 """How models of different families write calls of tools, as data.
 
-From the templates of the models themselves: gpt-oss, Qwen 3 Coder and 3.5, GLM 4.5 and later, MiniMax M2, Llama 3.1 to
-3.3, Qwen 2.5 and 3 (the format of Hermes), Mistral with tokenizers of version 3 and later.
+From the templates of the models themselves: gpt-oss, Qwen 3 Coder and 3.5, GLM 4.5 and later, MiniMax M2, Kimi K2,
+DeepSeek V3.1, Llama 3.1 to 3.3, Qwen 2.5 and 3 (the format of Hermes), Mistral with tokenizers of version 3 and later.
 """
 
 from __future__ import annotations
@@ -41,11 +41,16 @@ class ToolFormat:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JsonCalls(ToolFormat):
-    """A call is `before_name` NAME `before_arguments` JSON `after`."""
+    """A call is `before_name` NAME `before_arguments` JSON `after`.
+
+    is_numbered   after NAME stand a colon and a number, and `id_lead`, NAME and both are the call's id
+    """
 
     before_name: str = _JSON_NAME
     before_arguments: str = '", "arguments": '
     after: str = "}"
+    is_numbered: bool = False
+    id_lead: str = ""
 
     @property
     def all_text(self) -> str:
@@ -53,10 +58,11 @@ class JsonCalls(ToolFormat):
 
     @property
     def head(self) -> re.Pattern[str]:
-        """A call up to its arguments; its one group is the name. Calls are always written exactly so: a grammar
-        sees to it (see tool_grammar.py)."""
+        """A call up to its arguments; its groups are the name and, where it `is_numbered`, the number. Calls are
+        always written exactly so: a grammar sees to it (see tool_grammar.py)."""
+        number = ":([0-9]+)" if self.is_numbered else "()"
         return re.compile(
-            f"{re.escape(self.before_name)}([a-zA-Z0-9_.:/-]+){re.escape(self.before_arguments)}"
+            f"{re.escape(self.before_name)}([a-zA-Z0-9_.:/-]+){number}{re.escape(self.before_arguments)}"
         )
 
 
@@ -86,6 +92,26 @@ class TaggedCalls(ToolFormat):
 
 
 JSON_FORMATS = (
+    JsonCalls(
+        name="kimi",
+        telltale="<|tool_calls_section_begin|>",
+        opener="<|tool_calls_section_begin|>",
+        before_name="<|tool_call_begin|>functions.",
+        before_arguments="<|tool_call_argument_begin|>",
+        after="<|tool_call_end|>",
+        closer="<|tool_calls_section_end|>",
+        is_numbered=True,
+        id_lead="functions.",
+    ),
+    JsonCalls(
+        name="deepseek 3.1",
+        telltale="['name'] + '<｜tool▁sep｜>'",
+        opener="<｜tool▁calls▁begin｜>",
+        before_name="<｜tool▁call▁begin｜>",
+        before_arguments="<｜tool▁sep｜>",
+        after="<｜tool▁call▁end｜>",
+        closer="<｜tool▁calls▁end｜>",
+    ),
     JsonCalls(
         name="mistral 11",
         telltale="[ARGS]",

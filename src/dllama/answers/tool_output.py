@@ -17,10 +17,11 @@ class AnswerText:
 
 @dataclasses.dataclass(frozen=True)
 class CallBegins:
-    """Call number `index` of this answer."""
+    """Call number `index` of this answer. `id` is the one that the model gave it."""
 
     index: int
     name: str
+    id: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,9 @@ class ToolOutput:
                 self._waiting = self._waiting[found.end() :]
                 self._state = _State.ARGUMENTS
                 self._arguments = _JsonObject()
-                yield CallBegins(self.n_calls, found[1])
+                lead = self._format.id_lead
+                own_id = f"{lead}{found[1]}:{found[2]}" if self._format.is_numbered else None
+                yield CallBegins(self.n_calls, found[1], own_id)
                 self.n_calls += 1
         else:
             n = self._arguments.feed(self._waiting)

@@ -192,7 +192,7 @@ class _Choice:
         self._output = answer_output(prompt, form.tool_format, functions, tells_thoughts=tells_thoughts)
         self._text: list[str] = []
         self._thought: list[str] = []
-        self._calls: list[tuple[str, list[str]]] = []
+        self._calls: list[tuple[CallBegins, list[str]]] = []
         self.tokens: list[TokenInfo] = []
         self.finished: Finished | None = None
 
@@ -211,15 +211,17 @@ class _Choice:
             elif isinstance(part, AnswerText):
                 self._text.append(part.text)
             elif isinstance(part, CallBegins):
-                self._calls.append((part.name, []))
+                self._calls.append((part, []))
             else:
                 self._calls[part.index][1].append(part.text)
 
     @property
     def message(self) -> ChatMessage:
         calls = [
-            ToolCall(id=self._new_id(), function=FunctionCall(name=name, arguments="".join(arguments)))
-            for name, arguments in self._calls
+            ToolCall(
+                id=self._id_of(call), function=FunctionCall(name=call.name, arguments="".join(arguments))
+            )
+            for call, arguments in self._calls
         ]
         text = "".join(self._text)
         return ChatMessage(
@@ -237,7 +239,7 @@ class _Choice:
             call = ToolCallDelta(index=part.index, function=FunctionDelta(arguments=part.text))
         else:
             function = FunctionDelta(name=part.name, arguments="")
-            call = ToolCallDelta(index=part.index, id=self._new_id(), type="function", function=function)
+            call = ToolCallDelta(index=part.index, id=self._id_of(part), type="function", function=function)
         return ChatDelta(tool_calls=[call])
 
     @property
@@ -246,6 +248,6 @@ class _Choice:
         has_calls = self._output.n_calls > 0
         return "tool_calls" if has_calls and self.finished.reason == "stop" else self.finished.reason
 
-    def _new_id(self) -> str:
+    def _id_of(self, call: CallBegins) -> str:
         assert self._form.tool_format is not None
-        return new_call_id(self._form.tool_format)
+        return call.id or new_call_id(self._form.tool_format)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from dllama.answers.tool_formats import ID_LETTERS, PLAIN, ToolFormat
+from dllama.answers.tool_formats import ID_LETTERS, PLAIN, JsonCalls, ToolFormat
 from dllama.server.request_parts import AssistantMessage, Message, MessageContent, ToolCall, ToolMessage
 
 
@@ -64,12 +64,13 @@ def _without_tools(message: Message) -> dict[str, Any]:
     return {"role": "system" if message.role == "developer" else message.role, "content": content}
 
 
-def about_tools(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def about_tools(tools: Sequence[Mapping[str, Any]], tool_format: JsonCalls = PLAIN) -> dict[str, Any]:
+    """For templates that do not write what tools there are."""
     lines = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
     return {
         "role": "system",
-        "content": f"These tools can be called:\n{lines}\nA call is written as {PLAIN.opener}"
-        f"{PLAIN.before_name}NAME{PLAIN.before_arguments}{{...}}{PLAIN.after}{PLAIN.closer}",
+        "content": f"These tools can be called:\n{lines}\nA call is written as {tool_format.opener}"
+        f"{tool_format.before_name}NAME{tool_format.before_arguments}{{...}}{tool_format.after}{tool_format.closer}",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from dllama.answers.reasoning_formats import (
     stage_within,
 )
 from dllama.answers.reasoning_output import ReasoningOutput
-from dllama.answers.tool_formats import HARMONY, tool_format_of
+from dllama.answers.tool_formats import HARMONY, JsonCalls, tool_format_of
 from dllama.server.errors import ApiError
 from dllama.server.history import (
     about_tools,
@@ -128,6 +129,8 @@ def _turns(
         turns = [
             with_reasoning(with_tools(message, tool_format), message, template.source) for message in messages
         ]
+        if described and isinstance(tool_format, JsonCalls) and not re.search(r"\btools\b", template.source):
+            turns = one_system_message([about_tools(described, tool_format), *turns])
         if tool_format is HARMONY:
             turns = one_call_each(one_system_message(turns))
     else:

@@ -42,6 +42,9 @@ def tool_grammar(
         return "\n".join([*rules, *tagged_call_rules(tool_format, functions, special_tokens)])
     for number, function in enumerate(functions):
         before = spelled(tool_format.before_name + function.name + tool_format.before_arguments)
+        if tool_format.is_numbered:
+            name = spelled(f"{tool_format.before_name}{function.name}:")
+            before = f"{name} /[0-9]+/ {spelled(tool_format.before_arguments)}"
         rules.append(
             f"call_{number}: {before} %json {arguments_schema(function)} {spelled(tool_format.after)}"
         )

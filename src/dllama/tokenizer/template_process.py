@@ -57,9 +57,10 @@ class _TooLongError(Exception):
 
 
 def environment(clock: Callable[[], datetime.datetime]) -> jinja2.Environment:
-    """What Hugging Face's `apply_chat_template` gives to templates, in Jinja's immutable sandbox
-    (https://huggingface.co/docs/transformers/chat_templating_writing). `clock` is what strftime_now reads."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    """What Hugging Face's `apply_chat_template` gives to templates, in Jinja's sandbox
+    (https://huggingface.co/docs/transformers/chat_templating_writing), where lists may grow, as one of Kimi K2's
+    templates has it: what there is here is a copy. `clock` is what strftime_now reads."""
+    environment = jinja2.sandbox.SandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
