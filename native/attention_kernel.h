@@ -132,7 +132,7 @@ struct AttentionKernel {
         for (int q = 0; q < Q; q++) alone(q, common.end, both(quad.range[q], block).end);
     }
 
-    template <class T, int HD>
+    template <class T, int HD, int VD>
     static void attend(const Attention& a, RowTile tile, int kv_head, int split, const SoftmaxState& state,
                        float* scratch) {
         const HeadRange heads = heads_of(a, kv_head);
@@ -148,20 +148,23 @@ struct AttentionKernel {
         }
         const CacheRows<S, T> rows(a, tile.first, kv_head, split, all.begin, all.end, scores + size_t(n_quads) * kQuadScores);
         const float scale = 1.0f / __builtin_sqrtf(float(a.head_dim));
-        const float factor = a.soft_cap > 0 ? kLog2E : kLog2E / __builtin_sqrtf(float(a.head_dim));
+        const float factor = a.latent.value_dim ? kLog2E * a.latent.scale
+                             : a.soft_cap > 0   ? kLog2E
+                                                : kLog2E / __builtin_sqrtf(float(a.head_dim));
         const auto soften_quad = [&](const Quad& quad, int first, float* of_quad) {
             if (a.soft_cap > 0) cap_scores(quad, scale, a.soft_cap, of_quad);
             soften(quad, factor, state, first, of_quad);
         };
+        const int value_dim = VD ? VD : a.value_dim(), n_together = a.head_dim > kWide ? kWideBlock : kAttentionBlock;
         const auto scores_of = [&](int i) { return scores + size_t(i) * kQuadScores; };
         const auto mixed_of = [&](int i) { return state.mixed + size_t(i) * Q * state.mixed_stride; };
         std::memset(state.mixed, 0, size_t(n_quads) * Q * state.mixed_stride * sizeof(float));
         if (n_quads == 1) {
             const Quad& quad = quads[0];
-            in_blocks(all, [&](Range block) { Scores::template score<HD>(quad, rows, block, a.head_dim, scores); });
+            in_blocks(all, n_together, [&](Range block) { Scores::template score<HD>(quad, rows, block, a.head_dim, scores); });
             soften_quad(quad, 0, scores);
-            in_blocks(all, [&](Range block) {
-                mix_quad<HD>(quad, rows, block, a.head_dim, scores, state.mixed, state.mixed_stride);
+            in_blocks(all, n_together, [&](Range block) {
+                mix_quad<VD>(quad, rows, block, value_dim, scores, state.mixed, state.mixed_stride);
             });
             return;
         }
@@ -175,13 +178,13 @@ struct AttentionKernel {
                 if (!own.empty()) work(i, own);
             }
         };
-        const auto decode = [&](Range block, auto row_at) {
+        const auto decode = [&](Range block, int width, auto row_at) {
             for (int j = block.begin; j < block.end; j++)
-                decode_row<S>(row_at(j), HD ? HD : a.head_dim, decoded + size_t(j - block.begin) * a.head_dim);
+                decode_row<S>(row_at(j), width, decoded + size_t(j - block.begin) * a.head_dim);
             return DecodedRows<S>{decoded, block.begin, a.head_dim};
         };
-        in_blocks(all, [&](Range block) {
-            const auto near = decode(block, [&](int j) {
+        in_blocks(all, n_together, [&](Range block) {
+            const auto near = decode(block, HD ? HD : a.head_dim, [&](int j) {
                 rows.template prefetch_after_key<HD>(j);
                 return rows.key(j);
             });
@@ -193,30 +196,34 @@ struct AttentionKernel {
             });
         });
         for (int i = 0; i < n_quads; i++) soften_quad(quads[i], i * Q, scores_of(i));
-        in_blocks(all, [&](Range block) {
-            const auto near = decode(block, [&](int j) {
+        in_blocks(all, n_together, [&](Range block) {
+            const auto near = decode(block, value_dim, [&](int j) {
                 rows.template prefetch_after_value<HD>(j);
                 return rows.value(j);
             });
             for_quads(block, 0, [&](int i, Range own) {
-                mix_quad<HD>(quads[i], near, own, a.head_dim, scores_of(i), mixed_of(i), state.mixed_stride);
+                mix_quad<VD>(quads[i], near, own, value_dim, scores_of(i), mixed_of(i), state.mixed_stride);
             });
         });
     }
 
     // Blocks lie on a grid of their own from the first position that a tile sees.
     template <class Work>
-    static void in_blocks(Range all, const Work& work) {
-        for (int b = all.begin; b < all.end; b += kAttentionBlock) work(both(all, {b, b + kAttentionBlock}));
+    static void in_blocks(Range all, int n_together, const Work& work) {
+        for (int b = all.begin; b < all.end; b += n_together) work(both(all, {b, b + n_together}));
     }
 
     template <class T>
     static void attend_with(const Attention& a, RowTile tile, int kv_head, int split, const SoftmaxState& state,
                             float* scratch) {
+        if (a.latent.value_dim)
+            return a.head_dim == 576 && a.latent.value_dim == 512
+                       ? attend<T, 576, 512>(a, tile, kv_head, split, state, scratch)
+                       : attend<T, 0, 0>(a, tile, kv_head, split, state, scratch);
         switch (a.head_dim) {  // the widths of most models have code of their own
-            case 64: return attend<T, 64>(a, tile, kv_head, split, state, scratch);
-            case 128: return attend<T, 128>(a, tile, kv_head, split, state, scratch);
-            default: return attend<T, 0>(a, tile, kv_head, split, state, scratch);
+            case 64: return attend<T, 64, 64>(a, tile, kv_head, split, state, scratch);
+            case 128: return attend<T, 128, 128>(a, tile, kv_head, split, state, scratch);
+            default: return attend<T, 0, 0>(a, tile, kv_head, split, state, scratch);
         }
     }
 
@@ -259,17 +266,21 @@ struct AttentionKernel {
 
     static void attend_finish(const Attention& a, RowTile tile, int kv_head, const SoftmaxState& total) {
         const HeadRange heads = heads_of(a, kv_head);
+        const int value_dim = a.value_dim();
         int i = 0;
         for (int r = tile.first; r < tile.first + tile.count; r++, i += heads.end - heads.begin) {
-            const RowOut out = a.out.at(r, heads.begin * a.head_dim);
-            if (out.f32)
+            if (a.out.f32)
                 for (int h = 0; h < heads.end - heads.begin; h++) {
+                    float* out = a.out_at(r, heads.begin + h).f32;
                     const float* mixed = total.mixed + size_t(i + h) * total.mixed_stride;
                     const float share = share_of(a, heads.begin + h, total, i + h);
-                    for (int e = 0; e < a.head_dim; e++) out.f32[h * a.head_dim + e] = mixed[e] * share;
+                    for (int e = 0; e < value_dim; e++) out[e] = mixed[e] * share;
                 }
+            else if (a.latent.value_dim)
+                for (int h = 0; h < heads.end - heads.begin; h++)
+                    finish_row(a.out_at(r, heads.begin + h), a, {heads.begin + h, heads.begin + h + 1}, total, i + h);
             else
-                finish_row(out, a, heads, total, i);
+                finish_row(a.out_at(r, heads.begin), a, heads, total, i);
         }
     }
 
@@ -280,7 +291,7 @@ struct AttentionKernel {
         for (int h = 0; h < heads.end - heads.begin; h++) {
             const float* mixed = total.mixed + size_t(first + h) * total.mixed_stride;
             const F share = S::set1(share_of(a, heads.begin + h, total, first + h));
-            for (int e = 0; e < a.head_dim; e += kBlock) {
+            for (int e = 0; e < a.value_dim(); e += kBlock) {
                 for (int c = 0; c < kBlock; c += W)
                     S::store(values + ready * kBlock + c, S::mul(S::load(mixed + e + c), share));
                 if (++ready < W) continue;

@@ -35,7 +35,7 @@ Plan plan_of(const Attention& a, int n_threads) {
     p.n_threads = n_threads;
     p.rows_per_tile = std::max(1, kTileQueries / a.group);
     p.queries = (p.rows_per_tile * a.group + kQuad - 1) / kQuad * kQuad;
-    p.mixed_stride = int(round_to_line(size_t(a.head_dim) * 4) / 4);
+    p.mixed_stride = int(round_to_line(size_t(a.value_dim()) * 4) / 4);
     p.tiles_bytes = round_to_line(size_t(a.n_rows) * sizeof(RowTile));
     p.scratch_bytes = round_to_line(attention_scratch(p.queries, a.head_dim) * 4);
     p.state_bytes = 2 * round_to_line(size_t(p.queries) * 4) + size_t(p.queries) * p.mixed_stride * 4;
@@ -118,7 +118,7 @@ void Ops::attention(const Attention& a, uint8_t* workspace) {
                 for (int s = splits.begin; s < splits.end; s++) {
                     const bool first = s == splits.begin;
                     kernels_.attend_split(a, tile, kv_head, s, first ? total : part, p.scratch(workspace, thread));
-                    if (!first) kernels_.attend_merge(total, part, queries(tile, kv_head), a.head_dim);
+                    if (!first) kernels_.attend_merge(total, part, queries(tile, kv_head), a.value_dim());
                 }
                 kernels_.attend_finish(a, tile, kv_head, total);
             });
@@ -143,7 +143,7 @@ void Ops::attention(const Attention& a, uint8_t* workspace) {
         const Splits splits = splits_of(a, tile);
         const SoftmaxState total = p.state(workspace, size_t(pair) * most);
         for (int s = 1; s < splits.end - splits.begin; s++)
-            kernels_.attend_merge(total, p.state(workspace, size_t(pair) * most + s), n_queries, a.head_dim);
+            kernels_.attend_merge(total, p.state(workspace, size_t(pair) * most + s), n_queries, a.value_dim());
         kernels_.attend_finish(a, tile, kv_head, total);
     });
 }

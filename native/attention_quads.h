@@ -37,7 +37,7 @@ static_assert(sizeof(Quad) <= kQuadFloats * sizeof(float), "scratch has room for
 // Queries first to first + 3 of a tile.
 inline Quad quad_at(const Attention& a, RowTile tile, HeadRange heads, int split, int first) {
     const int group = heads.end - heads.begin, last = tile.count * group - 1;
-    const size_t row_stride = size_t(a.n_heads + 2 * a.n_kv_heads) * a.head_dim;
+    const size_t row_stride = size_t(a.row_columns());
     Quad quad;
     for (int q = 0; q < kQuad; q++) {
         const int i = first + q < last ? first + q : last, row = tile.first + i / group;

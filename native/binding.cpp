@@ -221,6 +221,14 @@ void define_compute(nb::module_& m) {
              nb::arg("n_rows"))
         .def("top_candidates", &Compute::top_candidates, nb::arg("ids"), nb::arg("largest"), nb::arg("sums"),
              nb::arg("logits"), nb::arg("temperature"), nb::arg("first_id"), nb::arg("n_rows"))
+        .def("latent_store", &Compute::latent_store, nb::arg("rows"), nb::arg("weight"), nb::arg("eps"),
+             nb::arg("cos_sin"), nb::arg("positions"), nb::arg("sequence"), nb::arg("page_table"), nb::arg("cache"),
+             nb::arg("halves"), nb::arg("n_rows"))
+        .def("latent_queries", &Compute::latent_queries, nb::arg("content"), nb::arg("absorbed"), nb::arg("queries"),
+             nb::arg("cos_sin"), nb::arg("positions"), nb::arg("n_heads"), nb::arg("halves"), nb::arg("n_rows"))
+        .def("head_products", &Compute::head_products, nb::arg("out"), nb::arg("stack"), nb::arg("x"), nb::arg("n_rows"))
+        .def("latent_attention", &Compute::latent_attention, nb::arg("out"), nb::arg("queries"), nb::arg("positions"),
+             nb::arg("sequence"), nb::arg("page_table"), nb::arg("cache"), nb::arg("scale"), nb::arg("n_rows"))
         .def("route", &Compute::route, nb::arg("routing"), nb::arg("x"), nb::arg("norm"), nb::arg("eps"),
              nb::arg("weights"), nb::arg("n_rows"), nb::arg("renormalised"), nb::arg("sigmoid") = false,
              nb::arg("choice_bias") = nb::none(), nb::arg("n_groups") = 1, nb::arg("top_groups") = 1,

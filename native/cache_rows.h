@@ -27,7 +27,7 @@ struct CacheRow {
     static typename S::F load_one(const uint16_t* p) { return S::load_half(p); }
 };
 
-// Whole blocks only: a head is a multiple of 32 wide, and a vector lies within one block.
+// A key is whole blocks, and a vector lies within one: what is behind the last element of a value is of the key.
 template <class S>
 struct CacheRow<S, Q80Cell> {
     const uint8_t* blocks;
@@ -37,7 +37,7 @@ struct CacheRow<S, Q80Cell> {
         const auto* quants = reinterpret_cast<const int8_t*>(blocks + block * kQ80Bytes + 2 + e % kBlock);
         return S::mul(S::load_int8(quants), S::set1(scales[block]));
     }
-    typename S::F load_some(int, int) const { return S::set1(0); }
+    typename S::F load_some(int e, int) const { return load(e); }
 };
 
 // The rows of one KV head at positions [begin, end) of a split, in the order in which they are read: keys, values, and
@@ -88,8 +88,8 @@ private:
 
     void locate(const Attention& a, const void* cache, int row, int kv_head, int first, int n, const uint8_t** out) {
         const int32_t* pages = a.page_table + size_t(a.sequence[row]) * a.max_pages;
-        const size_t head_stride = size_t(a.page_size) * row_bytes_, page_stride = head_stride * a.n_kv_heads;
-        const uint8_t* head = static_cast<const uint8_t*>(cache) + kv_head * head_stride;
+        const size_t head_stride = size_t(a.page_size) * row_bytes_, page_stride = head_stride * a.n_cached_heads();
+        const uint8_t* head = static_cast<const uint8_t*>(cache) + (kv_head % a.n_cached_heads()) * head_stride;
         for (int i = 0; i < n;) {
             const int position = first + i, slot = position % a.page_size;
             const uint8_t* p = head + size_t(pages[position / a.page_size]) * page_stride + size_t(slot) * row_bytes_;

@@ -78,6 +78,13 @@ public:
     void sigmoid_mul(Object out, Object x, Object gate, int first_column, int n_rows);
     void top_candidates(Object ids, Object largest, Object sums, Object logits, Object temperature, int first_id,
                         int n_rows);
+    void latent_store(Object rows, Object weight, float eps, Object cos_sin, Object positions, Object sequence,
+                      Object page_table, Object cache, bool halves, int n_rows);
+    void latent_queries(Object content, Object absorbed, Object queries, Object cos_sin, Object positions, int n_heads,
+                        bool halves, int n_rows);
+    void head_products(Object out, Object stack, Object x, int n_rows);
+    void latent_attention(Object out, Object queries, Object positions, Object sequence, Object page_table, Object cache,
+                          float scale, int n_rows);
     void route(Object routing, Object x, Object norm, float eps, Object weights, int n_rows, bool renormalised,
                bool sigmoid, Object choice_bias, int n_groups, int top_groups, int group_best, float scale,
                Object logit_bias);

@@ -98,6 +98,20 @@ struct Attention {
     int n_rows, n_heads, n_kv_heads, head_dim, page_size, max_pages, head_offset, group, window;
     const float* sinks = nullptr;  // [H]: a logit more for each query head, without a value
     float soft_cap = 0;            // of scores; 0: none
+
+    // Latent attention (latent.h): one row of each position is the key of all heads, and its first `value_dim` elements are
+    // their value. KV heads are then but groups of query heads, qkv are queries only, and out is [H, T, value_dim].
+    struct Latent {
+        int value_dim = 0;  // 0: it is none
+        float scale = 0;    // of the products of queries and keys
+    } latent = {};
+    int value_dim() const { return latent.value_dim ? latent.value_dim : head_dim; }
+    int row_columns() const { return latent.value_dim ? n_heads * head_dim : (n_heads + 2 * n_kv_heads) * head_dim; }
+    int n_cached_heads() const { return latent.value_dim ? 1 : n_kv_heads; }
+    // Columns from query head `head` on of row t of the output.
+    RowOut out_at(int t, int head) const {
+        return latent.value_dim ? out.at(head * n_rows + t) : out.at(t, head * head_dim);
+    }
 };
 
 // Rows [first, first + count) of one sequence, at consecutive positions.
@@ -108,6 +122,8 @@ struct RowTile {
 constexpr int kAttentionSplit = 256;  // positions whose softmax is computed apart and merged in order
 constexpr int kAttentionBlock = 32;   // positions whose keys or values are read for all queries of a tile at a time:
                                       // 16 KiB at the most with 128 float32 columns, half of a first-level cache
+constexpr int kWideBlock = 8;         // the same of heads that are wider than kWide: 18 KiB with 576 columns
+constexpr int kWide = 256;
 constexpr int kQuad = 4;              // queries that are computed side by side
 constexpr int kQuadScores = (kAttentionSplit + kQuad) * kQuad;  // floats; rounding up to vectors goes past the split
 constexpr int kQuadFloats = 32;       // of what is known of a quad beside its scores

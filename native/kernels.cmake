@@ -2,7 +2,7 @@
 include(CheckCXXCompilerFlag)
 
 add_library(dllama_kernels STATIC
-  native/attention_op.cpp native/candidates_op.cpp native/cpu.cpp native/delta_op.cpp native/experts_op.cpp
+  native/attention_op.cpp native/candidates_op.cpp native/cpu.cpp native/delta_op.cpp native/experts_op.cpp native/latent_op.cpp
   native/merge_candidates.cpp native/ops.cpp native/packed_matrix.cpp native/router_op.cpp native/scalar.cpp native/thread_pool.cpp)
 
 # Products and sums are fused only where a kernel says so: an element's value must not depend on how the compiler

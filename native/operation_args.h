@@ -83,6 +83,41 @@ inline QuantMatmul quant_product(const PackedMatrix& matrix, const Q80Rows& x, i
             size_t(layout.n_out), false, layout.first_run};
 }
 
+inline const PackedStack& stack_of(nb::handle object, const KernelTable& kernels) {
+    const PackedStack* stack;
+    if (!nb::try_cast(object, stack)) wrong_type("stack must be a PackedStack");
+    need_packed_here(stack->layout, kernels);
+    return *stack;
+}
+
+inline MatrixStack matrices_of(const PackedStack& stack) {
+    const PackedLayout& layout = stack.layout;
+    return {stack.memory.data(), layout.bytes(), layout.tile_bytes(), layout.type, layout.n_out, layout.n_in,
+            layout.first_run};
+}
+
+// The input of a product: quantised for types of blocks, float32 for others.
+inline RowsOut input_of(nb::handle x, const PackedLayout& layout, int64_t n_rows) {
+    const bool blocked = is_blocked(layout.type);
+    const std::string type = traits_of(layout.type).name;
+    if (const Q80Rows* q; nb::try_cast(x, q)) {
+        if (!blocked) wrong_type("x must be float32 for a stack of " + type);
+        need_rows(int(n_rows), q->max_rows, "x");
+        require(q->n == layout.n_in, "x", "must have as many columns as the stack");
+        return {nullptr, q->quants, q->scales, q->sums, q->n};
+    }
+    if (blocked) wrong_type("x must be Q80Rows for a stack of " + type);
+    const FloatRows rows(x, "x", int(n_rows));
+    rows.need_size(1, layout.n_in);
+    return {rows.values(), nullptr, nullptr, nullptr, layout.n_in};
+}
+
+// How many columns rows have: Q80Rows or float32 [T, n].
+inline int columns_of_rows(nb::handle x) {
+    if (const Q80Rows* q; nb::try_cast(x, q)) return q->n;
+    return FloatRows(x, "out", 0).n();
+}
+
 // Where rows stand in their sequences and caches. Every index that the kernels will follow is checked before they do.
 struct Places {
     const int32_t *positions, *sequence, *page_table;

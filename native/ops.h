@@ -4,6 +4,7 @@
 
 #include "experts.h"
 #include "kernel_table.h"
+#include "latent.h"
 #include "packed_matrix.h"
 #include "thread_pool.h"
 
@@ -54,6 +55,9 @@ public:
     // workspace: attention_workspace(a) bytes, aligned to 64.
     size_t attention_workspace(const Attention& a) const;
     void attention(const Attention& a, uint8_t* workspace);
+    void latent_store(const LatentStore& s, const LatentRows& at);
+    void latent_queries(const LatentQueries& q, const LatentRows& at);
+    void head_products(const HeadProducts& p);
     // Workspaces of states: as many bytes as the function before says, aligned to 64.
     size_t conv_workspace(const StatePlaces& at) const;
     void causal_conv(const CausalConv& c, const StatePlaces& at, uint8_t* workspace);

@@ -148,6 +148,32 @@ DELTA_NET = {
 }
 SHARED_EXPERT = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
 SHARED_EXPERT |= {"shared_expert_intermediate_size": 64}
+LATENTS = {
+    "q_lora_rank": 48,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 24,
+}
+DEEPSEEK_V3 = (
+    DEEPSEEK_EXPERTS
+    | LATENTS
+    | {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 32,
+            "mscale": 1.0,
+            "mscale_all_dim": 0.75,
+        }
+    }
+)
+GLM4_MOE_LITE = (
+    DEEPSEEK_EXPERTS
+    | LATENTS
+    | {"q_lora_rank": None, "n_group": 1, "topk_group": 1, "rope_interleave": False}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,6 +252,8 @@ GOLDENS_WANTED = [
     Golden("smollm3", "smollm3", sizes(64, 128, 8, 2, **SMOLLM3), 40, BF16),
     Golden("granite", "granite", sizes(64, 128, 8, 2, **GRANITE), 32, BF16),
     Golden("glm4", "glm4", sizes(64, 128, 8, 2, head_dim=32, rms_norm_eps=1e-6), 32, BF16),
+    Golden("deepseek-v3", "deepseek_v3", sizes(64, 96, 8, 8, **DEEPSEEK_V3), 40, BF16),
+    Golden("glm4-moe-lite", "glm4_moe_lite", sizes(64, 96, 8, 8, **GLM4_MOE_LITE), 32, BF16),
     Golden("glm4-moe", "glm4_moe", sizes(64, 96, 8, 2, **GLM4_MOE), 32, BF16),
     Golden("qwen3-5", "qwen3_5_text", sizes(64, 96, 8, 2, **DELTA_NET, **TIED), 80, BF16),
     Golden("qwen3-5-moe", "qwen3_5_moe_text", sizes(64, 96, 8, 2, **DELTA_NET, **SHARED_EXPERT), 40, BF16),
@@ -259,7 +287,8 @@ def random_model(golden: Golden, seed: int) -> transformers.PreTrainedModel:
                 parameter.copy_(torch.randn_like(parameter) * (4.0 / parameter.shape[1]) ** 0.5)
             else:
                 # q and k twice as large, for attention that picks rather than averages
-                gain = 2.0 if "q_proj" in name or "k_proj" in name else 1.0
+                queries = ("q_proj", "k_proj", "q_b_proj")
+                gain = 2.0 if any(part in name for part in queries) else 1.0
                 gain = (
                     3.0 if "gate_up_proj" in name and golden.family == "gpt_oss" else gain
                 )  # some are clamped

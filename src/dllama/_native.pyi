@@ -228,6 +228,44 @@ class Compute:
         first_id: int,
         n_rows: int,
     ) -> None: ...
+    def latent_store(
+        self,
+        rows: Floats,
+        weight: Floats,
+        eps: float,
+        cos_sin: Floats,
+        positions: Ints,
+        sequence: Ints,
+        page_table: Ints,
+        cache: Cache,
+        halves: bool,
+        n_rows: int,
+    ) -> None: ...
+    def latent_queries(
+        self,
+        content: Rows,
+        absorbed: Floats,
+        queries: Floats,
+        cos_sin: Floats,
+        positions: Ints,
+        n_heads: int,
+        halves: bool,
+        n_rows: int,
+    ) -> None: ...
+    def head_products(
+        self, out: Floats, stack: PackedStack | device.MatrixStack, x: Rows, n_rows: int
+    ) -> None: ...
+    def latent_attention(
+        self,
+        out: Rows,
+        queries: Floats,
+        positions: Ints,
+        sequence: Ints,
+        page_table: Ints,
+        cache: Cache,
+        scale: float,
+        n_rows: int,
+    ) -> None: ...
     def route(
         self,
         routing: RoutedRows | device.Routes,

@@ -18,6 +18,7 @@ PORTABLE = [
     "cpu",
     "delta_op",
     "experts_op",
+    "latent_op",
     "merge_candidates",
     "ops",
     "packed_matrix",

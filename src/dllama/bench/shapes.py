@@ -14,6 +14,7 @@ from dllama.checkpoint import Checkpoint, Recipe
 from dllama.checkpoint.recipes import stored
 from dllama.dtypes import ElementType, row_bytes
 from dllama.errors import UsageError
+from dllama.families import Keys, family_named
 from dllama.model import (
     Activation,
     Attention,
@@ -184,7 +185,31 @@ def _qwen3_5_moe(
     )
 
 
+def _latent(family: str, **keys: int) -> ModelConfig:
+    """By the keys of its config.json. Dense layers, which come first in the model, are last here: some layers of the
+    shape are mixtures."""
+    config = family_named(family).read(Keys(keys, Path(family)))
+    return dataclasses.replace(config, layer_kinds=tuple(sorted(config.layer_kinds, reverse=True)))
+
+
 SHAPES: dict[str, ModelConfig] = {
+    "glm-4.7-flash": _latent(
+        "glm4_moe_lite",
+        hidden_size=2048,
+        intermediate_size=10240,
+        num_hidden_layers=47,
+        num_attention_heads=20,
+        vocab_size=154880,
+    ),
+    "deepseek-v3": _latent(
+        "deepseek_v3",
+        hidden_size=7168,
+        intermediate_size=18432,
+        num_hidden_layers=61,
+        num_attention_heads=128,
+        vocab_size=129280,
+        max_position_embeddings=163840,
+    ),
     "tinyllama-1.1b": _llama(2048, 5632, 22, 32, 4, 64, vocab=32000, length=16384),
     "smollm2-135m": _llama(576, 1536, 30, 9, 3, 64, vocab=49152, length=8192),
     "smollm2-1.7b": _llama(2048, 8192, 24, 32, 32, 64, vocab=49152, length=8192),
@@ -212,15 +237,35 @@ SHAPES: dict[str, ModelConfig] = {
 """TinyLlama was made for 2048 positions; a longer context costs nothing here."""
 
 
-def shape_named(name: str, n_layers: int | None, weight_type: ElementType) -> ModelSpec:
-    """The shape, trimmed to `n_layers`. Raises UsageError that lists the known ones."""
+def shape_named(
+    name: str, n_layers: int | None, weight_type: ElementType, n_experts: int | None = None
+) -> ModelSpec:
+    """The shape, trimmed to `n_layers`, and its mixtures to `n_experts`. Raises UsageError that lists the known ones,
+    or where so few cannot be."""
     if name not in SHAPES:
         raise UsageError(f"the shape {name} is not known; there are {', '.join(SHAPES)}", settings=("shape",))
     config = SHAPES[name]
     if n_layers is not None:
         kinds = itertools.islice(itertools.cycle(config.layer_kinds), n_layers)
         config = dataclasses.replace(config, layer_kinds=tuple(kinds))
+    if n_experts is not None:
+        config = _with_experts(config, name, n_experts)
     return ModelSpec.uniform(config, weight_type)
+
+
+def _with_experts(config: ModelConfig, name: str, n_experts: int) -> ModelConfig:
+    def trimmed(layer: Layer) -> Layer:
+        if not isinstance(layer.feed_forward, Experts):
+            return layer
+        return dataclasses.replace(
+            layer, feed_forward=dataclasses.replace(layer.feed_forward, n_experts=n_experts)
+        )
+
+    config = dataclasses.replace(config, kinds=tuple(map(trimmed, config.kinds)))
+    fault = config.fault()
+    if fault is not None:
+        raise UsageError(f"{n_experts} experts are no {name}: {fault}", settings=("experts",))
+    return config
 
 
 def random_checkpoint(model: ModelSpec, seed: int = 0) -> Checkpoint:

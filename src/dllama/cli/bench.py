@@ -47,6 +47,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--layers", type=positive_int, metavar="N", help="only so many layers of the shape")
     parser.add_argument(
+        "--experts", type=positive_int, metavar="N", help="only so many experts of the shape's mixtures"
+    )
+    parser.add_argument(
         "--prompt", type=positive_int, default=512, metavar="N", help="tokens (default %(default)s)"
     )
     parser.add_argument(
@@ -115,8 +118,8 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 def _checkpoint(args: argparse.Namespace) -> Checkpoint:
     weight_type = args.weights_float_type and ElementType.from_label(args.weights_float_type)
-    if args.model and (args.shape or args.layers):
-        raise UsageError("--model brings its own shape: leave --shape and --layers out")
+    if args.model and (args.shape or args.layers or args.experts):
+        raise UsageError("--model brings its own shape: leave --shape, --layers and --experts out")
     if args.model and weight_type is not None and weight_type not in WEIGHT_TYPES:
         raise UsageError(
             f"nothing is quantised to {weight_type.label} here: it is for random weights (--shape)"
@@ -124,7 +127,7 @@ def _checkpoint(args: argparse.Namespace) -> Checkpoint:
     if args.model:
         return open_checkpoint(args.model, weight_type)
     return random_checkpoint(
-        shape_named(args.shape or _DEFAULT_SHAPE, args.layers, weight_type or ElementType.Q40)
+        shape_named(args.shape or _DEFAULT_SHAPE, args.layers, weight_type or ElementType.Q40, args.experts)
     )
 
 

@@ -5,7 +5,7 @@ from dllama.families.family import Family
 from dllama.families.gguf_names import NEEDED, GgufKey, GgufNames
 from dllama.families.keys import Keys
 from dllama.families.stored_parts import Fused, StoredPart
-from dllama.families.table import family_named, known_families
+from dllama.families.table import family_named, is_known_family, known_families
 
 __all__ = [
     "NEEDED",
@@ -16,5 +16,6 @@ __all__ = [
     "Keys",
     "StoredPart",
     "family_named",
+    "is_known_family",
     "known_families",
 ]

@@ -94,7 +94,11 @@ def _read(keys: Keys) -> ModelConfig:
 def part_of(layer: Layer, name: str) -> StoredPart | None:
     """What files have as one of delta nets, of queries and their gates, and of experts."""
     mixer, feed_forward = layer.mixer, layer.feed_forward
-    part = _of_attention(mixer, name) if isinstance(mixer, Attention) else _of_convolution(mixer, name)
+    part = None
+    if isinstance(mixer, Attention):
+        part = _of_attention(mixer, name)
+    elif isinstance(mixer, DeltaNet):
+        part = _of_convolution(mixer, name)
     if part is None and isinstance(feed_forward, Experts):
         part = _of_experts(feed_forward, name)
     return part

@@ -107,15 +107,13 @@ def optional_windows(keys: Keys) -> list[int | None]:
     return [size if kind == SLIDING else None for kind in kinds]
 
 
-def layer_types(keys: Keys, *allowed: str) -> list[str] | None:
+def layer_types(keys: Keys, *allowed: str, key: str = "layer_types") -> list[str] | None:
     """What config.json says of each layer, each one of `allowed`; None where it says nothing."""
-    n, kinds = n_layers(keys), keys.get("layer_types", None)
+    n, kinds = n_layers(keys), keys.get(key, None)
     if kinds is None:
         return None
     if not isinstance(kinds, list) or len(kinds) != n or not all(kind in allowed for kind in kinds):
-        raise ModelFileError(
-            f"{keys.path}: layer_types must list {' or '.join(allowed)} for each of {n} layers"
-        )
+        raise ModelFileError(f"{keys.path}: {key} must list {' or '.join(allowed)} for each of {n} layers")
     return kinds
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 @dataclasses.dataclass(frozen=True)
 class StoredPart:
     """`rows` of the tensor that files call `pattern` (as Family.other_names), which has `n_rows` in all, those of a
-    stack one after another. None: it has as many as ours, which are all of it. `transposed`: they are our columns.
+    stack one after another. None: it has as many as ours, which are all of it. `transposed`: they are our columns;
+    with `matrix_rows` so many of them at a time, one matrix after another (Tensor.matrix_rows).
     Else `columns` says which of its columns is each of ours, heads staying whole. `exponent`: it has -e^x of our x.
     """
 
@@ -22,6 +23,7 @@ class StoredPart:
     transposed: bool = False
     columns: NDArray[np.int64] | None = None
     exponent: bool = False
+    matrix_rows: int = 0
 
     def name(self, layer: str) -> str:
         return self.pattern.format(layer=layer)

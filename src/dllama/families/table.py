@@ -3,11 +3,13 @@ those whose GGUF files are called the same, the first here reads them (families/
 
 from __future__ import annotations
 
+from dllama.families.deepseek_v3 import DEEPSEEK_V3
 from dllama.families.family import Family
 from dllama.families.gemma2 import GEMMA2
 from dllama.families.gemma3 import GEMMA3
 from dllama.families.glm4 import GLM4
 from dllama.families.glm4_moe import GLM4_MOE
+from dllama.families.glm4_moe_lite import GLM4_MOE_LITE
 from dllama.families.gpt_oss import GPT_OSS
 from dllama.families.granite import GRANITE
 from dllama.families.llama import LLAMA
@@ -47,9 +49,15 @@ _BY_NAME = {
         STABLELM,
         GLM4,
         GLM4_MOE,
+        GLM4_MOE_LITE,
+        DEEPSEEK_V3,
         GPT_OSS,
     )
 }
+
+
+_ALIASES = {"kimi_k2": "deepseek_v3"}
+"""Model types that are another family with other numbers."""
 
 
 def known_families() -> list[str]:
@@ -59,4 +67,9 @@ def known_families() -> list[str]:
 
 def family_named(name: str) -> Family:
     """Raises KeyError when it is not known."""
-    return _BY_NAME[name]
+    return _BY_NAME[_ALIASES.get(name, name)]
+
+
+def is_known_family(name: str) -> bool:
+    """Whether there is a family for this model_type."""
+    return _ALIASES.get(name, name) in _BY_NAME

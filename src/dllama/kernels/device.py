@@ -348,6 +348,61 @@ class Device(Protocol):
         logit more for each query head, which has no value. With a `soft_cap` c scores s are c tanh(s / c)."""
         ...
 
+    # latent attention (latent_oracle.py): one row of each position, L elements of a latent and R with a rope, is what
+    # all heads share. Caches are those above, of one head. N elements of a query have no rope.
+
+    def latent_store(
+        self,
+        rows: Buffer,
+        weight: Buffer,
+        eps: float,
+        cos_sin: Buffer,
+        positions: Buffer,
+        sequence: Buffer,
+        page_table: Buffer,
+        cache: Buffer,
+        halves: bool,
+        n_rows: int,
+    ) -> None:
+        """Of rows [T, L + R] norms the first L elements, weight [L], rotates the others by cos_sin [n_positions, R/2,
+        2] as rope_store does, and stores all in the cache."""
+        ...
+
+    def latent_queries(
+        self,
+        content: Rows,
+        absorbed: Buffer,
+        queries: Buffer,
+        cos_sin: Buffer,
+        positions: Buffer,
+        n_heads: int,
+        halves: bool,
+        n_rows: int,
+    ) -> None:
+        """Of queries [T, H (N + R)]: content [H T, N], row h * n_rows + t := the first N elements of each; the last R
+        of each head of absorbed [T, H (L + R)] := the others, rotated."""
+        ...
+
+    def head_products(self, out: Buffer, stack: MatrixStack, x: Rows, n_rows: int) -> None:
+        """The first n_out columns of each of the H heads in a row of out [T, n] := its row of x [H T, n_in], row
+        h * n_rows + t, @ its matrix in `stack` [H, n_out, n_in].T."""
+        ...
+
+    def latent_attention(
+        self,
+        out: Rows,
+        queries: Buffer,
+        positions: Buffer,
+        sequence: Buffer,
+        page_table: Buffer,
+        cache: Buffer,
+        scale: float,
+        n_rows: int,
+    ) -> None:
+        """out [H T, L], row h * n_rows + t := softmax(scale q k) v over the positions up to a row's own, for each head
+        of queries [T, H (L + R)]; k is a row of the cache, v its first L elements."""
+        ...
+
     # states, of layers that see what was before as a few numbers (recurrent, convolution): one for each page of
     # positions, at page_table [S, max_pages], that behind the last row there so far. Rows of a sequence follow each
     # other, and so do their positions. What a row finds is the state behind the row before it, which may be that of the

@@ -18,9 +18,9 @@ from dllama.kernels.host_memory import HostBuffer, array_of
 from dllama.kernels.reference_attention import Cache, Places, attend, store
 from dllama.kernels.reference_delta import DeltaOperands, StatePlaces, convolve, recur
 from dllama.kernels.reference_experts import ReferenceRoutes, ReferenceStack, down_slots, gate_slots
+from dllama.kernels.reference_latent import LatentOperations
 from dllama.kernels.reference_matrix import ReferenceMatrix
 from dllama.kernels.reference_operands import first_columns, floats, need_columns, need_known, table, vector
-from dllama.kernels.reference_sums import SumOperations
 from dllama.kernels.router_oracle import Rule
 
 Float32 = NDArray[np.float32]
@@ -32,7 +32,7 @@ def decodes_weights(isa: str) -> bool:
     return isa == Reference.isa
 
 
-class Reference(SumOperations):
+class Reference(LatentOperations):
     """See Device. Rows are float32, whatever the weights."""
 
     isa = "reference"

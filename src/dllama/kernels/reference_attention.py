@@ -83,6 +83,18 @@ class Cache:
             raise ValueError(f"qkv.shape[1] must be {wanted}, not {n_columns}")
         return keys, values
 
+    @classmethod
+    def latents(cls, cache: Buffer, n_columns: int | None) -> Cache:
+        """One of one head, `n_columns` wide."""
+        latents = cls(array_of(cache, "cache"))
+        if latents.stored.dtype not in (np.float16, np.float32, np.uint8):
+            raise TypeError("cache must be float16, float32 or uint8 (q80)")
+        if latents.stored.ndim != 4 or latents.n_heads != 1:
+            raise ValueError("cache must have 4 dimensions and one head")
+        if n_columns is not None and latents.head_dim != n_columns:
+            raise ValueError(f"rows.shape[1] must be {latents.head_dim}, not {n_columns}")
+        return latents
+
     @property
     def n_heads(self) -> int:
         return int(self.stored.shape[1])

@@ -15,7 +15,16 @@ from dllama.model.kv_cache import (
     check_cache_type,
     context_bytes,
 )
-from dllama.model.layers import Activation, Attention, DeltaNet, Dense, Experts, Layer, Mixer
+from dllama.model.layers import (
+    Activation,
+    Attention,
+    DeltaNet,
+    Dense,
+    Experts,
+    LatentAttention,
+    Layer,
+    Mixer,
+)
 from dllama.model.logits import MOST_CANDIDATES, Candidates, LogitEdits, LogitMasks, LogitRows
 from dllama.model.norm import NormKind
 from dllama.model.page_tables import page_table_bytes
@@ -47,6 +56,7 @@ __all__ = [
     "FactorScaling",
     "Inputs",
     "KvCache",
+    "LatentAttention",
     "Layer",
     "LogitEdits",
     "LogitMasks",

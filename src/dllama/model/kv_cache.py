@@ -58,7 +58,7 @@ def cached_widths(config: ModelConfig) -> list[int]:
 def cache_bytes(config: ModelConfig, spans: RankSpans, shape: CacheShape) -> int:
     """Bytes of all keys and values of one rank."""
     return sum(
-        2 * math.prod(_cache_dims(config.kinds[kind], spans, shape)) * n * _NUMPY_TYPES[shape.dtype].itemsize
+        math.prod(_cache_dims(config.kinds[kind], spans, shape)) * n * _NUMPY_TYPES[shape.dtype].itemsize
         for kind, n in collections.Counter(config.layer_kinds).items()
     )
 
@@ -69,14 +69,14 @@ def context_bytes(config: ModelConfig, spans: RankSpans, dtype: ElementType, n_p
     for kind in config.kinds:
         rows, window = kind.mixer.cache(spans), kind.mixer.window
         n_seen = n_positions if window is None else min(n_positions, window - 1)
-        of_kind.append(2 * n_seen * rows.n_heads * row_bytes(dtype, rows.width))
+        of_kind.append(rows.n_kept * n_seen * rows.n_heads * row_bytes(dtype, rows.width))
     return sum(of_kind[kind] for kind in config.layer_kinds)
 
 
 class KvCache:
-    """`layers[index]`: keys and values, each [n_pages, K_local, page_size, E] float16 or float32, or for Q80 uint8
-    [n_pages, K_local, page_size, bytes of E / 32 blocks], n_pages those of the layer's page group, K_local and E those
-    of its kind. Zeros at first."""
+    """`layers[index]`: keys and values, or the one that a kind has for both, each [n_pages, K_local, page_size, E]
+    float16 or float32, or for Q80 uint8 [n_pages, K_local, page_size, bytes of E / 32 blocks], n_pages those of the
+    layer's page group, K_local and E those of its kind. Zeros at first."""
 
     def __init__(
         self,
@@ -91,19 +91,18 @@ class KvCache:
         dtype = _NUMPY_TYPES[shape.dtype]
         self.shape = shape
         self._file: _CacheFile | None = None
-        self.layers: list[tuple[Buffer, Buffer]]
+        self.layers: list[tuple[Buffer, ...]]
         shapes = [_cache_dims(config.layer(index), spans, shape) for index in range(config.n_layers)]
         n_bytes = cache_bytes(config, spans, shape)
         if storage is CacheStorage.DISK and n_bytes > 0:
             self._file = _CacheFile(directory, n_bytes)
             memory = np.frombuffer(self._file.map, dtype)
-            borders = np.cumsum([2 * math.prod(dims) for dims in shapes])[:-1]
-            pairs = zip(np.split(memory, borders), shapes, strict=True)
-            arrays = [pair.reshape(2, *dims) for pair, dims in pairs]
-            self.layers = [(device.bind(keys), device.bind(values)) for keys, values in arrays]
+            borders = np.cumsum([math.prod(dims) for dims in shapes])[:-1]
+            parts = zip(np.split(memory, borders), shapes, strict=True)
+            self.layers = [tuple(map(device.bind, part.reshape(dims))) for part, dims in parts]
         else:
             self.layers = [
-                (device.buffer(*dims, dtype=dtype), device.buffer(*dims, dtype=dtype)) for dims in shapes
+                tuple(device.buffer(*dims, dtype=dtype) for _ in range(n_kept)) for n_kept, *dims in shapes
             ]
 
     def close(self) -> None:
@@ -115,10 +114,10 @@ class KvCache:
 
 
 def _cache_dims(layer: Layer, spans: RankSpans, shape: CacheShape) -> tuple[int, ...]:
-    """[n_pages, K_local, page_size, E or bytes of its blocks] of a layer's keys, or of its values."""
+    """[kept rows, n_pages, K_local, page_size, E or bytes of its blocks]: 2 of a layer's keys and values."""
     rows, group = layer.mixer.cache(spans), shape.groups[shape.group_of(layer.mixer.window)]
     width = row_bytes(shape.dtype, rows.width) // _NUMPY_TYPES[shape.dtype].itemsize
-    return group.n_pages, rows.n_heads, shape.page_size, width
+    return rows.n_kept, group.n_pages, rows.n_heads, shape.page_size, width
 
 
 class _CacheFile:

@@ -70,6 +70,8 @@ class ModelWeights:
                 vectors[name] = self._vector(prefix, shards)
             elif first.is_table:
                 tables[name] = self._table(prefix, shards)
+            elif first.matrix_rows:
+                stacks[name] = self._of_heads(prefix, shards[0])
             elif len(first.shape) == 2:
                 matrices[name] = self._stacked(prefix, shards)
             else:
@@ -112,6 +114,14 @@ class ModelWeights:
                 first += len(shard.rows)
             column += n_out
         return StackedMatrices(tuple(matrices), tuple(first_columns))
+
+    def _of_heads(self, prefix: str, shard: Shard) -> MatrixStack:
+        """The rows of one matrix, so many at a time."""
+        tensor, cols = shard.tensor, shard.cols
+        n_out = tensor.matrix_rows
+        packed = self._device.stack(tensor.dtype, len(shard.rows) // n_out, n_out, len(cols), cols.start)
+        self._places[prefix + shard.name] = _stack_place(packed, 0, 1)
+        return packed
 
     def _stack(self, prefix: str, shards: list[Shard]) -> MatrixStack:
         """The matrices of all stacks, those of the same number side by side. All are of one type and shape."""

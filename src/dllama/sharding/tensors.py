@@ -43,6 +43,7 @@ class Tensor:
     `cut` None: every rank holds all of it. A vector that is cut has no rows: it is cut along its columns.
     `group` names the packed matrix, or vector, that it is part of, with those that share its input and its type; by
     itself it is its own. `is_table`: a matrix whose float32 rows are used as they are.
+    `matrix_rows`: so many rows are a matrix that is packed by itself; 0: all of them.
     `n_chosen`: through how many matrices of a stack each row of a step goes.
     """
 
@@ -53,10 +54,20 @@ class Tensor:
     group: str = ""
     is_table: bool = False
     n_chosen: int = 1
+    matrix_rows: int = 0
 
     def named(self, name: str) -> Tensor:
         """The same under another name. (dataclasses.replace takes four times as long, and there may be 40 000.)"""
-        return Tensor(name, self.shape, self.dtype, self.cut, self.group, self.is_table, self.n_chosen)
+        return Tensor(
+            name,
+            self.shape,
+            self.dtype,
+            self.cut,
+            self.group,
+            self.is_table,
+            self.n_chosen,
+            self.matrix_rows,
+        )
 
     @property
     def is_packed(self) -> bool:

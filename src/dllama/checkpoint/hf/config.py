@@ -10,7 +10,7 @@ from typing import Any
 
 from dllama.checkpoint.hf.quantised import Quantisation, quantisation_of
 from dllama.errors import ModelFileError, UnsupportedModelError
-from dllama.families import Family, Keys, family_named, known_families
+from dllama.families import Family, Keys, family_named, is_known_family, known_families
 from dllama.formats.plain_files import read_json_object
 from dllama.model import ModelConfig
 
@@ -39,7 +39,7 @@ def model_from_hf(values: Mapping[str, Any], path: Path) -> HfModel:
     """The model that `values`, config.json's object, describes; `path` is for messages. Raises as above."""
     whole, values = values, _of_text(values)
     model_type = values.get("model_type")
-    if not isinstance(model_type, str) or model_type not in known_families():
+    if not isinstance(model_type, str) or not is_known_family(model_type):
         known = ", ".join(known_families())
         raise UnsupportedModelError(
             f"{path}: the family {reprlib.repr(model_type)} is not known; known are {known}"

@@ -77,7 +77,8 @@ class HfSource:
         if not name.endswith((".q", ".k", ".q_bias", ".k_bias", ".q_norm", ".k_norm")):
             return matrix
         mixer = self.model.config.layer(int(name.split(".")[1])).mixer
-        assert isinstance(mixer, Attention)
+        if not isinstance(mixer, Attention):
+            return matrix
         rope = mixer.rope
         if rope is None or rope.style is not RopeStyle.ADJACENT or self._family.stores_pairs:
             return matrix

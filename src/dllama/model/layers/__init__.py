@@ -4,6 +4,7 @@ from dllama.model.layers.attention import Attention
 from dllama.model.layers.delta_net import DeltaNet
 from dllama.model.layers.dense import Activation, Dense
 from dllama.model.layers.experts import Experts
+from dllama.model.layers.latent_attention import LatentAttention
 from dllama.model.layers.layer import FeedForward, Layer, Mixer, normed_buffers
 from dllama.model.layers.workspace import (
     AnyShape,
@@ -27,6 +28,7 @@ __all__ = [
     "Dense",
     "Experts",
     "FeedForward",
+    "LatentAttention",
     "Layer",
     "LayerWeights",
     "Mixer",

@@ -12,15 +12,20 @@ from dllama.model.layers.attention import Attention
 from dllama.model.layers.delta_net import DeltaNet
 from dllama.model.layers.dense import Dense
 from dllama.model.layers.experts import Experts
+from dllama.model.layers.latent_attention import LatentAttention
 from dllama.model.layers.workspace import AnyShape, BufferShape, TypeOf, normed_buffer
 from dllama.model.norm import NormKind
 from dllama.sharding import Along, RankSpans, Tensor
 
-Mixer: TypeAlias = Attention | DeltaNet
+Mixer: TypeAlias = Attention | DeltaNet | LatentAttention
 FeedForward: TypeAlias = Dense | Experts
 
 _MIXERS: Mapping[str, Callable[[dict[str, Any]], Mixer]] = MappingProxyType(
-    {"attention": Attention.from_json, "deltanet": DeltaNet.from_json}
+    {
+        "attention": Attention.from_json,
+        "deltanet": DeltaNet.from_json,
+        "latentattention": LatentAttention.from_json,
+    }
 )
 _FEED_FORWARDS: Mapping[str, Callable[[dict[str, Any]], FeedForward]] = MappingProxyType(
     {"dense": Dense.from_json, "experts": Experts.from_json}
@@ -55,7 +60,7 @@ class Layer:
 
     def buffers(self, dim: int, spans: RankSpans, type_of: TypeOf) -> Iterator[AnyShape]:
         """All that a rank computes the layer in."""
-        yield from self.mixer.buffers(dim, spans, type_of)
+        yield from (shape for shape in self.mixer.buffers(dim, spans, type_of) if shape is not None)
         yield from (shape for shape in self.feed_forward.buffers(dim, spans, type_of) if shape is not None)
         yield from normed_buffers(dim, self.tensors(dim, type_of))
 

@@ -18,10 +18,12 @@ TypeOf: TypeAlias = Callable[[str], ElementType]
 
 
 class CacheRows(NamedTuple):
-    """What a layer keeps of each position: keys and values of so many heads, of so many numbers each."""
+    """What a layer keeps of each position: rows of so many heads, of so many numbers each; keys and values are two of
+    them, `n_kept`."""
 
     n_heads: int
     width: int
+    n_kept: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
