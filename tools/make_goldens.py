@@ -164,7 +164,7 @@ DEEPSEEK_V3 = (
             "rope_theta": 10000.0,
             "factor": 4.0,
             "original_max_position_embeddings": 32,
-            "mscale": 1.0,
+            "mscale": 0.75,
             "mscale_all_dim": 0.75,
         }
     }

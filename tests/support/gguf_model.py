@@ -17,7 +17,7 @@ from dllama.dtypes import ElementType
 from dllama.families import Family, family_named, known_families
 from dllama.formats.gguf import GgmlType
 from dllama.model import ModelConfig
-from support import gguf_delta
+from support import gguf_delta, gguf_latents
 
 TypeOf = Callable[[str], GgmlType]
 
@@ -55,7 +55,12 @@ def package_name(family: Family, name: str, config: ModelConfig | None = None) -
     if family.fused(name) is not None and not is_part:
         _, part, kind = f"{name.rpartition('.')[2]}_weight".split("_")[:3]
         in_hf = f"{in_hf.rpartition('.')[0]}.{part}_proj.{kind}"
+    if name.endswith((".k_b", ".v_b")):  # the converter takes them apart
+        in_hf = in_hf.replace("kv_b_proj", f"{name[-3]}_b_proj")
     in_hf = in_hf.replace("in_proj_qkvz", "in_proj_z" if name.endswith("_z") else "in_proj_qkv")  # its parts
+    in_hf = in_hf.replace(
+        "e_score_correction_bias", "e_score_correction.bias"
+    )  # its converter calls it so first
     if in_hf.endswith(".dt_bias"):  # its converter calls it so first
         in_hf = in_hf.replace(".dt_bias", ".dt_proj.bias")
     if name == "head":  # also where llama.cpp knows the family with a tied head only
@@ -73,6 +78,8 @@ def keys_of(config: Mapping[str, Any]) -> dict[str, Any]:
     if "linear_num_value_heads" in config:
         inner_size = config["linear_num_value_heads"] * config["linear_value_head_dim"]
         said |= {"linear_inner_size": inner_size, "full_attention_interval": 4}
+    if "kv_lora_rank" in config:
+        said |= gguf_latents.values_of(config)
     keys = {
         key.name: key.kind(said[name])
         for name, key in gguf_keys(family_named(config["model_type"])).items()
@@ -83,6 +90,8 @@ def keys_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "rope.freq_base": float(config["rope_parameters"]["rope_theta"]),
         "rope.dimension_count": int(head_dim * config["rope_parameters"].get("partial_rotary_factor", 1)),
     }
+    if "kv_lora_rank" in config:
+        keys |= gguf_latents.keys_of(config)
     rope = config["rope_parameters"]
     kind, factor = rope["rope_type"], float(rope.get("factor", 1))
     if kind in ("linear", "yarn"):
@@ -97,7 +106,7 @@ def keys_of(config: Mapping[str, Any]) -> dict[str, Any]:
         keys["rope.scaling.attn_factor"] = math.sqrt(1 + stretched / math.log(original))
     if kind == "yarn":
         keys["rope.scaling.original_context_length"] = rope["original_max_position_embeddings"]
-        if "mscale" in rope and "llama_4_scaling_beta" not in rope:
+        if "mscale" in rope and not {"llama_4_scaling_beta", "kv_lora_rank"} & {*rope, *config}:
             usual = 1 + 0.1 * math.log(factor)
             wanted = (1 + 0.1 * rope["mscale"] * math.log(factor)) / (
                 1 + 0.1 * rope["mscale_all_dim"] * math.log(factor)
@@ -152,6 +161,8 @@ def write_model(
     changed = dict(tensors or {})
     if any(kind.mixer.has_states for kind in checkpoint.config.kinds):
         changed = gguf_delta.converted(directory, config) | changed
+    if "kv_lora_rank" in config:
+        changed = gguf_latents.converted(directory, config) | changed
     factors = rope_factors(config)
     if factors is not None:
         changed.setdefault("rope_freqs.weight", factors)

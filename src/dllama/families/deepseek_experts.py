@@ -6,6 +6,8 @@ Keys: DeepseekV3Config of transformers; defaults are the family's.
 
 from __future__ import annotations
 
+import reprlib
+
 from dllama.errors import ModelFileError
 from dllama.families import reading
 from dllama.families.keys import Keys
@@ -22,6 +24,11 @@ NAMES = {
 
 def mixture(keys: Keys) -> Experts:
     """Of the layers that are not dense."""
+    scores = keys.get("scoring_func", "sigmoid")
+    if scores != "sigmoid":
+        raise keys.unsupported(
+            f"scoring_func is {reprlib.repr(scores)}, which is not supported; supported is sigmoid"
+        )
     width, n_shared = keys.whole("moe_intermediate_size"), keys.whole("n_shared_experts", 0)
     kind = reading.activation(keys)
     return Experts(

@@ -7,6 +7,7 @@ Keys and defaults: DeepseekV3Config of transformers.
 from __future__ import annotations
 
 from dllama.families import deepseek_experts, latents, reading
+from dllama.families.deepseek_gguf import LATENTS
 from dllama.families.family import Family
 from dllama.families.keys import Keys
 from dllama.model import Layer, ModelConfig
@@ -43,4 +44,5 @@ DEEPSEEK_V3 = Family(
     other_names=latents.NAMES | deepseek_experts.NAMES,
     part_of=latents.part_of,
     predicts_further=True,
+    gguf=LATENTS,
 )

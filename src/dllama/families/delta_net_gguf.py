@@ -56,6 +56,7 @@ def part_of(layer: Layer, name: str) -> StoredPart | None:
     mixer = layer.mixer
     if isinstance(mixer, Attention):
         return _of_attention(mixer, name)
+    assert isinstance(mixer, DeltaNet)
     order = _in_turn(mixer)
     if name in ("delta_beta", "delta_alpha"):
         pattern = f"blk.{{layer}}.ssm_{name.removeprefix('delta_')}.weight"
@@ -68,6 +69,7 @@ def part_of_next(layer: Layer, name: str) -> StoredPart | None:
     of = layer.mixer
     if isinstance(of, Attention):
         return _of_attention(of, name)
+    assert isinstance(of, DeltaNet)
     if name in ("delta_beta", "delta_alpha"):
         starts = 2 * of.group * np.arange(of.n_key_heads) + (of.group if name == "delta_alpha" else 0)
         return StoredPart("blk.{layer}.ssm_ba.weight", 2 * of.n_value_heads, runs(starts, of.group))

@@ -6,6 +6,7 @@ Keys and defaults: Glm4MoeLiteConfig of transformers.
 from __future__ import annotations
 
 from dllama.families import deepseek_experts, latents, reading
+from dllama.families.deepseek_gguf import LATENTS
 from dllama.families.family import Family
 from dllama.families.keys import Keys
 from dllama.model import Layer, ModelConfig
@@ -49,4 +50,5 @@ GLM4_MOE_LITE = Family(
     other_names=latents.NAMES | deepseek_experts.NAMES,
     part_of=latents.part_of,
     predicts_further=True,
+    gguf=LATENTS,
 )

@@ -49,8 +49,8 @@ _BY_NAME = {
         STABLELM,
         GLM4,
         GLM4_MOE,
-        GLM4_MOE_LITE,
         DEEPSEEK_V3,
+        GLM4_MOE_LITE,
         GPT_OSS,
     )
 }

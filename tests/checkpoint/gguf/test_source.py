@@ -21,7 +21,14 @@ from dllama.kernels import oracle
 from support.gguf_model import families_in_gguf, package_name, write_model
 
 GOLDENS = Path(__file__).resolve().parents[2] / "goldens"
-GGUF_HAS_NO_KEY_FOR = {"llama-gelu", "mistral-window", "qwen2-yarn", "gemma3-two-kinds", "qwen3-moe-mixed"}
+GGUF_HAS_NO_KEY_FOR = {
+    "glm4-moe-lite",
+    "llama-gelu",
+    "mistral-window",
+    "qwen2-yarn",
+    "gemma3-two-kinds",
+    "qwen3-moe-mixed",
+}
 """The activation, a window of llama's architecture, borders of YaRN that are no whole pairs, weights of experts that do
 not sum to 1."""
 

@@ -157,13 +157,14 @@ def model_of_metadata(
     names, `factors` the bytes of ROPE_FACTORS and SHORT_FACTORS. Raises as above."""
     keys = Keys(metadata, gguf_names(family).architecture)
     table = gguf_keys(family)
-    _refuse_what_would_be_missed(keys, {key.name for key in table.values()} | {*gguf_names(family).ignored})
+    known = {key.name for key in table.values()} | {*gguf_names(family).ignored}
+    _refuse_what_would_be_missed(keys, known)
     read = {name: keys.value(key) for name, key in table.items()}
     values = {name: value for name, value in read.items() if value is not None}
     n_heads, dim = values["num_attention_heads"], values["hidden_size"]
     values = {"num_key_value_heads": n_heads, "head_dim": dim // max(n_heads, 1), **values}
     head_dim = values["head_dim"]
-    if keys.whole("attention.value_length", head_dim) != head_dim:
+    if "attention.value_length" not in known and keys.whole("attention.value_length", head_dim) != head_dim:
         raise UnsupportedModelError(
             f"{metadata.path}: {keys.name('attention.value_length')} differs from the width of keys, {head_dim}, which"
             " is not supported"
