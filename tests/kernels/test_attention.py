@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dllama.dtypes import BLOCK, ElementType, row_bytes
-from dllama.kernels import Compute, Q80Rows, oracle
+from dllama.kernels import Compute, Q80Rows, oracle, supported_isas
 
 from .checks import EPS, Float32, assert_within
 
@@ -275,6 +275,26 @@ def test_rope_store(
     np.testing.assert_array_equal(keys[page, :, slot], encode(got[:, None, 3:5], dtype)[:, 0])
     np.testing.assert_array_equal(values[page, :, slot], encode(got[:, None, 5:], dtype)[:, 0])
     assert np.count_nonzero(keys.any(-1)) <= len(before) * 2
+
+
+@pytest.mark.parametrize("head_dim", [6, 32, 80, 128])
+@pytest.mark.parametrize("part", [0, 0.5, 1])
+def test_all_instruction_sets_rotate_to_the_same_bits(
+    rng: np.random.Generator, head_dim: int, part: float
+) -> None:
+    """Products and sums are rounded each by itself, so keys of nodes with different CPUs are the same."""
+    step = make_step(rng, [(0, 5), (17, 1)], 3, 2, head_dim, 8, ElementType.F32)
+    angle = rng.uniform(0, 6, (140, head_dim // 2))
+    cos_sin = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
+    turned = []
+    for isa in supported_isas():
+        qkv = step.qkv.copy()
+        keys, values = (np.zeros_like(step.stored(cache)) for cache in (step.k_cache, step.v_cache))
+        where = step.positions, step.sequence, step.page_table
+        n_halves = int(part * head_dim) // 2 * 2
+        Compute(1, isa).rope_store(qkv, cos_sin, *where, keys, values, 3, n_halves, len(qkv))
+        turned.append(qkv)
+        np.testing.assert_array_equal(qkv, turned[0])
 
 
 @pytest.mark.parametrize(
