@@ -14,10 +14,10 @@ from dllama.cli import importance as cli_importance
 from dllama.dtypes import ElementType
 from dllama.engine import TokenChunk, ragged_batch
 from dllama.errors import NotEnoughMemoryError, NumericalError
-from support.local_cluster import GOLDENS, LocalCluster
+from support.local_cluster import GOLDENS, WITH_ROWS_OF_NO_BLOCKS, LocalCluster
 from support.processes import DEMO_MODEL
 
-WHOLE_BLOCKS = [path.name for path in sorted(GOLDENS.iterdir()) if not path.name.endswith("-odd")]
+WHOLE_BLOCKS = [path.name for path in sorted(GOLDENS.iterdir()) if path.name not in WITH_ROWS_OF_NO_BLOCKS]
 IDS = [(7 * i * i + 3 * i) % 251 for i in range(70)]
 
 

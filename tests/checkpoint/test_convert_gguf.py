@@ -19,7 +19,7 @@ from dllama.kernels import oracle
 from dllama.tokenizer import load_tokenizer
 from dllama.tokenizer.convert import PROBE
 from dllama.tokenizer.to_gguf import tokenizer_to_gguf
-from support.local_cluster import GOLDENS
+from support.local_cluster import GOLDENS, WITH_ROWS_OF_NO_BLOCKS
 from support.processes import DEMO_MODEL
 
 F32, IQ4NL = ElementType.F32, ElementType.IQ4NL
@@ -29,7 +29,7 @@ WRITTEN = {
     "qwen3-moe", "qwen3-shards", "qwen3-wide-heads", "qwen3-yarn", "smollm3", "stablelm",
 }  # fmt: skip
 """At least these."""
-WHOLE_BLOCKS = [path.name for path in sorted(GOLDENS.iterdir()) if not path.name.endswith("-odd")]
+WHOLE_BLOCKS = [path.name for path in sorted(GOLDENS.iterdir()) if path.name not in WITH_ROWS_OF_NO_BLOCKS]
 
 
 def converted(name: str, weight_type: ElementType, folder: Path) -> tuple[Checkpoint, Checkpoint] | None:

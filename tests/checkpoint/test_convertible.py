@@ -17,9 +17,9 @@ from dllama.checkpoint import (
 )
 from dllama.dtypes import ElementType
 from dllama.errors import UnsupportedModelError
+from support.local_cluster import GOLDENS, WITH_ROWS_OF_NO_BLOCKS
 
-GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
-WHOLE_BLOCKS = [path for path in sorted(GOLDENS.iterdir()) if not path.name.endswith("-odd")]
+WHOLE_BLOCKS = [path for path in sorted(GOLDENS.iterdir()) if path.name not in WITH_ROWS_OF_NO_BLOCKS]
 """Rows of the others are refused when they are opened."""
 IQ4NL, Q40 = ElementType.IQ4NL, ElementType.Q40
 

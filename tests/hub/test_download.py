@@ -96,6 +96,8 @@ def test_the_hugging_face_cache_is_used(hub: FakeHub, env: dict[str, str]) -> No
     assert download(REPO, env).out == f"{snapshot}\n"
     (snapshot / WEIGHTS).unlink()
     assert run_dllama("info", REPO, env=env).code == 2
+    (snapshot / "model.safetensors.index.json").write_text('{"weight_map": {"a": "other.safetensors"}}')
+    assert run_dllama("info", REPO, env=env).code == 2
     assert not hub.requests
 
 

@@ -22,6 +22,10 @@ from support import gguf_delta, gguf_latents
 TypeOf = Callable[[str], GgmlType]
 
 
+_N_LAYERS = 32
+"""Of which the package knows the names: as many as the real model of the most layers has."""
+
+
 def families_in_gguf() -> list[Family]:
     return [family for family in map(family_named, known_families()) if family.gguf]
 
@@ -46,7 +50,7 @@ def package_name(family: Family, name: str, config: ModelConfig | None = None) -
     that are parts of larger ones."""
     assert family.gguf is not None
     architectures = {text: number for number, text in gguf.MODEL_ARCH_NAMES.items()}
-    names = gguf.get_tensor_name_map(architectures[family.gguf.architecture], 8)
+    names = gguf.get_tensor_name_map(architectures[family.gguf.architecture], _N_LAYERS)
     whole = name_in_hf(family, config, name) if config else family.hf_name(name)
     in_hf = whole.replace(".experts.0.", ".experts.")
     if in_hf.endswith(".sinks"):  # no weight in PyTorch's files, and one in GGUF files

@@ -163,10 +163,19 @@ class _Lines:
     def __init__(self, pipe: IO[bytes]) -> None:
         self._pipe = pipe
         self._lines: list[str] = []
+        self._rest = ""  # of a line that has no end yet
         self._changed = threading.Condition()
         self._at_end = False
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
+
+    def wait_for_text(self, text: str) -> None:
+        """Waits until it is written, also in a line that has no end yet. Asserts that it comes."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: text in "".join([*self._lines, self._rest]) or self._at_end, TIMEOUT_S
+            )
+            assert text in "".join([*self._lines, self._rest])
 
     def wait_for(self, pattern: str, n: int = 1, timeout_s: float = TIMEOUT_S) -> re.Match[str]:
         """The `n`th line in which `pattern` is found. Asserts that it comes."""
@@ -193,10 +202,15 @@ class _Lines:
         return [found for line in self._lines if (found := re.search(pattern, line))]
 
     def _read(self) -> None:
-        for line in self._pipe:
+        unread = b""
+        while data := os.read(self._pipe.fileno(), 1 << 16):
+            *lines, unread = (unread + data).split(b"\n")
             with self._changed:
-                self._lines.append(line.decode())
+                self._lines += [f"{line.decode()}\n" for line in lines]
+                self._rest = unread.decode(errors="ignore")
                 self._changed.notify_all()
+        self._rest = ""
+        self._lines += [unread.decode()] if unread else []
         with self._changed:
             self._at_end = True
             self._changed.notify_all()

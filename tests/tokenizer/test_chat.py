@@ -195,7 +195,6 @@ def test_what_templates_can_use(source: str, expected: str, qwen: Tokenizer) -> 
     [
         ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
         ("{{ messages[0].content + none }}", "refuses"),
-        ("{{ messages.append(1) }}", "refuses"),
         ("{{ ''.__class__.__mro__ }}", "refuses"),
         ("{{ nothing.at.all }}", "refuses"),
     ],

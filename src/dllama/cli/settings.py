@@ -9,6 +9,7 @@ FLAGS = {
     "cache_storage": "--kv-cache-storage disk",
     "cache_type": "--kv-cache-type",
     "chat_template": "--chat-template",
+    "experts": "--experts",
     "host": "--host",
     "max_seq_len": "--max-seq-len",
     "port": "--port",

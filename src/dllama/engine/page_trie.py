@@ -6,18 +6,25 @@ So the way to a node stands for exactly one text, and a page is found by its tok
 from __future__ import annotations
 
 import dataclasses
+import weakref
 
 
 @dataclasses.dataclass(eq=False)
 class Node:
-    """`pages`: for each page group the page that holds the node's tokens, or None where none does any longer. Fewer
+    """`above` is its parent, which holds it: a strong reference back would keep the tree when its owner is gone.
+
+    `pages`: for each page group the page that holds the node's tokens, or None where none does any longer. Fewer
     tokens than a page's are a text's end. `n_texts` are at this node: what they seal next goes below it."""
 
-    parent: Node | None
+    above: weakref.ref[Node] | None
     token_ids: tuple[int, ...]
     pages: list[int | None]
     children: dict[tuple[int, ...], Node] = dataclasses.field(default_factory=dict)
     n_texts: int = 0
+
+    @property
+    def parent(self) -> Node | None:
+        return None if self.above is None else self.above()
 
 
 class PageTrie:
@@ -35,7 +42,7 @@ class PageTrie:
         """The node of these tokens after those of `parent`, made if there is none."""
         node = parent.children.get(token_ids)
         if node is None:
-            node = parent.children[token_ids] = Node(parent, token_ids, [None] * self._n_groups)
+            node = parent.children[token_ids] = Node(weakref.ref(parent), token_ids, [None] * self._n_groups)
         return node
 
     def put(self, node: Node, group: int, page: int) -> None:
@@ -65,6 +72,7 @@ class PageTrie:
         self._prune(source)
 
     def _prune(self, node: Node) -> None:
-        while node.parent and not (node.children or node.n_texts or any(p is not None for p in node.pages)):
-            del node.parent.children[node.token_ids]
-            node = node.parent
+        parent = node.parent
+        while parent and not (node.children or node.n_texts or any(p is not None for p in node.pages)):
+            del parent.children[node.token_ids]
+            node, parent = parent, parent.parent

@@ -34,7 +34,10 @@ def download(
     """
     files = [repository.files[file] for file in selection.files]
     n_total = sum(file.size for file in files)
-    require_free_space(folder / "model", n_total - _bytes_here(files, selection, folder))
+    n_twice = (
+        max((file.size for file in files), default=0) if selection.joined else 0
+    )  # a part that is copied
+    require_free_space(folder / "model", n_total + n_twice - _bytes_here(files, selection, folder))
     n_done = 0
 
     def on_bytes(n_bytes: int) -> None:

@@ -19,6 +19,7 @@ from dllama.errors import DllamaError, ModelFileError, UsageError
 from dllama.formats.atomic import write_atomically
 from dllama.formats.hf_folders import model_folder
 from dllama.formats.plain_files import read_json_object
+from dllama.formats.safetensors import INDEX_FILE
 from dllama.hub.names import HubName
 from dllama.hub.selection import Selection, select_files
 
@@ -91,9 +92,22 @@ def _in_cache(name: HubName) -> Path | None:
         selection = select_files(names, name.choice, str(name))
     except (DllamaError, OSError):
         return None
-    if selection.joined or not _has_all_parts(selection.files):
+    if selection.joined or not _has_all_parts(selection.files) or not _has_weights(folder, selection.files):
         return None
     return folder / selection.main if selection.main else folder
+
+
+def _has_weights(folder: Path, files: tuple[str, ...]) -> bool:
+    """Also all that an index of them names."""
+    if INDEX_FILE not in files:
+        return any(file.endswith((".safetensors", ".gguf", ".m", ".pth")) for file in files)
+    try:
+        named = read_json_object(folder / INDEX_FILE, ModelFileError).get("weight_map")
+    except DllamaError:
+        return False
+    return isinstance(named, dict) and all(
+        isinstance(file, str) and (folder / file).is_file() for file in named.values()
+    )
 
 
 def _has_all_parts(files: tuple[str, ...]) -> bool:

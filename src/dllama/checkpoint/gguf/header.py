@@ -118,17 +118,17 @@ def values_of_config(config: ModelConfig) -> dict[str, Any]:
 
 def _without_window(config: ModelConfig, family: Family) -> ModelConfig:
     """The same with a context no longer than its window, where all layers have one for which there is no key."""
-    window = config.kinds[0].mixer.window
-    is_one_kind = len(config.kinds) == 1 and window is not None
-    if not is_one_kind or family.gguf is None or "sliding_window" in gguf_keys(family):
+    layer = config.kinds[0]
+    mixer, window = layer.mixer, layer.mixer.window
+    if len(config.kinds) > 1 or window is None or not isinstance(mixer, Attention):
         return config
-    (layer,) = config.kinds
-    assert isinstance(layer.mixer, Attention)
-    mixer = dataclasses.replace(layer.mixer, window=None)
+    if family.gguf is None or "sliding_window" in gguf_keys(family):
+        return config
+    whole = dataclasses.replace(mixer, window=None)
     return dataclasses.replace(
         config,
-        kinds=(dataclasses.replace(layer, mixer=mixer),),
-        max_seq_len=min(config.max_seq_len, window or config.max_seq_len),
+        kinds=(dataclasses.replace(layer, mixer=whole),),
+        max_seq_len=min(config.max_seq_len, window),
     )
 
 

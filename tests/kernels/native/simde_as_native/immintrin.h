@@ -62,6 +62,12 @@ inline simde__m512 shuffle_f32x4(simde__m512 a, simde__m512 b, int which) {
     for (int q = 0; q < 4; q++) to.m128[q] = from[q / 2].m128[which >> 2 * q & 3];
     return simde__m512_from_private(to);
 }
+inline simde__m512i shuffle_i64x2(simde__m512i a, simde__m512i b, int which) {
+    const simde__m512i_private from[2] = {simde__m512i_to_private(a), simde__m512i_to_private(b)};
+    simde__m512i_private to;
+    for (int q = 0; q < 4; q++) to.m128i[q] = from[q / 2].m128i[which >> 2 * q & 3];
+    return simde__m512i_from_private(to);
+}
 // Elements that are masked out are not touched.
 inline simde__m512 maskz_loadu_ps(simde__mmask16 mask, const void* p) {
     simde__m512_private v = simde__m512_to_private(simde_mm512_setzero_ps());
@@ -94,6 +100,8 @@ inline void mask_storeu_ps(void* p, simde__mmask16 mask, simde__m512 a) {
 #define _mm512_fmadd_ps(a, b, c) simde_lacks::fmadd_ps(a, b, c)
 #undef _mm512_shuffle_f32x4
 #define _mm512_shuffle_f32x4(a, b, which) simde_lacks::shuffle_f32x4(a, b, which)
+#undef _mm512_shuffle_i64x2
+#define _mm512_shuffle_i64x2(a, b, which) simde_lacks::shuffle_i64x2(a, b, which)
 #define _mm512_maskz_loadu_ps(mask, p) simde_lacks::maskz_loadu_ps(mask, p)
 #define _mm512_maskz_loadu_epi32(mask, p) simde_lacks::maskz_loadu_epi32(mask, p)
 #define _mm512_mask_storeu_ps(p, mask, v) simde_lacks::mask_storeu_ps(p, mask, v)
