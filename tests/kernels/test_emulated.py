@@ -17,7 +17,8 @@ import pytest
 
 from dllama.kernels import supported_isas
 
-pytestmark = pytest.mark.slow  # two programs are built, one of them for another processor
+# Two programs are built, one of them for another processor: minutes, where others work beside it.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 KERNELS = Path(__file__).parents[2] / "native"
 PROGRAM = Path(__file__).parent / "native"
