@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dllama.families.gguf_names import GgufKey
-from dllama.families.stored_parts import StoredPart, runs
+from dllama.families.stored_parts import StoredPart, queries_or_gates, runs
 from dllama.model import Attention, DeltaNet, Layer
 
 KEYS: Mapping[str, GgufKey | None] = {
@@ -43,6 +43,9 @@ TENSORS: Mapping[str, str] = {
 }
 
 
+_QUERIES = "blk.{layer}.attn_q.weight"
+
+
 def derived(values: Mapping[str, Any]) -> dict[str, Any]:
     """The width of a value head from that of all; layers that predict further tokens are counted with the others."""
     return {
@@ -55,7 +58,7 @@ def part_of(layer: Layer, name: str) -> StoredPart | None:
     """Of Qwen 3.5's files."""
     mixer = layer.mixer
     if isinstance(mixer, Attention):
-        return _of_attention(mixer, name)
+        return queries_or_gates(_QUERIES, name, mixer.n_heads, mixer.head_dim)
     assert isinstance(mixer, DeltaNet)
     order = _in_turn(mixer)
     if name in ("delta_beta", "delta_alpha"):
@@ -68,7 +71,7 @@ def part_of_next(layer: Layer, name: str) -> StoredPart | None:
     """Of Qwen 3 Next's files: value heads of a key head are neighbours, and beta and alpha of each are side by side."""
     of = layer.mixer
     if isinstance(of, Attention):
-        return _of_attention(of, name)
+        return queries_or_gates(_QUERIES, name, of.n_heads, of.head_dim)
     assert isinstance(of, DeltaNet)
     if name in ("delta_beta", "delta_alpha"):
         starts = 2 * of.group * np.arange(of.n_key_heads) + (of.group if name == "delta_alpha" else 0)
@@ -98,10 +101,3 @@ def _of_delta_net(of: DeltaNet, name: str, order: NDArray[np.int64]) -> StoredPa
     if name in ("log_rate", "dt_bias"):
         return StoredPart(TENSORS[name], columns=order, exponent=name == "log_rate")
     return None
-
-
-def _of_attention(of: Attention, name: str) -> StoredPart | None:
-    if name not in ("q", "q_gate"):
-        return None
-    starts = 2 * of.head_dim * np.arange(of.n_heads) + (of.head_dim if name == "q_gate" else 0)
-    return StoredPart("blk.{layer}.attn_q.weight", 2 * of.head_dim * of.n_heads, runs(starts, of.head_dim))

@@ -13,6 +13,7 @@ from typing import Any
 from dllama.errors import ModelFileError
 from dllama.families import reading
 from dllama.families.family import Family
+from dllama.families.gemma import NORM_NAMES, scale_of_scores
 from dllama.families.gguf_names import GgufKey, GgufNames
 from dllama.families.keys import Keys
 from dllama.families.reading import FULL, SLIDING
@@ -76,21 +77,14 @@ def _layer_types(keys: Keys) -> list[str]:
 
 
 def _derived(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As llama.cpp takes it: the model of 62 layers (27B) alone has another scale of attention."""
-    width_of_heads = values["hidden_size"] // max(values["num_attention_heads"], 1)
-    is_27b = values["num_hidden_layers"] == _LAYERS_OF_27B
-    return {"query_pre_attn_scalar": width_of_heads if is_27b else values["head_dim"]}
+    return scale_of_scores(values, _LAYERS_OF_27B)
 
 
 GEMMA3 = Family(
     name="gemma3_text",
     title="Gemma 3 (text)",
     read=_read,
-    other_names={
-        "post_attention_norm": "model.layers.{layer}.post_attention_layernorm.weight",
-        "ffn_norm": "model.layers.{layer}.pre_feedforward_layernorm.weight",
-        "post_ffn_norm": "model.layers.{layer}.post_feedforward_layernorm.weight",
-    },
+    other_names=NORM_NAMES,
     norms_add_one=True,
     ties_head=True,
     gguf=GgufNames(

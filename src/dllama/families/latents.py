@@ -5,13 +5,12 @@ Keys: DeepseekV3Config of transformers.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from dllama.errors import ModelFileError
 from dllama.families import reading
 from dllama.families.keys import Keys
+from dllama.families.rope import yarn_magnitude
 from dllama.families.stored_parts import StoredPart, runs
 from dllama.model import LatentAttention, Layer, Rope, RopeStyle
 
@@ -57,7 +56,7 @@ def _sharpening(keys: Keys) -> float:
     if rope is None or rope.get("rope_type", rope.get("type", "default")) == "default":
         return 1.0
     by, factor = rope.number("mscale_all_dim", 0.0), rope.number("factor", 1.0)
-    return 0.1 * by * math.log(factor) + 1.0 if by and factor > 1 else 1.0
+    return yarn_magnitude(factor, by)
 
 
 def part_of(layer: Layer, name: str) -> StoredPart | None:

@@ -6,14 +6,12 @@ Keys and defaults: Qwen3_5TextConfig of transformers.
 
 from __future__ import annotations
 
-import numpy as np
-
 from dllama.families import delta_net_gguf, reading
 from dllama.families.family import Family
 from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
 from dllama.families.qwen3_next import NAMES, PLAIN_NORMS, defaults, mixers, part_of
-from dllama.families.stored_parts import StoredPart
+from dllama.families.stored_parts import StoredPart, one_after_another
 from dllama.model import DeltaNet, Layer, ModelConfig
 
 
@@ -26,12 +24,11 @@ def _read(keys: Keys) -> ModelConfig:
 def part_of_qkv(layer: Layer, name: str) -> StoredPart | None:
     """As of Qwen 3 Next, but that q, k and v of delta nets stand one after another."""
     part, of = part_of(layer, name), layer.mixer
-    if part is not None or not isinstance(of, DeltaNet) or name not in ("delta_q", "delta_k", "delta_v"):
+    if part is not None or not isinstance(of, DeltaNet):
         return part
     n_k, n_v = of.n_key_heads * of.key_dim, of.n_value_heads * of.value_dim
-    first, n = {"q": (0, n_k), "k": (n_k, n_k), "v": (2 * n_k, n_v)}[name[-1]]
-    pattern = "model.layers.{layer}.linear_attn.in_proj_qkv.weight"
-    return StoredPart(pattern, 2 * n_k + n_v, np.arange(first, first + n))
+    n_rows = {"delta_q": n_k, "delta_k": n_k, "delta_v": n_v}
+    return one_after_another("model.layers.{layer}.linear_attn.in_proj_qkv.weight", name, n_rows)
 
 
 QWEN3_5 = Family(

@@ -15,7 +15,7 @@ from dllama.families.gguf_names import GgufNames
 from dllama.families.keys import Keys
 from dllama.families.qwen2_moe import shared_expert
 from dllama.families.qwen3_moe import feed_forwards
-from dllama.families.stored_parts import StoredPart, runs
+from dllama.families.stored_parts import StoredPart, one_after_another, queries_or_gates, runs
 from dllama.model import (
     Activation,
     Attention,
@@ -91,12 +91,15 @@ def _read(keys: Keys) -> ModelConfig:
     return reading.model(keys, "qwen3_next", layers)
 
 
+_QUERIES = "model.layers.{layer}.self_attn.q_proj.weight"
+
+
 def part_of(layer: Layer, name: str) -> StoredPart | None:
     """What files have as one of delta nets, of queries and their gates, and of experts."""
     mixer, feed_forward = layer.mixer, layer.feed_forward
     part = None
     if isinstance(mixer, Attention):
-        part = _of_attention(mixer, name)
+        part = queries_or_gates(_QUERIES, name, mixer.n_heads, mixer.head_dim)
     elif isinstance(mixer, DeltaNet):
         part = _of_convolution(mixer, name)
     if part is None and isinstance(feed_forward, Experts):
@@ -111,24 +114,11 @@ def _part(layer: Layer, name: str) -> StoredPart | None:
     return part
 
 
-def _of_attention(of: Attention, name: str) -> StoredPart | None:
-    """Of each head first its queries, then its gate."""
-    if name not in ("q", "q_gate"):
-        return None
-    width = of.head_dim
-    starts = 2 * width * np.arange(of.n_heads) + (width if name == "q_gate" else 0)
-    pattern = "model.layers.{layer}.self_attn.q_proj.weight"
-    return StoredPart(pattern, 2 * width * of.n_heads, runs(starts, width))
-
-
 def _of_convolution(of: DeltaNet, name: str) -> StoredPart | None:
     """The channels of queries, keys and values, one after another."""
     n_k, n_v = of.n_key_heads * of.key_dim, of.n_value_heads * of.value_dim
-    if name not in ("conv_q", "conv_k", "conv_v"):
-        return None
-    first, n = {"q": (0, n_k), "k": (n_k, n_k), "v": (2 * n_k, n_v)}[name[-1]]
-    pattern = "model.layers.{layer}.linear_attn.conv1d.weight"
-    return StoredPart(pattern, 2 * n_k + n_v, np.arange(first, first + n), transposed=True)
+    n_rows = {"conv_q": n_k, "conv_k": n_k, "conv_v": n_v}
+    return one_after_another("model.layers.{layer}.linear_attn.conv1d.weight", name, n_rows, transposed=True)
 
 
 def _of_key_heads(of: DeltaNet, name: str) -> StoredPart | None:

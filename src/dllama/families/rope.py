@@ -94,9 +94,9 @@ def _yarn(keys: Keys, rope: Keys, max_positions: int) -> YarnScaling:
         raise ModelFileError(f"{keys.path}: {_ORIGINAL} is {original}, which cannot be (1 or more)")
     factor = rope.number("factor", max_positions / original)
     mscale, mscale_all_dim = rope.number("mscale", 0.0), rope.number("mscale_all_dim", 0.0)
-    usual = _yarn_magnitude(factor, 1.0)
+    usual = yarn_magnitude(factor, 1.0)
     if mscale and mscale_all_dim:
-        usual = _yarn_magnitude(factor, mscale) / _yarn_magnitude(factor, mscale_all_dim)
+        usual = yarn_magnitude(factor, mscale) / yarn_magnitude(factor, mscale_all_dim)
     return YarnScaling(
         factor=factor,
         beta_fast=rope.number("beta_fast", 0.0) or 32.0,
@@ -107,7 +107,7 @@ def _yarn(keys: Keys, rope: Keys, max_positions: int) -> YarnScaling:
     )
 
 
-def _yarn_magnitude(factor: float, scale: float) -> float:
+def yarn_magnitude(factor: float, scale: float) -> float:
     """By how much cosine and sine grow, so that attention stays as sharp as it was (arXiv:2309.00071, eq. 22)."""
     return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
 

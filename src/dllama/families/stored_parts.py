@@ -41,13 +41,24 @@ class Fused:
     transposed: bool = False
 
 
-def one_after_another(pattern: str, name: str, n_rows: Mapping[str, int]) -> StoredPart | None:
+def one_after_another(
+    pattern: str, name: str, n_rows: Mapping[str, int], *, transposed: bool = False
+) -> StoredPart | None:
     """Which rows of a tensor are those of `name`, where it has so many of each, one after another; None where it has
-    none."""
+    none. `transposed`: see StoredPart."""
     if name not in n_rows:
         return None
     first = sum(list(n_rows.values())[: list(n_rows).index(name)])
-    return StoredPart(pattern, sum(n_rows.values()), np.arange(first, first + n_rows[name]))
+    own = np.arange(first, first + n_rows[name])
+    return StoredPart(pattern, sum(n_rows.values()), own, transposed=transposed)
+
+
+def queries_or_gates(pattern: str, name: str, n_heads: int, width: int) -> StoredPart | None:
+    """The rows of `q` or of `q_gate`, where each head has first its queries, then its gate; None for others."""
+    if name not in ("q", "q_gate"):
+        return None
+    starts = 2 * width * np.arange(n_heads) + (width if name == "q_gate" else 0)
+    return StoredPart(pattern, 2 * width * n_heads, runs(starts, width))
 
 
 def runs(starts: NDArray[np.int64] | range, length: int) -> NDArray[np.int64]:

@@ -11,14 +11,13 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from dllama.errors import UsageError
-from dllama.formats.gguf.folder import is_beside_a_model
+from dllama.formats.gguf.folder import PART, is_beside_a_model
 from dllama.formats.safetensors import INDEX_FILE, SINGLE_FILE
 
 USUAL_QUANTISATION = "Q4_K_M"
 """What is taken of a repository of GGUF files where nobody says which: the one that most repositories have, and that
 loses little at 4.8 bits for each weight."""
 
-_PART = re.compile(r"(.+)-\d{5}-of-\d{5}(\.gguf)", re.IGNORECASE)
 _M_PART = re.compile(r"(dllama_model_.+)_[a-z]{2}")
 _SETTINGS = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|tekken)\.json"
@@ -70,7 +69,7 @@ def select_files(names: Iterable[str], choice: str | None, where: str) -> Select
 
 def _chosen(files: Sequence[str], choice: str, where: str) -> Selection:
     if choice in files:
-        part = _PART.fullmatch(choice)
+        part = PART.fullmatch(choice)
         groups = _gguf_groups(files)
         if part and part[1] in groups:
             return _gguf(groups[part[1]])
@@ -140,7 +139,7 @@ def _gguf_groups(files: Sequence[str]) -> dict[str, list[str]]:
         base = name.rpartition("/")[2]
         if not name.lower().endswith(".gguf") or is_beside_a_model(base):
             continue
-        part = _PART.fullmatch(name)
+        part = PART.fullmatch(name)
         groups.setdefault(part[1] if part else name[: -len(".gguf")], []).append(name)
     return groups
 

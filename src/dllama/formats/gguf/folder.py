@@ -11,7 +11,8 @@ from dllama.formats.hf_folders import model_folder
 from dllama.formats.plain_files import open_plain_file
 from dllama.formats.safetensors import INDEX_FILE, SINGLE_FILE
 
-_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf", re.IGNORECASE)
+PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf", re.IGNORECASE)
+"""What a part of a split model is called: the model, and how many parts it has."""
 _NOT_THE_MODEL = re.compile(r"(mmproj|imatrix)|.*[-.](mmproj|imatrix)[-.].*", re.IGNORECASE)
 _SHOWN = 4
 
@@ -30,7 +31,7 @@ def gguf_file(path: Path) -> Path | None:
     models: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() == ".gguf" and not is_beside_a_model(file.name):
-            part = _PART.fullmatch(file.name)
+            part = PART.fullmatch(file.name)
             models.setdefault(f"{part[1]} of {part[2]}" if part else file.name, file)
     if len(models) > 1:
         names = [file.name for file in models.values()]
